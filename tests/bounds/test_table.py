@@ -27,7 +27,7 @@ HTTP2, SERVICES_WALK = "edge/http2/test_connection.py", "bounds/test_services.py
 H2C, TIMES = f"{CONNECTIONS}/test_http2_upstream.py", "edge/proxy/test_timeouts.py"
 PROBES = "edge/supervisor/test_probe.py::test_an_answer_to_a_probe_has_the_bounds_of_the_upstream"
 LISTENER, HUB = "base/test_web_listener.py", "hub/test_bounds.py::test_too_large_or_invalid_answers_are_rejected"
-PEERS = "e2e/test_hostile_peers.py::test_hostile_answer_ends_its_own_call_alone"
+PEERS = "e2e/test_hostile_peers.py::test_hostile_answer_ends_only_its_own_call"
 
 HELD, REFUSED = (
     "edge/proxy/transport/test_held_budget.py",
@@ -42,7 +42,7 @@ TESTS = {
     "client head time": f"{ATTACKS}::test_a_field_block_has_the_time_of_a_head_and_its_bytes_count_as_held",
     "client body pause": f"{TIMES}::test_a_body_that_does_not_come_whole_in_time_is_408",
     "client body rate": f"{CONNECTIONS}/test_trickle.py::test_a_body_that_trickles_is_408",
-    "client idle connection": f"{ATTACKS}::test_a_connection_that_says_nothing_behind_its_preface_ends",
+    "client idle connection": f"{ATTACKS}::test_connection_silent_after_its_preface_is_closed",
     "client held bytes": f"{HELD}::test_endless_heads_cost_only_their_sender_503",
     "client connections": f"{CONNECTIONS}/test_caps.py::test_connections_bounds_the_whole_edge",
     "client connections of an address": f"{CONNECTIONS}/test_caps.py::test_connections_per_ip_bounds_an_address",
@@ -66,7 +66,7 @@ TESTS = {
     "client unread answer": f"{ATTACKS}::test_unread_answers_leave_other_streams_their_share",
     "client unsent bytes": f"{ATTACKS}::test_client_that_reads_no_heads_is_not_read_further",
     "tunnel silence": f"{TUNNEL}::test_a_silent_websocket_gets_a_close_frame_on_both_sides",
-    "tunnel close": f"{TUNNEL}::test_websocket_of_a_gone_client_frees_its_slot_while_the_service_stays",
+    "tunnel close": f"{TUNNEL}::test_closed_websocket_client_frees_its_slot",
     "upstream body window": f"{H2C}::test_a_body_beyond_the_window_is_a_fault_of_the_upstream",
     "upstream streams": "edge/http2/test_requester.py::test_no_more_streams_than_the_upstream_allows",
     "upstream refused streams": f"{H2C}::{REFUSED}",

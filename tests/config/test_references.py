@@ -698,7 +698,7 @@ def test_two_listeners_cannot_share_an_address(problems):
         ("0.0.0.0:80", "127.0.0.1:81", False),
     ],
 )
-def test_a_wildcard_address_overlaps_others_of_its_family(problems, listen, admin, overlap):
+def test_wildcard_address_conflicts_with_ports_of_its_family(problems, listen, admin, overlap):
     one, other = listen.strip("'"), admin.strip("'")
     what = f"edge.yaml:4: admin: is {other}, which overlaps {one} at edge.yaml:3, listen at another port"
     tokens = f"tokens: 'ops:{'0' * 64}'"  # With tokens, admin may listen on any address.

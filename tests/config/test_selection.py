@@ -109,7 +109,7 @@ def test_a_limit_of_a_route_names_no_other(tmp_path) -> None:
         load_edge(tmp_path / "edge.yaml", {})
 
 
-def test_limits_that_differ_by_their_routes_stand_beside_each_other(tmp_path) -> None:
+def test_limits_with_different_routes_coexist(tmp_path) -> None:
     limits = "[{rate: 1/s}, {rate: 1/s, routes: [chat]}, {rate: 1/s, scopes: [run]}, {rate: 1/s, routes: ['/v1/*']}]"
     (tmp_path / "edge.yaml").write_text(f"{LEAST}tiers: {{t: {{limits: {limits}}}}}")
     assert len(load_edge(tmp_path / "edge.yaml", {}).tiers["t"].limits) == 4
@@ -127,7 +127,7 @@ def test_limits_that_differ_by_their_routes_stand_beside_each_other(tmp_path) ->
         ({"max": 5, "routes": ["chat"]}, b'"concurrency":{"max":5,"routes":["chat"]}'),
     ],
 )
-def test_directories_have_a_number_of_requests_at_once_as_earlier_edges_read_it(written: object, line: bytes) -> None:
+def test_directory_writes_concurrency_as_older_edges_read_it(written: object, line: bytes) -> None:
     customer = Customer.model_validate({"tier": "t", "concurrency": written})
     document = render_line("acme", customer, ())
     assert line in document

@@ -72,7 +72,7 @@ def test_duplicate_definition_in_two_files_names_both_places(read):
     assert result.tree["tiers"] == {"basic": "1", "pro": "2"}
 
 
-def test_an_empty_section_is_one_problem_however_many_files_have_it(read):
+def test_empty_section_of_several_files_is_one_problem(read):
     result = read("include: [a.yaml]\ntiers:\n", a="tiers: {x: 1}\n")
     assert reported(result) == ["edge.yaml:2: tiers: has no value, write one, or leave it out"]
 

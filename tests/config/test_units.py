@@ -55,7 +55,7 @@ def test_a_wait_may_be_none_at_all():
 
 
 @given(st.integers(1, 10**6), st.sampled_from(sorted(units.SECONDS)))
-def test_a_duration_is_its_number_times_its_unit(number, unit):
+def test_duration_equals_number_times_unit(number, unit):
     seconds = number * units.SECONDS[unit]
     assume(seconds <= units.TIME_SECONDS_MAX)
     assert units.read_duration(f"{number}{unit}") == seconds

@@ -206,7 +206,7 @@ def test_conditions_that_choose_between_unequal_routes(tmp_path, routes, field, 
 
 
 @pytest.mark.parametrize(("routes", "reported"), ROUTES)
-def test_paths_that_a_service_may_take_for_guarded_ones(tmp_path, routes, reported):
+def test_warning_names_paths_that_bypass_a_guarded_route(tmp_path, routes, reported):
     upstreams = "upstreams: {api: {endpoints: [http://127.0.0.1:1]}, other: {endpoints: [http://127.0.0.1:2]}}"
     text = f"{upstreams}\nroutes: [{routes}]"
     assert (reported or "") in warned(tmp_path, text)[1]

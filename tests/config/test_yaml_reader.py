@@ -43,7 +43,7 @@ def test_yaml_nodes_know_their_lines():
     assert lines == [[1, 2], [3, 4], [5, 7], [7, 8]]
 
 
-def test_a_large_file_takes_some_six_times_its_size():
+def test_yaml_reader_needs_about_six_times_the_file_size():
     many = 2000
     text = "keys:\n" + "".join(f"  - {{sha256: {n:064x}, customer: customer-{n}}}\n" for n in range(many))
     content = text.encode()

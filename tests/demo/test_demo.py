@@ -56,7 +56,7 @@ def ask(data: Path, line: str) -> str:
 
 
 @pytest.mark.timeout(400)
-def test_a_wheel_without_a_checkout_has_it_its_data_stays_and_no_process_does(tmp_path: Path) -> None:
+def test_demo_runs_from_the_wheel_keeps_its_data_and_ends_its_processes(tmp_path: Path) -> None:
     wheels = build_wheel(tmp_path), build_wheel(tmp_path / "sandbox", SANDBOX_SOURCES, "stripe_sandbox")
     python = install_wheels(tmp_path / "venv", list_pinned("run", "demo"), *wheels)
     data = tmp_path / "with spaces"
@@ -142,7 +142,7 @@ def same_signals() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("same_signals")
-def test_a_process_that_dies_at_the_start_is_told_in_one_line(
+def test_demo_reports_a_process_that_fails_to_start_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     python = tmp_path / "python"

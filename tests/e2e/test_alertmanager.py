@@ -119,7 +119,7 @@ def test_pages_chat_and_mail_arrive_and_symptoms_of_a_known_cause_do_not(channel
     assert "level=error" not in channels.alertmanager.output
 
 
-def test_an_alert_of_the_collector_is_one_alert_however_often_it_is_sent(channels: Channels) -> None:
+def test_alertmanager_merges_repeated_sends_of_one_alert(channels: Channels) -> None:
     key, at = "quota:acme:calls:2026-11:120", round(time.time() * 1000) - 3600_000
     message = AlertMessage(7, key, "quota_reached", "page", "acme", "acme is over its quota", {"used": 12}, at)
     fields = {"Content-Type": "application/json"}

@@ -320,7 +320,7 @@ ODD_METHODS = [
 
 
 @each_proxy
-def test_an_odd_method_is_no_way_past_the_routes(front: Companion) -> None:
+def test_odd_method_does_not_bypass_the_routes(front: Companion) -> None:
     for method, target, statuses in ODD_METHODS:
         answer = send(front, target, method=method)
         assert answer.status == statuses.at(front.name), (method, target, answer)

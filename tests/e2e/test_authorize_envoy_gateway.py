@@ -39,7 +39,7 @@ def add(document: dict[str, Any], path: str, value: Any) -> None:
         place[last] = value
 
 
-def test_the_patches_for_envoy_gateway_are_the_configuration_of_envoy_and_envoy_takes_them(tmp_path: Path) -> None:
+def test_envoy_gateway_patches_yield_the_envoy_configuration_and_envoy_accepts_it(tmp_path: Path) -> None:
     envoy = yaml.safe_load(shown("envoy"))["typed_config"]
     policy = yaml.safe_load(shown("envoy gateway"))
     manager, routes, clusters = copy.deepcopy(MANAGER), {"name": "default/app/http"}, []

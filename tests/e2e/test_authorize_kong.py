@@ -69,7 +69,7 @@ def run(folder: Path, answer: Any, upstream: str = "/v1/x", truncated: str | Non
 
 
 @pytest.mark.skipif(HAPROXY is None, reason="there is no haproxy on this machine")
-def test_kongs_script_states_the_request_and_takes_over_the_whole_answer(tmp_path: Path) -> None:
+def test_kong_script_sends_the_request_and_applies_the_whole_answer(tmp_path: Path) -> None:
     headers = {"x-customer-id": "acme", "authorization": "", "ratelimit": '"a";r=1'}
     did = run(
         tmp_path,

@@ -97,7 +97,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 @pytest.mark.chromium
-def test_a_page_of_another_origin_measures_and_its_network_is_sent_to_the_nearest_region(
+def test_beacon_page_reports_latency_and_routes_its_network_to_the_nearest_region(
     site: Site, chromium: str, tmp_path: Path
 ) -> None:
     before = site.edge.ask("/beacon/best").json()
@@ -147,7 +147,7 @@ def test_a_client_speaks_for_its_own_network_once_a_ticket(site: Site) -> None:
     assert site.report("2001:db8:1:2::3", site.ask("/ticket", "2001:db8:1:3::4").json()["ticket"], eu=1).status == 204
 
 
-def test_frequent_reports_of_one_address_decide_nothing_and_are_limited(site: Site) -> None:
+def test_frequent_reports_of_one_address_are_limited_without_effect(site: Site) -> None:
     for client in ("203.0.113.1", "203.0.113.2", "203.0.113.3"):
         assert site.report(client, eu=10, us=90).status == 204
     until(lambda: site.known("203.0.113.9")["because"] == "network", "the reports are known")

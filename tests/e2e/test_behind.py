@@ -29,7 +29,7 @@ def test_the_lines_of_an_application_pass_without_a_warning(name: str, tmp_path:
     assert list(list_edge_warnings(load_edge(file, {}))) == []
 
 
-def test_flask_makes_its_links_with_the_prefix(start_edge: StartEdge, tmp_path: Path) -> None:
+def test_flask_links_contain_the_prefix(start_edge: StartEdge, tmp_path: Path) -> None:
     (text,) = YAML.findall(SECTIONS["Flask"])
     (program,) = PYTHON.findall(SECTIONS["Flask"])
     (tmp_path / "shop.py").write_text(program)
@@ -69,7 +69,7 @@ ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
 
 
-def test_two_replicas_keep_their_sessions_until_one_of_them_leaves(start_edge: StartEdge, tmp_path: Path) -> None:
+def test_session_affinity_holds_until_a_replica_leaves(start_edge: StartEdge, tmp_path: Path) -> None:
     """There are two workers, and either may get a request."""
     ports = Ports(2)
     replicas = {

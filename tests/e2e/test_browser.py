@@ -157,7 +157,7 @@ def test_methods_and_fields_pass_and_the_page_may_use_a_key(see: See) -> None:
     see(visit)
 
 
-def test_each_server_sent_event_arrives_before_the_next_is_made_and_the_browser_comes_back_for_more(see: See) -> None:
+def test_server_sent_events_arrive_one_by_one_and_the_browser_reconnects(see: See) -> None:
     async def visit(page: Tab, site: Site) -> None:
         await page.run("""
             window.got = [], window.opened = 0;

@@ -57,9 +57,7 @@ ASK = """
 """
 
 
-def test_a_page_of_another_origin_calls_streams_uploads_and_opens_a_websocket(
-    browser: Chromium, ports: Ports, edge: Edge
-) -> None:
+def test_cors_page_calls_streams_uploads_and_opens_a_websocket(browser: Chromium, ports: Ports, edge: Edge) -> None:
     api, size = f"http://{HOST}:{edge.port}", 3 << 20
 
     async def calls(page: Tab, site: Site) -> None:

@@ -217,7 +217,7 @@ async def walk(
     [("operator", 0), ("operator", 1), ("operator", 2), ("customer", 0), ("customer", 1), ("anyone", 0)],
 )
 @needs_axe
-def test_every_page_can_be_used_by_everybody_narrow_and_wide_light_and_dark(
+def test_each_page_is_accessible_at_each_width_and_colour_scheme(
     stage: PagesStage, invoice: str, browser: Chromium, whose: Audience, part: int
 ) -> None:
     visitor, other = None, None
@@ -403,9 +403,7 @@ def test_a_customer_signs_in_and_rotates_a_key_by_keyboard_alone(
     asyncio.run(asyncio.wait_for(visit(), SECONDS))
 
 
-def test_a_customer_asks_for_a_link_changes_plan_and_pays_at_stripe_by_keyboard_alone(
-    stage: PagesStage, browser: Chromium
-) -> None:
+def test_customer_signs_in_changes_plan_and_pays_by_keyboard(stage: PagesStage, browser: Chromium) -> None:
     say = load_catalog("nl").gettext
 
     async def visit() -> None:
@@ -565,9 +563,7 @@ def test_an_operator_zooms_into_usage_by_keyboard_and_by_drawing_over_several_da
 
 
 @pytest.mark.skipif(not THERE, reason="oidc-provider is not on this machine")
-def test_an_operator_signs_in_at_the_issuer_and_flips_the_kill_switch_by_keyboard_alone(
-    browser: Chromium, tmp_path: Path
-) -> None:
+def test_operator_signs_in_and_stops_charging_by_keyboard(browser: Chromium, tmp_path: Path) -> None:
     async def visit(stage: Stage) -> None:
         async with tab(browser) as page:
             await page.look(NARROW, "dark")
@@ -648,7 +644,7 @@ def credited(stage: PagesStage, invoice: str) -> str:
 
 
 @pytest.mark.timeout(600)
-def test_each_everyday_task_takes_four_clicks_at_most_and_as_many_as_the_page_of_pages_says(
+def test_everyday_tasks_take_the_documented_clicks_and_four_at_most(
     stage: PagesStage,
     credited: str,
     browser: Chromium,

@@ -169,7 +169,7 @@ def test_a_large_upload_arrives_whole(send: Send, chunked: bool, edge: Edge, see
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not on this machine")
-def test_curl_is_told_to_continue_before_it_sends_its_body(edge: Edge, tmp_path: Path, seed: int) -> None:
+def test_curl_gets_100_continue_before_it_sends_its_body(edge: Edge, tmp_path: Path, seed: int) -> None:
     body = random.Random(seed).randbytes(2 << 20)
     (tmp_path / "body").write_bytes(body)
     command = ["curl", "-sv", "--noproxy", "*", "--expect100-timeout", "20", "--max-time", "30"]

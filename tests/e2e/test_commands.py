@@ -97,7 +97,7 @@ def test_status_and_limits_ask_a_running_edge(start_edge: StartEdge) -> None:
         ([sys.executable, "-m", "edgeproxy"], ["ssl.py", "orjson.py"]),
     ],
 )
-def test_files_of_the_directory_in_which_it_is_started_are_no_modules(
+def test_edge_imports_no_module_from_its_working_directory(
     tmp_path: Path, upstream: Upstream, command: list[str | Path], hostile: list[str]
 ) -> None:
     theirs = tmp_path / "theirs"

@@ -17,7 +17,7 @@ def get(target: str, *, version: str = "1.1", more: str = "") -> bytes:
     return f"GET {target} HTTP/{version}\r\n".encode() + FIELDS + more.encode() + b"\r\n"
 
 
-def test_many_clients_keep_their_connections_and_each_gets_its_own_answers(edge: Edge) -> None:
+def test_each_of_300_connections_gets_its_own_answers(edge: Edge) -> None:
     with ExitStack() as ends:
         wires = [ends.enter_context(Wire(edge.port)) for _ in range(300)]
         for round_ in range(3):

@@ -150,7 +150,7 @@ def test_directory_survives_the_hub_and_the_edges_processes(
     assert known(edge)["state"] == "current"
 
 
-def test_another_supervisor_and_another_worker_know_them_too(
+def test_restarted_worker_and_second_supervisor_know_the_customers(
     start_edge: StartEdge, redis: Redis, pusher: Pusher
 ) -> None:
     pusher.pushes({"dora": "free"})

@@ -258,7 +258,7 @@ def readiness(edge: Edge) -> tuple[int, str | None]:
     return answer.status, answer.json()["reason"]
 
 
-def test_an_edge_is_ready_once_it_knows_its_customers(
+def test_edge_becomes_ready_after_loading_its_customers(
     start_collector: StartCollector, upstream: Upstream, signer: Signer, tmp_path: Path
 ) -> None:
     """The edge states the reason for its wait, then serves every first request. It knows the data on its disk at
@@ -369,7 +369,7 @@ def test_limits_are_raised_within_seconds_and_fall_back_without_a_collector(
     assert limits() == {"100"}
 
 
-def test_a_customer_moves_to_another_region_by_its_own_token(
+def test_customer_token_changes_the_preferred_region(
     start_collector: StartCollector, start_edge: StartEdge, upstream: Upstream, signer: Signer, tmp_path: Path
 ) -> None:
     """Other regions execute its requests within seconds, as each answer states. Other customers stay."""

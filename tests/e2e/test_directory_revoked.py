@@ -23,7 +23,7 @@ REVOKED_SECONDS = 20.0
 
 
 @pytest.mark.parametrize("revoked", ["close", "finish"])
-def test_streams_and_websockets_end_with_their_key_and_no_others(
+def test_removed_key_ends_only_its_own_streams_and_websockets(
     start_edge: StartEdge, tmp_path: Path, revoked: str
 ) -> None:
     ports, redis = Ports(1), Redis(tmp_path)

@@ -96,7 +96,7 @@ def test_a_drain_under_load_loses_no_request(start_edge: StartEdge, upstream: Up
     assert account.answered(UNLIMITED, 200) > 0
 
 
-def test_a_new_edge_beside_the_old_one_takes_every_connection(start_edge: StartEdge) -> None:
+def test_new_edge_takes_over_each_connection(start_edge: StartEdge) -> None:
     edge = start_edge()
     with Callers(edge.port) as callers:
         for number in (2, 3):
@@ -109,7 +109,7 @@ def test_a_new_edge_beside_the_old_one_takes_every_connection(start_edge: StartE
     assert set(callers.seen) == {"200"}
 
 
-def test_a_supervisor_that_is_killed_and_started_by_hand_takes_over_in_seconds(start_edge: StartEdge) -> None:
+def test_restarted_supervisor_replaces_orphaned_workers_in_seconds(start_edge: StartEdge) -> None:
     edge = start_edge()
     with Callers(edge.port) as callers:
         callers.answered(200)
@@ -178,7 +178,7 @@ def tunnels(tmp_path: Path) -> Iterator[tuple[Edge, Server]]:
         yield edge.start(), server
 
 
-def test_websockets_are_told_that_the_edge_goes_away(tmp_path: Path) -> None:
+def test_draining_edge_closes_websockets_with_going_away(tmp_path: Path) -> None:
     async def scene(edge: Edge) -> list[int | None]:
         url = f"ws://{HOST}:{edge.port}/"
         async with asyncio.timeout(20):

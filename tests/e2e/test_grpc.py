@@ -232,7 +232,7 @@ def test_cancelled_client_ends_the_call_at_the_service(channel: grpc.Channel, ed
     assert server.echo.cancelled.wait(10)
 
 
-def test_a_service_that_leaves_is_asked_anew(channel: grpc.Channel, server: Server) -> None:
+def test_grpc_calls_reach_a_restarted_service(channel: grpc.Channel, server: Server) -> None:
     unary = channel.unary_unary("/test.Echo/Unary")
     assert unary(b"1", metadata=KEYED) == b"1"
     server.grpc.stop(5).wait()

@@ -288,7 +288,7 @@ async def call_and_measure(call: Call, url: str, seconds: float = BOUNDED_SECOND
 
 
 @pytest.mark.parametrize(("name", "pattern"), PAIRS)
-def test_hostile_answer_ends_its_own_call_alone(name: str, pattern: str, ports: dict[str, int]) -> None:
+def test_hostile_answer_ends_only_its_own_call(name: str, pattern: str, ports: dict[str, int]) -> None:
     call, peer = CALLS[name]
     bound = find_bound(name, pattern)
     seconds = SECONDS_MAX if bound is None else BOUNDED_SECONDS_MAX

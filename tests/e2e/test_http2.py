@@ -29,7 +29,7 @@ def edge(tmp_path: Path, upstream: Upstream) -> Iterator[Edge]:
         yield edge
 
 
-def test_clients_choose_it_under_tls_and_others_are_served_too(edge: Edge, tmp_path: Path) -> None:
+def test_tls_clients_negotiate_http2_or_http1(edge: Edge, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     cert, key = authority.issues("localhost", HOST)
     edge.settings["listen"]["tls"] = {"cert": str(cert), "key": str(key)}

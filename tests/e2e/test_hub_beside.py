@@ -98,7 +98,7 @@ def spoken(edge: Edge) -> int:
     return edge.output.count(SPEAKS)
 
 
-def test_limit_holds_over_both_supervisors_and_the_remaining_one_takes_over(edges: list[Edge], redis: Redis) -> None:
+def test_limit_spans_two_supervisors_and_survives_the_end_of_one(edges: list[Edge], redis: Redis) -> None:
     one, _ = edges
     assert spoken(one) == 1
     passed = asked(edges, 12)

@@ -87,7 +87,7 @@ def keys(tmp_path: Path, start_collector: StartCollector, start_edge: StartEdge)
 
 
 @only_sqlite("database")
-def test_a_key_that_has_spent_its_money_is_refused_and_the_others_go_on(keys: Keys) -> None:
+def test_key_with_a_spent_money_budget_is_refused_and_others_pass(keys: Keys) -> None:
     money = {"amount": 100, "per": "month", "currency": "usd"}
     refused = keys.send_key("early", budget=money)
     assert (refused.status, refused.json()["detail"]) == (
@@ -131,7 +131,7 @@ def test_a_key_that_has_spent_its_money_is_refused_and_the_others_go_on(keys: Ke
 
 
 @only_sqlite("database")
-def test_a_budget_in_units_holds_at_once_and_making_keys_escapes_none(keys: Keys) -> None:
+def test_unit_budget_applies_at_once_and_new_keys_do_not_evade_it(keys: Keys) -> None:
     for meter in ("seen", "peak", "nothing"):
         refused = keys.send_key("early", budget={"amount": 5, "per": "day", "meter": meter})
         assert refused.status == 422

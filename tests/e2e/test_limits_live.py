@@ -45,7 +45,7 @@ def violated(answer: Answer) -> list[str]:
     return names
 
 
-def test_usage_survives_other_names_another_order_other_counts_and_another_tier(start_edge: StartEdge) -> None:
+def test_limit_usage_survives_renamed_reordered_and_changed_limits(start_edge: StartEdge) -> None:
     window = {"name": "window", "rate": "60/h"}
     bucket = {"name": "bucket", "rate": "10/h", "algorithm": "token_bucket", "burst": 20}
     both = {"name": "both", "rate": "50/2h", "algorithm": "hybrid", "burst": 30}
@@ -148,7 +148,7 @@ def test_credits_that_were_spent_are_shown_and_stay_spent(start_edge: StartEdge)
     assert used(edge) == {"window": (3, 2)}
 
 
-def test_each_key_each_route_and_everybody_are_shown_apart(start_edge: StartEdge) -> None:
+def test_live_limits_list_each_key_route_and_anonymous_separately(start_edge: StartEdge) -> None:
     tier = {
         "limits": [
             {"name": "key", "rate": "9/h", "scope": "key"},

@@ -178,7 +178,7 @@ def test_processes_of_a_command_that_serves_have_no_secret(name: str, tmp_path: 
         assert not has_mark(process.output)
 
 
-def test_child_of_a_collector_has_none_of_its_secrets(postgresql: Postgresql, tmp_path: Path) -> None:
+def test_child_process_of_a_collector_inherits_no_secret(postgresql: Postgresql, tmp_path: Path) -> None:
     """The command of a key service has its own variables. Database, Stripe and mail have theirs in the collector."""
     seen = tmp_path / "environ"
     script = tmp_path / "wrap"

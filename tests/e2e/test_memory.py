@@ -16,9 +16,7 @@ SUPERVISOR_MIB, TEMPLATE_MIB, WORKER_MIB = 39.0, 8.0, 9.5
 """Private memory at most of a process that has just started: 36.4, 6.8 and 8.2 MiB were measured."""
 
 
-def test_an_edge_that_has_just_started_takes_no_more_memory_than_documented(
-    start_edge: StartEdge, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fresh_edge_needs_at_most_the_documented_memory(start_edge: StartEdge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Process, "forks", False)  # Memory that is shared with the tests' own processes is none.
     edge = start_edge()
     workers = edge.worker_pids()
@@ -28,7 +26,7 @@ def test_an_edge_that_has_just_started_takes_no_more_memory_than_documented(
     assert [mib < bound for mib, bound in zip(taken.values(), bounds, strict=True)] == [True] * 4, taken
 
 
-def test_a_supervisor_imports_the_library_of_redis_and_cryptography_only_where_it_needs_them() -> None:
+def test_supervisor_imports_redis_and_cryptography_only_if_needed() -> None:
     look = (
         "import sys, edgeproxy.edge.supervisor.main; "
         "print({'redis', 'hiredis', 'cryptography', 'typer'}.intersection(sys.modules) or '')"

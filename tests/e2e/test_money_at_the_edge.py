@@ -209,9 +209,7 @@ def test_the_caps_of_a_plan_hold_at_the_edge(money: Money) -> None:
     assert money.edge.limits("slow") == []
 
 
-def test_an_answer_above_the_cap_of_a_request_counts_in_full_and_people_hear_of_it(
-    tmp_path: Path, start_edge: StartEdge
-) -> None:
+def test_answer_above_the_request_cap_counts_in_full_and_raises_alerts(tmp_path: Path, start_edge: StartEdge) -> None:
     fields = {"Authorization": f"Bearer {key_of('acme')}"}
     with Service() as service, closing(PagesStage(tmp_path / "pages")) as stage:
         edge = start_edge(

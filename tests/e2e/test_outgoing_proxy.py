@@ -231,7 +231,7 @@ TRACES = (PASSWORD, b64encode(f"me:{PASSWORD}".encode()).decode())
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("name", LEAVING)
-def test_faulty_proxy_ends_each_call_in_time_and_is_named_without_its_password(
+def test_call_through_a_faulty_proxy_ends_in_time_and_hides_the_password(
     name: str, fault: str, peer: TlsPeer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The error names the proxy and its setting. If customers read the error, or it has only a status, the log does."""

@@ -93,7 +93,7 @@ def samples(text: str) -> dict[tuple[str, str], float]:
 
 
 @pytest.mark.usefixtures("secrets")
-def test_a_probe_sees_the_answer_its_limit_fields_and_its_usage(site: Site, tmp_path: Path) -> None:
+def test_probe_checks_the_answer_limit_fields_and_usage(site: Site, tmp_path: Path) -> None:
     told = tmp_path / "edge.prom"
     for _ in range(2):
         done = CliRunner().invoke(cli.app, [*site.arguments(), "--textfile", str(told)])
@@ -148,9 +148,7 @@ def test_probe_reports_free_requests_a_wrong_balance_and_a_lost_purchase(
 
 
 @pytest.mark.usefixtures("secrets")
-def test_no_secret_of_the_whole_way_is_in_a_log_a_database_a_file_of_the_edge_or_a_process_list(
-    site: Site, tmp_path: Path
-) -> None:
+def test_probe_secrets_appear_in_no_log_database_file_or_process_list(site: Site, tmp_path: Path) -> None:
     """From a request by way of its charge to a purchase, and with a Stripe that refuses the key."""
     command = [*site.arguments(), "--charge", "--checkout"]
     site.sandbox.faults({"kind": "refused", "path": "/v1/checkout", "count": 1})
@@ -283,7 +281,7 @@ def test_arguments_that_cannot_be_used_end_it_with_2(arguments: list[str], why: 
     assert why in done.stderr
 
 
-def test_a_probe_without_its_key_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_probe_without_a_key_names_the_missing_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EDGEPROXY_PROBE_KEY", raising=False)
     done = CliRunner().invoke(cli.app, ["probe", "--through", "http://edge"])
     assert (done.exit_code, done.stderr) == (2, "set EDGEPROXY_PROBE_KEY in the environment\n")

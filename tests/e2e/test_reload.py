@@ -45,7 +45,7 @@ def ok(edge: Edge) -> float:
     return total(edge.metrics(), "edge_config_ok")
 
 
-def test_fifty_reloads_under_load_lose_nothing_and_each_is_whole(start_edge: StartEdge, tmp_path: Path) -> None:
+def test_fifty_reloads_under_load_fail_no_request(start_edge: StartEdge, tmp_path: Path) -> None:
     edge = start_edge(**people(acme="free"))
     load = Load(tmp_path, "load", Plan(edge.port, ["acme"], ["/", "/flip"]))
     with Wire(edge.port) as wire:
@@ -94,7 +94,7 @@ def test_counts_of_removed_routes_customers_and_meters_stay(start_edge: StartEdg
     assert total(edge.metrics(), "edge_usage_counted_total", meter="wins") == 13
 
 
-def test_a_websocket_and_a_stream_of_events_survive_even_the_end_of_their_route(start_edge: StartEdge) -> None:
+def test_websocket_and_event_stream_survive_the_removal_of_their_route(start_edge: StartEdge) -> None:
     ports = Ports(2)
     edge = start_edge(port=ports.numbers[0])
     elsewhere = {"api": {"endpoints": [f"http://{HOST}:{ports.numbers[1]}"]}}

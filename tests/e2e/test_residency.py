@@ -204,7 +204,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream, postgres
         yield made
 
 
-def test_usage_of_each_customer_comes_to_its_own_collector_from_any_region(world: World) -> None:
+def test_usage_reaches_the_residency_collector_from_each_region(world: World) -> None:
     for region in NAMES:
         for _ in range(3):
             assert world.ask(region, ANNA, "eu") == world.ask(region, "bob", "us") == 200
@@ -275,7 +275,7 @@ def test_kills_between_seals_count_each_row_in_one_residency_chain(world: World)
         world.edges[region].start()
 
 
-def test_a_batch_of_another_residency_is_refused_before_it_is_read(world: World) -> None:
+def test_batch_of_another_residency_is_refused_unread(world: World) -> None:
     answer = world.collectors["us"].send("POST", "/v1/batches", b"{}", token=EDGE, Edge_Residency="eu")
     assert answer.status == 422  # Its other header fields are missing.
     fields = {"Edge_Id": "edge-1", "Edge_Seq": "1", "Edge_Hash": "0" * 64, "Edge_Residency": "eu"}
@@ -384,7 +384,7 @@ def test_move_with_kills_refuses_no_request_and_counts_each_once(world: World) -
 
 
 @pytest.mark.parametrize(("region", "residency"), [NAMES, NAMES[::-1]])
-def test_while_an_edge_does_not_reach_one_collector_a_move_waits_and_each_request_is_counted_once(
+def test_move_waits_for_an_unreachable_collector_and_counts_requests_once(
     world: World, region: str, residency: str
 ) -> None:
     customer, lost = f"cut-off-{region}", world.lost

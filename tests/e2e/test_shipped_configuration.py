@@ -367,7 +367,7 @@ def test_customer_with_spent_allowances_still_reads_usage_and_invoices(company: 
         assert "Routes: post, anything, stream, priced" in visitor.get("/account/plan").text
 
 
-def test_pages_of_a_customer_have_a_budget_of_their_own_and_are_in_its_language(company: Company) -> None:
+def test_customer_pages_have_a_separate_rate_limit_and_a_language(company: Company) -> None:
     company.join("gijs", "standard")
     assert company.report("gijs", "llm_tokens", 10, model="large") == []
     with company.pages("gijs") as visitor:
@@ -401,7 +401,7 @@ def test_upgrades_propose_tiers_that_plans_on_sale_have(company: Company) -> Non
     assert upgraded["plan"] == "standard@1"
 
 
-def test_jobs_that_run_for_as_long_as_their_lock_is_held_say_so(company: Company) -> None:
+def test_lock_holding_jobs_are_marked(company: Company) -> None:
     def list_running() -> set[str]:
         jobs = company.call("GET", "/v1/jobs")["jobs"]
         return {job["name"] for job in jobs if job["running_since"] is not None and not job["holds_jobs"]}
@@ -421,7 +421,7 @@ def scrape(port: int, host: str, token: str = "") -> tuple[int, set[str]]:
     return answer.status, {sample.name for family in families for sample in family.samples}
 
 
-def test_a_prometheus_elsewhere_gets_each_metric_that_alerts_need_by_the_shipped_token(company: Company) -> None:
+def test_shipped_token_lets_a_remote_prometheus_read_all_alert_metrics(company: Company) -> None:
     until(lambda: "billing_liability_usd" in scrape(company.port, "collector:9100", METRICS)[1], "figures are computed")
     assert scrape(company.port, "collector:9100")[0] == 401
     assert scrape(company.port, "collector:9100", "demo-read-token")[0] == 401
@@ -453,9 +453,7 @@ http {{
 
 @pytest.mark.nginx
 @pytest.mark.skipif(PROMETHEUS is None, reason="there is no prometheus on this machine")
-def test_prometheus_over_ipv6_through_a_proxy_gets_money_by_the_shipped_token_alone(
-    company: Company, nginx: str, tmp_path: Path
-) -> None:
+def test_money_metrics_over_a_proxy_need_the_shipped_token(company: Company, nginx: str, tmp_path: Path) -> None:
     with ExitStack() as ends:
         (port,) = ends.enter_context(closing(Ports(1))).numbers
         values = {"folder": tmp_path, "host": HOST, "port": port, "collector": company.port, "user": "user root;"}

@@ -184,7 +184,7 @@ def test_each_line_of_a_stream_reaches_its_reader_before_the_next_is_made(
     assert play(scene) == 1
 
 
-def test_a_service_that_goes_on_notices_that_its_client_has_left(play: Callable[[Play], int]) -> None:
+def test_streaming_service_learns_that_its_client_has_left(play: Callable[[Play], int]) -> None:
     async def scene(stage: Stage, session: aiohttp.ClientSession, edge: str) -> None:
         answer = await session.get(f"http://{edge}/heartbeats")
         await answer.content.readuntil(b"\n\n")
@@ -226,7 +226,7 @@ def test_a_websocket_is_a_tunnel_and_one_request(play: Callable[[Play], int]) ->
     assert play(scene) == 1
 
 
-def test_another_client_of_websockets_finds_its_tunnel_as_it_is(play: Callable[[Play], int]) -> None:
+def test_websockets_library_works_through_the_tunnel(play: Callable[[Play], int]) -> None:
     async def scene(stage: Stage, session: aiohttp.ClientSession, edge: str) -> None:
         url = f"ws://{edge}/socket"
         async with websockets.connect(
@@ -252,7 +252,7 @@ def test_another_client_of_websockets_finds_its_tunnel_as_it_is(play: Callable[[
     assert play(scene) == 2
 
 
-def test_many_websockets_live_side_by_side_and_die_one_by_one(play: Callable[[Play], int]) -> None:
+def test_thirty_websockets_work_and_close_independently(play: Callable[[Play], int]) -> None:
     async def scene(stage: Stage, session: aiohttp.ClientSession, edge: str) -> None:
         tunnels = [await session.ws_connect(f"http://{edge}/socket") for _ in range(30)]
         for number, tunnel in enumerate(tunnels):

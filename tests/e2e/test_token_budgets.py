@@ -52,7 +52,7 @@ async def ask(session: aiohttp.ClientSession, edge: Edge, **more: Any) -> tuple[
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_twenty_calls_at_once_overrun_the_budget_of_a_key_by_at_most_one_reservation(
+def test_concurrent_calls_exceed_a_key_budget_by_one_reservation_at_most(
     tmp_path: Path, port: int, start_collector: StartCollector, start_edge: StartEdge
 ) -> None:
     directory_signatures.create_key_file(tmp_path / "directory.key")

@@ -199,7 +199,7 @@ def test_spans_go_over_grpc_too(start_edge: StartEdge) -> None:
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_a_collector_traces_requests_jobs_and_calls_and_says_nothing_of_anybody(
+def test_collector_traces_requests_jobs_and_calls_without_personal_data(
     start_collector: StartCollector, receiver: Receiver
 ) -> None:
     collector = start_collector(

@@ -202,7 +202,7 @@ class Year:
 @pytest.mark.timeout(3600)
 @pytest.mark.skipif(clocks.LIBRARY is None, reason="there is no libfaketime on this machine")
 @pytest.mark.skipif(PROGRAM is None, reason="there is no SeaweedFS on this machine")
-def test_after_months_invoices_add_up_and_each_side_has_its_own_people_alone(
+def test_months_of_random_use_keep_invoices_correct_and_residencies_separate(
     upstream: Upstream, postgresql: Postgresql, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("loadtest.testbed.collector.START", START_SECONDS)

@@ -28,6 +28,6 @@ JSON, STREAM, LINES, AMAZON, TEXT, NEITHER, ENCODED = BodyKind
         (["Content-Type: audio/mpeg"], (NEITHER, b"")),
     ],
 )
-def test_head_of_an_answer_gives_the_kind_of_its_body(lines: list[str], kind: tuple[BodyKind, bytes]) -> None:
+def test_answer_head_determines_the_body_kind(lines: list[str], kind: tuple[BodyKind, bytes]) -> None:
     head = "".join(line + "\r\n" for line in ["HTTP/1.1 200 OK", "Date: x", *lines])
     assert describe_body(head.encode()) == kind

@@ -154,7 +154,7 @@ def test_numbers_by_path() -> None:
     assert (counts.find_number("$.usage.prompt_tokens"), counts.find_number("input_tokens")) == (19, 19)
 
 
-def test_answers_within_a_batch_are_read_one_by_one() -> None:
+def test_each_answer_within_a_batch_is_counted() -> None:
     usage = {"promptTokenCount": 3, "candidatesTokenCount": 4, "totalTokenCount": 7}
     answers = [{"response": {"modelVersion": "m", "usageMetadata": usage}}, {"error": {"code": 3}}]
     gemini = get_usage_format("gemini")
@@ -183,7 +183,7 @@ def test_a_piece_is_read_for_each_marker(named: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize("odd", [b"[]", b'"x"', b"7", b"null", b"{}"])
-def test_members_beside_an_odd_one_are_read(odd: bytes) -> None:
+def test_usage_beside_an_odd_member_is_counted(odd: bytes) -> None:
     for before, after in ((b"", b',"response":%b' % odd), (b'"message":%b,' % odd, b""), (b'"usage":%b,' % odd, b"")):
         body = b'{%b"model":"m","usage":{"prompt_tokens":4,"prompt_tokens_details":%b}%b}' % (before, odd, after)
         counts = read("openai", body, is_stream=False)

@@ -79,7 +79,7 @@ def test_any_format_reads_each_answer_as_its_own_does(answer: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize("label", ["application/json", "text/plain", "text/event-stream", ""])
-def test_events_and_json_are_told_apart_by_their_beginning(label: str) -> None:
+def test_reader_detects_events_or_json_by_the_first_bytes(label: str) -> None:
     """Services label events as JSON or text, and errors of streams as events."""
     for answer in [each for each in ANSWERS if "json" in each["type"] or "event-stream" in each["type"]]:
         if answer["type"] in ("application/x-ndjson", "application/x-jsonl"):

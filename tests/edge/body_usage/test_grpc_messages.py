@@ -14,7 +14,7 @@ def prefixed(payload: bytes, *, packed: bool = False) -> bytes:
 
 
 @given(MESSAGES, st.lists(st.integers(0, 400), max_size=12))
-def test_each_message_counts_with_its_last_byte_however_it_is_cut(
+def test_grpc_message_counts_at_its_last_byte_for_any_split(
     messages: list[tuple[bool, bytes]], cuts: list[int]
 ) -> None:
     data = b"".join(prefixed(payload, packed=packed) for packed, payload in messages)

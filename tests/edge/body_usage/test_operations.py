@@ -39,7 +39,7 @@ def test_embeddings_and_ranks_have_no_output() -> None:
     assert [find_work(b"POST", path)[1] for path in paths] == [True, True, False, False]
 
 
-def test_results_of_a_batch_are_told_by_their_path() -> None:
+def test_path_identifies_results_of_a_batch() -> None:
     assert find_results(b"GET", b"/v1/files/file-1/content") == b"file-1"
     assert find_results(b"GET", b"/v1/messages/batches/b1/results") == b"b1"
     assert find_results(b"POST", b"/v1/files/file-1/content") is None

@@ -333,7 +333,7 @@ def test_length_that_a_client_forges_is_no_more_than_its_body() -> None:
 
 
 @pytest.mark.parametrize("size", [KEPT_BYTES_MAX - 99, KEPT_BYTES_MAX + 999])
-def test_text_that_is_just_kept_counts_whole(size: int) -> None:
+def test_prompt_text_within_the_memory_bound_counts_completely(size: int) -> None:
     words = "some words " * (size // 11)
     collected = CollectedRequest(b"")
     collected.feed(json.dumps({"prompt": words}).encode())

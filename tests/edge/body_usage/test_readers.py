@@ -35,7 +35,7 @@ def test_events_behind_a_cut_byte_order_mark_are_read() -> None:
     assert (reader.has_content, reader.is_readable, reader.is_marked) == (True, True, True)
 
 
-def test_events_without_a_marker_are_passed_over_up_to_one_that_has_it() -> None:
+def test_event_reader_skips_events_without_a_usage_marker() -> None:
     reader = EventStreamReader(FIELDS, MARKERS, "model")
     content = b"data: " + CONTENT + b"\n\n"
     for piece in (content, content, content + b"data: " + USAGE + b"\n\n"):
@@ -44,7 +44,7 @@ def test_events_without_a_marker_are_passed_over_up_to_one_that_has_it() -> None
     assert reader.has_content
 
 
-def test_lines_are_statements_of_their_own_or_one_together() -> None:
+def test_lines_reader_reports_each_line_or_their_union() -> None:
     lines: list[dict[str, bytes]] = []
     for on_line, values in ((lines.append, {}), (None, {"model": b'"m"', "n": b"7"})):
         reader = LinesReader(FIELDS, MARKERS, "model", on_line)

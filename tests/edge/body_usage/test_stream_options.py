@@ -24,7 +24,7 @@ ASKED = {"include_usage": True}
         b' {"stream" : true , "n": 1e400, "messages": [{"content": "\\u00e9 \\"stream\\": false"}]}\r\n',
     ],
 )
-def test_a_request_that_says_nothing_of_it_asks_and_is_otherwise_the_same(body: bytes) -> None:
+def test_request_without_stream_options_gets_only_include_usage(body: bytes) -> None:
     asking = ask_for_usage(body)
     assert asking is not None
     assert asking.startswith(body.rstrip()[:-1])
@@ -42,7 +42,7 @@ def test_a_request_that_says_nothing_of_it_asks_and_is_otherwise_the_same(body: 
         ('{"include_usage": null}', ASKED),
     ],
 )
-def test_options_that_stand_there_are_kept_and_no_key_is_there_twice(options: str, asked: object) -> None:
+def test_present_stream_options_are_preserved_without_duplicate_keys(options: str, asked: object) -> None:
     asking = ask_for_usage(b'{"model": "m", "stream_options": %b, "stream": true, "n": 1.50}' % options.encode())
     assert asking is not None
     assert json.loads(asking) == {"model": "m", "stream_options": asked, "stream": True, "n": 1.5}
@@ -144,7 +144,7 @@ def test_the_event_of_usage_is_taken_out_at_every_split(end: bytes) -> None:
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
-def test_each_other_event_passes_as_soon_as_it_is_whole(end: bytes) -> None:
+def test_usage_filter_passes_each_other_event_at_its_end(end: bytes) -> None:
     taking = UsageEventFilter()
     for event in re.findall(rb".*?" + end * 2, line_ends(CHAT_STREAM, end), re.DOTALL):
         assert taking.feed([event[: -len(end)]]) == b""
@@ -192,7 +192,7 @@ def test_data_over_several_lines_are_one_text() -> None:
     )
 
 
-def test_bodies_are_readable_as_strict_or_kind_readers_take_them() -> None:
+def test_body_is_readable_if_a_strict_or_lenient_parser_accepts_it() -> None:
     bodies = (b'{"stream": true}', b'{"n": NaN}', b"[NaN]", b"no JSON", b'{"a":' * 5000)
     assert [is_readable(body) for body in bodies] == [True, True, False, False, False]
 
@@ -208,7 +208,7 @@ def test_odd_body_that_wants_no_stream_is_not_changed() -> None:
 
 
 @pytest.mark.parametrize("options", [b"", b',"stream_options":{"include_usage":true}', b',"Stream_Options":{"x":1}'])
-def test_odd_body_of_no_stream_keeps_its_options(options: bytes) -> None:
+def test_odd_non_stream_body_preserves_its_options(options: bytes) -> None:
     asking = ask_for_usage(b'{"stream":0%b,"tools":[{"stream":true}]}' % options)
     assert asking is not None
     members = json.loads(asking)

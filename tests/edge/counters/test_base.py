@@ -86,7 +86,7 @@ def test_a_stamp_changes_when_the_base_is_replaced(tmp_path: Path) -> None:
     assert len(seen) == 4
 
 
-def test_a_base_holds_how_much_of_it_was_sealed(tmp_path: Path) -> None:
+def test_base_file_stores_the_sealed_part_of_its_counts(tmp_path: Path) -> None:
     path = tmp_path / "base.json"
     acme, globex = b"acme\0requests\0v1", b"globex\0requests\0v1"
     base = Base().fold("usage.1.tbl", "usage", {acme: (COUNTER, [5])}, present=frozenset())

@@ -346,9 +346,7 @@ def test_a_period_begun_by_a_wrong_clock_is_ignored(
 
 
 @pytest.mark.parametrize("ended", [1_000_000, -1_000_000])
-def test_a_begun_period_goes_on_after_the_clock_is_set_back_before_it(
-    quotas: tuple[LimitTable, LimitTable], ended: int
-) -> None:
+def test_started_period_continues_after_a_clock_step_back(quotas: tuple[LimitTable, LimitTable], ended: int) -> None:
     old, new = quotas
     # One worker has not read since June began. The clock step decides whether May counts as over.
     set_head(old, b"acme", 0, (500, MAY, 0, int(TODAY * 1000) + ended))

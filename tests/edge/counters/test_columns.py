@@ -46,7 +46,7 @@ def test_a_column_must_be_free_in_every_file(paths: tuple[Path, Path]) -> None:
     assert list_held_columns(opened(paths[1])) == {0, 1}
 
 
-def test_reader_lists_held_columns_and_holds_none(paths: tuple[Path, Path]) -> None:
+def test_column_reader_lists_held_columns_without_holding_one(paths: tuple[Path, Path]) -> None:
     files = both(paths)
     column = acquire_column(files)
     reader = opened(paths[0])

@@ -19,7 +19,7 @@ LARGE = CUSTOMERS._replace(rows=10_000, columns=8)
 KINDS = (CUSTOMERS, QUOTAS, FORMER, USAGE)
 
 
-def test_a_new_small_file_is_allocated_whole_and_zero_but_for_its_header(tmp_path: Path) -> None:
+def test_new_small_table_file_is_fully_allocated_and_zeroed(tmp_path: Path) -> None:
     path = make(tmp_path, CUSTOMERS)
     assert path.stat().st_size == CUSTOMERS.size
     assert path.stat().st_blocks * 512 >= CUSTOMERS.size
@@ -84,7 +84,7 @@ def test_rows_above_the_allocated_ones_are_allocated_by_repair(tmp_path: Path, m
     assert words[at.ALLOCATED] == 3 * chunk
 
 
-def test_a_row_far_above_the_allocated_ones_gets_its_space(tmp_path: Path) -> None:
+def test_row_beyond_the_allocation_extends_it(tmp_path: Path) -> None:
     table = limits(make(tmp_path, LARGE), 0)
     table.words[at.HIGH] = 2 * LARGE.chunk
     table.find(table.make_key(b"acme"), 1000, 0.0)
@@ -191,7 +191,7 @@ def test_a_file_that_was_cut_is_refused(tmp_path: Path) -> None:
         opened(path)
 
 
-def test_a_file_that_is_not_there_is_an_error_with_its_number(tmp_path: Path) -> None:
+def test_missing_table_file_raises_an_error_with_its_errno(tmp_path: Path) -> None:
     with pytest.raises(TableError, match="cannot be opened: No such file") as missing:
         opened(tmp_path / "customers.1.tbl")
     assert missing.value.errno == 2

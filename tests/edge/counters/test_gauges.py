@@ -70,7 +70,7 @@ def test_stopped_process_still_counts_in_gauges(path: Path, start: Start) -> Non
     assert supervisor.in_use(row_of(supervisor)) == 3
 
 
-def test_a_process_keeps_its_number_when_others_come(path: Path, start: Start) -> None:
+def test_process_number_is_stable_when_other_processes_join(path: Path, start: Start) -> None:
     first = worker(path)
     row = use(first, KEY, 2)
     owner = first.owner_of(0)
@@ -108,7 +108,7 @@ def test_row_state_marks_rows_with_gauges(path: Path) -> None:
 # ---- which rows are reclaimed
 
 
-def test_a_row_is_kept_while_a_running_process_uses_any_of_it(path: Path, start: Start) -> None:
+def test_gauge_row_in_use_by_a_process_is_not_reclaimed(path: Path, start: Start) -> None:
     one = start()
     one.use(KEY, 1)
     supervisor = limits(path)
@@ -122,7 +122,7 @@ def test_a_row_is_kept_while_a_running_process_uses_any_of_it(path: Path, start:
     assert supervisor.in_use(row_of(supervisor)) == 1
 
 
-def test_a_row_is_kept_while_some_of_it_is_in_use_elsewhere(path: Path) -> None:
+def test_gauge_row_in_use_on_another_host_is_not_reclaimed(path: Path) -> None:
     table = worker(path)
     row = use(table, KEY, 0)
     table.write_foreign(row, {}, (0, 1))

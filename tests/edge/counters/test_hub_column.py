@@ -72,7 +72,7 @@ def test_hub_column_is_active_from_the_start(tmp_path: Path) -> None:
     assert HUB in table.siblings
 
 
-def test_no_worker_takes_it(tmp_path: Path) -> None:
+def test_no_worker_acquires_the_hub_column(tmp_path: Path) -> None:
     store = Store.prepare(tmp_path, workers=1, customers=10, addresses=10, hub=True)
     hub = store.customers.layout.hub
     workers = [Store.join(tmp_path) for _ in range(2)]

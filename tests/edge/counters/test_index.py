@@ -76,7 +76,7 @@ def test_the_key_decides_between_rows_of_equal_hashes(index: Index) -> None:
     assert index.find_row(key_hash, lambda row: False) is None
 
 
-def test_probing_goes_on_past_a_tombstone_which_is_used_again(index: Index) -> None:
+def test_index_probes_past_a_tombstone_and_reuses_it(index: Index) -> None:
     hashes = [near(index, 0, number) for number in range(3)]
     slots = [put(index, key_hash, row) for row, key_hash in enumerate(hashes)]
     index.remove(hashes[1], 1)

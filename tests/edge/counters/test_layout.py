@@ -35,7 +35,7 @@ def test_the_parts_of_a_row_do_not_overlap(workers: int) -> None:
     assert (at.TALLIES - at.TALLY_KEY) * at.WORD >= at.TALLY_KEY_BYTES
 
 
-def test_a_row_of_people_takes_a_kilobyte_and_three_quarters_with_two_workers() -> None:
+def test_row_sizes_with_two_workers_are_as_documented() -> None:
     customers, addresses, quotas, *_ = layouts(2, 200_000, 200_000)
     assert customers.row_words * at.WORD == 1728
     assert addresses.row_words * at.WORD == 1088

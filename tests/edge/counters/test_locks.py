@@ -20,7 +20,7 @@ def test_file_lock_has_one_holder(tmp_path: Path) -> None:
     other.release()
 
 
-def test_many_share_it_and_none_of_them_alone(tmp_path: Path) -> None:
+def test_shared_file_lock_excludes_an_exclusive_holder(tmp_path: Path) -> None:
     one, other, alone = (FileLock(tmp_path / "lock") for _ in range(3))
     one.acquire(shared=True)
     other.acquire(shared=True)

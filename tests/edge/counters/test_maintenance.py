@@ -148,7 +148,7 @@ def test_while_the_flock_is_not_to_be_had_columns_stay(supervise: Supervise, wor
     assert one.customers.refresh_columns()
 
 
-def test_limits_are_carried_over_to_another_layout_until_the_last_worker_has_gone(
+def test_limits_carry_over_to_a_new_layout_until_the_last_old_worker_ends(
     supervise: Supervise, work: Work, state: Path
 ) -> None:
     before = supervise(workers=1, offset=NOW)
@@ -349,7 +349,7 @@ def test_a_large_file_is_folded_by_the_piece(
     assert sum(total for *_, total in supervisor.usage_totals()) == 300
 
 
-def test_usage_that_is_sealed_here_is_folded_only_once_it_has_been(supervise: Supervise, state: Path) -> None:
+def test_usage_is_folded_only_after_it_was_sealed(supervise: Supervise, state: Path) -> None:
     supervise(workers=1)
     old = Store.join(state)
     old.billing.counter("acme", "requests", "v1").add(5)

@@ -21,7 +21,7 @@ BARE = {"gauge-half", "publish-bare", "publish-one"}
 
 @pytest.mark.skipif(shutil.which("herd7") is None, reason="there is no herd7 here")
 @pytest.mark.parametrize("path", LITMUS, ids=lambda path: path.stem)
-def test_no_execution_that_the_processor_allows_is_one_that_the_tables_cannot_bear(path: Path) -> None:
+def test_herd7_finds_no_forbidden_execution_of_each_litmus(path: Path) -> None:
     said = subprocess.run(["herd7", path], capture_output=True, text=True, timeout=120, check=True).stdout
     observed = "Sometimes" if path.stem in BARE else "Never"
     assert f"Observation {path.stem} {observed} " in said

@@ -28,7 +28,7 @@ def totals(path: Path, live: frozenset[int] = frozenset({0})) -> dict[bytes, lis
     return {key: words for _, key, words in tallies(path).totals(live)}
 
 
-def test_there_is_one_object_for_each_name_and_labels(metrics: Metrics) -> None:
+def test_metric_of_one_name_and_labels_is_one_object(metrics: Metrics) -> None:
     assert metrics.counter("edge_auth_failures_total", "unknown") is metrics.counter(
         "edge_auth_failures_total", "unknown"
     )
@@ -36,7 +36,7 @@ def test_there_is_one_object_for_each_name_and_labels(metrics: Metrics) -> None:
     assert metrics.histogram("edge_overhead_seconds") is metrics.histogram("edge_overhead_seconds")
 
 
-def test_gauge_holds_its_last_value(metrics: Metrics, path: Path) -> None:
+def test_gauge_reports_its_last_value(metrics: Metrics, path: Path) -> None:
     gauge = metrics.gauge("edge_connections", "client")
     gauge.set(5)
     gauge.set(2)
@@ -106,7 +106,7 @@ def test_a_shared_gauge_never_falls_below_none(metrics: Metrics) -> None:
         gauge.add(-1)
 
 
-def test_a_duration_falls_into_the_first_bucket_that_holds_it(metrics: Metrics, path: Path) -> None:
+def test_histogram_counts_a_duration_in_the_first_fitting_bucket(metrics: Metrics, path: Path) -> None:
     histogram = metrics.histogram("edge_overhead_seconds")
     for seconds in (0.0, LATENCY_BUCKETS[0], 0.00011, 9.99, 10.0, 11.0):
         histogram.observe(seconds)
@@ -145,7 +145,7 @@ def usage(tmp_path: Path) -> TallyTable:
     return tallies(make(tmp_path, USAGE), 0)
 
 
-def test_usage_is_one_counter_as_long_as_anyone_holds_it(usage: TallyTable) -> None:
+def test_usage_counter_is_shared_while_referenced(usage: TallyTable) -> None:
     meters = UsageMeters(usage)
     counter = meters.counter("acme", "requests", "v1")
     assert meters.counter("acme", "requests", "v1") is counter
@@ -173,7 +173,7 @@ def test_usage_without_a_free_row_counts_in_the_shared_fallback_row(usage: Tally
     assert len(kept) == USAGE.rows - 1
 
 
-def test_no_one_need_be_told(usage: TallyTable) -> None:
+def test_full_usage_table_counts_as_the_anonymous_customer(usage: TallyTable) -> None:
     meters = UsageMeters(usage)
     nobody = meters.counter("-", "requests", "-")
     for number in range(USAGE.rows):

@@ -63,7 +63,7 @@ def test_occupancy_of_a_dead_worker_ends_at_the_next_refresh(supervise: Supervis
     assert room(one) == 10
 
 
-def test_a_subject_without_a_word_is_counted_in_its_worker_alone(supervise: Supervise, work: Work) -> None:
+def test_subject_without_a_slot_is_counted_only_in_its_worker(supervise: Supervise, work: Work) -> None:
     supervise(workers=2)
     one, other = work(), work()
     index = one.connected._table.index
@@ -93,7 +93,9 @@ def test_a_process_without_a_column_has_nothing_open(supervise: Supervise, work:
         Occupancy(TallyTable(file))
 
 
-def test_files_of_another_layout_go_with_their_last_worker(supervise: Supervise, work: Work, state: Path) -> None:
+def test_files_of_an_old_layout_are_deleted_after_their_last_worker(
+    supervise: Supervise, work: Work, state: Path
+) -> None:
     supervise(workers=1)
     old = work()
     old.connected.claim(HERE, 10)

@@ -53,7 +53,7 @@ def test_a_row_is_idle_a_minute_after_its_window(table: LimitTable) -> None:
 
 
 @pytest.mark.parametrize("column", range(-1, CUSTOMERS.columns))
-def test_a_row_is_kept_until_no_column_wants_it(table: LimitTable, column: int) -> None:
+def test_row_is_reclaimed_after_the_last_column_expires(table: LimitTable, column: int) -> None:
     row = claim(table, b"acme", BORN)
     table.words[row + CUSTOMERS.head(column) + at.UNTIL] = int((FROM + 500) * 1000)
     reclaim = Reclaim(table)
@@ -70,7 +70,7 @@ def test_row_in_use_again_while_closing_is_revived(table: LimitTable) -> None:
     assert table.peek(table.make_key(b"acme")) == row
 
 
-def test_a_row_of_a_quota_is_kept_until_its_period_is_over_by_any_clock(tmp_path: Path) -> None:
+def test_quota_row_is_reclaimed_after_its_period_by_any_clock(tmp_path: Path) -> None:
     table = limits(make(tmp_path, QUOTAS), 1)
     row, _, _ = table.find(table.make_key(b"acme"), CELL_US_MIN, BORN, HAS_PERIODS)
     table.words[row + table.head_at + at.UNTIL] = int((BORN + 86_400) * 1000)
@@ -89,7 +89,7 @@ def test_words_of_a_clock_that_was_ahead_do_not_keep_a_row(table: LimitTable) ->
     assert not Reclaim(table).idle(row, ended + WINDOW + IDLE_SECONDS - 0.01)
 
 
-def test_a_row_that_was_claimed_by_a_clock_that_was_ahead_is_not_kept_for_that(table: LimitTable) -> None:
+def test_row_claimed_by_a_fast_clock_can_be_reclaimed(table: LimitTable) -> None:
     row = claim(table, b"acme", BORN + 3600)
     assert Reclaim(table).idle(row, BORN)
     assert not Reclaim(table).idle(row, BORN + 3599.5)
@@ -127,7 +127,7 @@ def test_successor_reclaims_rows_that_were_closing(table: LimitTable, path: Path
     assert successor.slice(idle + GRACE_SECONDS + 0.1, NEVER) == (0, 1, 0)
 
 
-def test_a_slice_ends_in_time_and_the_next_goes_on_from_there(table: LimitTable) -> None:
+def test_reclaim_slice_ends_in_time_and_the_next_resumes(table: LimitTable) -> None:
     for number in range(CUSTOMERS.rows):
         claim(table, b"%d" % number, BORN)
     reclaim = Reclaim(table)

@@ -97,7 +97,7 @@ def test_a_key_without_a_free_slot_near_it_has_no_row(table: LimitTable) -> None
         claim(table, b"acme")
 
 
-def test_while_another_holds_the_flock_known_rows_are_found_and_new_ones_refused(table: LimitTable, path: Path) -> None:
+def test_locked_table_finds_known_rows_and_refuses_new_ones(table: LimitTable, path: Path) -> None:
     row = claim(table, b"acme")
     other = limits(path, 1)
     assert other.file.lock()
@@ -239,7 +239,7 @@ def test_a_freed_row_is_given_to_the_next_key_clean_and_of_a_new_generation(tabl
     assert table.high == 1
 
 
-def test_the_foreign_head_is_written_as_far_as_it_is_said(table: LimitTable) -> None:
+def test_foreign_head_write_changes_only_the_given_words(table: LimitTable) -> None:
     row = claim(table, b"acme")
     head = row + CUSTOMERS.head(-1)
     table.write_foreign(row, {}, (1, 2, 3, 4))
@@ -274,7 +274,7 @@ def test_a_worker_knows_where_the_heads_that_are_used_end(path: Path) -> None:
     assert spare.siblings == (0, 1)
 
 
-def test_a_key_is_found_in_another_table_with_another_seed(table: LimitTable, tmp_path: Path) -> None:
+def test_row_key_is_recomputed_for_a_table_with_another_seed(table: LimitTable, tmp_path: Path) -> None:
     other = limits(make(tmp_path, CUSTOMERS, generation=2), 0)
     for key in (b"acme", b"long" * 30):
         row = claim(table, key)
@@ -338,7 +338,7 @@ def test_claim_clears_a_row_with_stale_content(table: LimitTable) -> None:
     assert not table.words[row + at.ROW_GENERATION] & 1
 
 
-def test_repair_takes_no_row_for_taken_that_has_not_the_key_that_leads_to_it(table: LimitTable) -> None:
+def test_repair_frees_rows_whose_key_does_not_match_the_index(table: LimitTable) -> None:
     acme, globex, initech = (claim(table, key) for key in (b"acme", b"globex", b"initech"))
     # A power cut may leave this state: one row without its key, one with the key of its next owner, and index entries
     # that lead to rows beyond the high mark.
@@ -357,7 +357,7 @@ def test_repair_takes_no_row_for_taken_that_has_not_the_key_that_leads_to_it(tab
     assert {claim(table, b"acme"), claim(table, b"globex")} == {acme, globex}
 
 
-def test_a_table_is_mended_unless_another_has_its_flock(table: LimitTable, path: Path) -> None:
+def test_damaged_table_is_repaired_unless_another_process_locks_it(table: LimitTable, path: Path) -> None:
     claim(table, b"acme")
     table.words[at.DAMAGED] = 1
     table.words[at.IN_USE] = 17

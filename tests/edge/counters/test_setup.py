@@ -38,7 +38,7 @@ def numbers(store: Store) -> list[int]:
     return [store.control.generation(kind) for kind in ("customers", "addresses", "quotas", "usage", "metrics")]
 
 
-def test_another_layout_is_another_file_and_only_that(supervise: Supervise, state: Path) -> None:
+def test_changed_layout_creates_only_the_files_that_it_affects(supervise: Supervise, state: Path) -> None:
     supervise()
     assert numbers(supervise(addresses=30)) == [1, 2, 1, 1, 1]
     assert numbers(supervise(workers=3, addresses=30)) == [2, 3, 2, 2, 2]
@@ -187,7 +187,7 @@ def test_no_name_that_was_folded_is_used_again(supervise: Supervise, state: Path
     assert numbers(supervise()) == [1, 1, 1, 8, 1]
 
 
-def test_tables_without_their_control_file_are_not_taken_for_nothing(supervise: Supervise, state: Path) -> None:
+def test_tables_without_a_control_file_are_refused(supervise: Supervise, state: Path) -> None:
     supervise()
     (state / "control").unlink()
     with pytest.raises(TableError, match="control: is missing, and there are tables in"):

@@ -31,7 +31,7 @@ def test_a_directory_that_cannot_be_made_is_an_error_that_names_it(tmp_path: Pat
         Store.prepare(tmp_path / "file", workers=1, customers=5, addresses=5)
 
 
-def test_a_worker_that_leaves_gives_its_column_back(supervise: Supervise, work: Work, state: Path) -> None:
+def test_ended_worker_releases_its_column(supervise: Supervise, work: Work, state: Path) -> None:
     supervisor = supervise()
     one = Store.join(state)
     work()
@@ -101,7 +101,7 @@ def test_a_missing_table_is_an_error_that_names_it(supervise: Supervise, work: W
 # ---- the clock
 
 
-def test_the_offset_is_kept_within_a_boot_and_made_anew_after_it(supervise: Supervise, work: Work) -> None:
+def test_clock_offset_is_stable_within_a_boot_and_renewed_after_it(supervise: Supervise, work: Work) -> None:
     assert supervise(offset=5e7).offset == 5e7
     assert supervise(offset=6e7).offset == 5e7
     assert work().offset == 5e7
@@ -136,7 +136,7 @@ def test_limits_continue_at_the_present_edge_time_once_the_clock_was_set_back(su
     assert all(len(each.times) == 1 and before <= each.times[0] < before + 60 for each in readers.values())
 
 
-def test_store_takes_its_clock_offset_from_the_kernel(state: Path, stores: list[Store]) -> None:
+def test_store_reads_its_clock_offset_from_the_kernel(state: Path, stores: list[Store]) -> None:
     stores.append(Store.prepare(state, workers=1, customers=5, addresses=5))
     assert stores[0].offset == pytest.approx(clock.wall_offset(), abs=5)
     stores.append(Store.prepare(state, workers=1, customers=5, addresses=5, offset=1.0))
@@ -146,7 +146,7 @@ def test_store_takes_its_clock_offset_from_the_kernel(state: Path, stores: list[
 # ---- who reads which column
 
 
-def test_a_worker_on_a_spare_column_waits_until_the_others_read_it(supervise: Supervise, work: Work) -> None:
+def test_worker_on_a_spare_column_waits_for_other_workers(supervise: Supervise, work: Work) -> None:
     supervise()
     first, second = work(), work()
     joined: list[Store] = []
@@ -270,7 +270,7 @@ class CutOff(BaseException):
 
 
 @pytest.mark.parametrize("call", range(1, 16))
-def test_a_supervisor_killed_while_folding_makes_nothing_count_twice_or_not_at_all(
+def test_kill_during_folding_counts_usage_once(
     supervise: Supervise, state: Path, monkeypatch: pytest.MonkeyPatch, call: int
 ) -> None:
     supervise(workers=1)

@@ -32,7 +32,7 @@ def test_keys_of_any_names_fit_and_differ_where_the_names_do(some: list[str], ot
     assert len(names(one)) == 3
 
 
-def test_the_longest_name_is_cut_and_the_others_kept() -> None:
+def test_tally_key_truncates_only_its_longest_name() -> None:
     customer, meter, route = names(tally_key("acme", "requests", "/" + "a" * 300))
     assert (customer, meter) == ("acme", "requests")
     assert route.startswith("/" + "a" * 100)
@@ -87,7 +87,7 @@ def test_a_claim_waits_for_the_flock_but_not_for_ever(table: TallyTable, path: P
     table.own(b"requests", COUNTER)
 
 
-def test_a_row_that_another_claimed_meanwhile_is_not_claimed_twice(
+def test_concurrent_claims_of_one_key_share_a_row(
     table: TallyTable, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = tallies(path, 1)
@@ -179,7 +179,7 @@ def test_a_row_that_is_being_claimed_has_neither_grown_nor_a_mark(tmp_path: Path
     assert table.number(b"a", 0) == 0
 
 
-def test_a_row_is_found_by_its_key_wherever_it_is(tmp_path: Path) -> None:
+def test_tally_row_is_found_despite_a_wrong_hint(tmp_path: Path) -> None:
     table = tallies(make(tmp_path, USAGE), 0)
     for key in (b"a", b"b"):
         table.own(key, COUNTER)

@@ -73,14 +73,14 @@ def test_version_changes_only_the_customers_that_it_names(there: DirectoryCache)
 
 
 @pytest.mark.parametrize("first", ["a", "b"])
-def test_a_key_may_go_from_one_customer_to_another(there: DirectoryCache, first: str) -> None:
+def test_key_moves_between_customers_in_either_order(there: DirectoryCache, first: str) -> None:
     write(there, 1, line("a", "t", "k"), line("b"))
     news = [line("a"), line("b", "t", "k")]
     write(there, 2, *(news if first == "a" else news[::-1]))
     assert who(there, "k") == "b"
 
 
-def test_commit_returns_the_changed_names_or_none_if_there_are_too_many(
+def test_cache_commit_returns_changed_names_up_to_a_bound(
     there: DirectoryCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crowd = [line(f"c{n}", "t", f"k{n}") for n in range(5)]
@@ -192,7 +192,7 @@ def test_survey_returns_known_names_known_keys_and_missing_tiers(there: Director
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_survey_follows_each_version_by_its_changes_alone(there: DirectoryCache, whole: bool) -> None:
+def test_survey_applies_only_the_changes_of_each_version(there: DirectoryCache, whole: bool) -> None:
     files = (["a", "b", "x"], [digest("a1"), digest("k")], {"gold"})
     write(there, 1, line("a", "gold", "a1"), line("b", "tin", "b1"), line("c", "tin", "k"), line("d", "gold"))
     survey = there.survey(*files)
@@ -247,7 +247,7 @@ def test_cache_files_have_mode_0600(there: DirectoryCache, tmp_path: Path) -> No
         assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
 
 
-def test_a_file_that_is_none_is_made_anew(tmp_path: Path) -> None:
+def test_invalid_cache_file_is_recreated(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(b"this is no database" * 1000)
     there = DirectoryCache(tmp_path)
     assert there.fetch_version() is None
@@ -255,7 +255,7 @@ def test_a_file_that_is_none_is_made_anew(tmp_path: Path) -> None:
     assert who(there, "k") == "a"
 
 
-def test_a_file_of_another_layout_is_made_anew(there: DirectoryCache, tmp_path: Path) -> None:
+def test_cache_file_of_another_layout_is_recreated(there: DirectoryCache, tmp_path: Path) -> None:
     write(there, 1, line("a"))
     there.close()
     with sqlite3.connect(tmp_path / FILE) as db:
@@ -264,7 +264,7 @@ def test_a_file_of_another_layout_is_made_anew(there: DirectoryCache, tmp_path: 
     assert DirectoryCache(tmp_path).fetch_version() is None
 
 
-def test_damage_within_the_file_is_known_and_it_can_be_made_anew(there: DirectoryCache, tmp_path: Path) -> None:
+def test_damaged_cache_raises_an_error_and_can_be_recreated(there: DirectoryCache, tmp_path: Path) -> None:
     write(there, 1, *(line(f"c{n}", "t", f"k{n}") for n in range(3000)))
     there.close()
     content = bytearray((tmp_path / FILE).read_bytes())
@@ -285,7 +285,7 @@ def test_a_disk_without_a_file_system_to_write_to_is_told(tmp_path: Path) -> Non
         DirectoryCache(tmp_path / "gone")
 
 
-def test_with_a_key_the_disk_says_nothing_of_anybody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_encrypted_cache_file_contains_no_customer_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     key, other = bytes(range(32)), bytes(32)
     there = DirectoryCache(tmp_path, EncryptedSeal(key))
     acme = line("acme-limited", "gold-tier", "k1", "k2")

@@ -159,7 +159,7 @@ def test_a_changed_customer_is_taken_over_without_a_look_at_the_others(
     played(tmp_path, redis_port, scene)
 
 
-def test_a_reload_or_a_failure_during_the_take_over_of_a_version_loses_no_change(
+def test_reload_or_failure_during_a_version_change_loses_no_change(
     tmp_path: Path, redis_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scene(room: Room) -> None:

@@ -77,7 +77,7 @@ def why(had: Line | None, found: News, signer: Signer) -> str:
     return str(rejected.value)
 
 
-def test_lineage_accepts_children_of_the_held_version_and_a_later_whole_log(ours: Signer) -> None:
+def test_lineage_accepts_children_of_the_current_version_and_a_later_full_log(ours: Signer) -> None:
     log = chain(ours, range(1, 6))
     assert numbers(None, news(*log), ours) == [1, 2, 3, 4, 5]
     assert numbers(log[2], news(*log[3:], follows=True), ours) == [4, 5]
@@ -176,7 +176,7 @@ def test_directory_without_trust_accepts_all_versions_of_the_log(theirs: Signer)
     assert [each.number for each in accept_news(held(log[2]), news(*log), None).versions] == [1, 2, 3]
 
 
-def test_a_private_key_is_for_its_owner_alone_and_never_written_over(tmp_path: Path) -> None:
+def test_private_key_file_is_owner_only_and_never_overwritten(tmp_path: Path) -> None:
     file = tmp_path / "key"
     public = directory_signatures.create_key_file(file)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600

@@ -188,7 +188,7 @@ def test_a_push_that_removes_most_customers_is_refused(redis_port: int, wanted: 
     played(redis_port, scene)
 
 
-def test_a_key_moved_to_another_customer_is_kept(redis_port: int) -> None:
+def test_pushed_key_survives_its_move_to_another_customer(redis_port: int) -> None:
     async def scene(ask: directory_versions.CallHub) -> None:
         await push_lines(ask, lines(a="x", b="x"))
         keys: dict[str, dict[str, str]] = {key("a"): {}, key("b"): {}}
@@ -415,7 +415,7 @@ def test_a_full_redis_refuses_a_push_and_keeps_its_data(redis: Redis, tmp_path: 
     played(redis.port, scene)
 
 
-def test_in_a_cluster_one_node_has_the_whole_directory(tmp_path: Path) -> None:
+def test_cluster_stores_the_directory_on_one_node(tmp_path: Path) -> None:
     file = tmp_path / "people.yaml"
 
     async def there(url: str) -> dict[str, str]:

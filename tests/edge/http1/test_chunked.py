@@ -49,7 +49,7 @@ DECODED = [
 
 
 @pytest.mark.parametrize(("rule", "data", "payload", "done", "rest", "trailers"), DECODED, ids=[c[0] for c in DECODED])
-def test_a_chunked_body_is_decoded_however_its_bytes_come(
+def test_chunked_body_decodes_for_any_split(
     rule: str, data: bytes, payload: bytes, done: bool, rest: bytes, trailers: list[bytes]
 ) -> None:
     expected = (payload, done, rest, trailers)
@@ -90,7 +90,7 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize(("rule", "data"), MALFORMED, ids=[case[0] for case in MALFORMED])
-def test_a_malformed_body_is_refused_however_its_bytes_come(rule: str, data: bytes) -> None:
+def test_malformed_chunked_body_is_refused_for_any_split(rule: str, data: bytes) -> None:
     for pieces in ([data], [data[i : i + 1] for i in range(len(data))]):
         with pytest.raises(RejectedError) as refusal:
             decode(pieces)
@@ -123,7 +123,7 @@ def test_chunk_extensions_are_limited_in_proportion_to_the_payload() -> None:
     assert not fault.value.is_local, "a chunk that is longer than it says is one"
 
 
-def test_a_body_that_goes_on_too_long_is_noticed_at_its_first_byte_too_many() -> None:
+def test_overlong_chunk_is_refused_at_its_first_excess_byte() -> None:
     decoder = ChunkedDecoder()
     assert decoder.feed(b"3\r\nabc") == [b"abc"]
     with pytest.raises(RejectedError):

@@ -7,7 +7,7 @@ from edgeproxy.edge.http1.field_values import find_value, find_values, remove_fi
 LINES = b"Origin: https://a\r\nVary:  Accept \r\nvary: Origin\r\nX: origin: b\r\n"
 
 
-def test_a_field_is_found_by_its_name_in_any_case() -> None:
+def test_field_lookup_ignores_case() -> None:
     assert find_values(LINES, b"vary") == [b"Accept", b"Origin"]
     assert find_values(LINES, b"origin") == [b"https://a"]
     assert find_values(LINES, b"y") == find_values(b"", b"vary") == []

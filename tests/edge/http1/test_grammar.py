@@ -91,7 +91,7 @@ LATER = [
 
 
 @pytest.mark.parametrize(("rule", "value", "trace"), LATER, ids=[case[0] for case in LATER])
-def test_a_trace_of_a_later_version_is_continued_as_far_as_it_is_understood(
+def test_traceparent_of_a_later_version_is_continued(
     rule: str, value: bytes, trace: grammar.TraceParent | None
 ) -> None:
     assert grammar.parse_traceparent(value) == trace

@@ -129,7 +129,7 @@ def test_long_lines_names_and_status_lines_are_not_remembered() -> None:
     assert set(REQUESTS.names) == {b"A", b"X-API-Key"}
 
 
-def test_a_malformed_line_is_refused_however_often_it_comes() -> None:
+def test_malformed_field_line_is_refused_each_time() -> None:
     for _ in range(2):
         with pytest.raises(RejectedError):
             REQUESTS.parse_field(b"Na me: a")
@@ -153,5 +153,5 @@ STATUS = [
 
 
 @pytest.mark.parametrize(("rule", "line", "status"), STATUS, ids=[case[0] for case in STATUS])
-def test_a_plain_status_line_is_one_that_may_be_passed_on_as_it_is(rule: str, line: bytes, status: int) -> None:
+def test_plain_status_line_parses_to_its_status(rule: str, line: bytes, status: int) -> None:
     assert parse_plain_status(line) == status

@@ -23,7 +23,7 @@ def test_an_answer_is_a_status_line_fields_and_a_body_with_its_length() -> None:
     )
 
 
-def test_an_answer_that_ends_its_connection_says_so() -> None:
+def test_closing_answer_has_connection_close() -> None:
     """RFC 9112 section 9.6."""
     assert (
         format_response(400, close=True)
@@ -51,7 +51,7 @@ def test_the_interim_answer_is_a_whole_head() -> None:
 
 
 @pytest.mark.parametrize("status", GENERAL)
-def test_a_problem_without_a_code_of_its_own_has_the_code_of_its_status(status: int) -> None:
+def test_problem_without_a_code_has_the_code_of_its_status(status: int) -> None:
     assert orjson.loads(format_problem(status, "What happened", b"018f-id")) == {
         "type": GENERAL[status].type,
         "code": GENERAL[status].name,
@@ -147,7 +147,7 @@ def test_a_request_id_cannot_break_out_of_its_string(instance: bytes) -> None:
 
 
 @pytest.mark.parametrize("close", [False, True])
-def test_split_error_is_whole_with_an_id_between_its_parts(close: bool) -> None:
+def test_split_error_joined_by_an_id_is_a_complete_answer(close: bool) -> None:
     before, between = split_error(403, b"Content-Type: text/plain\r\n", b'{"id": "', 3, close=close)
     answer = before + b"abc" + between + b"abc" + LIMITED_END
     body = b'{"id": "abc' + LIMITED_END

@@ -37,7 +37,7 @@ RESOLVED = [
 
 
 @pytest.mark.parametrize(("rule", "target", "resolved"), RESOLVED, ids=[case[0] for case in RESOLVED])
-def test_a_path_is_brought_into_its_one_form(rule: str, target: bytes, resolved: bytes) -> None:
+def test_request_path_is_normalized(rule: str, target: bytes, resolved: bytes) -> None:
     assert normalize_target(target) == resolved
 
 

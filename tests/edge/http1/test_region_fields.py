@@ -21,6 +21,6 @@ def test_an_answer_of_the_edge_alone_names_no_next_hop() -> None:
 
 
 @pytest.mark.parametrize("line", [b"X-Edge-Region: moon", b"x-edge-region:", b"X-EDGE-REGION: a, b"])
-def test_a_line_of_the_upstream_goes_alone(line: bytes) -> None:
+def test_remove_region_removes_only_region_lines(line: bytes) -> None:
     before, after = b"HTTP/1.1 200 OK\r\nA: 1\r\n", b"X-Edge-Region-Of: b\r\n"
     assert remove_region(before + line + b"\r\n" + line + b"\r\n" + after) == before + after

@@ -428,7 +428,7 @@ def test_a_trace_is_continued_with_its_state() -> None:
 
 
 @pytest.mark.parametrize("parents", [[PARENT, PARENT], [PARENT + "-x"], []], ids=["two", "malformed", "none"])
-def test_a_state_without_its_one_valid_trace_is_dropped(parents: list[str]) -> None:
+def test_tracestate_without_one_valid_traceparent_is_dropped(parents: list[str]) -> None:
     """W3C Trace Context section 3.2.1."""
     head = head_of(*parents, "tracestate: a=1")
     assert head.trace is None

@@ -137,9 +137,7 @@ UNFINISHED = [
 
 
 @pytest.mark.parametrize(("rule", "data", "status"), UNFINISHED, ids=[case[0] for case in UNFINISHED])
-def test_half_a_head_is_refused_as_soon_as_it_cannot_become_a_whole_one(
-    rule: str, data: bytes, status: int | None
-) -> None:
+def test_unfinished_head_is_refused_once_it_cannot_become_valid(rule: str, data: bytes, status: int | None) -> None:
     if status is None:
         check_unfinished(data, LIMITS)
         return

@@ -82,7 +82,7 @@ def test_x_frame_options_of_the_upstream_becomes_frame_ancestors(options: str, a
     assert added(f"X-Frame-Options: {options}")["content-security-policy"] == f"frame-ancestors {ancestors}"
 
 
-def test_frame_options_that_no_policy_can_repeat_stand_alone() -> None:
+def test_untranslatable_frame_options_add_no_content_security_policy() -> None:
     for several in (("ALLOW-FROM https://a.example",), ("DENY", "SAMEORIGIN")):
         assert "content-security-policy" not in added(*(f"X-Frame-Options: {options}" for options in several))
 

@@ -30,7 +30,7 @@ def test_a_stamp_that_is_added_to_the_table_is_dropped_from_requests() -> None:
     subprocess.run([sys.executable, "-c", ADDED], check=True, timeout=60)
 
 
-def test_a_stamp_has_its_line_where_there_is_something_to_say() -> None:
+def test_stamp_lines_omit_missing_values() -> None:
     assert stamps.format_lines(stamps.StampValues("eu", "acme", "basic")) == (
         b"X-Edge-Region: eu\r\nX-Customer-Id: acme\r\nX-Customer-Tier: basic\r\n"
     )

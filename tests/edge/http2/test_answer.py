@@ -36,7 +36,7 @@ def test_connection_fields_are_left_out_of_an_http2_head() -> None:
 
 
 @pytest.mark.parametrize(("status", "block"), [(b"200", b"\x88"), (b"304", b"\x8b"), (b"418", None)])
-def test_a_status_is_an_index_where_there_is_one(status: bytes, block: bytes | None) -> None:
+def test_status_is_encoded_as_an_index_if_available(status: bytes, block: bytes | None) -> None:
     encoded = encode_head(b"HTTP/1.1 %b Reason: said\r\n" % status)
     assert read(encoded) == [(b":status", status)]
     assert block is None or encoded == block
@@ -71,7 +71,7 @@ LINES = st.lists(st.sampled_from([b"Date: today", b"X-A: b", b"Connection: close
 
 
 @given(LINES, LINES, LINES, st.binary(max_size=200).map(bytes.hex).map(str.encode))
-def test_a_head_in_pieces_is_encoded_as_it_is_in_one(
+def test_head_in_pieces_encodes_like_a_whole_head(
     keep: list[bytes], changing: list[bytes], own: list[bytes], value: bytes
 ) -> None:
     pieces = [b"".join(line + b"\r\n" for line in lines) for lines in ([b"HTTP/1.1 200 OK", *keep], changing, own)]

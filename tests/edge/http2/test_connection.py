@@ -364,7 +364,7 @@ def test_each_frame_in_each_state(state: str, name: str, expected: str | tuple[s
 
 
 @pytest.mark.parametrize("last", ["trailers", "last DATA"])
-def test_a_stream_that_was_answered_early_is_closed_by_the_end_of_its_request(last: str) -> None:
+def test_early_answered_stream_closes_at_the_end_of_its_request(last: str) -> None:
     peer = begin("answered early").send(INPUT[last])
     assert 1 not in peer.connection.streams
     assert not peer.connection.reset_streams
@@ -498,12 +498,12 @@ def test_unread_uploads_leave_the_connection_window_open() -> None:
     assert (peer.frames()[-1].number, peer.closed) == (1, None)
 
 
-def test_a_head_that_is_too_large_is_told_as_an_empty_one() -> None:
+def test_oversized_head_is_reported_as_an_empty_head() -> None:
     peer = Peer(limits=HeadLimits(fields=5)).send(get(1, *[(b"x", b"y")] * 6))
     assert peer.events[0] == ("request", 1, b"")
 
 
-def test_a_block_of_any_length_fails_its_stream_alone_and_fills_the_table() -> None:
+def test_oversized_header_block_fails_only_its_stream_and_updates_the_table() -> None:
     peer = Peer()
     for number in (1, 3):
         last = frame(CONTINUATION, END_HEADERS, number, b"\x82" * 900 + literal(b"x", b"%d" % number, 0x40))
@@ -518,14 +518,14 @@ def test_a_block_of_any_length_fails_its_stream_alone_and_fills_the_table() -> N
     assert peer.connection.stored_bytes < 110_000
 
 
-def test_trailers_that_are_too_long_fail_their_stream_alone() -> None:
+def test_oversized_trailers_fail_only_their_stream() -> None:
     peer = Peer().send(post(), get(3))
     peer.send(frame(HEADERS, END_STREAM, 1), *[LONG] * 7, frame(CONTINUATION, END_HEADERS, 1))
     assert peer.events[-1] == ("oversized trailers", 1)
     assert 3 in peer.connection.streams
 
 
-def test_a_block_that_has_not_come_whole_is_known_by_its_stream_and_bytes() -> None:
+def test_partial_header_block_reports_its_stream_and_bytes() -> None:
     peer = Peer()
     assert (peer.connection.partial_block, peer.connection.partial_bytes) == (0, 0)
     peer.send(frame(HEADERS, END_STREAM, 7, b"\x82" * 50), frame(CONTINUATION, 0, 7, b"\x82" * 20)[:-5])

@@ -138,7 +138,7 @@ def answered(number: int) -> Callable[[Peer], None]:
 
 
 @pytest.mark.parametrize(("answers", "last"), [(0, 101), (1, 113), (2, 127), (8, 502)])
-def test_answers_between_them_hardly_put_off_the_end_of_streams_that_are_reset(answers: int, last: int) -> None:
+def test_interleaved_answers_barely_delay_the_end_of_a_reset_flood(answers: int, last: int) -> None:
     peer = Peer()
     resets = 0
     numbers = iter(range(1, 1 << 20, 2))

@@ -74,7 +74,7 @@ def test_a_request_that_is_repeated_has_the_same_head_as_an_object() -> None:
     assert reader.read_head(bytes(bytearray(block(GET))), ended=True) is first
 
 
-def test_a_body_makes_another_head_of_the_same_block() -> None:
+def test_head_of_one_block_differs_with_a_body() -> None:
     reader = HeadReader(LIMITS, websockets=False)
     assert reader.read_head(block(GET), ended=True) != reader.read_head(block(GET), ended=False)
     assert reader.read_head(block(GET), ended=True)[0] == GET_HEAD

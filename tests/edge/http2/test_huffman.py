@@ -46,13 +46,13 @@ def test_any_bytes_mean_the_same_to_both_or_nothing(data: bytes) -> None:
         ("RFC 7541 5.2: a code that is cut off", b"\xff\xff\xfe"),
     ],
 )
-def test_a_string_that_is_none_is_refused_with_its_section(why: str, data: bytes) -> None:
+def test_invalid_huffman_string_is_refused_with_its_rfc_section(why: str, data: bytes) -> None:
     with pytest.raises(CompressionError) as refusal:
         huffman.decode(data)
     assert refusal.value.section == "RFC 7541 section 5.2"
 
 
-def test_no_bytes_make_more_steps_than_there_are() -> None:
+def test_huffman_decoder_has_at_most_256_states() -> None:
     for first in range(256):
         for second in range(256):
             try:

@@ -183,7 +183,7 @@ def long_head(number: int, fields: list[tuple[bytes, bytes]], *, ended: bool) ->
 
 
 @pytest.mark.parametrize("name", LONG_FIELDS)
-def test_a_head_or_trailers_of_any_length_fail_their_stream_alone(name: str) -> None:
+def test_oversized_answer_head_or_trailers_fail_only_their_stream(name: str) -> None:
     fields = LONG_FIELDS[name]
     http2, (first, second, other), _ = opened(3)
     http2.receive(settings() + long_head(1, [STATUS, *fields], ended=False))
@@ -202,7 +202,7 @@ def test_an_answer_may_have_as_many_fields_as_fit() -> None:
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-def test_a_malformed_answer_resets_its_stream_alone(name: str) -> None:
+def test_malformed_http2_answer_resets_only_its_stream(name: str) -> None:
     http2, (call, other), written = opened(2)
     del written[:]
     http2.receive(MALFORMED[name])
@@ -331,7 +331,7 @@ def test_empty_head_of_an_abandoned_answer_raises_nothing() -> None:
     assert not http2.is_over
 
 
-def test_abandoned_whole_request_ends_with_its_answer() -> None:
+def test_abandoned_complete_request_ends_with_its_answer() -> None:
     http2, (call, *_), _, _ = abandoned(44)
     http2.send_data(call, b"", ended=True)
     http2.reset(call, ErrorCode.CANCEL)

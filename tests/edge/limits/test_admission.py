@@ -52,7 +52,7 @@ def test_remaining_is_shown_as_zero_rather_than_negative(table: LimitTable) -> N
     assert admit(LimitSet((after,)), START) == (True, after, 0, None)
 
 
-def test_a_refusal_for_want_of_a_slot_shows_no_rate_where_there_is_none(table: LimitTable) -> None:
+def test_slot_refusal_without_a_rate_limit_states_no_rate(table: LimitTable) -> None:
     slot = Policies(table).get_concurrency(AT_ONCE, b"acme")
     terms = LimitSet(slots=(slot,))
     for _ in range(2):
@@ -67,7 +67,7 @@ def test_a_refusal_that_has_become_groundless_still_names_someone(table: LimitTa
     assert compute_denial(LimitSet(policies[1:]), START) == ((policies[1],), 1)
 
 
-def test_a_refusal_by_the_only_policy_names_it_and_its_wait(table: LimitTable) -> None:
+def test_refusal_by_one_policy_names_it_and_its_retry_time(table: LimitTable) -> None:
     (policy,) = several(table, 1, cost=1)
     terms = LimitSet((policy,))
     assert not admit(terms, START)[0]
@@ -94,7 +94,7 @@ def test_no_limit_is_charged_if_one_refuses(table: LimitTable) -> None:
     assert left(policies) == [8, 0, 8]
 
 
-def test_request_takes_all_of_its_slots_or_none(table: LimitTable) -> None:
+def test_request_acquires_all_of_its_slots_or_none(table: LimitTable) -> None:
     policies = Policies(table)
     one, other = policies.get_concurrency(AT_ONCE, b"acme"), policies.get_concurrency(AT_ONCE, b"globex")
     assert [admit(LimitSet(slots=(other,)), START)[0] for _ in range(3)] == [False, False, True]

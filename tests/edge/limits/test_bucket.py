@@ -579,7 +579,7 @@ def change(path: Path, changes: list[tuple[int, int, int, float, int]]) -> None:
             one.left(now)
 
 
-def test_a_bucket_keeps_its_row_until_it_has_drained_at_its_current_rate(worker: Worker) -> None:
+def test_bucket_row_is_reclaimed_after_it_drained_at_its_current_rate(worker: Worker) -> None:
     deep, slow = rule(limit=60, window=60.0, depth=600), rule(limit=1, window=60.0, depth=600)
     table = worker(0)
     first = Policies(table).get_policy(deep, SUBJECT)
@@ -651,7 +651,7 @@ def test_usage_without_a_row_enters_the_bucket_when_it_gets_a_row(full: LimitTab
     assert spend(other, START + 1.5) == 5
 
 
-def test_a_bucket_used_up_without_a_row_drains_after_it_gets_one(full: LimitTable) -> None:
+def test_bucket_exhausted_without_a_row_drains_after_it_gets_one(full: LimitTable) -> None:
     which = rule(limit=10, window=10.0, depth=1)
     bucket = Policies(full).get_policy(which, SUBJECT)
     assert ask(bucket, START)

@@ -57,7 +57,7 @@ def test_a_decision_makes_a_closing_row_live_again(worker: Worker) -> None:
     assert [one.left(later + GRACE_SECONDS) for one in (policy, other)] == [8, 8]
 
 
-def test_a_row_that_closes_in_a_cell_long_since_summed_is_noticed_all_the_same(worker: Worker) -> None:
+def test_policy_notices_that_its_row_closed_in_an_old_cell(worker: Worker) -> None:
     rule = Rule("daily", 10, 86400.0)
     policy, twin = (Policies(worker(column)).get_policy(rule, b"acme") for column in range(2))
     # Asked, and never charged: the row is idle although it was looked at in this very cell.
@@ -95,7 +95,7 @@ def test_a_row_that_was_freed_is_claimed_anew(worker: Worker) -> None:
     assert Policies(worker(1)).get_policy(RULE, b"acme").left(later + GRACE_SECONDS) == 9
 
 
-def test_a_row_that_was_given_to_another_is_left_to_it(worker: Worker) -> None:
+def test_policy_leaves_a_reassigned_row_to_its_new_key(worker: Worker) -> None:
     table = worker(0)
     policy = Policies(table).get_policy(RULE, b"acme")
     charge(policy, START)
@@ -137,7 +137,7 @@ EVENTS = st.lists(
 
 
 @given(events=EVENTS)
-def test_however_rows_come_and_go_every_charge_counts_for_its_window(events: list[tuple[str, int, int]]) -> None:
+def test_each_charge_counts_for_its_window_despite_reclaimed_rows(events: list[tuple[str, int, int]]) -> None:
     with fresh(Layout("customers", rows=3, columns=4, ring=32, cells=28, width=HEAD_WORDS)) as path:
         come_and_go(path, events)
 
@@ -171,7 +171,7 @@ def come_and_go(path: Path, events: list[tuple[str, int, int]]) -> None:
 # ---- columns
 
 
-def test_a_worker_on_a_spare_column_counts_as_soon_as_the_others_have_looked(worker: Worker) -> None:
+def test_worker_on_a_spare_column_counts_after_others_refresh(worker: Worker) -> None:
     tables = [worker(column) for column in range(2)]
     windows = [Policies(table).get_policy(RULE, b"acme") for table in tables]
     for window in windows:

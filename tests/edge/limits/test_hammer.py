@@ -202,9 +202,7 @@ def test_parallel_processes_stay_within_the_limit_while_some_are_killed(
                 assert 0 < len(times) <= shown.used <= len(times) + deaths
 
 
-def test_ten_processes_with_headroom_stay_within_the_limit_while_some_are_stopped_and_killed(
-    tmp_path: Path, seed: int
-) -> None:
+def test_ten_processes_with_headroom_stay_within_the_limit_despite_kills(tmp_path: Path, seed: int) -> None:
     chance, processes, deaths = random.Random(seed), 10, 2
     with ExitStack() as ends:
         gang = Gang(tmp_path, processes, 2 * deaths, ends)

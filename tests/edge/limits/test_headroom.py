@@ -66,7 +66,7 @@ def charge(policy: Policy, now: float, times: int) -> None:
         policy.charge(policy.cost)
 
 
-def test_a_worker_that_has_headroom_decides_without_reading_until_it_is_used(tmp_path: Path) -> None:
+def test_worker_with_headroom_decides_without_reading_the_table(tmp_path: Path) -> None:
     tables = join_all(make_table(tmp_path, 10), range(10))
     one, other = (get_window(table, 8000) for table in tables[:2])
     assert compute_headroom(8000, 20) == 100
@@ -145,7 +145,7 @@ def test_a_row_that_was_read_as_full_is_not_read_again_for_a_moment(join: Join) 
     assert one.left(START + 30 * CELL_SECONDS) == 10, "a new cell is read"
 
 
-def test_workers_beside_those_of_another_supervisor_have_no_headroom(tmp_path: Path) -> None:
+def test_workers_of_two_supervisors_have_no_headroom(tmp_path: Path) -> None:
     tables = join_all(make_table(tmp_path, 10), range(11))
     assert not any(table.may_use_headroom for table in tables)
     one, other = (get_window(table, 8000) for table in tables[:2])
@@ -290,7 +290,7 @@ def test_costs_that_answers_report_are_seen_by_all(tmp_path: Path, workers: int,
     assert limit <= counted < limit + cost
 
 
-def test_a_default_cost_of_nothing_does_not_hide_the_counts_of_others(join: Join) -> None:
+def test_zero_default_cost_still_reads_counts_of_other_workers(join: Join) -> None:
     tables = join_all(join, range(10))
     one = Policies(tables[0]).get_policy(Rule("basic", 8000, WINDOW), b"acme", 0, is_late=True)
     other = get_window(tables[1], 8000)
@@ -299,7 +299,7 @@ def test_a_default_cost_of_nothing_does_not_hide_the_counts_of_others(join: Join
     assert one.left(START) == 7999
 
 
-def test_a_request_that_leaves_less_than_the_margin_makes_the_others_read(tmp_path: Path) -> None:
+def test_request_that_crosses_the_margin_makes_other_workers_read(tmp_path: Path) -> None:
     tables = join_all(make_table(tmp_path, 8), range(8))
     one, *others = (get_window(table, 8000) for table in tables)
     for each in (one, *others):
@@ -321,7 +321,7 @@ def test_a_refused_request_leaves_headroom_and_the_next_alarm_still_comes(tmp_pa
 
 
 @pytest.mark.parametrize("workers", [8, 32])
-def test_a_worker_that_joins_while_one_alone_knows_it_adds_no_headroom(tmp_path: Path, workers: int) -> None:
+def test_joining_worker_known_to_one_worker_adds_no_headroom(tmp_path: Path, workers: int) -> None:
     join = make_table(tmp_path, workers)
     tables = join_all(join, range(workers))
     windows = [get_window(table, 8000) for table in tables]
@@ -333,7 +333,7 @@ def test_a_worker_that_joins_while_one_alone_knows_it_adds_no_headroom(tmp_path:
 
 
 @pytest.mark.parametrize("workers", [8, 32])
-def test_a_spare_column_released_while_one_does_not_know_it_adds_no_headroom(tmp_path: Path, workers: int) -> None:
+def test_released_spare_column_unknown_to_one_worker_adds_no_headroom(tmp_path: Path, workers: int) -> None:
     tables = join_all(make_table(tmp_path, workers), range(workers + 1))
     windows = [get_window(table, 8000) for table in tables[:workers]]
     for window in windows:

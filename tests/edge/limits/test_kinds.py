@@ -6,7 +6,7 @@ from edgeproxy.config.algorithms import DEFAULT_DEPTHS, AlgorithmName
 from edgeproxy.edge.limits.kinds import KINDS
 
 
-def test_configurable_algorithms_have_a_bucket_exactly_if_they_have_a_depth() -> None:
+def test_each_configurable_algorithm_with_a_depth_has_a_bucket() -> None:
     written = {name: depth is not None for name, depth in DEFAULT_DEPTHS.items()}
     assert set(get_args(AlgorithmName)) == written.keys()
     rates = {name: kind.rate for name, kind in KINDS.items()}

@@ -97,7 +97,7 @@ def test_without_a_stored_level_all_counts_are_taken_to_have_arrived_now() -> No
     assert found(head(7), NO_HEAD, head(2)) == Level(9.0, START, 9, False)
 
 
-def test_a_level_that_was_said_after_the_counts_were_read_knows_of_them() -> None:
+def test_level_stated_after_the_counts_includes_them() -> None:
     assert found(head(10, 4.0, 12)) == Level(4.0, START, 12, True)
 
 
@@ -107,7 +107,7 @@ def test_a_level_slightly_ahead_starts_to_drain_at_its_time() -> None:
     assert found(head(9, 4.0, 9, ahead), now=ahead + 1) == Level(3.0, ahead + 1, 9, True)
 
 
-def test_a_level_of_a_clock_that_was_set_back_is_of_now_and_has_to_be_said_anew() -> None:
+def test_level_from_a_fast_clock_counts_as_now_and_is_restated() -> None:
     assert found(head(9, 4.0, 9, START + 3600)) == Level(4.0, START, 9, False)
 
 

@@ -55,7 +55,7 @@ def test_a_full_table_is_told_of_once_a_second(table: LimitTable) -> None:
     assert len(full) == 2
 
 
-def test_local_counts_move_into_the_row_once_there_is_one(table: LimitTable, path: Path) -> None:
+def test_local_counts_move_into_a_row_when_one_is_free(table: LimitTable, path: Path) -> None:
     policy = Policies(table).get_policy(RULE, b"initech")
     assert spend(policy) == 10
     free(table, b"acme")
@@ -129,7 +129,7 @@ def test_local_counts_outlive_their_policy_object_up_to_a_maximum(
     assert policies.get_policy(RULE, b"one").left(START) == 10
 
 
-def test_a_supervisor_that_counts_nothing_is_one_worker(path: Path) -> None:
+def test_table_without_active_columns_counts_one_worker(path: Path) -> None:
     table = limits(path, 1)
     claim(table, b"acme")
     claim(table, b"globex")

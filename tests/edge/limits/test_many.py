@@ -77,7 +77,7 @@ def test_thousands_of_keys_fit_a_table_of_as_many_rows(tmp_path: Path, kind: str
     decide_for_many(tmp_path / "state", kind, keys=29_999, rows=30_000)
 
 
-def test_keys_that_find_no_room_take_no_more_memory_than_is_kept_for_them(tmp_path: Path) -> None:
+def test_keys_without_a_row_stay_within_the_memory_bound(tmp_path: Path) -> None:
     decide_for_many(tmp_path / "state", "addresses", keys=60_000, rows=10_000, memory=64 << 20)
 
 

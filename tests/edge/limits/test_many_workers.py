@@ -54,7 +54,7 @@ def count_word_by_word(table: LimitTable, counts: Counts) -> int:
     return sum(word - counts.base for word in words if 0 < word - counts.base <= MASK)
 
 
-def test_rings_are_joined_where_they_stand_side_by_side() -> None:
+def test_adjacent_rings_are_joined() -> None:
     assert list(join_rings([5], 3)) == [(5, 8)]
     assert list(join_rings([0, 3, 6, 12, 15, 30], 3)) == [(0, 9), (12, 18), (30, 33)]
 

@@ -93,7 +93,7 @@ def test_spent_credits_do_not_return_with_time(worker: Worker) -> None:
     assert [credits.retry_after(NOON), credits.left(NOON + 400 * DAY)] == [1, 0]
 
 
-def test_a_quota_of_nothing_lets_nothing_pass(worker: Worker) -> None:
+def test_zero_quota_admits_nothing(worker: Worker) -> None:
     assert not take(quota(worker(0), 0), NOON)
     assert take(quota(worker(0), 0, hard=False), NOON, amount=0)
 
@@ -186,7 +186,7 @@ def test_later_counts_are_charged_in_the_period_of_their_time(worker: Worker) ->
     assert [one.left(MIDNIGHT + 1), other.left(MIDNIGHT + 1)] == [70, 70]
 
 
-def test_a_request_waits_until_there_is_room_for_its_cost(worker: Worker) -> None:
+def test_quota_retry_time_depends_on_the_request_cost(worker: Worker) -> None:
     dear, cheap = of_meter(worker(0), 25, 10), of_meter(worker(1), 25, 1)
     assert take(dear, NOON, 20)
     assert [(one.cost, one.needs, one.retry_after(NOON) > 0) for one in (dear, cheap)] == [
@@ -274,7 +274,7 @@ def hold_to_the_period(
 # ---- the row
 
 
-def test_a_worker_on_a_spare_column_counts_as_soon_as_the_others_have_looked(worker: Worker) -> None:
+def test_worker_on_a_spare_column_counts_after_others_refresh(worker: Worker) -> None:
     table, late = worker(0), worker(6)
     one = quota(table)
     assert take(one, NOON)
@@ -302,7 +302,7 @@ def test_foreign_counts_apply_to_their_own_period(worker: Worker) -> None:
 # ---- the clock
 
 
-def test_the_next_period_is_counted_in_where_anybody_has_begun_it() -> None:
+def test_quota_counts_in_a_period_started_by_another_worker() -> None:
     today, tomorrow = (period_of(now, "day", UTC_ZONE) for now in (NOON, MIDNIGHT))
     assert find_current_period(NOON, "day", UTC_ZONE, ()) == today
     assert find_current_period(NOON, "day", UTC_ZONE, (0, today.number - 1, today.number + 2)) == today
@@ -423,7 +423,7 @@ def test_without_a_row_a_worker_has_its_share(full: LimitTable) -> None:
     assert count(one, MIDNIGHT) == 4
 
 
-def test_local_quota_counts_move_into_the_row_once_there_is_one(full: LimitTable) -> None:
+def test_local_quota_counts_move_into_a_row_when_one_is_free(full: LimitTable) -> None:
     one, other = quota(full, 9), quota(limits(full.file.path, 1), 9)
     assert count(one, NOON) == 4
     let_go(full)
@@ -443,7 +443,7 @@ def test_local_quota_counts_apply_to_their_own_day(full: LimitTable) -> None:
     assert one.left(MIDNIGHT - 1) == 9
 
 
-def test_a_clock_that_is_set_back_over_midnight_begins_no_day_anew_without_a_row(full: LimitTable) -> None:
+def test_clock_step_back_over_midnight_restarts_no_quota_without_a_row(full: LimitTable) -> None:
     one = quota(full, 9)
     assert count(one, MIDNIGHT + 1) == 4
     assert count(one, MIDNIGHT - HOUR) == 0

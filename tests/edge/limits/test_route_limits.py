@@ -446,7 +446,7 @@ def test_a_credit_limit_below_the_cost_of_a_request_is_ignored(paths: Paths) -> 
     assert not spend_credits(terms, START)
 
 
-def test_credits_of_a_plan_without_limits_buy_passage_while_there_are_enough(paths: Paths) -> None:
+def test_burst_credits_of_an_unlimited_plan_admit_until_spent(paths: Paths) -> None:
     credits = (rule("credits", 1, 5, "burst_credits"), 2)
     terms = Process(*paths, Plan(credits=credits)).terms
     assert [spend_credits(terms, START) for _ in range(3)] == [True, True, False]

@@ -21,12 +21,12 @@ def test_a_renamed_or_changed_limit_keeps_its_usage() -> None:
         *(Rule("basic", 60, 60.0, algorithm=algorithm, depth=10) for algorithm in BUCKETS),
     ],
 )
-def test_another_window_scope_mode_or_algorithm_is_another_limit(other: Rule) -> None:
+def test_rule_key_depends_on_window_scope_mode_and_algorithm(other: Rule) -> None:
     assert Rule("basic", 60, 60.0).key(b"acme") != other.key(b"acme")
 
 
 @pytest.mark.parametrize("algorithm", BUCKETS)
-def test_bucket_keeps_its_row_key_if_its_depth_changes(algorithm: str) -> None:
+def test_bucket_row_key_ignores_the_depth(algorithm: str) -> None:
     one, other = (Rule("basic", 60, 60.0, algorithm=algorithm, depth=depth) for depth in (10, 20))
     assert one != other
     assert one.key(b"acme") == other.key(b"acme")
@@ -55,13 +55,13 @@ def test_a_limit_that_lets_nothing_through_is_refused(limit: int, window: float)
 
 
 @pytest.mark.parametrize("algorithm", BUCKETS)
-def test_a_bucket_that_holds_nothing_is_refused(algorithm: str) -> None:
+def test_bucket_without_a_depth_is_refused(algorithm: str) -> None:
     with pytest.raises(ValueError, match="basic: a limit of"):
         Rule("basic", 60, 60.0, algorithm=algorithm)
 
 
 @pytest.mark.parametrize(("window", "seconds"), [(60.0, 60), (0.5, 1), (1.5, 2), (86400.0, 86400)])
-def test_the_policy_is_shown_with_its_window_in_whole_seconds(window: float, seconds: int) -> None:
+def test_policy_field_states_the_window_in_whole_seconds(window: float, seconds: int) -> None:
     prefix = Rule("basic", 60, window).prefix
     assert prefix == b'RateLimit-Policy: "basic";q=60;w=%d\r\nRateLimit: "basic";r=' % seconds
 

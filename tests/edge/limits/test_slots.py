@@ -91,7 +91,7 @@ def test_changed_concurrency_limit_keeps_its_slots_in_use(start: Start) -> None:
     assert worker.used == 2
 
 
-def test_a_dead_workers_slots_are_free_and_its_successor_inherits_none(start: Start, path: Path) -> None:
+def test_slots_of_a_dead_worker_are_free_and_not_inherited(start: Start, path: Path) -> None:
     one, killed = start(), start()
     assert one.slots.acquire(START)
     assert killed.slots.acquire(START)
@@ -442,7 +442,7 @@ def test_slots_of_a_row_that_closes_do_not_leak_while_the_table_is_locked(start:
     assert not worker.slots.acquire(START)
 
 
-def test_a_worker_without_slots_in_use_has_its_share_while_the_table_is_locked(start: Start, path: Path) -> None:
+def test_idle_worker_has_its_slot_share_while_the_table_is_locked(start: Start, path: Path) -> None:
     worker = start(8)
     assert worker.slots.acquire(START)
     worker.slots.release()
@@ -489,7 +489,7 @@ def test_the_share_without_a_row_follows_the_number_of_workers(one_row: Path) ->
     assert not worker.slots.acquire(START + 2)
 
 
-def test_slots_of_an_old_table_are_in_use_until_they_are_released_there(tmp_path: Path) -> None:
+def test_slots_of_an_old_table_count_until_released(tmp_path: Path) -> None:
     old_path, path = make(tmp_path, CUSTOMERS), make(tmp_path, CUSTOMERS._replace(rows=9), generation=2)
     old, worker = Process(old_path, 3), Process(path, 3)
     assert old.slots.acquire(START)

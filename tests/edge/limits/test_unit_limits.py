@@ -33,7 +33,7 @@ def build_limit(
     return Policies(table).get_unit_limit(rule, under_way, b"acme", reserve, by_request)
 
 
-def test_requests_under_way_reserve_until_they_end(table: LimitTable) -> None:
+def test_active_requests_reserve_units_until_they_end(table: LimitTable) -> None:
     limit = build_limit(table, 100, 40)
     assert limit.name == "tokens"
     assert [limit.acquire(START) for _ in range(3)] == [True, True, False]

@@ -134,7 +134,7 @@ def hold_to_the_promise(
 
 
 @given(steps=STEPS, window=WINDOWS, limit=st.integers(1, 40), start=st.floats(0, 6e8))
-def test_a_retry_passes_when_it_is_said_to_and_not_much_earlier(
+def test_retry_passes_at_the_stated_time_and_not_much_earlier(
     steps: list[tuple[float, int, int]],
     window: float,
     limit: int,

@@ -333,7 +333,7 @@ def test_a_new_supervisor_with_full_withholds_nothing(host: Host, on_loss: OnLos
     assert says(host, WINDOW).left(host.now) >= 53
 
 
-def test_an_unused_row_withholds_nothing_after_other_hosts_had_time_to_return(host: Host) -> None:
+def test_unused_row_withholds_nothing_after_the_return_time_of_other_hosts(host: Host) -> None:
     long = Rule("basic", 60, 3600.0)
     policy = host.policies.get_policy(long, NAME)
     host._held.append(policy)

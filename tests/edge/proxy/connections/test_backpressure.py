@@ -147,7 +147,7 @@ async def test_a_request_body_is_bounded_while_its_upstream_connects(edge: Edge)
     edge.runtime.connector.connect = connect
 
 
-async def test_a_client_is_not_read_while_the_upstream_does_not_take_its_request(edge: Edge) -> None:
+async def test_slow_upstream_pauses_reading_of_the_client(edge: Edge) -> None:
     client, upstream = await edge.opens(get())
     await upstream.tells(client, ok())
     (kept,) = edge.endpoint().idle
@@ -228,7 +228,7 @@ async def test_a_slow_client_gets_the_end_of_a_connection_that_is_closing(
     await client.gets_eof()
 
 
-async def test_a_closing_connection_is_cut_if_its_client_reads_nothing(edge: Edge) -> None:
+async def test_closing_connection_is_cut_if_its_client_does_not_read(edge: Edge) -> None:
     edge.config["limits"] = {"body_idle": "100ms"}
     client, upstream = await edge.opens(get("/public/", "Connection: close") + get())
     (held,) = edge.runtime.connections.clients

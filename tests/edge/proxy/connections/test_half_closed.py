@@ -22,7 +22,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe_schedule, "PROBE_SECONDS", (0.01, 0.02, 0.04, 0.08, 0.16))
 
 
-async def test_a_client_that_is_gone_frees_its_upstream(edge: Edge) -> None:
+async def test_closed_client_frees_its_upstream(edge: Edge) -> None:
     client, upstream = await edge.forwards(get())
     client.closes()
     await upstream.gets_cut()
@@ -65,7 +65,7 @@ async def test_a_client_of_http_1_0_is_not_probed(edge: Edge) -> None:
     await client.gets_eof()
 
 
-async def test_a_reader_of_a_stream_that_is_gone_frees_its_upstream(edge: Edge) -> None:
+async def test_closed_stream_reader_frees_its_upstream(edge: Edge) -> None:
     """As one of server-sent events between two of them."""
     client, upstream = await edge.forwards(get())
     await upstream.sends(head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked"), b"5\r\nevent\r\n")
@@ -77,7 +77,7 @@ async def test_a_reader_of_a_stream_that_is_gone_frees_its_upstream(edge: Edge) 
 
 
 @pytest.mark.parametrize("framing", ["Transfer-Encoding: chunked", "X-Until: the end"])
-async def test_a_reader_of_a_stream_that_waits_reads_it_to_its_end(edge: Edge, framing: str) -> None:
+async def test_half_closed_stream_reader_gets_the_whole_stream(edge: Edge, framing: str) -> None:
     client, upstream = await edge.forwards(get())
     event = b"5\r\nevent\r\n" if "chunked" in framing else b"event"
     await upstream.sends(head("HTTP/1.1 200 OK", framing), event)
@@ -110,9 +110,7 @@ async def test_a_reader_of_a_known_length_is_not_probed(edge: Edge) -> None:
     await client.gets_eof()
 
 
-async def test_a_client_that_is_reset_after_it_has_closed_its_side_frees_its_upstream(
-    edge: Edge, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_reset_after_a_half_close_frees_the_upstream(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe_schedule, "PROBE_SECONDS", (3600.0,))
     client, upstream = await edge.forwards(get())
     client.sends_eof()

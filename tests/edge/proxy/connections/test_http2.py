@@ -288,7 +288,7 @@ async def test_endless_upload_after_an_answer_is_reset(edge: Edge, monkeypatch: 
     assert await client.reset_of(number) == ErrorCodes.NO_ERROR
 
 
-async def test_an_answer_that_breaks_off_is_no_whole_one(edge: Edge) -> None:
+async def test_truncated_answer_resets_its_http2_stream(edge: Edge) -> None:
     client = await http2(edge)
     number = await client.begins_request("GET", "/public/")
     upstream = await edge.upstream.accepts()
@@ -301,7 +301,7 @@ async def test_an_answer_that_breaks_off_is_no_whole_one(edge: Edge) -> None:
     await edge.until(lambda: edge.count("edge_http2_resets_total", "edge", "INTERNAL_ERROR") == 1)
 
 
-async def test_a_stream_waits_for_a_slow_one_as_little_as_for_a_fast_one(edge: Edge) -> None:
+async def test_slow_http2_stream_does_not_delay_another(edge: Edge) -> None:
     client = await http2(edge)
     slow = await client.begins_request("GET", "/public/slow")
     first = await edge.upstream.accepts()
@@ -410,7 +410,7 @@ async def test_a_client_that_leaves_ends_all_its_requests(edge: Edge) -> None:
     assert [line.get("aborted") for line in await lines(edge, 3)] == [True] * 3
 
 
-async def test_answers_that_come_with_the_reset_of_their_client_are_dropped(edge: Edge) -> None:
+async def test_answers_in_the_turn_of_a_client_reset_are_dropped(edge: Edge) -> None:
     """The answers are buffered until the end of the turn. By then the connection is gone."""
     client = await http2(edge)
     for _ in range(2):

@@ -85,7 +85,7 @@ FLOODS = {
 
 
 @pytest.mark.parametrize("flood", FLOODS)
-async def test_a_flood_ends_with_its_connection_and_others_are_served(
+async def test_http2_flood_ends_only_its_own_connection(
     edge: Edge, monkeypatch: pytest.MonkeyPatch, flood: str
 ) -> None:
     monkeypatch.setattr(deadlines, "SWEEP_SECONDS", 0.5)  # Each sweep restores a part of the budget.
@@ -171,7 +171,7 @@ async def test_client_that_reads_no_heads_is_not_read_further(edge: Edge) -> Non
     wire.closes()
 
 
-async def test_an_upload_that_trickles_is_408_on_its_stream_alone(edge: Edge) -> None:
+async def test_trickling_http2_upload_answers_408_on_its_stream(edge: Edge) -> None:
     edge.config["limits"] = {"body_idle": "100ms", "body_rate": "10KiB"}
     client = await http2(edge)
     number = await client.begins_request("POST", "/public/", ended=False)
@@ -252,7 +252,7 @@ async def test_stream_with_an_unread_answer_is_reset(edge: Edge) -> None:
     assert (await client.asks("/other", method="HEAD")).status == 404
 
 
-async def test_a_connection_that_says_nothing_behind_its_preface_ends(edge: Edge) -> None:
+async def test_connection_silent_after_its_preface_is_closed(edge: Edge) -> None:
     edge.config["limits"] = {"header_timeout": "200ms"}
     client = await edge.client()
     await client.sends(PREFACE)

@@ -100,7 +100,7 @@ async def test_unsafe_request_on_a_lost_connection_answers_502_without_a_retry(e
 # ---- who asks
 
 
-async def test_a_token_names_the_customer_of_its_stream_alone(edge: Edge) -> None:
+async def test_token_identifies_the_customer_of_only_its_stream(edge: Edge) -> None:
     edge.config["issuers"] = {
         "id": {"issuer": "https://id.example", "jwks": "https://id.example/k", "audiences": ["x"]}
     }
@@ -218,7 +218,7 @@ async def test_address_denied_by_a_reload_finishes_its_open_streams(edge: Edge) 
 # ---- a worker that has too much to do
 
 
-async def test_streams_are_shed_one_by_one_and_by_priority(edge: Edge) -> None:
+async def test_overload_sheds_http2_streams_by_priority(edge: Edge) -> None:
     edge.config["tiers"]["free"]["priority"] = 5
     edge.upstream.answers(lambda request: ok())
     client = await http2(edge)

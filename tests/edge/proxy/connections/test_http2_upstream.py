@@ -624,7 +624,7 @@ async def test_a_call_ends_at_its_grpc_timeout(edge: Edge, patience: str, ends: 
         assert (await client.answer_of(number))["grpc-status"] == "0"
 
 
-async def test_a_refused_call_has_its_grpc_status_in_its_head(edge: Edge) -> None:
+async def test_refused_grpc_call_has_its_status_in_the_head(edge: Edge) -> None:
     client = await http2(edge)
     call = (("content-type", "application/grpc+proto"), ("x-api-key", key_of("nobody")))
     number = await client.begins_request("POST", "/v1/a.B/C", *call)

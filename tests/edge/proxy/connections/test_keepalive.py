@@ -35,7 +35,7 @@ async def test_requests_at_the_same_time_have_connections_of_their_own(edge: Edg
     await exchanged(first, one)
 
 
-async def test_no_more_idle_connections_are_kept_than_the_pool_holds(edge: Edge) -> None:
+async def test_idle_connections_are_bounded_by_the_pool_size(edge: Edge) -> None:
     edge.config["upstreams"]["api"]["pool"] = 1
     first, second = await edge.client(), await edge.client()
     await first.sends(get())
@@ -90,7 +90,7 @@ async def test_half_closed_client_is_closed_after_a_refused_last_request(edge: E
     [(("Content-Length: 5",), True), (("Transfer-Encoding: chunked",), True), ((), False)],
     ids=["length", "chunked", "neither"],
 )
-async def test_after_head_a_connection_is_kept_where_its_answer_says_how_a_body_would_end(
+async def test_head_answer_with_framing_allows_connection_reuse(
     edge: Edge, fields: tuple[str, ...], kept: bool
 ) -> None:
     """Without that a server may send the body, against the rules, and close. Found by tests/fuzz."""

@@ -28,7 +28,7 @@ async def test_requests_sent_ahead_are_answered_in_order(edge: Edge) -> None:
     assert [request.first.split()[1] for request in edge.upstream.requests] == [f"/public/{k}" for k in range(n)]
 
 
-async def test_refused_requests_among_them_are_answered_in_their_place(edge: Edge) -> None:
+async def test_pipelined_refusals_are_answered_in_order(edge: Edge) -> None:
     edge.upstream.answers(echo)
     client = await edge.client()
     script = [
@@ -130,7 +130,7 @@ async def test_head_longer_than_the_read_ahead_is_read_to_its_end(edge: Edge) ->
     assert (await upstream.tells(client, ok(b"next"))).body == b"next"
 
 
-async def test_the_head_behind_a_late_one_has_a_deadline_of_its_own(edge: Edge) -> None:
+async def test_head_after_a_late_head_has_its_own_deadline(edge: Edge) -> None:
     edge.config["limits"] = {"header_timeout": "60s"}
     client = await edge.client()
     await client.sends(b"GET /nowhere HTTP/1.1\r\n")

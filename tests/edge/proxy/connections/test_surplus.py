@@ -137,7 +137,7 @@ async def test_a_line_end_that_the_next_request_meets_does_not_fail_it(edge: Edg
     await goes_on_alone(edge, client, upstream)
 
 
-async def test_anything_else_that_the_next_request_meets_is_not_its_answer(edge: Edge) -> None:
+async def test_surplus_bytes_are_not_parsed_as_the_next_answer(edge: Edge) -> None:
     client, upstream = await edge.serves()
     await client.sends(get())
     await upstream.gets_request()

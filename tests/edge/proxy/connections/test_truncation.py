@@ -38,7 +38,7 @@ async def test_an_answer_that_is_not_taken_in_time_ends_with_a_reset(edge: Edge)
     await client.gets_reset()
 
 
-async def test_a_client_that_closes_its_side_while_a_reset_is_put_off_gets_it(edge: Edge) -> None:
+async def test_half_closed_client_gets_a_delayed_reset(edge: Edge) -> None:
     client = await edge.client(receives=4096)
     upstream = await begun(edge, client, OLD)
     (held,) = edge.runtime.connections.clients
@@ -50,7 +50,7 @@ async def test_a_client_that_closes_its_side_while_a_reset_is_put_off_gets_it(ed
     assert await client.gets_reset() == LARGE
 
 
-async def test_a_client_that_closes_its_side_within_its_body_gets_no_clean_end(edge: Edge) -> None:
+async def test_half_close_within_a_body_ends_in_a_reset(edge: Edge) -> None:
     client = await edge.client()
     upstream = await begun(edge, client, head("POST /public/ HTTP/1.0", "Host: h", "Content-Length: 9") + b"part")
     client.sends_eof()

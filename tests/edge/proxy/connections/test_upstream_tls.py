@@ -52,7 +52,7 @@ async def fails(edge: Edge, error: str, status: int = 502) -> Message:
     return answer
 
 
-async def test_requests_go_over_tls_and_its_connection_is_kept(inside: Edge) -> None:
+async def test_upstream_tls_connection_is_reused(inside: Edge) -> None:
     client = await inside.client()
     await client.sends(get())
     upstream = await inside.upstream.accepts()
@@ -149,7 +149,7 @@ async def test_the_edge_shows_its_certificate(inside: Edge, authority: Authority
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-async def test_an_upstream_that_wants_a_certificate_and_gets_none_says_so(
+async def test_missing_client_certificate_is_reported_by_the_upstream(
     inside: Edge, authority: Authority, version: ssl.TLSVersion
 ) -> None:
     """In TLS 1.3 the upstream refuses it after the edge's side of the handshake is finished."""
@@ -224,7 +224,7 @@ async def ends(edge: Edge, *, last_word: bool, request: bytes = get()) -> Messag
     return await client.gets_reset()
 
 
-async def test_an_answer_is_whole_where_a_last_word_ends_it(inside: Edge) -> None:
+async def test_answer_ended_by_close_notify_is_complete(inside: Edge) -> None:
     answer = await ends(inside, last_word=True)
     assert isinstance(answer, Message)
     assert answer.body == b"all of it"

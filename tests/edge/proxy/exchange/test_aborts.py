@@ -9,7 +9,7 @@ from tests.support.wire import RESET
 MIB = 1 << 20
 
 
-async def test_a_client_gone_before_it_was_accepted_asks_for_nothing(edge: Edge) -> None:
+async def test_client_reset_before_the_accept_is_ignored(edge: Edge) -> None:
     """Its address is not known any more, so nothing could be said of whose request it was. Found by tests/fuzz."""
     await edge.starts()
     gone = socket.create_connection(edge.address)
@@ -25,7 +25,7 @@ async def test_a_client_gone_before_it_was_accepted_asks_for_nothing(edge: Edge)
     assert not edge.upstream.is_asked()
 
 
-async def test_a_client_gone_while_it_took_nothing_frees_the_upstream(edge: Edge) -> None:
+async def test_reset_of_a_stalled_client_frees_the_upstream(edge: Edge) -> None:
     client, upstream = await edge.forwards()
     await upstream.sends(head("HTTP/1.1 200 OK", f"Content-Length: {64 * MIB}"))
     await upstream.sends_while_taken(bytes(1 << 16), 64 * MIB)
@@ -35,7 +35,7 @@ async def test_a_client_gone_while_it_took_nothing_frees_the_upstream(edge: Edge
     await upstream.gets_cut()
 
 
-async def test_a_reset_that_comes_with_a_request_is_not_taken_for_the_end_of_its_requests(edge: Edge) -> None:
+async def test_reset_with_a_request_is_not_a_half_close(edge: Edge) -> None:
     client = await edge.client()
     await client.sends(get("/public/gone"))
     client.aborts()
@@ -44,7 +44,7 @@ async def test_a_reset_that_comes_with_a_request_is_not_taken_for_the_end_of_its
     edge.upstream.is_asked()  # It may or may not have been connected to by then.
 
 
-async def test_a_client_gone_while_its_upstream_is_connected_to_leaves_a_connection_for_others(edge: Edge) -> None:
+async def test_client_reset_during_a_connect_leaves_the_connection_to_others(edge: Edge) -> None:
     client, upstream = await edge.serves()
     upstream.closes()
     await edge.until(lambda: not edge.endpoint().idle)
@@ -66,7 +66,7 @@ async def test_a_client_gone_while_its_upstream_is_connected_to_leaves_a_connect
     assert (await other.tells(another, ok())).status == 200
 
 
-async def test_clients_gone_with_requests_waiting_in_line_leave_nothing(edge: Edge) -> None:
+async def test_client_reset_drops_its_pipelined_requests(edge: Edge) -> None:
     client = await edge.client()
     await client.sends(*(get(f"/public/{n}") for n in range(50)))
     upstream = await edge.upstream.accepts()

@@ -67,7 +67,7 @@ async def check_ended_requests() -> None:
     assert queue.waiting == 0
 
 
-def test_a_body_that_is_closed_as_it_gets_a_place_returns_it(tmp_path: Path) -> None:
+def test_body_file_closed_at_its_admission_releases_its_slot(tmp_path: Path) -> None:
     asyncio.run(check_closed_body(tmp_path))
 
 
@@ -86,7 +86,7 @@ async def check_closed_body(folder: Path) -> None:
     assert space.used_bytes == 0
 
 
-def test_a_body_is_sent_as_the_upstream_takes_it_until_it_is_closed(tmp_path: Path) -> None:
+def test_body_file_sends_at_the_pace_of_the_upstream(tmp_path: Path) -> None:
     asyncio.run(check_sending(tmp_path))
 
 
@@ -118,7 +118,7 @@ async def check_sending(folder: Path) -> None:
     assert (len(pieces), space.used_bytes) == (4, 0)
 
 
-def test_a_disk_that_gives_nothing_back_fails_the_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_body_file_fails_the_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> bytes:
         raise OSError(5, "Input/output error")
 

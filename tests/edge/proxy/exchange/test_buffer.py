@@ -49,7 +49,7 @@ def is_alike(request: Message, body: bytes) -> None:
 
 @pytest.mark.parametrize("size", [1000, 200_000, len(BODY)], ids=["small", "in memory", "on disk"])
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
-async def test_the_upstream_is_asked_once_the_body_is_whole(edge: Edge, size: int, chunked: bool) -> None:
+async def test_buffered_request_reaches_the_upstream_after_its_whole_body(edge: Edge, size: int, chunked: bool) -> None:
     client = await edge.client()
     body = BODY[:size]
     half = size // 2
@@ -133,7 +133,7 @@ async def test_an_early_response_arrives_and_its_connection_is_not_reused(edge: 
     assert (await another.tells(client, ok())).status == 200
 
 
-async def test_buffered_request_goes_to_another_endpoint_on_connection_refusal(edge: Edge) -> None:
+async def test_refused_connection_sends_a_buffered_request_to_another_endpoint(edge: Edge) -> None:
     other = edge.adds_endpoint()
     edge.upstream.refuses()
     edge.config["upstreams"]["api"]["host"] = "upstream"
@@ -204,7 +204,7 @@ async def test_all_bodies_together_have_so_much_room_and_no_more(
 
 
 @pytest.mark.parametrize(("most", "again"), [(256 << 10, True), (100, False)], ids=["memory", "disk"])
-async def test_a_request_lost_by_a_kept_connection_is_retried_from_memory_not_disk(
+async def test_request_lost_on_an_idle_connection_is_retried_only_from_memory(
     edge: Edge, monkeypatch: pytest.MonkeyPatch, most: int, again: bool
 ) -> None:
     monkeypatch.setattr(buffered_body, "MEMORY_BYTES_MAX", most)

@@ -323,7 +323,9 @@ async def test_a_body_on_a_slow_disk_is_sent_once(
 
 
 @pytest.mark.parametrize("why", ["chunked", "the second is full"])
-async def test_without_a_usable_fallback_the_first_has_its_whole_time(edge: Edge, second: Upstream, why: str) -> None:
+async def test_first_upstream_has_its_full_time_without_a_usable_fallback(
+    edge: Edge, second: Upstream, why: str
+) -> None:
     route(edge)["fallback"]["after"] = "50ms"
     edge.config["upstreams"]["other"]["breaker"] = {"pending": 1}
     client = await edge.client()

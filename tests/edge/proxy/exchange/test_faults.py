@@ -114,7 +114,7 @@ async def test_half_a_head_does_not_put_the_deadline_off(edge: Edge) -> None:
         ("256KiB", 257, 502),
     ],
 )
-async def test_an_answers_head_is_as_long_as_its_service_may_send_it(
+async def test_answer_head_is_bounded_by_the_upstream_setting(
     edge: Edge, bound: str | None, size: int, status: int, apart: bool
 ) -> None:
     """Also the second time, when shorter ones are remembered."""
@@ -245,7 +245,7 @@ async def test_a_fault_with_the_body_still_to_come_ends_the_clients_connection(e
     await client.gets_eof()
 
 
-async def test_a_fault_behind_a_client_that_asked_to_close_says_so(edge: Edge) -> None:
+async def test_fault_answer_honours_connection_close(edge: Edge) -> None:
     edge.upstream.refuses()
     client = await edge.client()
     answer = await client.asks(get("/public/", "Connection: close"))

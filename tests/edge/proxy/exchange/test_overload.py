@@ -190,7 +190,7 @@ def test_the_lag_is_held_near_its_target(chance: random.Random) -> None:
     assert max(lags) < 2.5 * LAG
 
 
-def test_overload_sheds_all_of_the_low_class_and_the_rest_from_the_high_one(chance: random.Random) -> None:
+def test_overload_sheds_the_low_priority_class_first(chance: random.Random) -> None:
     """The load is twice the capacity. The loop must shed 1 / 0.8 / 2 of all requests, and half of all are low."""
     done = Loop(LoadShedder(LAG, MANY), chance).run(overloaded(1.0, 1.0), 8.0)
     high, low = between(done, 4.0, 8.0, HIGH), between(done, 4.0, 8.0, LOW)
@@ -256,7 +256,7 @@ def test_share_falls_at_once_after_an_enormous_lag() -> None:
 # ---- requests under way
 
 
-def test_too_many_requests_under_way_count_at_once_and_no_longer_than_they_last() -> None:
+def test_shed_share_follows_the_number_of_active_requests() -> None:
     control = LoadShedder(LAG, 1000)
     shares = []
     for requests in (750, 751, 875, 1000, 9000, 875, 750, 0):
@@ -336,7 +336,7 @@ def test_priorities_are_watched_before_shedding_starts() -> None:
     assert asked(control, 5, 7, 9, times=20) == {5: 20, 7: pytest.approx(15, abs=4), 9: 0}
 
 
-def test_a_priority_not_heard_of_before_has_its_place_between_the_others() -> None:
+def test_new_priority_is_ranked_between_known_ones() -> None:
     control = pressed(0.5, arrivals={10: 10, 20: 10, 30: 10})
     assert (control.should_shed(5), control.should_shed(15)) == (True, True)
     assert (control.should_shed(25), control.should_shed(40)) == (False, False)
@@ -558,7 +558,7 @@ async def test_reload_changes_the_bound_of_open_requests(edge: Edge) -> None:
     endpoint.outstanding -= 200
 
 
-async def test_a_request_that_is_shed_gets_503_and_is_told_when_to_come_back(edge: Edge) -> None:
+async def test_shed_request_answers_503_with_retry_after(edge: Edge) -> None:
     edge.config["overload"] = {"requests": 100}
     edge.config["tiers"]["free"]["priority"] = 5
     edge.upstream.answers(lambda request: ok())
@@ -594,7 +594,7 @@ async def test_queued_connections_are_accepted_in_one_turn(edge: Edge) -> None:
     await edge.until(lambda: not edge.runtime.connections.clients, "they have all left")
 
 
-async def test_clients_that_left_while_they_waited_take_no_place_of_others(edge: Edge) -> None:
+async def test_departed_queued_clients_take_no_slot(edge: Edge) -> None:
     await edge.starts()
     for _ in range(7):
         socket.create_connection(edge.address, timeout=PATIENCE).close()

@@ -3,7 +3,7 @@
 from tests.support.transcript import KEY, Edge, get, head, ok
 
 
-async def test_options_goes_one_step_less_far_than_it_says(edge: Edge) -> None:
+async def test_options_request_decrements_max_forwards(edge: Edge) -> None:
     """RFC 9110 section 7.6.2."""
     for sent, left in (("1", "0"), ("10", "9"), ("007", "6"), ("9" * 30, "9" * 17 + "8")):
         asked = head("OPTIONS /public/ HTTP/1.1", "Host: edge.test", f"Max-Forwards: {sent}")
@@ -44,7 +44,7 @@ async def test_a_dot_segment_leads_to_the_route_where_it_leads(edge: Edge) -> No
         assert (await edge.refuses(get(spelling))).status == 401
 
 
-async def test_an_empty_chunked_answer_has_its_head_for_a_client_that_knows_no_chunks(edge: Edge) -> None:
+async def test_empty_chunked_answer_reaches_an_http_1_0_client(edge: Edge) -> None:
     """The answer has no piece of body that could carry the head."""
     client = await edge.client()
     await client.sends(head("GET /public/ HTTP/1.0", "Host: edge.test"))

@@ -129,7 +129,7 @@ async def test_answer_received_before_a_failed_write_is_delivered(edge: Edge) ->
 # ---- which endpoint, how often
 
 
-async def test_rather_another_endpoint_is_asked(edge: Edge) -> None:
+async def test_retry_prefers_another_endpoint(edge: Edge) -> None:
     other = edge.adds_endpoint()
     await edge.starts()
     edge.endpoint(1).outstanding += 1
@@ -172,7 +172,7 @@ async def test_every_endpoint_is_tried_before_one_is_tried_twice(edge: Edge) -> 
         assert (await client.asks(post(b"body"))).body == b"last body"
 
 
-async def test_a_new_connection_that_is_closed_before_anything_is_written_is_no_use_of_it(
+async def test_connection_closed_before_any_write_allows_a_retry_of_post(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The edge had sent nothing, so it may send even a POST again."""
@@ -197,7 +197,7 @@ async def test_a_new_connection_that_is_closed_before_anything_is_written_is_no_
     assert edge.count("edge_upstream_retries_total", "api") == 1
 
 
-async def test_a_kept_connection_that_was_reset_in_the_same_turn_is_not_written_to(edge: Edge) -> None:
+async def test_idle_connection_reset_in_the_same_turn_is_not_reused(edge: Edge) -> None:
     """The loop reports a reset one turn late.
 
     A POST over such a connection would be lost, and could not be repeated.

@@ -94,7 +94,7 @@ async def test_an_upgrade_with_a_body_is_none(edge: Edge) -> None:
     assert answer.status == 200
 
 
-async def test_a_tunnel_is_one_request_counted_before_the_client_hears_of_it(edge: Edge) -> None:
+async def test_tunnel_counts_as_one_request_before_its_101_answer(edge: Edge) -> None:
     client, upstream = await tunnel(edge, "/v1/ws", f"X-API-Key: {KEY}")
     assert edge.usage() == {("acme", "requests", "v1"): 1}
     assert edge.metrics("edge_requests_total") == {("v1", "basic", "101"): [1]}
@@ -162,7 +162,7 @@ async def test_a_silent_tunnel_of_another_protocol_is_cut(edge: Edge) -> None:
 @pytest.mark.parametrize(
     "end", ["reset", "FIN", "FIN behind a close frame", "END_STREAM", "RST_STREAM", "FIN over HTTP/2"]
 )
-async def test_websocket_of_a_gone_client_frees_its_slot_while_the_service_stays(edge: Edge, end: str) -> None:
+async def test_closed_websocket_client_frees_its_slot(edge: Edge, end: str) -> None:
     edge.config["tiers"]["basic"] = {"limits": [], "concurrency": 1}
     edge.config["listen"] = {"address": "127.0.0.1:0", "http2": True}
     edge.config["routes"].append({"path": "/ws", "upstream": "api"})

@@ -160,7 +160,7 @@ async def test_a_metered_route_requests_identity_encoding(edge: Edge) -> None:
     assert counted(edge) == CHAT_COUNTS, "the second response has a route without response_usage"
 
 
-async def test_a_connection_serves_one_answer_after_another(edge: Edge) -> None:
+async def test_usage_counts_on_each_answer_of_one_connection(edge: Edge) -> None:
     client, upstream = await asked(edge)
     for n in range(1, 4):
         await upstream.tells(client, ANSWERS["streamed"][0] + b"".join(ANSWERS["streamed"][1:]))

@@ -40,7 +40,7 @@ async def test_errors_are_counted_by_customer_and_answer_and_nothing_else_is(edg
     assert taken(edge) == {}
 
 
-async def test_an_upstream_that_is_away_is_an_error_of_the_edge_and_a_limit_is_none(edge: Edge) -> None:
+async def test_error_counts_include_a_down_upstream_and_exclude_limits(edge: Edge) -> None:
     edge.config["tiers"]["basic"] = {"limits": [{"rate": "1/min"}]}
     edge.upstream.refuses()
     await started(edge)

@@ -85,7 +85,7 @@ async def test_output_estimate_counts_text_without_its_json(edge: Edge) -> None:
 
 @pytest.mark.parametrize("framing", ["sized", "chunked"])
 @pytest.mark.parametrize("step", [1000, 150_000])
-async def test_image_counts_its_figure_however_the_request_comes(edge: Edge, framing: str, step: int) -> None:
+async def test_image_estimate_is_equal_for_each_framing(edge: Edge, framing: str, step: int) -> None:
     body = chat(image(240_000), max_tokens=1)
     request = post(body, "/v1/chat/completions", NAMED)
     if framing == "chunked":

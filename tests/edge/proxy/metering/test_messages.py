@@ -72,7 +72,7 @@ async def test_trailers_only_answer_counts_the_callers_messages(edge: Edge) -> N
     assert counted(edge) == {"both": 3, "in": 3}
 
 
-async def test_an_answer_that_comes_whole_with_its_length_counts(edge: Edge) -> None:
+async def test_messages_of_a_sized_grpc_answer_count(edge: Edge) -> None:
     client, number, upstream = await begins(edge, GRPC, ("content-length", "10"))
     await client.sends_data(number, message(), ended=True)
     await upstream.gets_body(1)

@@ -60,7 +60,7 @@ async def test_call_without_model_work_counts_nothing(edge: Edge, request_: byte
     assert edge.metrics("edge_usage_missing_total") == {}
 
 
-async def test_models_with_long_names_are_told_apart(edge: Edge) -> None:
+async def test_long_model_names_stay_distinct(edge: Edge) -> None:
     edge.config["meters"] = {"all": {"count": "total_tokens", "dimensions": {"model": 5}}}
     names = ["accounts/fireworks/models/" + "x" * 80 + end for end in "ab"]
     chat = post(PROMPT, "/v1/chat/completions", NAMED)

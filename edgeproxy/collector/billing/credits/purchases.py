@@ -122,7 +122,8 @@ async def apply_refund(connection: AsyncConnection, refund: StripeObject) -> Non
             await report_failed_refund(connection, refund)
         return
     if status == "succeeded":
-        await _book_returned(connection, intent, refund)
+        if await credits.book_chargeback(connection, intent, refund["id"], refund["amount"] * CENT) is not None:
+            await _turn_off_top_up(connection, intent)
     # A refund that failed before it took money has nothing to give back.
     elif status in FAILED and await credits.was_charged_back(connection, refund["id"]):
         await credits.book_chargeback_won(connection, intent, refund["id"], refund["amount"] * CENT)
@@ -135,32 +136,34 @@ async def apply_dispute(connection: AsyncConnection, dispute: StripeObject) -> N
     before its purchase or invoice, and UnexpectedObjectError.
     """
     intent = await _find_purchase(connection, dispute)
-    if intent is not None:
-        await _book_dispute(connection, intent, dispute)
+    took_money = intent is not None and await _book_dispute(connection, intent, dispute)
     await apply_stripe_dispute(connection, dispute, intent)
+    if intent is not None and took_money:  # Behind the dispute, whose row is locked first.
+        await _turn_off_top_up(connection, intent)
 
 
-async def _book_dispute(connection: AsyncConnection, intent: str, dispute: StripeObject) -> None:
+async def _book_dispute(connection: AsyncConnection, intent: str, dispute: StripeObject) -> bool:
+    """Book the money that a dispute has moved of a purchase. Return whether it took some that was not booked yet."""
+    took_money = False
     for moved in dispute.get("balance_transactions") or ():
         # Movements are in the currency of the account's balance, so they show only the direction of the amount.
         if moved["amount"]:
             await _require_currency(connection, intent, dispute)
         if moved["amount"] < 0:
-            await _book_returned(connection, intent, dispute)
+            booked = await credits.book_chargeback(connection, intent, dispute["id"], dispute["amount"] * CENT)
+            took_money = took_money or booked is not None
         elif moved["amount"] > 0:
             await credits.book_chargeback_won(connection, intent, dispute["id"], dispute["amount"] * CENT)
+    return took_money
 
 
-async def _book_returned(connection: AsyncConnection, intent: str, returned: StripeObject) -> None:
-    """Book money of a purchase that went back without us, and turn automatic top-up off.
+async def _turn_off_top_up(connection: AsyncConnection, intent: str) -> None:
+    """Turn automatic top-up off for the buyer of a purchase whose money went back.
 
     Otherwise the lower balance would buy the credits again, with the payment method of a disputed payment.
     """
-    if await credits.book_chargeback(connection, intent, returned["id"], returned["amount"] * CENT) is None:
-        return
     buyer = sa.select(credit_grants.c.customer).where(credit_grants.c.payment == intent)
-    customer = (await connection.execute(buyer)).scalar_one()
-    await top_ups.turn_off(connection, CALLER, customer, now_ms())
+    await top_ups.turn_off(connection, CALLER, (await connection.execute(buyer)).scalar_one(), now_ms())
 
 
 APPLIERS = {

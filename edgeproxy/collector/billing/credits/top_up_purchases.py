@@ -4,6 +4,7 @@ A purchase is recorded before it is sent. Its id is in the metadata of Stripe's 
 Idempotency-Key. So after a crash or a lost answer the payment is found at Stripe, or made once.
 """
 
+import time
 from typing import NamedTuple
 
 import orjson
@@ -27,6 +28,8 @@ from edgeproxy.config.collector.currency_units import USD
 
 PAGE = 500
 """The most customers whose step is done in one round."""
+ROUND_SECONDS = 20.0
+"""Seconds after which a round leaves the other customers to the next one."""
 PAUSE_SECONDS = 60
 """Seconds until a failed step is repeated."""
 PROCESSING_SECONDS = 600
@@ -70,7 +73,12 @@ class TopUpPurchases:
         self._limited_log = log.RateLimitedLog(60.0)
 
     async def step(self, billing: Billing, meters: CreditMeters, now: float) -> None:
-        """Take the steps that are due at this Unix second."""
+        """Take the steps that are due at this Unix second.
+
+        Usage is booked and refunds are sent by the same job. So a round is short, and ends with the first failure: a
+        call without an answer takes more than a minute, and the next one would wait as long.
+        """
+        ends_at = time.monotonic() + ROUND_SECONDS
         async with self._database.reading() as connection:
             due = await top_ups.list_due(connection, round(now * 1000), PAGE)
         for top_up in due:
@@ -82,6 +90,9 @@ class TopUpPurchases:
             work = self._take_step(top_up.customer, billing, meters, now)
             if not await run_guarded(self._limited_log, failure, work, StripeCallError):
                 await self._put_off(top_up, now, PAUSE_SECONDS)
+                return
+            if time.monotonic() >= ends_at:
+                return
 
     async def _take_step(self, customer: str, billing: Billing, meters: CreditMeters, now: float) -> None:
         async with self._database.reading(whole=True) as connection:

@@ -16,7 +16,7 @@ import pytest
 import sqlalchemy as sa
 
 from edgeproxy.collector.accounts.ids import now_ms
-from edgeproxy.collector.billing.credits import top_ups
+from edgeproxy.collector.billing.credits import top_up_purchases, top_ups
 from edgeproxy.collector.billing.credits.consumption import CreditMeters
 from edgeproxy.collector.billing.credits.purchases import (
     CUSTOMER,
@@ -446,6 +446,30 @@ def test_step_does_not_pay_for_a_customer_who_turns_it_off_during_the_steps_of_o
         await turn_off(shop)
         await shop.purchases._take_step(listed[0].customer, shop.billing, METERS, shop.now)
         assert ((await shop.row()).purchase, await shop.payments()) == (None, [])
+
+    play(sqlite_database, own_sandbox, work)
+
+
+@pytest.mark.parametrize("is_slow", [True, False])
+def test_round_leaves_other_customers_to_the_next_one_after_a_failure_and_once_it_is_long(
+    sqlite_database: str, own_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, is_slow: bool
+) -> None:
+    async def work(shop: Shop) -> None:
+        await shop.open()
+        bolt: Any = SimpleNamespace(id=ACME.replace("1890000", "1890001"))
+        row = {"id": bolt.id, "name": "bolt", "tier": "basic", "settings": "{}", "metadata": "{}", "created_at": 0}
+        async with shop.database.writing() as connection:
+            await connection.execute(sa.insert(customers), [row | {"version": 1}])
+        await write(shop.database, top_ups.turn_on, ALICE, bolt, TERMS, round(shop.now * 1000) + 1)
+        shop.now += 1
+        if is_slow:
+            monkeypatch.setattr(top_up_purchases, "ROUND_SECONDS", 0.0)
+        else:
+            shop.client.faults = [(CallOutcome.LOST, False)]
+        for declines in (0, 1):
+            await shop.step()
+            waiting = await read(shop.database, top_ups.find_top_up, bolt.id)
+            assert waiting.declines == declines, "it has no payment method"
 
     play(sqlite_database, own_sandbox, work)
 

@@ -158,7 +158,7 @@ def test_alerts_end_once_all_is_well(file: str, trial: dict[str, Any], last: int
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_each_alert_has_a_trial_that_goes_on_to_its_end() -> None:
+def test_each_alert_rule_has_a_trial_until_it_resolves() -> None:
     tried = {name for _, trial, _ in FOUND for name in re.findall(r'alertname="(\w+)"', str(trial["promql_expr_test"]))}
     assert {rule["alert"] for rule in ALERTS} - tried == {"Watchdog", "MetricAbsent"}
     assert set(ADDED) <= tried

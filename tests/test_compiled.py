@@ -71,7 +71,7 @@ def test_each_file_of_declarations_is_compiled() -> None:
     assert sorted(MODULES) == MODULES
 
 
-def test_pip_is_told_of_cython_where_it_is_not_there_yet(tmp_path: Path) -> None:
+def test_build_requires_cython_for_an_isolated_pip_build(tmp_path: Path) -> None:
     """pip builds in an isolated environment, and asks for the requirements before it installs them."""
     for name in (
         "pyproject.toml",

@@ -32,7 +32,7 @@ def test_without(): pass
 """
 
 
-def test_a_test_runs_on_the_database_of_its_file_unless_it_is_marked_or_names_its_own(tmp_path: Path) -> None:
+def test_database_of_a_test_follows_its_file_mark_or_argument(tmp_path: Path) -> None:
     sample = tmp_path / "test_sample.py"
     sample.write_text(SAMPLE)
     collected: list[pytest.Item] = []

@@ -90,7 +90,7 @@ def test_the_contract_names_every_metric() -> None:
 
 
 @pytest.mark.parametrize(("said", "names", "module"), CONSTANTS, ids=[names for _, names, _ in CONSTANTS])
-def test_constants_of_the_design_have_the_values_that_it_gives(said: str, names: str, module: str) -> None:
+def test_documented_constants_match_the_code(said: str, names: str, module: str) -> None:
     numbers = {float(number) for number in re.findall(r"\d+(?:\.\d+)?", said)}
     for name in re.findall(r"[A-Z_]+", names):
         value = getattr(import_module(f"edgeproxy.{module.replace('/', '.')}"), name)

@@ -39,7 +39,7 @@ def test_each_measure_names_its_proof() -> None:
         assert TEST.search(proof), f"nothing shows that there is {measure}"
 
 
-def test_each_thing_that_works_as_asked_names_its_proof() -> None:
+def test_each_working_requirement_names_its_test() -> None:
     works = ASKED.read_text().partition("\n## Different on purpose\n")[0].splitlines()
     rows = [line for line in works if line.startswith("| ") and not line.startswith("| asked ")]
     assert len(rows) > 100

@@ -368,7 +368,7 @@ def as_calendar(schedule: str) -> str:
     return f"{'Sun ' if weekday == '0' else ''}{date} {time}"
 
 
-def test_edges_scale_by_the_lag_of_their_loops_where_an_adapter_serves_it(tmp_path: Path) -> None:
+def test_chart_scales_edges_by_loop_lag_if_an_adapter_serves_it(tmp_path: Path) -> None:
     assert len(render(tmp_path)["HorizontalPodAutoscaler", "acme-edge"]["spec"]["metrics"]) == 1
     metrics = render(tmp_path, **EVERYTHING)["HorizontalPodAutoscaler", "acme-edge"]["spec"]["metrics"]
     pods = metrics[1]["pods"]
@@ -377,7 +377,7 @@ def test_edges_scale_by_the_lag_of_their_loops_where_an_adapter_serves_it(tmp_pa
     assert pods["target"] == {"type": "AverageValue", "averageValue": "5m"}
 
 
-def test_its_rules_are_those_that_were_tried_out(tmp_path: Path) -> None:
+def test_chart_rules_equal_the_tested_prometheus_rules(tmp_path: Path) -> None:
     manifests = render(tmp_path)
     for name in ("alerts", "objectives", "absent"):
         written = yaml.safe_load((ROOT / "config" / "prometheus" / f"{name}.yml").read_text())

@@ -81,7 +81,7 @@ def test_its_bill_of_materials_names_all_that_is_installed(images: dict[str, Ima
     assert sum(kind == "pkg:deb" for kind, _ in parts) == status.count("Status: install ok installed")
 
 
-def test_its_provenance_names_the_image_its_base_and_its_layers(images: dict[str, Image]) -> None:
+def test_provenance_names_the_image_base_and_layers(images: dict[str, Image]) -> None:
     statement = json.loads((ROOT / "build" / "edgeproxy.intoto.json").read_text())
     described = json.loads(run("buildah", "inspect", "--type", "image", f"{REGISTRY}/edgeproxy"))
     (subject,) = statement["subject"]
@@ -110,7 +110,7 @@ def test_image_runs_the_compiled_build_beside_its_sources(compose: Compose) -> N
         assert len(list((packages / module).parent.glob(f"{Path(module).stem}.cpython-*-linux-gnu.so"))) == 1
 
 
-def test_without_a_configuration_it_says_so_and_ends_with_2(compose: Compose) -> None:
+def test_image_without_a_configuration_exits_with_2(compose: Compose) -> None:
     container = compose.start("edge", ["edge", "-c", "/etc/nothing.yaml"])
     assert container.process.wait(30) == 2, container.process.output
     assert "/etc/nothing.yaml cannot be read" in container.process.output

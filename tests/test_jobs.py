@@ -70,7 +70,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
         yield Host(tmp_path, collector)
 
 
-def test_a_host_s_backup_is_restored_and_verified_and_an_altered_one_is_a_failure(host: Host) -> None:
+def test_backup_jobs_restore_and_verify_and_fail_on_an_altered_copy(host: Host) -> None:
     began = int(time.time())
     for job in ("backup", "full", "restore-drill"):
         done = host.run(job)
@@ -176,7 +176,7 @@ def test_password_of_the_database_is_in_no_argument(tmp_path: Path) -> None:
     assert len([line for line in lines if "--dbname=postgresql://me@db.example/ledger?sslmode=require" in line]) == 3
 
 
-def test_a_base_backup_of_postgresql_and_its_wal_are_recovered_and_verified(tmp_path: Path) -> None:
+def test_postgresql_base_backup_and_wal_are_recovered_and_verified(tmp_path: Path) -> None:
     if programs() is None:
         pytest.skip("PostgreSQL is not on this machine")
     with closing(Postgresql(archives=True, in_memory=True)) as server, closing(Ports(1)) as ports:
@@ -208,7 +208,7 @@ def test_a_base_backup_of_postgresql_and_its_wal_are_recovered_and_verified(tmp_
             assert "2 edges, 2 batches" in done.stdout, "what came after the base backup is there too"
 
 
-def test_each_timer_starts_a_job_that_there_is_as_often_as_its_alert_expects() -> None:
+def test_each_timer_runs_an_existing_job_at_the_period_of_its_alert() -> None:
     jobs = dict(re.findall(r"^    ([\w| -]+)\) period=(\d+)", JOB.read_text(), re.MULTILINE))
     known = {name.strip(): int(period) for names, period in jobs.items() for name in names.split("|")}
     timers = {file.stem.removeprefix("edgeproxy-"): file.read_text() for file in (ROOT / "deploy").glob("*.timer")}

@@ -39,7 +39,7 @@ def test_alerts_that_the_runbook_names_are_kinds_of_alerts() -> None:
     assert set(named) <= set(AlertKind)
 
 
-def test_each_drill_of_the_runbook_is_there_and_each_procedure_has_one() -> None:
+def test_each_runbook_procedure_has_an_existing_drill() -> None:
     rows = re.findall(r"^\| (.+?) \| `(tests/[a-z0-9_/]+\.py)` \|$", RUNBOOK, re.MULTILINE)
     assert [file for _, file in rows if not (ROOT / file).is_file()] == []
     drilled = " ".join(procedure for procedure, _ in rows).lower()

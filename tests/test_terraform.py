@@ -92,7 +92,7 @@ def test_terraform_example_matches_module_variables_and_outputs() -> None:
         assert name in module["output"], f"module.{label}.{name}"
 
 
-def test_each_bucket_is_closed_encrypted_and_versioned_and_so_is_its_copy() -> None:
+def test_terraform_buckets_are_private_encrypted_and_versioned() -> None:
     resources = read("storage")["resource"]
     kinds = {label.partition(".")[0] for label in resources if label.startswith("aws_s3_bucket_")}
     assert kinds == {
@@ -127,7 +127,7 @@ def test_the_hubs_users_have_the_rights_of_its_page() -> None:
 
 
 @pytest.mark.skipif(shutil.which("terraform") is None, reason="there is no terraform here")
-def test_terraform_reads_and_formats_them_so() -> None:
+def test_terraform_files_are_formatted() -> None:
     command = ["terraform", "fmt", "-recursive", "-check", "-diff", ROOT / "deploy" / "terraform"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -34,7 +34,7 @@ def run(folder: Path, *arguments: str) -> tuple[int, str]:
     return ended.returncode, ended.stdout
 
 
-def test_each_test_has_its_result_and_a_worker_that_ends_fails_its_test(tmp_path: Path) -> None:
+def test_runner_reports_each_test_and_fails_the_test_of_a_crashed_worker(tmp_path: Path) -> None:
     (tmp_path / "test_one.py").write_text(TESTS)
     (tmp_path / "test_two.py").write_text("def test_of_another_file(): pass\n")
     code, output = run(tmp_path, "-o", f"cache_dir={tmp_path}/cache")

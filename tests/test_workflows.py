@@ -74,7 +74,7 @@ def test_workflows_run_existing_scripts() -> None:
     assert all(os.access(ROOT / name, os.X_OK) for name in named)
 
 
-def test_no_region_is_released_before_the_load_test_and_a_release_that_is_cancelled_is_taken_back() -> None:
+def test_deploy_workflow_waits_for_the_load_test_and_rolls_back_when_cancelled() -> None:
     jobs = yaml.safe_load((ROOT / ".github/workflows/deploy.yml").read_text())["jobs"]
     assert set(jobs["deploy"]["needs"]) == {"image", "loadtest"}
     *_, release, back = jobs["deploy"]["steps"]
@@ -123,7 +123,7 @@ def test_a_release_that_does_not_serve_is_taken_back(
         hosts.close()
 
 
-def test_a_release_waits_for_one_that_is_under_way(tmp_path: Path) -> None:
+def test_release_waits_for_a_running_release(tmp_path: Path) -> None:
     hosts = Hosts(tmp_path, ["host"], GOOD)
     try:
         with (tmp_path / "host/edgeproxy/deploy/release").open() as script:

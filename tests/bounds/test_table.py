@@ -40,7 +40,7 @@ TUNNEL, TLS = "edge/proxy/exchange/test_tunnel.py", "edge/proxy/transport/test_s
 TESTS = {
     "client token": "edge/proxy/routing/test_token_verifier.py::test_a_token_that_is_too_long_is_not_read",
     "client head time": f"{ATTACKS}::test_a_field_block_has_the_time_of_a_head_and_its_bytes_count_as_held",
-    "client body pause": f"{TIMES}::test_a_body_that_does_not_come_whole_in_time_is_408",
+    "client body pause": f"{TIMES}::test_incomplete_body_answers_408_at_the_total_timeout",
     "client body rate": f"{CONNECTIONS}/test_trickle.py::test_a_body_that_trickles_is_408",
     "client idle connection": f"{ATTACKS}::test_connection_silent_after_its_preface_is_closed",
     "client held bytes": f"{HELD}::test_endless_heads_cost_only_their_sender_503",
@@ -110,10 +110,10 @@ TESTS = {
             ("target", "heads_beyond_a_bound_get_the_status_that_names_it"),
             ("field", "heads_beyond_a_bound_get_the_status_that_names_it"),
             ("fields", "heads_beyond_a_bound_get_the_status_that_names_it"),
-            ("connections", "who_is_silent_gives_way_to_who_asks"),
-            ("connections of an address", "who_is_silent_gives_way_to_who_asks"),
-            ("head time", "a_head_has_a_deadline_and_so_has_the_next_one"),
-            ("idle connection", "a_head_has_a_deadline_and_so_has_the_next_one"),
+            ("connections", "web_listener_closes_silent_connections_for_new_requests"),
+            ("connections of an address", "web_listener_closes_silent_connections_for_new_requests"),
+            ("head time", "web_listener_enforces_a_deadline_for_each_head"),
+            ("idle connection", "web_listener_enforces_a_deadline_for_each_head"),
         )
     },
 }

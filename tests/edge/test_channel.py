@@ -169,7 +169,7 @@ def test_a_frame_that_cannot_be_read_is_a_closed_channel(body: bytes) -> None:
     ],
     ids=["type", "field", "value", "depth", "end"],
 )
-def test_after_a_frame_that_holds_no_message_that_is_known_the_next_can_be_read(body: bytes, why: str) -> None:
+def test_channel_reads_the_next_frame_after_an_unknown_message(body: bytes, why: str) -> None:
     async def scene(channel: Worker, raw: socket.socket) -> None:
         sending = Tasks().start("send", sends(raw, framed(body) + pack_for_workers(Commit(7)).data))
         with pytest.raises(UnknownMessageError, match=why):

@@ -69,7 +69,7 @@ def test_a_request_without_a_known_key_has_the_code_of_its_reason(reason: KeyFau
     assert UnidentifiedError(reason, "No", fields=b"").code is BY_KEY_FAULT[reason]
 
 
-def test_an_error_without_a_code_has_the_one_of_its_status() -> None:
+def test_error_without_a_code_has_the_code_of_its_status() -> None:
     assert RejectedError(404, "No").code is None
     assert UpstreamError("dns_error", "No").code is None
     assert UpstreamError("dns_error", "No", status=503).code is problem_codes.UPSTREAM_UNAVAILABLE

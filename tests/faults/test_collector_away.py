@@ -63,7 +63,7 @@ def all_arrived(edge: Edge, collector: Collector, asking: Asking) -> None:
 
 @pytest.mark.timeout(2400)
 @pytest.mark.parametrize("seconds", AWAY)
-def test_without_a_collector_everything_is_kept_and_memory_is_not(
+def test_collector_outage_loses_no_usage_and_needs_no_memory(
     seconds: float, collector: Collector, start_edge: StartEdge, service: Service, tmp_path: Path
 ) -> None:
     edge = start_edge(port=service.port, **people(), **follows(collector, tmp_path))
@@ -86,7 +86,7 @@ def test_without_a_collector_everything_is_kept_and_memory_is_not(
     all_arrived(edge, collector, asking)
 
 
-def test_a_collector_moves_to_another_host_and_nothing_is_lost(
+def test_collector_move_to_another_host_loses_no_usage(
     collector: Collector, start_edge: StartEdge, service: Service, tmp_path: Path
 ) -> None:
     """The collector ends, its database moves to another address, and the edge is reloaded. Clients see no error."""

@@ -25,7 +25,7 @@ def hammer(edge: Edge, customer: str, folder: Path, refusals: int) -> list[Accou
 
 
 @pytest.mark.parametrize("workers", [1, 4])
-def test_a_limit_admits_as_many_as_it_says_however_hard_it_is_hammered(
+def test_limit_admits_its_exact_count_under_heavy_load(
     workers: int, start_edge: StartEdge, upstream: Upstream, tmp_path: Path
 ) -> None:
     rates = {name: [f"{limit}/{MINUTE}"] for name, limit in LIMITS.items()}
@@ -44,7 +44,7 @@ def test_a_limit_admits_as_many_as_it_says_however_hard_it_is_hammered(
         assert edge.usage()[name] == passed == upstream.seen()["received"][name] == edge.limit(name)["used"]
 
 
-def test_customers_first_seen_by_several_workers_at_once_have_one_count_each(start_edge: StartEdge) -> None:
+def test_new_customers_seen_by_several_workers_have_one_count_each(start_edge: StartEdge) -> None:
     limit, workers = 5, 4
     names = [f"new-{number}" for number in range(250)]
     edge = start_edge(**people(**{name: [f"{limit}/{MINUTE}"] for name in names}), workers=workers)

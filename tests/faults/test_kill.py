@@ -41,7 +41,7 @@ def test_both_workers_killed_at_once_are_replaced_and_counts_are_kept(
         assert account.refused == 0  # the supervisor holds the sockets: who connects meanwhile waits in their queue
 
 
-def test_workers_outlive_their_supervisor_and_leave_when_another_one_serves(
+def test_orphaned_workers_serve_until_a_new_supervisor_serves(
     start_edge: StartEdge, upstream: Upstream, tmp_path: Path
 ) -> None:
     begun = time.monotonic()
@@ -63,7 +63,7 @@ def test_workers_outlive_their_supervisor_and_leave_when_another_one_serves(
     assert time.monotonic() - begun < WINDOW
 
 
-def test_an_edge_killed_whole_goes_on_from_its_state_directory(
+def test_killed_edge_resumes_from_its_state_directory(
     start_edge: StartEdge, upstream: Upstream, tmp_path: Path
 ) -> None:
     begun = time.monotonic()

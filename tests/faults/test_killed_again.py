@@ -97,9 +97,7 @@ def assert_whole(edge: Edge, *everyone: Asking, held: int = 0) -> None:
     print(f"{answered} answered and counted")
 
 
-def test_workers_of_supervisors_that_died_before_serving_free_their_columns(
-    start_edge: StartEdge, service: Service
-) -> None:
+def test_workers_of_failed_supervisors_release_their_columns(start_edge: StartEdge, service: Service) -> None:
     edge = start_edge(port=service.port, **settings())
     asking = Asking(edge.port, "acme", connections=4, pause=0.02)
     with at_work(asking):

@@ -64,7 +64,7 @@ def test_limits_go_on_in_windows_that_began_before_the_restart(start_edge: Start
     assert ask_times(edge, "acme", 1) == [200]
 
 
-def test_two_signals_and_an_early_one_end_it_cleanly(start_edge: StartEdge) -> None:
+def test_repeated_or_early_signals_end_the_edge_cleanly(start_edge: StartEdge) -> None:
     edge = start_edge()
     edge.supervisor.terminate()
     edge.supervisor.terminate()

@@ -21,7 +21,7 @@ def site(tmp_path: Path, seed: int) -> Iterator[Site]:
         yield site
 
 
-def test_a_flipped_bit_stops_shipping_until_somebody_owns_up_to_it(site: Site) -> None:
+def test_flipped_bit_stops_shipping_until_an_operator_declares_the_loss(site: Site) -> None:
     edge, collector = site.edge, site.collector
     edge.load()
     edge.shipped_more()

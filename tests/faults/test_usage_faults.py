@@ -85,7 +85,7 @@ def test_edge_resends_missing_batches_to_a_restored_collector(site: Site, edge: 
     rest(site, edge)
 
 
-def test_a_collector_that_is_away_misses_nothing(site: Site, edge: Counted) -> None:
+def test_collector_outage_loses_no_batch(site: Site, edge: Counted) -> None:
     edge.shipped_more()
     edge.relay.fates = DOWN
     until(lambda: edge.status()["usage"]["batches"] > 5, "batches wait")

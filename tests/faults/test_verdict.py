@@ -57,7 +57,7 @@ def test_a_fault_explains_its_own_kind_of_trouble(deed: Deed, what: str) -> None
 
 
 @pytest.mark.parametrize(("deed", "what"), SAYS, ids=str)
-def test_before_its_time_and_after_it_a_fault_explains_nothing(deed: Deed, what: str) -> None:
+def test_fault_explains_no_error_outside_its_time(deed: Deed, what: str) -> None:
     for at in (AT - 0.01, AT + 1 + GRACE + 0.01):
         assert explanation(replace(SAYS[deed, what], at=at), [FAULTS[deed]]) is None
 
@@ -99,9 +99,7 @@ def test_a_drain_explains_the_end_of_a_connection_that_was_idle_too_long(idle: f
 
 
 @pytest.mark.parametrize("migrates", [False, True])
-def test_a_drain_loses_few_handshakes_and_none_where_they_are_handed_over(
-    migrates: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_drain_explains_lost_handshakes_only_without_migration(migrates: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verdict, "MIGRATES", migrates)
     roll = FAULTS[Deed.ROLL]
     for how in ("unconnected", "reset", "closed"):
@@ -164,7 +162,7 @@ def complaint(of: Outcome) -> str:
     return found
 
 
-def test_a_soak_in_which_everything_held_has_no_complaints_and_a_report() -> None:
+def test_successful_soak_has_a_report_without_complaints() -> None:
     assert outcome().complaints() == []
     assert "Everything held." in report(outcome())
 
@@ -185,7 +183,7 @@ def test_an_answer_that_was_not_counted_is_found() -> None:
     assert complaint(wrong) == "keep: answered 10, lost 0, but counted 9"
 
 
-def test_a_count_without_an_answer_is_found_where_nothing_was_lost() -> None:
+def test_verdict_finds_a_count_without_an_answer() -> None:
     wrong = outcome()
     counts(wrong, "keep", 1)
     assert wrong.complaints() == [
@@ -196,7 +194,7 @@ def test_a_count_without_an_answer_is_found_where_nothing_was_lost() -> None:
     assert wrong.complaints() == []
 
 
-def test_an_answer_given_twice_is_found_unless_the_request_may_be_sent_twice() -> None:
+def test_verdict_finds_a_repeated_answer_unless_retries_are_allowed() -> None:
     for name in ("keep", "sized"):
         wrong = outcome()
         wrong.sums[0].given[name] += 1
@@ -223,7 +221,7 @@ def test_an_answer_that_is_not_billed_and_was_counted_is_found() -> None:
 
 @pytest.mark.parametrize("more", [-1, 1], ids=["lost", "twice"])
 @pytest.mark.parametrize("where", ["sealed", "ledger"])
-def test_a_count_that_is_lost_on_its_way_or_there_twice_is_found(where: str, more: int) -> None:
+def test_verdict_finds_lost_and_duplicated_counts(where: str, more: int) -> None:
     wrong = outcome()
     getattr(wrong.sums[0], where)["keep"] += more
     has = {"sealed": "the batches have", "ledger": "the ledger has"}[where]
@@ -271,7 +269,7 @@ def test_sums_that_differ_between_listings_are_found() -> None:
         (Seen(21.0, 21.1, 200, True), False),
     ],
 )
-def test_a_route_is_there_until_it_is_taken_out_and_then_no_more(seen: Seen, good: bool) -> None:
+def test_verdict_checks_the_lifetime_of_a_route(seen: Seen, good: bool) -> None:
     judged = outcome()
     judged.account.seen[DETOUR].append(seen)
     assert (judged.complaints() == []) is good

@@ -32,7 +32,7 @@ def fuzz(folder: Path, seed: int, numbers: Iterable[int]) -> Run:
     return run
 
 
-def test_no_bytes_of_one_request_reach_another(tmp_path: Path, seed: int) -> None:
+def test_fuzzed_requests_never_mix_their_bytes(tmp_path: Path, seed: int) -> None:
     counts = fuzz(tmp_path / "edge", seed, range(CONVERSATIONS)).counts
     # A run with few events would prove little.
     assert counts["answered"] > counts["requests"] / 4
@@ -42,7 +42,7 @@ def test_no_bytes_of_one_request_reach_another(tmp_path: Path, seed: int) -> Non
 
 @pytest.mark.soak
 @pytest.mark.timeout(MINUTES * 60 + 300)
-def test_no_bytes_of_one_request_reach_another_in_a_long_run(
+def test_fuzzed_requests_never_mix_their_bytes_in_a_long_run(
     tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = fuzz(tmp_path / "edge", seed + 1, until(MINUTES * 60))

@@ -118,7 +118,7 @@ def test_an_endless_answer_is_rejected() -> None:
         look([b"*60000\r\n", *[part] * 68])
 
 
-def test_long_answers_pass_one_after_another() -> None:
+def test_answer_bounds_reset_after_each_answer() -> None:
     bounds = AnswerBounds()
     part = b"$%d\r\n%b\r\n" % (30 << 20, bytes(30 << 20))
     for _ in range(3):

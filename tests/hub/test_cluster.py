@@ -174,7 +174,7 @@ class Pair:
 # ---- the node of a key
 
 
-def test_each_key_is_in_its_node_and_one_node_gives_the_time(three: Cluster) -> None:
+def test_cluster_hub_routes_keys_to_nodes_and_reads_one_clock(three: Cluster) -> None:
     async def play() -> None:
         async with reached(three.url) as one, reached(three.url, 2) as other:
             keys = [b"agree-%d" % number for number in range(30)]
@@ -231,7 +231,7 @@ def moved(cluster: Cluster, slot: int, target: Redis) -> None:
         cluster.tell(node, "CLUSTER", "SETSLOT", slot, "NODE", cluster.name(target))
 
 
-def test_a_key_is_found_during_and_after_the_move_of_its_slot(three: Cluster) -> None:
+def test_cluster_hub_follows_a_moving_slot(three: Cluster) -> None:
     for node in three.nodes:
         three.tell(node, "ACL", "SETUSER", "edge", "on", ">s3cret", *documented())
 

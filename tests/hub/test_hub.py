@@ -76,7 +76,7 @@ def test_a_server_that_hangs_is_away_after_a_second(redis: Redis) -> None:
     ("refuses", "passes"),
     [("CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0"), ("FUNCTION FLUSH", "PING")],
 )
-def test_a_server_that_refuses_is_away_until_it_does_not(redis: Redis, refuses: str, passes: str) -> None:
+def test_refusing_hub_is_unavailable_until_it_accepts(redis: Redis, refuses: str, passes: str) -> None:
     async def play() -> None:
         operator = await Link.open(redis.url)
         async with reached(redis.url) as hub:
@@ -154,9 +154,7 @@ def test_flushed_hub_is_noticed_once(redis: Redis) -> None:
     asyncio.run(play())
 
 
-def test_answers_that_cannot_be_read_count_as_none_and_it_is_tried_again(
-    redis: Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreadable_hub_answer_counts_as_none_and_is_retried(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     async def play() -> None:
         async with reached(redis.url) as hub:
             (node,) = hub._nodes.all
@@ -263,7 +261,7 @@ def test_a_user_with_the_rights_of_the_documentation_and_one_without(redis: Redi
         (["CONFIG SET save 3600_1", "BGSAVE"], "MISCONF"),
     ],
 )
-def test_why_it_is_away_is_said(tmp_path: Path, commands: list[str], why: str) -> None:
+def test_unavailable_hub_states_its_reason(tmp_path: Path, commands: list[str], why: str) -> None:
     async def play() -> None:
         operator = await Link.open(server.url)
         for command in commands:

@@ -159,7 +159,7 @@ OTHERS = [
     [(script, said) for script, _, said in OTHERS],
     ids=[f"{script}, {what}" for script, what, _ in OTHERS],
 )
-def test_a_report_that_is_answered_otherwise_is_not_heard_and_its_node_is_away(script: str, said: bytes) -> None:
+def test_unexpected_report_answer_makes_its_node_unavailable(script: str, said: bytes) -> None:
     async def play() -> None:
         answered = {True: said}
 
@@ -266,7 +266,7 @@ def test_a_push_that_is_answered_otherwise_is_none(stage: bytes, commit: bytes, 
         array(array(bulk(b"0"), bulk(b"5"), array(bulk(b"127.0.0.1"), 1))),
     ],
 )
-def test_a_cluster_that_says_where_no_slots_are_is_away_and_asked_again(slots: bytes) -> None:
+def test_cluster_without_slots_is_unavailable_and_retried(slots: bytes) -> None:
     asked = 0
 
     def answers(command: list[bytes]) -> bytes | None:

@@ -64,7 +64,7 @@ def test_no_request_waits_for_an_unavailable_part(
 
 
 @pytest.mark.parametrize(("on_loss", "elsewhere"), [("share", 5), ("deny", 10), ("full", 0)])
-def test_gauge_of_an_unavailable_part_keeps_its_share_and_is_reported_again(
+def test_gauge_of_an_unavailable_node_keeps_its_share_and_reports_again(
     tmp_path: Path, seed: int, on_loss: OnLoss, elsewhere: int
 ) -> None:
     table, now = limits(make(tmp_path, LAYOUT)), 50_000_000.0

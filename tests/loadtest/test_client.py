@@ -38,14 +38,14 @@ def test_a_429_is_an_answer_in_a_row_of_its_own_for_locust(told: dict[str, Any])
     assert "near pro GET /v1/x False" in told["locust saw"], "what broke is a failure there"
 
 
-def test_connections_are_kept_also_above_1023_and_left_when_the_server_closed_them(told: dict[str, Any]) -> None:
+def test_client_reuses_open_connections_and_drops_closed_ones(told: dict[str, Any]) -> None:
     assert told["closed while idle"] == [200, 200]
     assert told["reused"] == [200] * 3
     assert told["connections"] == 1, "in the place of the one that was closed while it was idle, and for all after it"
     assert told["above 1023"] == [[200] * 3, 1]
 
 
-def test_requests_come_from_an_address_of_their_own(told: dict[str, Any]) -> None:
+def test_client_sends_requests_from_its_configured_address(told: dict[str, Any]) -> None:
     assert told["address"] == "127.0.2.9"
 
 

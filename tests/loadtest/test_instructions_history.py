@@ -11,7 +11,7 @@ def run(python: str = "3.11", build: str = "pure", **counts: int) -> Run:
     return Run("abc", "2026-11-24T00:00:00Z", python, build, counts)
 
 
-def test_runs_come_back_from_the_file_in_their_order(tmp_path: Path) -> None:
+def test_history_file_returns_runs_in_order(tmp_path: Path) -> None:
     file = tmp_path / "history.jsonl"
     assert load_history(file) == []
     runs = [run(small=100), run(small=101, vary=200)]

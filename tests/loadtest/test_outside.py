@@ -108,7 +108,7 @@ requests:
 )
 
 
-def test_requests_of_ones_own_are_asked_and_reported_each_by_itself(service: Upstream, tmp_path: Path) -> None:
+def test_custom_requests_are_sent_and_reported_separately(service: Upstream, tmp_path: Path) -> None:
     log = tmp_path / "access.log"
     log.write_text('1.2.3.4 - - [17/May/2015:10:05:03 +0000] "GET /search?q=a HTTP/1.1" 200 5 "-" "-"\n')
     file = tmp_path / "own.yaml"

@@ -35,7 +35,7 @@ def test_report_figures_match_the_judged_evidence() -> None:
     assert sum(its["series"]["due"]) == sum(its["series"]["started"])
 
 
-def test_the_page_is_whole_in_itself_and_nothing_in_it_runs_but_its_own() -> None:
+def test_report_page_is_self_contained_and_runs_only_its_own_scripts() -> None:
     its = of(evidence())
     its["findings"] = [FINDING]
     page = html.page(its)

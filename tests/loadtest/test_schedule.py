@@ -34,13 +34,13 @@ def test_arrivals_are_in_order_and_within_the_shape(shape: list[Phase | Recorded
     assert not due or (due[0] >= 0 and due[-1] <= length(shape))
 
 
-def test_a_ramp_has_as_many_as_its_mean_and_most_of_them_late() -> None:
+def test_ramp_has_its_mean_rate_with_most_arrivals_late() -> None:
     due = [one.due for one in played([Phase(100, 0, 200)])]
     assert abs(len(due) - 10_000) < 500  # five standard deviations
     assert abs(sum(at > 100 / 2**0.5 for at in due) - len(due) / 2) < 400
 
 
-def test_shares_are_shares_of_requests_also_of_those_that_come_together() -> None:
+def test_kind_and_region_shares_include_burst_requests() -> None:
     some = played([Phase(100, 200, 200)])
     assert abs(len(some) - 20_000) < 1500
     kinds, regions = Counter(one.kind for one in some), Counter(one.region for one in some)

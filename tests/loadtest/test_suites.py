@@ -23,7 +23,7 @@ def test_worse_lists_tests_that_only_nginx_passes() -> None:
     assert worse({"edge": edge}) == []
 
 
-def test_tests_of_one_name_are_told_apart() -> None:
+def test_repeated_test_names_are_numbered() -> None:
     assert numbered([("a", PASSED), ("a", FAILED), ("b", PASSED)]) == {"a": PASSED, "a #2": FAILED, "b": PASSED}
 
 
@@ -47,7 +47,7 @@ server.on('listening', () => http.get({ port: %d, host: '127.0.0.1' }, (answer) 
 @pytest.mark.skipif(
     shutil.which("node") is None, reason="there is no Node here, or scripts/environment npm has not run"
 )
-def test_a_server_of_a_suite_is_at_its_hidden_port_and_tells_the_public_one() -> None:
+def test_suite_server_listens_on_a_hidden_port_and_reports_the_public_one() -> None:
     ports = Ports(2)
     public, hidden = ports.numbers
     ports.close()

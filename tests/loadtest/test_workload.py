@@ -60,7 +60,7 @@ def test_seconds_and_rate_scale_the_whole_shape(tmp_path: Path) -> None:
     assert workload.at_rate(20).phases()[1:] == [Phase(4, 20, 100), Phase(0.5, 400, 400)]
 
 
-def test_every_error_is_told_at_once_with_its_line(tmp_path: Path) -> None:
+def test_workload_reports_all_errors_with_their_lines(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as raised:
         loaded(tmp_path, WRONG)
     told = [str(problem).partition("some.yaml:")[2] for problem in raised.value.problems]

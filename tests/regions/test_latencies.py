@@ -52,7 +52,7 @@ def test_forged_reports_of_one_network_do_not_affect_another() -> None:
     assert known.compute_network_medians(HERE, NOW) == {"eu": 10.0, "us": 90.0}
 
 
-def test_networks_of_a_country_have_a_vote_each_however_many_report_from_one() -> None:
+def test_each_network_of_a_country_has_one_vote() -> None:
     known = Latencies(("eu", "us"))
     for number in range(3):
         more(known, f"192.0.{number}.0/24", 3, "DE", eu=10.0 + number, us=90.0)

@@ -98,7 +98,7 @@ def ended(connection: socket.socket) -> bool:
     return False
 
 
-def test_a_round_trip_takes_as_long_as_it_should(link: Link) -> None:
+def test_relay_adds_the_configured_round_trip_time(link: Link) -> None:
     with reach(link) as connection:
         times = [there_and_back(connection) for _ in range(5)]
     assert 0.1 <= min(times) < 0.15

@@ -61,7 +61,7 @@ def test_strict_is_never_above(name: str) -> None:
 
 @pytest.mark.parametrize("limit", [60, 600])
 @pytest.mark.parametrize(("times", "most"), [("3 L", 1.25), ("20 L", 1.3)])
-def test_while_the_hub_is_away_each_host_keeps_its_part(times: str, most: float, limit: int) -> None:
+def test_simulated_hosts_keep_their_share_during_a_hub_outage(times: str, most: float, limit: int) -> None:
     assert simulated(f"hub cut for 30 s at {times}", limit, seeds=3).worst <= most
 
 

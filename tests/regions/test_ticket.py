@@ -45,7 +45,7 @@ def test_forged_ticket_is_refused(forged: str) -> None:
         Tickets(b"secret").redeem_ticket(forged, HERE, NOW)
 
 
-def test_another_ones_tickets_and_longer_lives_are_not_good() -> None:
+def test_foreign_or_prolonged_ticket_is_refused() -> None:
     theirs = Tickets(b"other").issue_ticket(HERE, "0" * 16, NOW)
     with pytest.raises(InvalidTicketError, match="none of ours"):
         Tickets(b"secret").redeem_ticket(theirs, HERE, NOW)
@@ -55,7 +55,7 @@ def test_another_ones_tickets_and_longer_lives_are_not_good() -> None:
         Tickets(b"secret").redeem_ticket(longer, HERE, NOW)
 
 
-def test_used_tickets_are_forgotten_once_they_are_no_longer_good_and_never_before(
+def test_used_tickets_are_remembered_until_they_expire(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(tickets, "USED_MAX", 2)
@@ -98,7 +98,7 @@ def test_networks_are_24_bits_of_ipv4_and_48_of_ipv6(address: str, network: str)
     assert address not in get_voter(ip, b"secret")
 
 
-def test_an_ipv6_client_has_one_vote_with_all_its_addresses() -> None:
+def test_ipv6_addresses_of_one_network_have_one_vote() -> None:
     votes = {
         get_voter(ip, b"secret")
         for ip in map(parse_ip, ("2001:db8:1:2::3", "2001:db8:1:2:ffff::1", "192.0.2.1", "192.0.2.2"))

@@ -107,7 +107,7 @@ def test_discounts_are_taken_in_their_order_and_split_over_the_lines(
     stripe_api.run(flow)
 
 
-def test_an_items_discount_is_of_its_lines_alone_and_a_coupon_of_its_products(stripe_api: Api) -> None:
+def test_item_discount_applies_to_its_lines_and_coupon_to_its_products(stripe_api: Api) -> None:
     async def flow(client: stripe.StripeClient) -> None:
         customer = await payer(client)
         (_, seats), (extra, extras) = (

@@ -96,7 +96,7 @@ def test_a_card_that_declines_leaves_the_invoice_open_and_the_failure_on_record(
     stripe_api.run(flow)
 
 
-def test_pending_items_are_taken_where_that_is_asked_for_and_come_back(stripe_api: Api) -> None:
+def test_invoice_includes_pending_items_on_request_and_returns_them(stripe_api: Api) -> None:
     async def flow(client: stripe.StripeClient) -> None:
         customer = await payer(client)
         item = await client.v1.invoice_items.create_async(

@@ -52,7 +52,7 @@ def test_no_form_of_another_site_is_taken(stripe_sandbox: Sandbox, path: str) ->
     assert ask(stripe_sandbox.port, f"/_sandbox/{path}", method="POST", fields=fields, body=b"a=b").status == 403
 
 
-def test_a_name_that_leads_here_reads_nothing(stripe_sandbox: Sandbox) -> None:
+def test_sandbox_refuses_requests_with_a_foreign_host_name(stripe_sandbox: Sandbox) -> None:
     for path in ("/v1/customers", "/_sandbox/journal", "/_sandbox/ready"):
         fields = {"Authorization": f"Bearer {KEY}", "Host": f"{ATTACKER}:{stripe_sandbox.port}"}
         assert ask(stripe_sandbox.port, path, fields=fields).status == 421

@@ -107,7 +107,7 @@ def test_the_owner_of_a_card_authenticates_and_is_sent_back(
 
 
 @pytest.mark.parametrize("mode", ["payment", "invoiced", "subscription", "setup"])
-def test_a_session_waits_for_the_owner_of_its_card_and_has_one_payment(stripe_sandbox: Sandbox, mode: str) -> None:
+def test_checkout_session_waits_for_authentication_and_pays_once(stripe_sandbox: Sandbox, mode: str) -> None:
     params = {"mode": "payment" if mode == "invoiced" else mode, "success_url": f"{BACK}&s={{CHECKOUT_SESSION_ID}}"}
     if mode != "setup":
         price = {"currency": "usd", "unit_amount": "900", "product_data][name": HOSTILE}

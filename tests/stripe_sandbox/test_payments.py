@@ -95,7 +95,7 @@ def test_void_of_a_credit_note_raises_the_amount_due_and_reports_the_invoice(str
     stripe_api.run(flow)
 
 
-def test_a_credit_note_over_all_that_is_due_pays_the_invoice_and_the_balance_is_used_first(
+def test_credit_note_of_the_full_amount_marks_the_invoice_paid(
     stripe_api: Api,
 ) -> None:
     async def flow(client: stripe.StripeClient) -> None:
@@ -204,7 +204,7 @@ def test_a_session_expires_and_a_portal_shows_invoices(stripe_sandbox: Sandbox) 
     assert b'<td>paid<td class="number">$7.00' in ask(stripe_sandbox.port, url.removeprefix(stripe_sandbox.url)).body
 
 
-def test_a_disputed_charge_takes_its_money_at_once_and_a_won_one_brings_it_back(stripe_api: Api) -> None:
+def test_dispute_debits_the_balance_and_a_win_credits_it(stripe_api: Api) -> None:
     async def disputed(client: stripe.StripeClient, amount: int) -> stripe.Dispute:
         intent = await client.v1.payment_intents.create_async(
             {

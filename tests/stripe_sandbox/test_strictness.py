@@ -95,7 +95,7 @@ def test_a_payment_is_refused_as_stripe_refuses_it(
     assert (answer.status, error.get("code"), error.get("param")) == (status, code, param), answer
 
 
-def test_an_intent_that_may_redirect_needs_a_return_url_when_it_is_confirmed(stripe_api: Api) -> None:
+def test_confirming_a_redirect_intent_needs_a_return_url(stripe_api: Api) -> None:
     body = f"amount=1000&currency=usd&payment_method=pm_card_visa&{METHODS}"
     intent = stripe_api.call("POST", INTENT, body).json()["id"]
     no = stripe_api.call("POST", f"{INTENT}/{intent}/confirm")

@@ -134,7 +134,7 @@ def test_a_subscription_is_scheduled_to_be_downgraded_and_to_end(stripe_api: Api
     stripe_api.run(flow)
 
 
-def test_a_phase_in_the_middle_of_a_period_is_prorated_and_schedules_are_released_and_canceled(stripe_api: Api) -> None:
+def test_schedule_prorates_a_mid_period_phase_and_can_be_released_or_canceled(stripe_api: Api) -> None:
     async def flow(client: stripe.StripeClient) -> None:
         clock, customer, prices = await sold(client)
         half = START + 31 * DAY // 2

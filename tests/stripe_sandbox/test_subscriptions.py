@@ -123,7 +123,7 @@ def amounts(invoice: stripe.Invoice) -> list[tuple[int, int | None]]:
     "a graduated price",
     "a line for each tier that is reached, and for the first one in any case",
 )
-def test_a_month_is_billed_by_tiers_an_hour_after_it_ended_and_later_usage_never(stripe_api: Api) -> None:
+def test_month_is_billed_by_tiers_one_hour_after_its_end(stripe_api: Api) -> None:
     async def flow(client: stripe.StripeClient) -> None:
         shop = await Shop(client).open("month")
         made = await shop.subscribe()
@@ -152,7 +152,7 @@ def test_a_month_is_billed_by_tiers_an_hour_after_it_ended_and_later_usage_never
     stripe_api.run(flow)
 
 
-def test_a_draft_that_does_not_advance_waits_for_us(stripe_api: Api) -> None:
+def test_draft_without_auto_advance_stays_a_draft(stripe_api: Api) -> None:
     async def flow(client: stripe.StripeClient) -> None:
         shop = await Shop(client).open("held")
         await shop.subscribe()
@@ -180,7 +180,7 @@ def test_a_draft_that_does_not_advance_waits_for_us(stripe_api: Api) -> None:
     "usage of a metered price that is changed or removed",
     "pending items, one for each tier, of what is counted by then",
 )
-def test_an_upgrade_gives_back_and_charges_by_the_second_and_bills_usage_of_each_part(stripe_api: Api) -> None:
+def test_upgrade_prorates_by_the_second_and_bills_usage_of_each_part(stripe_api: Api) -> None:
     async def flow(client: stripe.StripeClient) -> None:
         shop = await Shop(client).open("upgrade")
         made = await shop.subscribe()
@@ -264,7 +264,7 @@ def test_immediate_cancel_invoices_open_usage_if_requested(
     stripe_api.run(flow)
 
 
-def test_canceling_at_the_end_of_the_period_bills_its_usage_and_no_other_fee(stripe_api: Api) -> None:
+def test_cancel_at_period_end_bills_usage_without_a_new_fee(stripe_api: Api) -> None:
     async def flow(client: stripe.StripeClient) -> None:
         shop = await Shop(client).open("leaving")
         made = await shop.subscribe()
@@ -278,7 +278,7 @@ def test_canceling_at_the_end_of_the_period_bills_its_usage_and_no_other_fee(str
     stripe_api.run(flow)
 
 
-def test_a_start_within_the_month_charges_the_rest_of_it(stripe_api: Api) -> None:
+def test_mid_month_start_charges_the_rest_of_the_month(stripe_api: Api) -> None:
     async def flow(client: stripe.StripeClient) -> None:
         shop = await Shop(client).open("stub", CHANGE)
         await shop.subscribe()
@@ -288,7 +288,7 @@ def test_a_start_within_the_month_charges_the_rest_of_it(stripe_api: Api) -> Non
     stripe_api.run(flow)
 
 
-def test_a_fee_that_is_not_paid_makes_it_past_due_and_active_again(stripe_api: Api) -> None:
+def test_unpaid_fee_makes_a_subscription_past_due_until_paid(stripe_api: Api) -> None:
     async def flow(client: stripe.StripeClient) -> None:
         shop = await Shop(client).open("unpaid")
         made = await shop.subscribe()
@@ -324,7 +324,7 @@ def test_subscription_without_a_payment_method_is_refused(stripe_api: Api) -> No
     "billing credits",
     "pay for usage on invoices of subscriptions, before tax, when these are finalized",
 )
-def test_credits_pay_for_usage_when_the_invoice_is_finalized_and_come_back_when_it_is_void(stripe_api: Api) -> None:
+def test_credits_pay_a_finalized_invoice_and_return_when_void(stripe_api: Api) -> None:
     async def flow(client: stripe.StripeClient) -> None:
         shop = await Shop(client).open("credits")
         await shop.subscribe(collection_method="send_invoice", days_until_due=7)
@@ -360,7 +360,7 @@ def test_credits_pay_for_usage_when_the_invoice_is_finalized_and_come_back_when_
     stripe_api.run(flow)
 
 
-def test_an_alert_is_triggered_once_when_usage_reaches_it(stripe_sandbox: Sandbox) -> None:
+def test_usage_alert_triggers_once_at_its_threshold(stripe_sandbox: Sandbox) -> None:
     async def flow(client: stripe.StripeClient) -> None:
         shop = await Shop(client).open("alert")
         shop.customer = (await client.v1.customers.create_async({})).id
@@ -380,7 +380,7 @@ def test_an_alert_is_triggered_once_when_usage_reaches_it(stripe_sandbox: Sandbo
     stripe_sandbox.run(flow)
 
 
-def test_a_paused_subscription_charges_nothing_until_it_is_resumed(stripe_api: Api) -> None:
+def test_paused_subscription_charges_nothing_until_resumed(stripe_api: Api) -> None:
     async def flow(client: stripe.StripeClient) -> None:
         shop = await Shop(client).open("pause")
         made = await shop.subscribe()

@@ -60,7 +60,7 @@ async def period(subscriber: Subscriber, id: str) -> tuple[int, int]:
     return item.current_period_start, item.current_period_end
 
 
-def test_a_trial_costs_nothing_and_is_charged_an_hour_after_its_end(stripe_api: Api) -> None:
+def test_trial_is_free_and_charged_one_hour_after_its_end(stripe_api: Api) -> None:
     async def flow(client: stripe.StripeClient) -> None:
         subscriber = await Subscriber(client).open()
         made = await subscriber.subscribe(trial_period_days=14)

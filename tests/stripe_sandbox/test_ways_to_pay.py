@@ -58,7 +58,7 @@ def test_customer_who_pays_by_invoice_has_no_setup_intent(stripe_api: Api) -> No
     stripe_api.run(flow)
 
 
-def test_the_card_of_a_first_payment_is_kept_where_the_subscription_says_so(stripe_api: Api) -> None:
+def test_first_payment_saves_its_card_if_the_subscription_says_so(stripe_api: Api) -> None:
     async def flow(client: stripe.StripeClient) -> None:
         expand = ["latest_invoice.confirmation_secret", "latest_invoice.payments"]
         settings = {"payment_behavior": "default_incomplete", "payment_settings": SAVES, "expand": expand}

@@ -78,7 +78,7 @@ def test_update_event_has_the_previous_values_of_changed_fields(stripe_api: Api)
     assert (event["data"]["object"]["id"], event["data"]["previous_attributes"]) == (made["id"], former)
 
 
-def test_events_are_signed_and_come_again_until_they_are_taken(stripe_sandbox: Sandbox, receiver: Receiver) -> None:
+def test_webhook_events_are_signed_and_resent_until_accepted(stripe_sandbox: Sandbox, receiver: Receiver) -> None:
     sandbox = stripe_sandbox
     made = sandbox.call("POST", "/v1/webhook_endpoints", f"url={receiver.url}&enabled_events[]=customer.created").json()
     receiver.refuses = 1
@@ -130,7 +130,7 @@ def test_events_are_lost_late_twice_or_forged_as_is_asked_for(stripe_sandbox: Sa
     sandbox.call("DELETE", f"/v1/webhook_endpoints/{made['id']}")
 
 
-def test_events_come_in_any_order_where_that_is_asked_for(stripe_sandbox: Sandbox, receiver: Receiver) -> None:
+def test_shuffle_fault_delivers_events_in_any_order(stripe_sandbox: Sandbox, receiver: Receiver) -> None:
     sandbox = stripe_sandbox
     made = sandbox.call("POST", "/v1/webhook_endpoints", f"url={receiver.url}&enabled_events[]=product.created").json()
     sandbox.faults({"kind": "webhook_shuffled", "path": "product.created", "seconds": 600})
@@ -144,9 +144,7 @@ def test_events_come_in_any_order_where_that_is_asked_for(stripe_sandbox: Sandbo
     sandbox.call("DELETE", f"/v1/webhook_endpoints/{made['id']}")
 
 
-def test_thin_notifications_say_that_there_is_an_event_which_names_samples(
-    stripe_sandbox: Sandbox, receiver: Receiver
-) -> None:
+def test_thin_event_notification_names_an_event_with_samples(stripe_sandbox: Sandbox, receiver: Receiver) -> None:
     sandbox = stripe_sandbox
 
     async def flow(client: stripe.StripeClient) -> tuple[str, str]:

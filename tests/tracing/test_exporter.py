@@ -109,7 +109,7 @@ def test_unanswered_export_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None
     run(give_up())
 
 
-def test_requests_are_no_larger_than_receivers_take_and_none_is_lost_at_the_end() -> None:
+def test_trace_exporter_splits_requests_and_flushes_at_the_end() -> None:
     async def export(receiver: Receiver) -> None:
         exporter = SpanExporter(Tracing(endpoint=f"http://{HOST}:{receiver.port}"), {"edgeproxy.region": "here"})
         exporter.begin()

@@ -277,7 +277,7 @@ def test_form_left_open_is_hidden_from_next_user(stage: PagesStage, is_signed_ou
         assert "of acme alone" not in shown + shared.answer.text + shared.get("/account/keys").text
 
 
-def test_ended_session_admits_nobody(stage: PagesStage) -> None:
+def test_secrets_of_an_ended_session_are_refused(stage: PagesStage) -> None:
     with stage.customer("acme") as acme, Visitor(stage.site) as thief:
         (cookie,) = [one for one in acme.client.cookies.jar if "session" in one.name]
         token = acme.get("/account").form("/sign-out").fields["form"]

@@ -83,7 +83,7 @@ async def test_a_request_is_read_alike_on_a_used_and_a_new_connection(edge: Edge
     assert edge.runtime.snapshot.rests, "the edge cached no head without its changing lines"
 
 
-async def test_http2_streams_with_changing_fields_reach_the_upstream_with_their_own(edge: Edge, seed: int) -> None:
+async def test_each_http2_stream_reaches_the_upstream_with_its_own_fields(edge: Edge, seed: int) -> None:
     chance = random.Random(seed)
     edge.config["listen"] = {"address": "127.0.0.1:0", "http2": True}
     edge.upstream.answers(echo)

@@ -105,7 +105,7 @@ STREAMS = {
 
 
 @pytest.mark.parametrize("name", STREAMS)
-async def test_a_stream_holds_its_slot_until_its_end(edge: Edge, name: str) -> None:
+async def test_streamed_answer_occupies_its_slot_until_its_end(edge: Edge, name: str) -> None:
     first, piece, rest = STREAMS[name]
     client, upstream = await asked(edge)
     await upstream.sends(first)
@@ -125,7 +125,7 @@ async def test_a_stream_holds_its_slot_until_its_end(edge: Edge, name: str) -> N
     await client.gets_until(b"abc" if "Content-Length" in answer else b"0\r\n\r\n")
 
 
-async def test_pipelined_requests_hold_a_slot_one_after_the_other(edge: Edge) -> None:
+async def test_pipelined_requests_occupy_one_slot_in_turn(edge: Edge) -> None:
     edge.config["customers"]["acme"]["concurrency"] = 1
     client, upstream = await asked(edge, request() * 20)
     for n in range(20):
@@ -218,7 +218,7 @@ async def test_a_timed_out_response_releases_its_slot(edge: Edge) -> None:
     assert edge.in_use() == 0
 
 
-async def test_a_retried_request_holds_one_slot(edge: Edge) -> None:
+async def test_retried_request_occupies_one_slot(edge: Edge) -> None:
     edge.config["customers"]["acme"]["concurrency"] = 1
     client, stale = await asked(edge)
     await stale.tells(client, ok())
@@ -258,7 +258,7 @@ async def test_a_stalled_body_releases_its_slot(edge: Edge) -> None:
 
 
 @pytest.mark.parametrize("who", ["client", "upstream"])
-async def test_a_tunnel_holds_its_slot_until_one_side_leaves(edge: Edge, who: str) -> None:
+async def test_tunnel_occupies_its_slot_until_one_side_closes(edge: Edge, who: str) -> None:
     client, upstream = await tunnel(edge, "/v1/ws", WITH_KEY)
     assert edge.in_use() == 1
     await client.reaches(upstream, b"\x81\x02hi")

@@ -53,7 +53,7 @@ async def dates(edge: Edge, *pieces: bytes, to: str = "GET") -> list[str]:
     return answer.all("Date")
 
 
-async def test_an_answer_without_a_date_gets_the_time_at_which_it_came(edge: Edge) -> None:
+async def test_answer_without_a_date_gets_its_arrival_time(edge: Edge) -> None:
     for lines, body in ANSWERS.values():
         whole = head(*lines) + body
         assert await dates(edge, whole) == [NOW]

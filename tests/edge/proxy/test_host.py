@@ -32,14 +32,14 @@ async def test_upstream_gets_the_configured_host_and_the_clients_as_x_forwarded_
     ],
     ids=["absolute", "HTTP/1.0 without one", "with a port"],
 )
-async def test_there_is_one_however_it_was_asked(edge: Edge, request_: bytes) -> None:
+async def test_upstream_receives_one_configured_host_field(edge: Edge, request_: bytes) -> None:
     edge.config["upstreams"]["api"]["host"] = "shop.internal"
     received, _ = await edge.passes(request_, ok())
     assert received["Host"] == "shop.internal"
     assert received["Not-Host"] == "a"
 
 
-async def test_another_endpoint_gets_its_own(edge: Edge) -> None:
+async def test_retry_sends_the_host_of_its_endpoint(edge: Edge) -> None:
     edge.config["upstreams"]["api"]["host"] = "upstream"
     other = edge.adds_endpoint()
     await edge.starts()

@@ -38,7 +38,7 @@ async def test_the_limit_passes_and_a_429_names_the_policy_and_the_retry_time(ed
     assert edge.count("edge_requests_total", "v1", "basic", "429") == 20
 
 
-async def test_a_refusal_built_from_the_previous_one_equals_a_new_one(edge: Edge) -> None:
+async def test_cached_refusal_equals_a_new_one(edge: Edge) -> None:
     """The edge builds a refusal of GET from the previous one, but not one of HEAD. Only request ids may differ."""
     pages = ["https://one.test", "https://two.test"]
     edge.config |= {"region_fields": ["X-Edge-Region"], "cors": {"origins": pages}}
@@ -167,7 +167,7 @@ async def test_ratelimit_fields_replace_the_upstreams_on_every_kind_of_response(
     assert free["RateLimit-Policy"] == '"theirs";q=1;w=1'
 
 
-async def test_legacy_fields_stand_beside_the_others(edge: Edge) -> None:
+async def test_legacy_rate_limit_fields_match_the_standard_fields(edge: Edge) -> None:
     edge.config["legacy_headers"] = True
     client = await edge.client()
     for expected in range(59, -1, -1):

@@ -181,9 +181,7 @@ async def test_floods_of_heads_leave_the_memories_of_heads_within_their_bounds(e
     assert measure_growth(flood) <= 48 * MIB
 
 
-async def test_flood_of_addresses_leaves_their_memory_within_its_bound(
-    edge: Edge, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_flood_of_addresses_stays_within_the_memory_bound(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(address, "ADDRESSES_MAX", 1000)
     edge.config["trusted_proxies"] = ["127.0.0.1"]
     await edge.starts()

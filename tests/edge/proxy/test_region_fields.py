@@ -40,7 +40,7 @@ async def test_upstreams_list_fields_stay_before_the_edges_entries(edge: Edge) -
     assert answer.all("Proxy-Status") == ["cache; hit", 'edgeproxy; next-hop="test"']
 
 
-async def test_the_endpoints_region_counts_where_another_one_executes(edge: Edge) -> None:
+async def test_region_field_states_the_region_of_the_endpoint(edge: Edge) -> None:
     edge.config["region_fields"] = EVERY
     edge.config["customers"]["acme"]["regions"] = {"prefer": "us-east"}
     edge.config["upstreams"]["api"]["endpoints"][0] = {"url": edge.upstream.url, "region": "us-east"}

@@ -118,7 +118,7 @@ async def list_refused(ask: Status) -> dict[str, list[str]]:
     return refused
 
 
-async def test_a_used_up_limit_refuses_the_routes_that_it_names_and_reading_goes_on(edge: Edge) -> None:
+async def test_exhausted_limit_refuses_only_its_routes_and_reads_pass(edge: Edge) -> None:
     configure(edge)
 
     def answer(request: Message) -> bytes:

@@ -97,7 +97,7 @@ async def test_a_request_that_takes_too_long_in_all_is_over(edge: Edge, where: s
     assert not (await client.gets_reset()).endswith(b"0\r\n\r\n")
 
 
-async def test_a_body_that_does_not_come_whole_in_time_is_408(edge: Edge) -> None:
+async def test_incomplete_body_answers_408_at_the_total_timeout(edge: Edge) -> None:
     on_route(edge, total="150ms")
     client = await edge.client()
     await client.sends(head("POST /public/ HTTP/1.1", "Host: h", "Content-Length: 1000000"))

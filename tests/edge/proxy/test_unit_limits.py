@@ -77,7 +77,7 @@ async def test_excess_over_a_reservation_drains_before_the_next_request(edge: Ed
     assert (await asks(client)).status == 200
 
 
-async def test_requests_under_way_hold_their_reservations_until_they_end(edge: Edge) -> None:
+async def test_active_requests_hold_their_reservations_until_they_end(edge: Edge) -> None:
     pairs = [await edge.forwards(request()) for _ in range(10)]
     client = await edge.client()
     refused = await asks(client)
@@ -93,7 +93,7 @@ async def test_requests_under_way_hold_their_reservations_until_they_end(edge: E
     assert edge.in_use() == 0
 
 
-async def test_leaving_client_frees_its_reservation_and_pays_for_generated_tokens(edge: Edge) -> None:
+async def test_departed_client_releases_its_reservation_and_pays_generated_tokens(edge: Edge) -> None:
     client, upstream = await edge.forwards(request())
     body = events({"choices": []}, {"usage": {"prompt_tokens": 1, "completion_tokens": 299}})
     await upstream.sends(head("HTTP/1.1 200 OK", STREAM, "Transfer-Encoding: chunked") + chunks(body[:20])[:-5])
@@ -113,7 +113,7 @@ async def test_other_routes_have_no_tokens(edge: Edge) -> None:
     assert "RateLimit" not in answer
 
 
-async def test_a_limit_of_requests_beside_one_of_tokens_has_a_row_of_its_own(edge: Edge) -> None:
+async def test_request_and_token_limits_count_separately(edge: Edge) -> None:
     limited(edge, LIMIT, {"name": "requests", "rate": "1000/min"})
     answers(edge, 40, 40)
     client = await edge.client()
@@ -161,7 +161,7 @@ def post(body: bytes, *fields: str) -> bytes:
     return head(*lines, *([] if "chunked" in str(fields) else [f"Content-Length: {len(body)}"])) + body
 
 
-async def test_request_reserves_a_quarter_of_the_bytes_of_its_text_and_the_length_of_its_answer(telling: Edge) -> None:
+async def test_request_reserves_tokens_for_its_prompt_and_maximum_answer(telling: Edge) -> None:
     answers(telling, 10, 10, 10)
     client = await telling.client()
     assert left(await client.asks(prompt(200)))[:2] == ("tokens", 700), "a hundred of input, and two hundred of output"
@@ -170,7 +170,7 @@ async def test_request_reserves_a_quarter_of_the_bytes_of_its_text_and_the_lengt
     assert telling.used() == {"tokens": 30}
 
 
-async def test_the_body_is_waited_for_and_goes_on_as_it_came(telling: Edge) -> None:
+async def test_reserving_request_waits_for_its_body_and_forwards_it_unchanged(telling: Edge) -> None:
     client = await telling.client()
     data = prompt(300, 30_000)
     at = data.index(b"\r\n\r\n")
@@ -218,7 +218,7 @@ async def test_a_client_that_waits_for_100_is_not_waited_for(telling: Edge) -> N
     assert left(await upstream.tells(client, ok(stated(5), JSON)))[:2] == ("tokens", 500)
 
 
-async def test_a_body_that_does_not_come_is_408_and_holds_nothing(telling: Edge) -> None:
+async def test_missing_body_answers_408_without_a_reservation(telling: Edge) -> None:
     telling.config["limits"] = {"body_idle": "1s"}
     client = await telling.client()
     await client.sends(prompt(300)[:-1])

@@ -386,7 +386,7 @@ def test_a_reload_that_is_refused_is_a_422_and_known_until_a_good_one(room: Room
     ask(room, scene, lambda: try_load_edge(room.path, {}))
 
 
-def test_without_a_file_there_is_nothing_to_reload_and_nothing_is_wrong(room: Room) -> None:
+def test_reload_without_a_file_answers_422_and_records_no_error(room: Room) -> None:
     async def scene(client: Client, status: Status, workers: Workers) -> None:
         answer = await client.post("/reload")
         assert answer.status == 422

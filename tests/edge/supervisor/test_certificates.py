@@ -59,13 +59,13 @@ def why(logs: list[Any]) -> list[str]:
     return [line["why"] for line in logs if "why" in line]
 
 
-def test_files_that_stay_as_they_are_are_not_loaded_anew(authority: Authority) -> None:
+def test_unchanged_certificate_files_are_not_reloaded(authority: Authority) -> None:
     watched = Watched(settings(authority.issue("a.test")))
     assert not watched.check()
     assert not watched.check()
 
 
-def test_without_tls_there_is_nothing_to_watch() -> None:
+def test_certificate_watcher_without_tls_has_no_series() -> None:
     async def scene() -> None:
         made = Certificates(settings(), lambda: None)
         assert not await made.check()

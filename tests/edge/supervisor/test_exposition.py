@@ -7,7 +7,7 @@ from edgeproxy.edge.supervisor.exposition import render_metrics
 from tests.edge.supervisor.scraped import families, value
 
 
-def test_every_family_is_there_before_anything_was_counted() -> None:
+def test_each_metric_family_is_exposed_before_the_first_count() -> None:
     found = families()
     assert found.keys() == METRICS.keys()
     for name, metric in found.items():

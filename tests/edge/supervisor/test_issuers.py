@@ -23,7 +23,7 @@ def issuer(jwks: str) -> dict[str, Issuer]:
     return {"id": Issuer.model_validate({"issuer": "https://id.test", "jwks": jwks, "audiences": ["us"]})}
 
 
-def test_keys_count_no_more_where_others_are_configured_and_at_once_after_a_restart(tmp_path: Path) -> None:
+def test_stored_issuer_keys_apply_after_a_restart_only_to_their_issuer(tmp_path: Path) -> None:
     told: list[dict[str, str]] = []
 
     def publish(message: IssuerKeys) -> None:
@@ -73,7 +73,7 @@ def test_missing_key_fetches_early_at_most_once_per_interval(tmp_path: Path, mon
     assert all(later - earlier >= 0.19 for earlier, later in itertools.pairwise(fetched))
 
 
-def test_keys_that_the_disk_does_not_take_count_and_are_stored_once_it_does(
+def test_issuer_keys_apply_despite_a_full_disk_and_are_stored_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(issuers_module, "FETCH_SECONDS", 0.01)

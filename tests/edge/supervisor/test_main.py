@@ -81,7 +81,7 @@ def test_orphans_stay_while_a_new_supervisor_cannot_serve(make: Make) -> None:
     request(first, 3)
 
 
-def test_an_older_supervisor_takes_over_from_a_newer_one_that_died(make: Make) -> None:
+def test_older_supervisor_takes_over_from_a_killed_newer_one(make: Make) -> None:
     first, second = make().start(), make().start()
     assert len(killed(second)) == 1
     until(lambda: not second.supervisor.family(), "the orphan has left, for the first serves again")
@@ -159,7 +159,7 @@ def test_an_address_of_an_edge_with_another_state_directory_is_refused(make: Mak
     request(edge, 5)
 
 
-def test_orphans_of_the_older_supervisor_serve_after_the_newer_one_has_ended(make: Make) -> None:
+def test_orphans_of_the_older_supervisor_serve_after_the_newer_one_ends(make: Make) -> None:
     first = make().start()
     workers = set(first.worker_pids())
     make().start().end()

@@ -204,7 +204,7 @@ def test_incomplete_policy_raises_lookup_error(missing: str) -> None:
         (2678400.0, "31 d"),
     ],
 )
-def test_times_are_told_by_their_two_largest_units(seconds: float, text: str) -> None:
+def test_duration_is_formatted_with_its_two_largest_units(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
 
 

@@ -269,7 +269,7 @@ def test_missing_certificates_fail_the_probe(tmp_path: Path) -> None:
     uvloop.run(scene())
 
 
-def test_an_endpoint_without_tls_beside_others_with_it(tmp_path: Path) -> None:
+def test_health_check_of_a_plain_endpoint_ignores_upstream_tls(tmp_path: Path) -> None:
     async def scene(server: Server) -> None:
         plain = Endpoint(url=f"http://127.0.0.1:{server.port}")
         upstream = Upstream(

@@ -8,7 +8,7 @@ import uvloop
 from edgeproxy.edge.supervisor.reachability import ConnectTarget, Reachability
 
 
-def test_a_refusing_endpoint_is_probed_from_the_first_failure_until_it_accepts() -> None:
+def test_refusing_endpoint_is_probed_until_it_accepts() -> None:
     refused: dict[str, int] = {}
     with socket.create_server(("127.0.0.1", 0)) as open_one, socket.socket() as shut_one:
         shut_one.bind(("127.0.0.1", 0))

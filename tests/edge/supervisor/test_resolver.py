@@ -195,13 +195,13 @@ def test_a_name_has_one_look_up_at_a_time_however_many_gave_up_waiting(monkeypat
 # ---- addresses
 
 
-def test_addresses_without_a_route_are_left_out_where_there_are_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unroutable_addresses_are_dropped_unless_all_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resolver, "has_route", lambda address: ":" not in address)
     assert filter_reachable(["::2", "10.0.0.1", "::1"]) == ("10.0.0.1",)
     assert filter_reachable(["::2", "::1"]) == ("::2", "::1")
 
 
-def test_there_is_a_route_to_this_host_and_none_to_nowhere() -> None:
+def test_has_route_is_true_only_for_reachable_addresses() -> None:
     assert has_route("127.0.0.1")
     assert not has_route("::ffff:ffff:ffff:ffff:ffff%nosuch")
 

@@ -4,7 +4,7 @@ from edgeproxy.edge.supervisor.serving import other_serves
 OWN, OTHER = 7, 8
 
 
-def test_another_serves_while_its_heart_beats() -> None:
+def test_other_supervisor_serves_while_its_heartbeat_is_fresh() -> None:
     assert other_serves(OWN, OTHER, 0.0)
     assert not other_serves(OWN, OTHER, HEARTBEAT_FRESH_SECONDS)
 

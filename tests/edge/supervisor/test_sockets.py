@@ -14,7 +14,7 @@ def test_two_supervisors_can_bind_the_same_address() -> None:
         assert not first.getblocking()
 
 
-def test_a_bound_socket_takes_no_connection_before_it_listens() -> None:
+def test_bound_socket_refuses_connections_before_it_listens() -> None:
     with sockets.bind(HERE) as bound:
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(sockets.get_address(bound), timeout=5)

@@ -101,7 +101,7 @@ def test_a_directory_that_was_copied_is_set_aside(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tables", [None, "tables"])
-def test_a_copy_is_another_host_on_the_hub_though_it_ships_no_usage(tmp_path: Path, tables: str | None) -> None:
+def test_copied_state_directory_is_another_host_on_the_hub(tmp_path: Path, tables: str | None) -> None:
     def instance(directory: Path) -> int:
         shared = settings(directory, tables).model_copy(update={"hub": Hub(url="redis://127.0.0.1:9/0")})
         with closing(state.prepare_store(shared)) as store:

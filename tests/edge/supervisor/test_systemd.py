@@ -30,7 +30,7 @@ def environ(manager: socket.socket, **more: str) -> dict[str, str]:
     return {"NOTIFY_SOCKET": named, "PATH": "/bin", **more}
 
 
-def test_each_moment_of_its_life_is_told(manager: socket.socket) -> None:
+def test_systemd_receives_ready_stopping_and_watchdog(manager: socket.socket) -> None:
     notify = Systemd(environ(manager))
     notify.ready("2 workers serve")
     notify.stopping("draining")
@@ -50,7 +50,7 @@ def test_a_reload_begins_at_a_moment_of_the_monotonic_clock(manager: socket.sock
     assert before <= int(value) <= time.monotonic_ns() // 1000
 
 
-def test_how_it_is_is_told_when_it_has_changed(manager: socket.socket) -> None:
+def test_systemd_receives_only_changed_statuses(manager: socket.socket) -> None:
     notify = Systemd(environ(manager))
     notify.ready("2 of 2 workers serve")
     for status in ("2 of 2 workers serve", "1 of 2 workers serves", "1 of 2 workers serves", "2 of 2 workers serve"):
@@ -62,7 +62,7 @@ def test_how_it_is_is_told_when_it_has_changed(manager: socket.socket) -> None:
         manager.recv(1000)
 
 
-def test_workers_inherit_nothing_of_it(manager: socket.socket) -> None:
+def test_systemd_variables_are_removed_from_the_environment(manager: socket.socket) -> None:
     given = environ(manager, WATCHDOG_USEC="1000000", WATCHDOG_PID=str(os.getpid()))
     Systemd(given)
     assert given == {"PATH": "/bin"}
@@ -79,7 +79,7 @@ def test_workers_inherit_nothing_of_it(manager: socket.socket) -> None:
         ("soon", "", None),
     ],
 )
-def test_the_watchdog_is_told_twice_in_its_time(
+def test_watchdog_interval_is_half_of_the_systemd_timeout(
     usec: str, pid: str, every: float | None, manager: socket.socket
 ) -> None:
     given = environ(manager, WATCHDOG_USEC=usec, WATCHDOG_PID=str(os.getpid()) if pid == "own" else pid)
@@ -104,7 +104,7 @@ def test_manager_that_does_not_read_blocks_no_notification(manager: socket.socke
 
 
 @pytest.mark.parametrize("manager", ["in a directory"], indirect=True)
-def test_a_whole_edge_tells_of_its_life(manager: socket.socket, tmp_path: Path) -> None:
+def test_edge_reports_its_life_cycle_to_systemd(manager: socket.socket, tmp_path: Path) -> None:
     heard: list[str] = []
 
     def hears(wanted: str) -> bool:

@@ -83,7 +83,7 @@ def test_each_minute_has_its_growth_by_class_and_route(edge: Edge) -> None:
     assert (edge.sent[1].total.requests, edge.sent[1].routes) == (0, {}), "an idle minute is no gap"
 
 
-def test_a_supervisor_that_begins_or_sleeps_leaves_a_gap_and_reports_nothing_twice(edge: Edge) -> None:
+def test_started_or_suspended_supervisor_leaves_a_gap_without_duplicates(edge: Edge) -> None:
     reporter = edge.reporter()
     edge.turn(reporter)
     edge.answers("v1", "200", 7)
@@ -139,7 +139,7 @@ def test_a_report_names_the_busiest_routes_and_its_total_has_all(edge: Edge) -> 
     assert report.total.requests == 2 * ROUTES_MAX + 5
 
 
-def test_errors_are_reported_with_their_minute_and_excess_ones_as_a_number(edge: Edge) -> None:
+def test_traffic_report_lists_errors_of_the_minute_and_counts_the_excess(edge: Edge) -> None:
     reporter = edge.reporter()
     reporter.record_errors(ErrorsCounted([("acme", "v1", 500, "edge", 9)], 0))
     edge.turn(reporter)
@@ -181,7 +181,7 @@ def test_collector_accepts_a_traffic_report_of_an_edge(edge: Edge, sqlite_collec
     assert [group["requests"] for group in groups if group["edge"] == chain.edge] == [9]
 
 
-def test_errors_of_another_residency_are_reported_there_alone(edge: Edge) -> None:
+def test_errors_of_another_residency_are_reported_only_there(edge: Edge) -> None:
     reporter = TrafficReporter(TableReader(edge.store), "here", edge.send, lambda: edge.now, lambda: ("", "us"))
     edge.turn(reporter)
     edge.answers("v1", "503", 5)

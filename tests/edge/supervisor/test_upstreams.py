@@ -130,7 +130,7 @@ def test_the_first_message_waits_for_the_first_probes() -> None:
     play(scene, world, api={"endpoints": ["http://a.test"], "health": HEALTH})
 
 
-def test_a_name_that_changes_its_address_is_told() -> None:
+def test_changed_address_of_a_name_is_published() -> None:
     world = World()
     world.names["a.test"] = ["10.0.0.1"]
 
@@ -145,7 +145,7 @@ def test_a_name_that_changes_its_address_is_told() -> None:
     play(scene, world, api={"endpoints": ["http://a.test"]})
 
 
-def test_an_address_that_fails_is_told_and_again_when_it_is_well() -> None:
+def test_failing_and_recovered_addresses_are_published() -> None:
     async def scene(upstreams: Upstreams, world: World) -> None:
         both = [(["10.0.0.1"], ["10.0.0.1"]), (["10.0.0.2"], ["10.0.0.2"])]
         assert world.last() == both
@@ -170,7 +170,7 @@ def test_simultaneous_health_changes_share_few_messages() -> None:
     play(scene, api={"endpoints": endpoints, "health": HEALTH})
 
 
-def test_a_new_address_is_used_once_it_was_probed_where_others_are_up() -> None:
+def test_new_address_is_used_only_after_its_probe_while_others_are_up() -> None:
     world = World()
     world.names["a.test"] = ["10.0.0.1"]
     world.silent.add("10.0.0.2")
@@ -271,7 +271,7 @@ def test_dropped_configuration_leaves_no_trace() -> None:
     play(scene, world, api=TWO)
 
 
-def test_a_reload_forgets_nothing_that_is_known_of_names_and_addresses_that_stay() -> None:
+def test_reload_keeps_resolved_names_and_health_of_remaining_addresses() -> None:
     world = World()
     world.names["a.test"] = ["10.0.0.1", "10.0.0.2"]
     world.ill["10.0.0.2"] = "status 500"

@@ -120,7 +120,7 @@ def test_a_killed_supervisor_ends_the_template_but_not_the_workers(edge: Edge) -
     assert template not in edge.supervisor.family()
 
 
-def test_no_template_starts_if_it_cannot_make_workers_children_of_the_supervisor(
+def test_worker_template_is_off_without_child_subreaper_support(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(

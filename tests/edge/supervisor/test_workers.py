@@ -37,7 +37,7 @@ async def wait_for_messages(workers: Workers, address: Address, expected: dict[i
     await within(20, all_have())
 
 
-def test_a_worker_inherits_its_channel_and_the_sockets_and_nothing_else() -> None:
+def test_worker_inherits_only_its_channel_and_sockets() -> None:
     async def scene(workers: Workers, address: Address) -> None:
         await ready(workers)
         told = await ask(address)

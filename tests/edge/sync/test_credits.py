@@ -182,7 +182,7 @@ def test_without_the_hub_each_host_applies_on_loss(
     assert 0.85 * (allowed - lost) <= before + during + after <= beyond * allowed
 
 
-def test_a_hub_that_forgot_everything_is_told_again(tmp_path: Path, seed: int) -> None:
+def test_hosts_report_again_to_a_hub_that_lost_its_data(tmp_path: Path, seed: int) -> None:
     world = world_of(tmp_path, seed, "bounded")
     load(world, 0, 100, 12)
     for moment in (10, 30, 50):

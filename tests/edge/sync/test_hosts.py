@@ -78,7 +78,7 @@ def test_eventual_never_waits(tmp_path: Path, seed: int, mode: str) -> None:
     assert bool(world.waits) == (mode == "bounded")
 
 
-def test_while_the_hub_is_away_each_keeps_its_part(tmp_path: Path, seed: int) -> None:
+def test_each_host_keeps_its_share_during_a_hub_outage(tmp_path: Path, seed: int) -> None:
     world, of = World(tmp_path, seed), rule(600)
     spread(world, of, "bounded", 0, 150, 30)
     world.later(70, setattr, world, "linked", False)
@@ -122,7 +122,7 @@ def test_share_without_the_hub_follows_the_last_known_usage(tmp_path: Path, seed
 
 
 @pytest.mark.parametrize("limit", [60, 600])
-def test_host_that_reconnects_first_leaves_the_others_their_parts(tmp_path: Path, seed: int, limit: int) -> None:
+def test_first_reconnecting_host_leaves_other_shares_unchanged(tmp_path: Path, seed: int, limit: int) -> None:
     world, of = World(tmp_path, seed), rule(limit)
     spread(world, of, "bounded", 0, 120, 20 * limit / MINUTE)
     world.later(62, setattr, world, "linked", False)
@@ -147,7 +147,7 @@ def test_while_the_hub_is_away_workers_do_not_tell_of_every_request(tmp_path: Pa
     assert 0 < len(told) < 20 / GOOD_SECONDS * 2 * len(world.hosts) * WORKERS
 
 
-def test_a_hub_that_forgot_everything_is_told_again(tmp_path: Path, seed: int) -> None:
+def test_hosts_report_again_to_a_hub_that_lost_its_data(tmp_path: Path, seed: int) -> None:
     world, of = World(tmp_path, seed), rule(600)
     spread(world, of, "bounded", 0, 100, 30)
     for moment in (20, 40, 60):
@@ -156,7 +156,7 @@ def test_a_hub_that_forgot_everything_is_told_again(tmp_path: Path, seed: int) -
     assert 0.9 * 600 <= world.worst(MINUTE) <= 1.1 * 600
 
 
-def test_a_supervisor_that_starts_anew_counts_nothing_twice(tmp_path: Path, seed: int) -> None:
+def test_restarted_supervisor_counts_no_usage_twice(tmp_path: Path, seed: int) -> None:
     world, of = World(tmp_path, seed), rule(600)
     spread(world, of, "strict", 0, 100, 9)
     for host in world.hosts:

@@ -75,7 +75,7 @@ def test_ledger_count_limits_from_the_start_to_the_end_of_the_period(path: Path)
 
 
 @pytest.mark.parametrize(("months", "left"), [(-1, 100), (0, 0), (1, 0), (2, 100)])
-def test_ledger_count_of_another_month_matters_only_if_it_is_the_next(path: Path, months: int, left: int) -> None:
+def test_ledger_count_of_another_month_applies_only_for_the_next_month(path: Path, months: int, left: int) -> None:
     """A collector's clock may be ahead a little; a month that is over matters no more."""
     write_count(limits(path), count(100, NOVEMBER.number + months), NOON)
     assert quota(limits(path, 0)).left(NOON) == left

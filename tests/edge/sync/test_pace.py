@@ -23,7 +23,7 @@ def test_unspent_cpu_time_is_saved_up_to_a_maximum() -> None:
     assert pace.compute_pause_seconds(1000.0) == pytest.approx(0.01 / CPU_SHARE)
 
 
-def test_the_window_doubles_in_each_round_trip_as_long_as_answers_come_in_good_time() -> None:
+def test_pace_window_doubles_each_round_trip_with_timely_answers() -> None:
     pace = Pace(0.0)
     for round_trip in range(3):
         for _ in range(pace.window):
@@ -47,7 +47,7 @@ def test_pace_halves_its_window_once_for_simultaneous_late_answers() -> None:
     assert pace.window == UNDER_WAY_MIN
 
 
-def test_a_hub_that_comes_back_is_asked_slowly_at_first() -> None:
+def test_reset_pace_starts_with_the_smallest_window() -> None:
     pace = Pace(0.0)
     for _ in range(1000):
         pace.record_answer(0.0, 0.1, 0.1)

@@ -16,7 +16,7 @@ def told(claims: int) -> ReportAnswer:
     return ReportAnswer(True, 2, claims, {}, {}, {})
 
 
-def test_an_answer_after_all_is_told_anew_gives_nothing_twice() -> None:
+def test_late_answer_after_a_full_report_grants_nothing_twice() -> None:
     plan = RatePlan(b"k", RateTerms(LIMIT, 60.0, 28), 1, hosts=2)
 
     def report(seq: int, waiting: int, spent: int) -> None:

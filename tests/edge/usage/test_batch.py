@@ -272,7 +272,7 @@ def test_batch_row_round_trips_through_its_key():
     assert [count_key(row)[3] for row in SPLIT.rows] == ["", '{"agent":"a","model":"m/1"}']
 
 
-def test_a_large_batch_with_quotes_and_brackets_in_its_routes_is_one():
+def test_large_batch_with_quotes_and_brackets_round_trips():
     rows = tuple(("acme", "requests", f'/a,"[{{{number}\\', number) for number in range(1, 18_001))
     batch = BATCH._replace(rows=rows)
     sent = format_batch(batch)
@@ -292,7 +292,7 @@ def test_unreadable_batch_is_not_written():
 
 
 @pytest.mark.parametrize(("since", "until", "long"), [(60, 60, False), (61, 120, False), (119, 121, True)])
-def test_a_span_is_long_where_it_leaves_its_minute(since, until, long):
+def test_batch_span_is_long_if_it_leaves_its_minute(since, until, long):
     assert batches.is_long(since, until) is long
     assert BATCH._replace(since=since).minute == 60
 

@@ -65,7 +65,7 @@ def edge(tmp_path: Path) -> Iterator[Edge]:
     made.store.close()
 
 
-def test_each_chain_has_its_own_customers_and_an_identity_of_its_own(edge: Edge) -> None:
+def test_each_residency_chain_has_its_own_customers_and_identity(edge: Edge) -> None:
     edge.open()
     for name in (HERE, ABROAD, ("-", "requests", "v1")):
         count(edge.worker, name, 2)
@@ -126,7 +126,7 @@ def test_a_state_directory_keeps_its_home(edge: Edge) -> None:
     edge.open().close()
 
 
-def test_a_last_batch_that_is_missing_costs_that_chain_alone_its_identity(edge: Edge) -> None:
+def test_missing_last_batch_renews_only_the_identity_of_its_chain(edge: Edge) -> None:
     edge.open()
     for now in (5, 10):
         count(edge.worker, HERE)

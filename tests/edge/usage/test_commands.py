@@ -138,7 +138,7 @@ def test_a_batch_is_shown(edge: Edge) -> None:
     assert edge.spool("show", "2").exit_code == 1
 
 
-def test_a_spool_of_another_edge_is_told_of(edge: Edge) -> None:
+def test_verify_reports_a_spool_of_another_edge(edge: Edge) -> None:
     mine = edge.serve(1)
     verdict = audit.verify_spool(edge.state / "spool", "edge-other", 0)
     (path,) = list_segments(edge.state / "spool")

@@ -91,7 +91,7 @@ def test_copied_state_gets_a_new_identity_and_quarantines_the_copy(home: Home) -
     assert copy.names() == ["aside.1"]
 
 
-def test_another_machine_begins_anew(home: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_changed_machine_id_creates_a_new_identity(home: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     machine = tmp_path / "machine-id"
     monkeypatch.setattr(identity, "MACHINE", machine)
     first = home.serve()
@@ -181,7 +181,7 @@ def test_counts_without_an_identity_are_not_set_aside(tmp_path: Path) -> None:
         adopt_identity(moved.state, moved.folder)
 
 
-def test_a_directory_that_is_not_there_has_nothing_to_settle(tmp_path: Path) -> None:
+def test_missing_state_directory_is_an_error_for_adopt_and_discard(tmp_path: Path) -> None:
     assert set_aside_if_moved(tmp_path / "no", tmp_path / "no") is None
     assert list_set_aside(tmp_path / "no") == []
     for act in (adopt_identity, discard_identity):
@@ -232,9 +232,7 @@ def test_an_adoption_that_an_earlier_version_began_is_ended(home: Home) -> None:
 
 @pytest.mark.parametrize(("home", "then"), [(PLACES[0], "serves"), (PLACES[1], "serves"), (PLACES[1], "adopts")],
                          indirect=["home"])  # fmt: skip
-def test_killed_at_any_step_of_adopting_everything_is_still_there(
-    then: str, monkeypatch: pytest.MonkeyPatch, home: Home
-) -> None:
+def test_kill_at_any_step_of_adopting_loses_no_data(then: str, monkeypatch: pytest.MonkeyPatch, home: Home) -> None:
     first = home.serve(2)
     home.serve(7, sealed=False)
     step = 0

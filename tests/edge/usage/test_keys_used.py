@@ -46,6 +46,6 @@ def test_remembered_keys_are_bounded() -> None:
     assert sum(len(told(keys)) for _ in range(KEYS_MAX // KEYS_PER_BATCH_MAX + 1)) == KEYS_MAX
 
 
-def test_an_odd_field_tells_nothing() -> None:
+def test_malformed_keys_used_field_parses_to_no_keys() -> None:
     for odd in (None, "", "5", "5;", "x;AAAA", "5;AAAA", "5;A", "5;====", "-1;" + "A" * 43 + "=", "5;" + "A" * 9999):
         assert parse_field(odd) == (0, [])

@@ -310,7 +310,7 @@ def test_a_row_below_its_sealed_count_is_reported(edge: Edge) -> None:
     assert edge.sealer.seal(MINUTE + 2).faults == ("row 0 of file 1 has 3, and 5 was sealed",)
 
 
-def test_a_broken_spool_is_quarantined_and_sealing_goes_on_as_a_new_identity(edge: Edge) -> None:
+def test_damaged_spool_is_quarantined_and_sealing_uses_a_new_identity(edge: Edge) -> None:
     edge.open()
     count(edge.worker, ACME, 5)
     edge.sealer.seal(MINUTE + 1)

@@ -64,7 +64,7 @@ def test_a_segment_cut_anywhere_has_the_records_before_the_cut() -> None:
             assert (offset, until) == (places[whole] if size > len(HEAD) else 0, size)
 
 
-def test_a_flipped_bit_anywhere_costs_one_record_and_is_told_of(seed: int) -> None:
+def test_flipped_bit_damages_one_record_and_is_reported(seed: int) -> None:
     written, places = content()
     chance = random.Random(seed)
     for place in range(len(HEAD), len(written)):

@@ -39,7 +39,7 @@ def test_a_country_is_that_of_the_span_that_an_address_is_in(address: str, count
 @pytest.mark.parametrize(
     "line", ["192.0.2.0,DE", "DE", "a,b,DE", "192.0.2.9,192.0.2.1,DE", "192.0.2.1,::2,DE", "192.0.2.1,192.0.2.2", "é"]
 )
-def test_a_line_that_is_no_span_ends_it_with_its_place(line: str, tmp_path: Path) -> None:
+def test_invalid_country_line_raises_an_error_with_its_place(line: str, tmp_path: Path) -> None:
     (file := tmp_path / "countries.csv").write_text("192.0.2.0,192.0.2.1,DE\n" + line + "\n", encoding="utf-8")
     with pytest.raises(InvalidCountryDatabaseError, match=r"countries.csv(:2: | cannot be read)"):
         Countries(file)

@@ -351,7 +351,7 @@ async def test_results_of_a_batch_count_by_line_or_with_the_batch(edge: Edge) ->
             assert counted(edge)["all"] - before == 15
 
 
-async def test_messages_of_a_session_count_and_end_it_at_its_limit(edge: Edge) -> None:
+async def test_websocket_session_messages_count_and_its_quota_ends_it(edge: Edge) -> None:
     edge.config["tiers"]["basic"]["quotas"] = [{"meter": "out", "per": "day", "included": 12, "cap": "hard"}]
     client = await edge.client()
     key = b64encode(b"0" * 16).decode()

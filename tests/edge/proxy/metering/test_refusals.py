@@ -37,7 +37,7 @@ async def test_a_refused_request_leaves_its_connection_open(answering: Edge) -> 
         assert not answering.upstream.requests, name
 
 
-async def test_a_client_that_goes_on_sending_still_reads_why_it_was_refused(edge: Edge) -> None:
+async def test_client_reads_its_refusal_while_sending_the_body(edge: Edge) -> None:
     """RFC 9112 section 9.6: closing over unread input would reset the connection, and the answer with it."""
     edge.config["limits"] = {"body": "1KiB"}
     client = await edge.client()
@@ -47,7 +47,7 @@ async def test_a_client_that_goes_on_sending_still_reads_why_it_was_refused(edge
     await client.gets_eof()
 
 
-async def test_head_is_refused_without_a_body_where_its_fields_are_not_understood(edge: Edge) -> None:
+async def test_head_request_with_invalid_fields_is_refused_without_a_body(edge: Edge) -> None:
     """RFC 9110 section 9.3.2. Found by tests/fuzz."""
     for line, status in (
         ("Host: a b", 400),

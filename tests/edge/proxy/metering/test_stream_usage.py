@@ -56,9 +56,7 @@ async def sent(edge: Edge, *pieces: bytes) -> tuple[Wire, Wire, bytes]:
 
 @pytest.mark.parametrize("answer", [CHUNKED, SIZED, UNTIL_CLOSE], ids=["chunked", "sized", "until close"])
 @pytest.mark.parametrize("at", [len(REQUEST), len(REQUEST) - 5, len(REQUEST) - len(BODY)])
-async def test_upstream_is_asked_for_usage_and_the_client_gets_its_own_stream(
-    edge: Edge, answer: bytes, at: int
-) -> None:
+async def test_edge_requests_stream_usage_and_hides_it_from_the_client(edge: Edge, answer: bytes, at: int) -> None:
     client, upstream, body = await sent(edge, REQUEST[:at], REQUEST[at:])
     assert body == ASKING
     await upstream.sends(answer)
@@ -82,7 +80,7 @@ async def test_each_event_passes_before_the_next_is_sent(edge: Edge) -> None:
     assert await client.gets_bytes(len(chunks())) == chunks()
 
 
-async def test_a_connection_serves_one_such_stream_after_another_and_then_others(edge: Edge) -> None:
+async def test_connection_serves_usage_streams_and_other_requests_in_turn(edge: Edge) -> None:
     client, upstream, _ = await sent(edge, REQUEST)
     for n in range(3):
         await upstream.sends(CHUNKED)
@@ -114,7 +112,7 @@ IN_CHUNKS = head(f"POST {PATH} HTTP/1.1", "Host: edge", *FIELDS, "Transfer-Encod
     ],
     ids=["large", "asks", "no JSON", "gzip", "responses", "digest", "chunked", "HTTP/1.0", "PUT"],
 )
-async def test_any_other_request_and_its_stream_pass_as_they_are(edge: Edge, request_bytes: bytes, body: bytes) -> None:
+async def test_other_requests_and_streams_pass_unchanged(edge: Edge, request_bytes: bytes, body: bytes) -> None:
     client, upstream, got = await sent(edge, request_bytes)
     assert got == body
     await upstream.sends(SIZED)
@@ -140,7 +138,7 @@ async def test_an_answer_that_is_no_stream_to_be_read_passes_as_it_is(
     assert (got.body, got["Content-Length"]) == (body, str(len(body)))
 
 
-async def test_the_body_may_be_told_to_come(edge: Edge) -> None:
+async def test_stream_usage_request_gets_100_continue(edge: Edge) -> None:
     request = post(BODY, PATH, *FIELDS, "Expect: 100-continue")
     client = await edge.client()
     await client.sends(request[: -len(BODY)])

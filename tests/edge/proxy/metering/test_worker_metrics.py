@@ -66,7 +66,7 @@ def test_a_counter_is_looked_up_once() -> None:
     assert store.meters.asked == 1 + 3
 
 
-def test_a_refusal_by_several_limits_is_one_request_and_each_of_their_refusals() -> None:
+def test_refusal_by_two_limits_counts_one_request_and_two_refusals() -> None:
     assert WorkerMetrics(Store()).get_refusal_counters("v1", "basic", ("basic", "day")) == (
         "edge_requests_total/v1/basic/429",
         "edge_rate_limited_total/basic/basic/enforce",

@@ -262,7 +262,7 @@ async def test_a_connection_cut_by_the_edge_is_not_logged_as_aborted(edge: Edge)
 
 
 @pytest.mark.parametrize("first", ["client", "upstream"])
-async def test_a_tunnel_is_logged_in_one_line_at_its_end(edge: Edge, first: str) -> None:
+async def test_access_log_writes_one_line_at_the_end_of_a_tunnel(edge: Edge, first: str) -> None:
     client, upstream = await edge.forwards(get("/public/socket", "Connection: upgrade", "Upgrade: websocket"))
     await upstream.sends(head("HTTP/1.1 101 Switching", "Connection: upgrade", "Upgrade: websocket"), b"hi")
     await client.gets_head()

@@ -74,7 +74,7 @@ def test_after_a_rotation_lines_go_to_the_new_file(file: Path, rotates: Callable
         assert file.with_suffix(".1").read_bytes() == b"one\n"
 
 
-def test_a_file_that_was_emptied_in_its_place_begins_at_its_beginning(file: Path) -> None:
+def test_log_file_truncated_in_place_restarts_at_its_beginning(file: Path) -> None:
     """As logrotate's copytruncate does it."""
     with log(file) as opened:
         opened.write_lines([b"one\n"])
@@ -124,12 +124,12 @@ def assert_whole(text: bytes) -> None:
     assert all(len(set(line)) == 1 for line in lines)
 
 
-def test_several_processes_write_one_file_in_whole_lines(file: Path) -> None:
+def test_processes_append_whole_lines_to_one_log_file(file: Path) -> None:
     assert [worker.wait(60) for worker in appending(file)] == [0, 0, 0]
     assert_whole(file.read_bytes())
 
 
-def test_several_processes_write_one_pipe_in_whole_lines(file: Path) -> None:
+def test_processes_write_whole_lines_to_one_pipe(file: Path) -> None:
     os.mkfifo(file)
     held = os.open(file, os.O_RDWR)  # The end of one writer does not end the others.
     workers = appending(file)

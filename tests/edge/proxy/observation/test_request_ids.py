@@ -44,7 +44,7 @@ def test_a_request_id_is_a_uuid_of_version_7_that_begins_with_the_millisecond() 
         assert parsed.int >> 80 == 1_790_000_000_123
 
 
-def test_an_id_alone_is_a_uuid_of_version_7_as_well_and_never_one_given_before() -> None:
+def test_request_ids_are_unique_version_7_uuids() -> None:
     made = IdGenerator()
     drawn = [made.create_request_id(NOW) for _ in range(4 * IDS_PER_DRAW)] + [
         made.create_ids(NOW)[0] for _ in range(IDS_PER_DRAW)

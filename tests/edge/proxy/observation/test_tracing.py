@@ -74,7 +74,7 @@ async def asks(edge: Edge, request: bytes, to: str = "GET") -> int:
     return answer.status
 
 
-async def test_a_request_is_a_span_with_its_decision_and_its_attempt_below(edge: Edge) -> None:
+async def test_request_span_contains_decision_and_attempt_spans(edge: Edge) -> None:
     edge.upstream.answers(lambda request: ok())
     assert await asks(edge, get("/v1/x?token=hush", f"X-API-Key: {KEY}", "User-Agent: somebody")) == 200
     spans = named(take(edge))
@@ -128,7 +128,7 @@ async def test_spans_contain_no_secret_or_personal_data_of_a_request(edge: Edge)
         assert secret not in message.spans
 
 
-async def test_the_customer_and_the_address_are_told_only_if_that_is_asked_for(edge: Edge) -> None:
+async def test_span_has_customer_and_address_only_if_configured(edge: Edge) -> None:
     edge.upstream.answers(lambda request: ok())
     traces(edge, sample="100%", customer="id", client_address=True)
     await asks(edge, get("/v1/x", f"X-API-Key: {KEY}"))
@@ -238,7 +238,7 @@ async def test_answer_of_the_edge_itself_has_a_span(edge: Edge) -> None:
         assert name in spans or status == 501
 
 
-async def test_each_attempt_has_its_span_and_the_upstream_is_told_its_own(edge: Edge) -> None:
+async def test_each_attempt_has_a_span_that_its_traceparent_names(edge: Edge) -> None:
     asked: list[re.Match[str]] = []
 
     def fail_once(request: Message) -> bytes:
@@ -353,7 +353,7 @@ async def test_the_access_log_names_trace_and_span_of_recorded_requests_only(edg
         (["tracestate: \xff=\xfe"], None),
     ],
 )
-async def test_tracestate_is_kept_as_far_as_it_is_one(edge: Edge, fields: list[str], state: str | None) -> None:
+async def test_span_keeps_only_a_valid_tracestate(edge: Edge, fields: list[str], state: str | None) -> None:
     edge.upstream.answers(lambda request: ok())
     await asks(edge, get("/public/", SAMPLED, *fields))
     spans = take(edge)

@@ -44,7 +44,7 @@ STILL = b"\x81\x05still"
 # ---- one request sees one configuration
 
 
-async def test_a_request_keeps_its_configuration_and_the_next_one_gets_the_new(edge: Edge) -> None:
+async def test_reload_applies_from_the_next_request(edge: Edge) -> None:
     client, upstream = await edge.forwards()
     edge.config["security_headers"] = True
     edge.config["routes"] = [{"name": "other", "path": "/other/*", "upstream": "api", "auth": "none"}]
@@ -104,7 +104,7 @@ async def test_a_revoked_key_is_unknown_at_once_on_an_open_connection(answering:
     assert left(await asks(client))[:2] == ("basic", 56)
 
 
-async def test_a_key_moved_to_another_customer_counts_for_it_from_the_next_request(edge: Edge) -> None:
+async def test_reassigned_key_counts_for_its_new_customer_from_the_next_request(edge: Edge) -> None:
     edge.upstream.answers(lambda request: ok(request["X-Customer-Id"].encode()))
     client = await edge.client()
     assert (await asks(client)).body == b"acme"
@@ -115,7 +115,7 @@ async def test_a_key_moved_to_another_customer_counts_for_it_from_the_next_reque
     assert "RateLimit" not in answer
 
 
-async def test_tunnels_end_when_the_files_lose_their_key_and_no_others(edge: Edge) -> None:
+async def test_reload_ends_only_tunnels_whose_key_was_removed(edge: Edge) -> None:
     edge.config["directory"] = {"from": "hub", "revoked": "finish"}
     edge.config["hub"] = "redis://127.0.0.1:1"
     client, upstream = await tunnel(edge, "/v1/ws", f"X-API-Key: {KEY}")

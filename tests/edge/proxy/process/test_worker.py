@@ -51,7 +51,7 @@ def test_sighup_does_not_end_a_worker(worker: Process) -> None:
     assert worker.ends()[0] == 0
 
 
-def test_without_its_supervisor_it_serves_on_until_another_one_serves(worker: Process) -> None:
+def test_orphaned_worker_serves_until_another_supervisor_serves(worker: Process) -> None:
     async def scene() -> None:
         worker.supervisor.control.write_heartbeat(TOKEN, monotonic())
         await worker.begins()
@@ -66,7 +66,7 @@ def test_without_its_supervisor_it_serves_on_until_another_one_serves(worker: Pr
     assert worker.ends()[0] == 0
 
 
-def test_an_orphan_admits_handshakes_and_refuses_them_when_it_leaves_last(
+def test_orphaned_worker_accepts_handshakes_until_it_leaves(
     worker: Process,
 ) -> None:
     async def scene() -> None:
@@ -96,7 +96,7 @@ def untold(edge: Edge) -> Iterator[Process]:
     yield from lived(edge)
 
 
-def test_worker_serves_on_if_its_supervisor_dies_before_it_is_ready(untold: Process) -> None:
+def test_worker_serves_after_its_supervisor_dies_before_readiness(untold: Process) -> None:
     async def scene() -> None:
         await untold.is_configured()
         await untold.channel.send(SetEndpoints(1, {"api": [EndpointAddresses([], [])]}))
@@ -149,7 +149,7 @@ def test_orphaned_worker_marks_its_column_until_it_drains(worker: Process, edge:
     assert worker.ends()[0] == 0
 
 
-def test_without_a_free_column_it_says_so_and_does_not_start(worker: Process) -> None:
+def test_worker_without_a_free_column_fails_with_a_reason(worker: Process) -> None:
     taken = [Store.join(worker.state) for _ in range(2)]
 
     async def scene() -> None:
@@ -211,7 +211,7 @@ def secure(edge: Edge, files: Authority) -> Iterator[Process]:
     yield from lived(edge)
 
 
-def test_with_a_certificate_that_cannot_be_used_it_says_so_and_does_not_start(secure: Process, tmp_path: Path) -> None:
+def test_worker_with_an_unusable_certificate_fails_with_a_reason(secure: Process, tmp_path: Path) -> None:
     (tmp_path / "edge.key").unlink()
 
     async def scene() -> None:

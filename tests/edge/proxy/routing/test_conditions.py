@@ -196,7 +196,7 @@ REQUESTS = (
 )
 
 
-async def test_requests_of_one_connection_go_by_their_own_fields_and_query(edge: Edge) -> None:
+async def test_each_request_of_a_connection_is_routed_by_its_fields_and_query(edge: Edge) -> None:
     """The edge caches heads, blocks of fields, and blocks without the lines that change: each is seen often here."""
     named = [{**one, "rewrite": {"request": {"set": {"X-Route": "{route.name}"}}}} for one in BY_CONDITION]
     with_routes(edge, *named)
@@ -210,7 +210,7 @@ async def test_requests_of_one_connection_go_by_their_own_fields_and_query(edge:
 
 
 @pytest.mark.parametrize("version", ["1", "2"])
-async def test_upgrade_goes_by_its_field_and_query(edge: Edge, version: str) -> None:
+async def test_upgrade_request_is_routed_by_its_field_and_query(edge: Edge, version: str) -> None:
     """The head of an upgrade is read by the reader of unusual requests."""
     public = {"auth": "none", "upstream": "api"}
     by_field = {"name": "two", "path": "/ws", **public, "headers": {"X-Version": "2"}, "query": {"a": version}}
@@ -222,7 +222,7 @@ async def test_upgrade_goes_by_its_field_and_query(edge: Edge, version: str) -> 
     assert edge.count("edge_requests_total", "two" if version == "1" else "one", "-", "200") == 1
 
 
-async def test_streams_of_one_http2_connection_go_by_their_own_fields(edge: Edge) -> None:
+async def test_each_http2_stream_is_routed_by_its_fields(edge: Edge) -> None:
     named = [{**one, "rewrite": {"request": {"set": {"X-Route": "{route.name}"}}}} for one in BY_CONDITION]
     with_routes(edge, *named)
     edge.upstream.answers(lambda request: ok(request["X-Route"].encode()))

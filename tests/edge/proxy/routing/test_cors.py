@@ -48,7 +48,7 @@ async def test_a_preflight_for_a_method_that_no_route_has_is_refused_as_the_meth
     assert (await edge.refuses(head("OPTIONS /v1/x HTTP/1.1", "Host: h", f"Origin: {PAGE}"), "OPTIONS")).status == 401
 
 
-async def test_a_route_that_says_nothing_of_origins_leaves_it_to_its_upstream(edge: Edge) -> None:
+async def test_route_without_cors_passes_preflights_to_its_upstream(edge: Edge) -> None:
     said = head("HTTP/1.1 204 Fine", f"{ALLOWED}: https://elsewhere.example")
     _, answer = await edge.passes(preflight("/silent/x"), said, "OPTIONS")
     assert answer.all(ALLOWED) == ["https://elsewhere.example"]
@@ -91,7 +91,7 @@ async def test_answer_has_one_allow_origin_field(edge: Edge) -> None:
         assert answer["Vary"] == "Origin"
 
 
-async def test_several_answers_on_one_connection_each_say_their_own(edge: Edge) -> None:
+async def test_each_answer_of_a_connection_allows_its_own_origin(edge: Edge) -> None:
     edge.upstream.answers(lambda request: ok())
     client = await edge.client()
     for origin, allowed in ((PAGE, [PAGE]), ("https://x.preview.example.com", ["https://x.preview.example.com"])) * 2:
@@ -129,7 +129,7 @@ async def test_a_page_sees_the_coarse_limit_of_its_address_too(edge: Edge) -> No
     assert (answer.status, answer[ALLOWED]) == (429, "*")
 
 
-async def test_any_page_may_send_any_field_where_it_is_said_so(edge: Edge) -> None:
+async def test_wildcard_cors_allows_each_origin_and_field(edge: Edge) -> None:
     asked = "x-one, X-Two"
     answer = await edge.refuses(
         preflight("/any/x", f"Access-Control-Request-Headers: {asked}", origin="null"), "OPTIONS"
@@ -227,7 +227,7 @@ def test_origins_that_only_look_alike(origin: str) -> None:
     assert cors.format_fields(origin.encode()) == b"Vary: Origin\r\n"
 
 
-async def test_a_stranger_is_told_nothing(edge: Edge) -> None:
+async def test_unlisted_origin_gets_no_cors_fields(edge: Edge) -> None:
     answer: Message = await edge.refuses(preflight("/v1/x", origin="https://evil.example"), "OPTIONS")
     assert answer.status == 403
     assert ALLOWED not in answer

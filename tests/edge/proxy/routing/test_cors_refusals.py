@@ -195,7 +195,7 @@ Read = Callable[[bytes], RefusedHead]
         (b"GET /" + b"a" * 100, (None, b"GET", b"/" + b"a" * 100, None)),
     ],
 )  # fmt: skip
-def test_a_refused_head_tells_its_page_as_far_as_it_has_come(
+def test_refused_partial_head_still_yields_its_origin(
     data: bytes, expected: tuple[bytes | None, bytes, bytes, bytes | None]
 ) -> None:
     head_read = read_refused_head(data)

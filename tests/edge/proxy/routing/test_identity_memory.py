@@ -67,7 +67,7 @@ def memory_of(bindings: int) -> IdentityMemory[str, Identity]:
     return IdentityMemory(bindings * IDENTITY_BYTES)
 
 
-def test_a_customer_takes_at_most_its_accounted_memory(tmp_path: Path) -> None:
+def test_customer_identity_needs_at_most_its_accounted_memory(tmp_path: Path) -> None:
     command = [sys.executable, "-c", MEASURE, str(tmp_path)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 0, ended.stderr

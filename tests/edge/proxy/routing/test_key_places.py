@@ -29,7 +29,7 @@ async def test_fields_that_hold_no_keys_are_the_application_s_own(edge: Edge) ->
     assert b"Send it as X-Key: KEY" in refused.body
 
 
-async def test_request_without_a_key_is_told_how_to_send_it(edge: Edge) -> None:
+async def test_request_without_a_key_answers_how_to_send_one(edge: Edge) -> None:
     refused = await edge.refuses(get("/v1/x"))
     assert b"Send it as X-API-Key: KEY or Authorization: Bearer KEY" in refused.body
 
@@ -60,7 +60,7 @@ async def test_a_query_s_key_is_no_better_than_another(edge: Edge) -> None:
     assert (request["X-Customer-Id"], request.first) == ("free", "GET /v1/x HTTP/1.1")
 
 
-async def test_a_key_in_a_query_is_the_edge_s_only_where_it_says_so(edge: Edge) -> None:
+async def test_key_in_the_query_is_ignored_by_default(edge: Edge) -> None:
     assert (await edge.refuses(get(f"/v1/x?api_key={KEY}"))).status == 401
 
 
@@ -99,12 +99,12 @@ async def test_key_may_come_as_user_or_password(edge: Edge) -> None:
     assert "Authorization" in request
 
 
-async def test_basic_credentials_are_the_application_s_unless_keys_may_be_in_them(edge: Edge) -> None:
+async def test_basic_credentials_are_no_key_by_default(edge: Edge) -> None:
     answer = await edge.refuses(get("/v1/x", basic(f"{KEY}:")))
     assert (answer.status, answer["WWW-Authenticate"]) == (401, 'Bearer realm="edgeproxy"')
 
 
-async def test_another_configuration_reads_the_same_lines_its_own_way(edge: Edge) -> None:
+async def test_reload_changes_the_key_fields_of_cached_lines(edge: Edge) -> None:
     fields = (f"X-Key: {KEY}", "X-API-Key: theirs")
     assert (await edge.refuses(get("/v1/x", *fields))).status == 401
     edge.config["auth"] = {"fields": ["X-Key"]}

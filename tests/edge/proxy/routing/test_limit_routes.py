@@ -24,7 +24,7 @@ async def list_statuses(edge: Edge, *paths: str, key: str | None = None) -> list
     return [(await asks(client, path, **more)).status for path in paths]
 
 
-async def test_a_rate_counts_the_requests_of_its_routes_alone(answering: Edge) -> None:
+async def test_rate_limit_counts_only_requests_of_its_routes(answering: Edge) -> None:
     add_route(answering)
     limited(answering, {"rate": "2/min", "name": "talk", "routes": ["chat"]}, {"rate": "4/min", "name": "all"})
     statuses = await list_statuses(answering, "/v1/a", "/v1/a", "/chat/a", "/chat/a", "/chat/a")
@@ -53,7 +53,7 @@ async def test_a_reload_with_other_routes_restarts_the_count_but_not_spending(
     assert await list_statuses(answering, "/v1/a") == [200]
 
 
-async def test_a_reload_that_renames_a_route_of_a_limit_is_an_error_that_names_it(answering: Edge) -> None:
+async def test_reload_with_a_renamed_limit_route_fails_and_names_it(answering: Edge) -> None:
     add_route(answering)
     limited(answering, {"rate": "1/min", "routes": ["chat"]})
     assert await list_statuses(answering, "/chat/a", "/chat/a") == [200, 429]
@@ -89,7 +89,7 @@ async def test_a_cap_of_a_request_is_of_its_routes(answering: Edge) -> None:
     assert await list_statuses(answering, "/v1/a", "/chat/a") == [200, 429]
 
 
-async def test_a_quota_holds_the_routes_that_feed_its_meter_unless_it_names_others(answering: Edge) -> None:
+async def test_quota_limits_the_routes_of_its_meter_unless_others_are_named(answering: Edge) -> None:
     add_route(answering)
     answering.config["meters"] = {
         "talks": {"count": "requests", "routes": ["chat"]},
@@ -118,7 +118,7 @@ async def test_a_quota_holds_the_routes_that_feed_its_meter_unless_it_names_othe
     assert await list_statuses(answering, "/v1/a", "/v1/a", "/v1/a", "/chat/a") == [200, 200, 200, 429]
 
 
-async def test_two_quotas_of_one_count_hold_different_routes_and_are_charged_once(answering: Edge) -> None:
+async def test_two_quotas_of_one_meter_limit_different_routes_and_charge_once(answering: Edge) -> None:
     add_route(answering)
     quota = {"meter": "requests", "per": "day", "cap": "hard"}
     limited(answering, quotas=[{**quota, "included": 1, "routes": ["chat"]}])

@@ -53,7 +53,7 @@ def test_rejected_pattern_is_refused_on_every_route():
     rules.check(b"/api/v4/a", b"GET", SITE, GET)
 
 
-def test_parameters_of_segments_are_refused_where_the_configuration_says_so():
+def test_path_parameters_are_refused_if_configured():
     PathRules(Paths()).check(b"/admin;x/a", b"GET", SITE, GET)
     rules = PathRules(Paths(reject=(";",)))
     with pytest.raises(RejectedError, match="The path has ;"):

@@ -238,7 +238,7 @@ def led(path: str, to: str, target: str, host: str = "edge.test") -> str:
         ("/*", "https", "//evil.example/a", "https://edge.test//evil.example/a"),
     ],
 )
-def test_a_redirect_leads_where_it_is_said(path: str, to: str, target: str, expected: str) -> None:
+def test_redirect_leads_to_its_configured_target(path: str, to: str, target: str, expected: str) -> None:
     assert led(path, to, target) == expected
 
 
@@ -250,7 +250,7 @@ def with_routes(edge: Edge, *routes: dict[str, Any]) -> None:
     edge.config["routes"] = [*routes, *edge.config["routes"]]
 
 
-async def test_upstream_gets_the_request_as_its_route_rewrites_it(edge: Edge) -> None:
+async def test_route_rewrites_the_request_for_the_upstream(edge: Edge) -> None:
     edge.config["upstreams"]["api"]["endpoints"] = [f"{edge.upstream.url}/base"]
     request = {"set": {"X-Own": "edge", "Authorization": "Bearer of-the-upstream"}, "remove": ["Cookie", "Via"]}
     rewrite = {"strip": "/shop", "request": request}
@@ -271,7 +271,7 @@ async def test_upstream_gets_the_request_as_its_route_rewrites_it(edge: Edge) ->
     assert "Via" in received
 
 
-async def test_a_prefix_is_served_by_its_name_as_all_below_it(edge: Edge) -> None:
+async def test_bare_prefix_path_gets_the_treatment_of_its_route(edge: Edge) -> None:
     """The prefix itself has the key, limits, rewriting and route of the paths below it."""
     shop = {"name": "shop", "path": "/shop/*", "upstream": "api", "limits": [{"rate": "3/min", "name": "shop"}]}
     with_routes(edge, {**shop, "rewrite": {"strip": "/shop", "prefix": "/in"}})
@@ -292,7 +292,7 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-async def test_client_gets_the_answer_as_its_route_rewrites_it(edge: Edge, name: str) -> None:
+async def test_route_rewrites_the_answer_for_the_client(edge: Edge, name: str) -> None:
     edge.config["security_headers"] = True
     fields = {"set": {"Cache-Control": "no-store", "X-Frame-Options": "SAMEORIGIN"}, "remove": ["Server", "Via"]}
     with_routes(edge, {"path": "/own/*", "upstream": "api", "auth": "none", "rewrite": {"response": fields}})
@@ -326,7 +326,7 @@ async def test_redirect_and_fixed_answer_use_no_upstream(edge: Edge) -> None:
     assert edge.count("edge_requests_total", "/gone", "-", "410") == 2
 
 
-async def test_without_tls_a_client_is_sent_there_and_with_it_comes_in(edge: Edge) -> None:
+async def test_https_redirect_applies_only_without_tls(edge: Edge) -> None:
     edge.config["trusted_proxies"] = ["127.0.0.0/8"]
     with_routes(edge, {"name": "safe", "path": "/safe/*", "upstream": "api", "redirect": "https"})
     answer = await edge.refuses(get("/safe/x?y", f"X-API-Key: {UNLIMITED}"))

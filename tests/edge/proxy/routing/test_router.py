@@ -44,7 +44,7 @@ def test_an_exact_path_matches_itself_alone() -> None:
         assert refusal(routes, b"h", other).status == 404
 
 
-def test_a_prefix_matches_its_name_and_all_below_it() -> None:
+def test_prefix_route_matches_its_bare_path_and_subpaths() -> None:
     routes = [Leads("prefix", b"/v1/*")]
     for path in (b"/v1", b"/v1/", b"/v1/a/b/c", b"/v1//"):
         assert found(routes, b"h", path) == "prefix"
@@ -52,7 +52,7 @@ def test_a_prefix_matches_its_name_and_all_below_it() -> None:
         assert refusal(routes, b"h", other).status == 404
 
 
-def test_a_prefix_takes_its_name_from_no_route_of_that_path() -> None:
+def test_exact_route_wins_over_the_bare_path_of_a_prefix() -> None:
     """Not even from one of fewer methods, or of a wider host."""
     gets = Leads("own", b"/v1", methods=methods(b"GET"))
     for host in (None, b"h.test", b"*.test"):
@@ -70,7 +70,7 @@ def test_prefix_route_takes_its_bare_path_before_wider_routes() -> None:
     assert found(routes, b"other.test", b"/admin") == "own"
 
 
-def test_the_name_of_a_prefix_goes_the_way_of_all_below_it() -> None:
+def test_bare_prefix_path_is_routed_like_its_subpaths() -> None:
     routes = [
         Leads("reads", b"/v1/*", methods=methods(b"GET")),
         Leads("writes", b"/v1/*", methods=methods(b"POST")),
@@ -99,7 +99,7 @@ def test_longest_route_prefix_wins_in_any_order() -> None:
         assert found(order, None, b"/v2/") == "root"
 
 
-def test_an_exact_path_wins_over_the_prefix_that_also_holds_it() -> None:
+def test_exact_path_wins_over_a_matching_prefix() -> None:
     routes = [Leads("prefix", b"/v1/*"), Leads("exact", b"/v1/status")]
     assert found(routes, None, b"/v1/status") == "exact"
     assert found(routes, None, b"/v1/statuses") == "prefix"
@@ -141,7 +141,7 @@ def test_the_longer_suffix_wins() -> None:
         assert found(order, b"eu.example.com", b"/") == "wide"
 
 
-def test_a_host_without_its_own_route_for_a_path_falls_through_to_wider_ones() -> None:
+def test_host_without_a_route_for_a_path_uses_wider_hosts() -> None:
     routes = [
         Leads("own", b"/own", host=b"api.eu.example.com"),
         Leads("narrow", b"/narrow", host=b"*.eu.example.com"),
@@ -176,7 +176,7 @@ def test_a_method_that_the_route_does_not_take_is_405_with_allow() -> None:
     assert refused.fields == b"Allow: GET, HEAD\r\n"
 
 
-def test_routes_of_one_path_share_it_by_method() -> None:
+def test_routes_of_one_path_are_selected_by_method() -> None:
     routes = [
         Leads("read", b"/v1/*", methods=methods(b"GET")),
         Leads("write", b"/v1/*", methods=methods(b"POST", b"PUT")),
@@ -216,6 +216,6 @@ def test_router_matches_the_host_before_the_method() -> None:
     assert refusal(routes, b"api", b"/a", b"POST").status == 405
 
 
-def test_an_exact_path_with_other_methods_is_405_though_a_prefix_would_take_it() -> None:
+def test_exact_path_answers_405_to_other_methods_despite_a_prefix() -> None:
     routes = [Leads("exact", b"/v1/a", methods=methods(b"GET")), Leads("prefix", b"/v1/*")]
     assert refusal(routes, None, b"/v1/a", b"POST").status == 405

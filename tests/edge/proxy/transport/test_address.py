@@ -93,7 +93,7 @@ def test_without_entries_the_proxy_itself_is_the_client() -> None:
 
 
 @pytest.mark.parametrize("entry", [b"unknown", b"_hidden", b"256.1.1.1", b"a.b", b"\xff\xfe", b"1.2.3", b"::g", b" "])
-def test_an_invalid_entry_makes_its_forwarding_proxy_the_client(entry: bytes) -> None:
+def test_invalid_forwarded_entry_counts_as_its_proxy_address(entry: bytes) -> None:
     some = addresses("10.0.0.0/8")
     assert some.find_client("10.0.0.1", entry) == "10.0.0.1"
     assert some.find_client("10.0.0.1", entry + b", 10.0.0.9") == "10.0.0.9"

@@ -16,7 +16,7 @@ def fed(body: SizedBody | ChunkedBody, *pieces: bytes) -> bytes:
     return b"".join(body.feed(piece) for piece in pieces)
 
 
-def test_a_sized_body_passes_as_it_comes_and_ends_at_its_length() -> None:
+def test_sized_body_passes_pieces_and_ends_at_its_length() -> None:
     body = SizedBody(5)
     assert fed(body, b"ab") == b"ab"
     assert not body.done
@@ -39,7 +39,7 @@ def test_chunks_are_decoded_and_chunked_again() -> None:
     assert (body.done, body.rest) == (True, b"next")
 
 
-def test_a_part_of_a_chunk_line_gives_nothing_yet() -> None:
+def test_partial_chunk_line_yields_no_data() -> None:
     body = ChunkedBody()
     assert body.feed(b"5\r") == b""
     assert body.feed(b"\nab") == b"2\r\nab\r\n"

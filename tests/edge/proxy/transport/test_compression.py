@@ -58,7 +58,7 @@ async def test_compressed_answer_decompresses_to_the_original(edge: Edge, algori
     assert edge.usage() == {("-", "egress", "public"): size}
 
 
-async def test_a_route_without_compression_shares_connections_with_one_that_has_it(edge: Edge) -> None:
+async def test_routes_with_and_without_compression_share_connections(edge: Edge) -> None:
     edge.upstream.answers(lambda request: chunked(TEXT) if request.first.startswith("GET") else sized(TEXT))
     client = await edge.client()
     for method in ("GET", "POST", "GET"):
@@ -70,7 +70,7 @@ async def test_a_route_without_compression_shares_connections_with_one_that_has_
     assert len(edge.upstream.wires) == 1
 
 
-async def test_an_answer_until_close_ends_well_and_one_that_breaks_off_does_not(edge: Edge) -> None:
+async def test_compressed_answer_ends_cleanly_at_close_but_not_when_truncated(edge: Edge) -> None:
     for lines in ((), ("Content-Length: 999999",)):
         client, upstream = await edge.forwards(get("/public/", "Accept-Encoding: gzip"))
         await upstream.sends(head("HTTP/1.1 200 OK", JSON, *lines), TEXT)
@@ -120,14 +120,14 @@ async def test_uncompressible_answers_pass_unchanged(edge: Edge) -> None:
         assert got.all("Content-Encoding") == (["gzip"] if name in ("compressed", "a bomb") else [])
 
 
-async def test_a_client_that_takes_neither_gets_it_as_it_is_and_caches_hear_of_it(edge: Edge) -> None:
+async def test_client_without_compression_gets_the_plain_answer_with_vary(edge: Edge) -> None:
     for said in ("", "br", "identity", "gzip;q=0", "gzip; q=0.000, zstd;q=0", "*"):
         _, got = await edge.passes(get("/public/", f"Accept-Encoding: {said}"), sized(TEXT))
         assert (got.body, got["ETag"], got["Vary"]) == (TEXT, '"v1"', "Accept-Encoding")
         assert "Content-Encoding" not in got
 
 
-async def test_http_1_0_gets_it_as_it_is(edge: Edge) -> None:
+async def test_http_1_0_client_gets_an_uncompressed_answer(edge: Edge) -> None:
     request = head("GET /public/ HTTP/1.0", "Host: h", "Accept-Encoding: gzip")
     _, got = await edge.passes(request, sized(TEXT))
     assert got.body == TEXT

@@ -51,7 +51,7 @@ def test_sweep_calls_each_late_item_once() -> None:
     uvloop.run(scene())
 
 
-def test_a_deadline_set_anew_is_noticed_anew() -> None:
+def test_renewed_deadline_fires_again() -> None:
     async def scene() -> None:
         sweeps = Deadlines()
         late = Late(monotonic() - 1)

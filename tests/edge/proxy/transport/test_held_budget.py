@@ -44,7 +44,7 @@ def hold(budget: HeldBudget, subject: bytes, size: int, account: Account | None 
     return holder
 
 
-def test_address_beyond_its_half_loses_its_largest_holders() -> None:
+def test_address_above_half_of_the_budget_loses_its_largest_holders() -> None:
     budget = HeldBudget(8 * MIB)
     large, small, other = hold(budget, MINE, 3 * MIB), hold(budget, MINE, MIB), hold(budget, OTHER, 3 * MIB)
     budget.hold(small, MIB + 1)
@@ -52,7 +52,7 @@ def test_address_beyond_its_half_loses_its_largest_holders() -> None:
     assert budget.held_bytes == 4 * MIB + 1
 
 
-def test_connection_beyond_its_half_loses_its_largest_streams() -> None:
+def test_connection_above_half_of_the_budget_loses_its_largest_streams() -> None:
     budget, account = HeldBudget(8 * MIB), Account()
     # A trusted proxy's connection carries streams of many addresses.
     streams = [hold(budget, name, 2 * MIB, account) for name in (MINE, OTHER)]

@@ -204,5 +204,5 @@ async def test_a_rule_that_logs_lets_pass(edge: Edge) -> None:
         ("/a", "/b", False),
     ],
 )
-def test_a_rule_costs_the_routes_that_it_may_be_about_alone(one: str, other: str, expected: bool) -> None:
+def test_network_rule_applies_to_overlapping_paths_only(one: str, other: str, expected: bool) -> None:
     assert paths_overlap(one, other) is paths_overlap(other, one) is expected

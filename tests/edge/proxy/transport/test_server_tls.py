@@ -416,7 +416,7 @@ async def test_handshake_beyond_its_bound_is_closed(secure: Edge, capsys: pytest
     assert "the handshake is too long" in logged(capsys)
 
 
-async def test_a_handshake_that_stops_half_way_is_closed_at_its_deadline(secure: Edge, authority: Authority) -> None:
+async def test_stalled_tls_handshake_is_closed_at_its_deadline(secure: Edge, authority: Authority) -> None:
     secure.config["limits"] = {"header_timeout": "100ms"}
     outgoing = ssl.MemoryBIO()
     with pytest.raises(ssl.SSLWantReadError):
@@ -595,7 +595,7 @@ UPGRADE = ("Connection: Upgrade", "Upgrade: websocket")
 SWITCHED = head("HTTP/1.1 101 Switching Protocols", *UPGRADE)
 
 
-async def test_a_tunnel_goes_on_after_the_client_has_closed_its_direction(secure: Edge, authority: Authority) -> None:
+async def test_tls_tunnel_survives_a_half_close_of_the_client(secure: Edge, authority: Authority) -> None:
     client = await secure.secure_client(authority.trusted())
     await client.sends(get("/public/", *UPGRADE))
     upstream = await secure.upstream.accepts()
@@ -614,7 +614,7 @@ async def test_a_tunnel_goes_on_after_the_client_has_closed_its_direction(secure
     await client.gets_eof()
 
 
-async def test_a_tunnel_goes_on_after_the_upstream_has_closed_its_direction(secure: Edge, authority: Authority) -> None:
+async def test_tls_tunnel_survives_a_half_close_of_the_upstream(secure: Edge, authority: Authority) -> None:
     client = await secure.secure_client(authority.trusted())
     await client.sends(get("/public/", *UPGRADE))
     upstream = await secure.upstream.accepts()

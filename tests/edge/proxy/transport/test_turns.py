@@ -115,7 +115,7 @@ def test_costly_input_is_cut_into_slices_and_stays_whole():
     assert side.reading
 
 
-def test_cheap_input_takes_one_slice_and_never_pauses():
+def test_cheap_input_is_processed_in_one_slice_without_a_pause():
     loop = Loop()
     side = Side(loop, 0.0)
     side.receive(INPUT)
@@ -159,7 +159,7 @@ def test_slices_of_many_connections_share_one_turn(connections):
     assert loop.callbacks
 
 
-def test_connections_that_finish_within_their_slices_share_one_turn_as_well():
+def test_connections_within_their_slices_share_one_turn():
     loop = Loop()
     sides = [Side(loop, SLICE_SECONDS * 0.9 / PIECE_BYTES) for _ in range(100)]
     begun = loop.now

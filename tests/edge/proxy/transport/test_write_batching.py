@@ -28,7 +28,7 @@ LONG, SHORT, BETWEEN = BUSY_SECONDS * 2, CALM_SECONDS / 2, (BUSY_SECONDS + CALM_
         ([*[LONG] * TURNS, SHORT], True),
     ],
 )
-def test_long_turns_batch_and_short_ones_end_it_and_between_all_stays(turns: list[float], is_on: bool) -> None:
+def test_write_batching_starts_after_long_turns_and_ends_after_short_ones(turns: list[float], is_on: bool) -> None:
     batching = WriteBatching()
     for seconds in turns:
         batching.record_turn(seconds)

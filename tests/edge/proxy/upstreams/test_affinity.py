@@ -32,7 +32,7 @@ def three(*weights: int, **settings: Any) -> Service:
     return service(endpoints=endpoints, balance=HASH, **settings)
 
 
-def test_an_endpoint_that_leaves_moves_only_its_own_and_gets_them_back() -> None:
+def test_endpoint_outage_moves_only_its_own_clients_and_returns_them() -> None:
     of = three()
     before = owners(of)
     of.update_addresses(told("10.0.0.1", "-10.0.0.2", "10.0.0.3"))
@@ -45,7 +45,7 @@ def test_an_endpoint_that_leaves_moves_only_its_own_and_gets_them_back() -> None
     assert owners(of) == before
 
 
-def test_another_endpoint_takes_its_share_of_all_and_moves_nothing_else() -> None:
+def test_new_endpoint_receives_its_share_and_moves_no_other_client() -> None:
     before, after = owners(three()), owners(three(1, 1, 1, 1))
     moved = [value for value in VALUES if before[value] != after[value]]
     assert {after[value] for value in moved} == {"10.0.0.4"}
@@ -72,7 +72,7 @@ def test_affinity_depends_on_a_secret() -> None:
     assert sum(one == other for one, other in zip(of_secret, of_other, strict=True)) < len(VALUES) / 2
 
 
-def test_endpoints_of_the_nearest_region_and_of_the_preferred_one_are_chosen() -> None:
+def test_hash_affinity_selects_the_nearest_or_preferred_region() -> None:
     endpoints = [at("10.0.0.1"), at("10.0.0.2"), at("10.9.0.1", region="us"), at("10.9.0.2", region="us")]
     of = service(endpoints=endpoints, balance=HASH)
     assert set(owners(of).values()) == {"10.0.0.1", "10.0.0.2"}
@@ -157,7 +157,7 @@ def test_a_forged_cookie_is_none(forged: str | None) -> None:
     assert {of.select_for(value, None).address for _ in range(20)} == {"10.0.0.1"}
 
 
-async def test_the_edge_sets_its_cookie_until_the_client_has_it(edge: Edge) -> None:
+async def test_affinity_cookie_is_set_only_if_missing(edge: Edge) -> None:
     edge.config["upstreams"]["api"]["balance"] = COOKIE
     _, answer = await edge.passes(get(), ok(b"x", "Set-Cookie: own=1"))
     own, line = answer.all("Set-Cookie")

@@ -75,7 +75,7 @@ def test_circuit_breaker_frees_requests_of_a_dead_worker(stores: list[Store]) ->
 # ---- from request to answer
 
 
-async def test_a_request_too_many_is_told_to_come_back_and_the_connection_goes_on(edge: Edge) -> None:
+async def test_circuit_breaker_refuses_an_excess_request_and_keeps_the_connection(edge: Edge) -> None:
     limited(edge)
     client, upstream = await edge.forwards()
     another = await edge.client()
@@ -108,7 +108,7 @@ async def test_circuit_breaker_frees_a_request_at_its_answers_head(edge: Edge) -
     await upstream.reaches(client, chunks(b"late"))
 
 
-async def test_a_client_that_leaves_gives_up_its_place(edge: Edge) -> None:
+async def test_departed_client_releases_its_breaker_slot(edge: Edge) -> None:
     limited(edge)
     client, upstream = await edge.forwards()
     client.aborts()
@@ -136,7 +136,7 @@ async def test_a_request_that_is_sent_again_keeps_its_place(edge: Edge) -> None:
     await is_closed(edge)
 
 
-async def test_a_body_that_is_refused_with_its_head_gives_up_the_place(edge: Edge) -> None:
+async def test_refused_body_releases_its_breaker_slot(edge: Edge) -> None:
     limited(edge)
     client = await edge.client()
     answer = await client.asks(head("POST /public/ HTTP/1.1", "Host: h", "Transfer-Encoding: chunked"), b"no chunk\r\n")

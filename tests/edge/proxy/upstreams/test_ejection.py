@@ -42,7 +42,7 @@ async def test_an_endpoint_that_does_not_answer_in_time_is_left_out(edge: Edge) 
     assert len(good.requests) == 0
 
 
-async def test_once_back_it_is_asked_again_and_its_next_error_is_one_too_many(edge: Edge) -> None:
+async def test_returned_endpoint_is_ejected_again_after_one_error(edge: Edge) -> None:
     bad, _ = two(edge, seconds="50ms")
     bad.answers(lambda request: BROKEN)
     await asks(edge, 60)
@@ -120,7 +120,7 @@ async def test_an_answer_that_is_none_is_the_upstreams_fault(edge: Edge, answer:
     ],
     ids=["cut off", "bad chunk"],
 )
-async def test_an_answer_that_is_no_whole_one_is_the_upstreams_fault(edge: Edge, answer: bytes) -> None:
+async def test_truncated_answer_counts_towards_ejection(edge: Edge, answer: bytes) -> None:
     client, upstream = await ask(edge)
     await upstream.sends(answer)
     await client.gets_head()

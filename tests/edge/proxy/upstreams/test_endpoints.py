@@ -95,7 +95,7 @@ async def test_a_busy_connection_to_a_removed_address_serves_only_its_request(ed
     is_fault(await client.asks(get()), 502, "dns_error")
 
 
-async def test_streams_to_a_removed_address_end_there_and_new_ones_use_the_new(edge: Edge) -> None:
+async def test_streams_finish_at_a_removed_address_and_new_ones_use_the_new_address(edge: Edge) -> None:
     """The name changes its address while three streams are open: one with a response in progress, one with a request
     body in progress, and one that the old address then refuses."""
     named(edge)

@@ -32,7 +32,7 @@ def test_three_closings_that_agree_tell(closings: list[tuple[float, float]], sec
     assert learnt(*closings) == pytest.approx(seconds)
 
 
-def test_an_endpoint_that_keeps_another_for_longer_had_another_reason() -> None:
+def test_close_of_a_young_connection_is_no_idle_timeout() -> None:
     kept = IdleLifetime()
     for when in range(10, 60, 10):
         kept.record_close(1.0, when, oldest=9.0)

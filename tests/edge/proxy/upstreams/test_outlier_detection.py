@@ -12,7 +12,7 @@ def fails(endpoint: Endpoint, times: int, now: float = 0.0) -> None:
         endpoint.record_failure(now)
 
 
-def test_an_endpoint_is_left_out_after_its_errors_in_a_row_and_comes_back_in_time() -> None:
+def test_consecutive_errors_eject_an_endpoint_for_the_configured_time() -> None:
     of = service(2, eject={"errors": 3, "for": "30s"})
     bad, good = of.endpoints
     fails(bad, 2, 100.0)
@@ -35,7 +35,7 @@ def test_a_success_in_between_begins_the_count_anew() -> None:
     assert not bad.wants_results
 
 
-def test_back_on_probation_one_error_ejects_again_and_one_success_ends_it() -> None:
+def test_error_on_probation_ejects_again_and_success_ends_it() -> None:
     of = service(2, eject={"errors": 3, "for": "30s"})
     bad, _ = of.endpoints
     fails(bad, 3)
@@ -153,7 +153,7 @@ def test_an_answer_below_500_is_a_success_and_the_others_are_errors() -> None:
     assert bad.state is EJECTED
 
 
-def test_each_comes_back_at_its_own_time() -> None:
+def test_each_ejection_ends_at_its_own_time() -> None:
     of = service(3, eject={"errors": 1, "for": "30s"})
     first, second, _ = of.endpoints
     fails(first, 1, 0.0)

@@ -28,7 +28,7 @@ def test_the_connection_kept_last_is_the_first_to_be_used() -> None:
     assert [endpoint.idle.pop() for _ in range(3)] == ["third", "second", "first"]
 
 
-def test_no_more_connections_are_kept_than_the_pool_holds() -> None:
+def test_pool_keeps_at_most_its_size_of_idle_connections() -> None:
     endpoint = service(1, pool=2).endpoints[0]
     assert endpoint.release("a")
     assert endpoint.release("b")
@@ -115,7 +115,7 @@ def test_retry_selects_a_recently_failed_endpoint_last() -> None:
     assert several.select_other([first, busy]) is dead
 
 
-def test_another_region_is_the_other_one_only_where_the_near_one_has_none() -> None:
+def test_retry_selects_another_region_only_without_near_endpoints() -> None:
     several = service(endpoints=[at("10.0.0.1"), at("10.0.0.2"), at("10.0.0.3", region="us-east")])
     near, also_near, far = several.endpoints
     also_near.outstanding = 100
@@ -229,7 +229,7 @@ def test_an_ip_address_is_there_from_the_start_also_in_brackets() -> None:
     ]
 
 
-def test_a_name_has_no_address_until_it_is_told() -> None:
+def test_unresolved_upstream_name_is_a_dns_error() -> None:
     of = service(endpoints=[at("api.internal", weight=3)])
     assert of.endpoints == ()
     for _ in range(2):
@@ -241,7 +241,7 @@ def test_a_name_has_no_address_until_it_is_told() -> None:
     assert [(each.host, each.weight) for each in of.endpoints] == [("api.internal", 3)] * 2
 
 
-def test_with_every_address_down_it_is_unavailable_until_one_is_up() -> None:
+def test_upstream_with_all_addresses_down_answers_503_until_one_is_up() -> None:
     of = service(2)
     of.update_addresses(told("-10.0.0.1", "-10.0.0.1"))
     for _ in range(2):
@@ -252,7 +252,7 @@ def test_with_every_address_down_it_is_unavailable_until_one_is_up() -> None:
     assert of.select() is of.endpoints[1]
 
 
-def test_an_address_that_remains_keeps_its_connections_and_its_record() -> None:
+def test_remaining_address_keeps_its_connections_and_error_record() -> None:
     of = service(endpoints=[at("api.internal")])
     of.update_addresses(told("10.0.0.1 10.0.0.2"))
     stays = of.endpoints[1]
@@ -264,7 +264,7 @@ def test_an_address_that_remains_keeps_its_connections_and_its_record() -> None:
     assert (stays.idle, stays.outstanding, stays.errors) == (["a"], 3, 2)
 
 
-def test_an_address_that_is_gone_gives_up_its_connections_and_takes_no_more() -> None:
+def test_removed_address_releases_its_connections_and_accepts_no_more() -> None:
     of = service(endpoints=[at("api.internal"), at("10.0.0.9")])
     of.update_addresses(told("10.0.0.1 10.0.0.2", "10.0.0.9"))
     gone = of.endpoints[0]

@@ -54,7 +54,7 @@ def test_only_answers_and_retries_of_the_last_ten_seconds_matter() -> None:
     assert service.spends() == RETRIES_ALWAYS
 
 
-def test_with_a_share_of_none_nothing_is_retried() -> None:
+def test_zero_retry_share_allows_no_retry() -> None:
     service = Service(share=0.0)
     service.answers = 1000
     assert service.spends() == 0

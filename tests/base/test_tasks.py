@@ -32,7 +32,7 @@ def test_canceled_thread_work_is_dropped_and_loop_end_does_not_wait(caplog: pyte
         given_up = run_in_thread("given up", slow)
         given_up.cancel()
         gate.set()
-        await turned(passed.is_set, "it has ended")
+        await turned(passed.is_set, "the work has ended")
         await run_in_thread("after it", lambda: None)
         gate.clear()
         passed.clear()

@@ -49,7 +49,7 @@ def test_each_event_of_killed_clients_counts_once(
         steps = range(9) if pytestconfig.getoption("soak") else (2, 4, 6)
         with_kills(collector, server, reporters, sum(wanted.values()), steps, random.Random(seed))
         for reporter in reporters:
-            until(lambda: not reporter.process.running, "it has reported all", seconds=3300)  # noqa: B023
+            until(lambda: not reporter.process.running, "the reporter has reported all events", seconds=3300)  # noqa: B023
             assert reporter.process.wait(10.0) == 0, reporter.process.output
             assert reporter.accepted == 2 * count
         print(f"{kind}: {2 * REPORTERS * count} reports in {time.monotonic() - began:.1f} s")
@@ -105,7 +105,7 @@ def with_kills(
     def counted() -> int:
         return int(sum(row["value"] for row in collector.usage(by="meter")["rows"]))
 
-    until(lambda: any(reporter.accepted for reporter in reporters), "they report", seconds=60)
+    until(lambda: any(reporter.accepted for reporter in reporters), "the reporters report", seconds=60)
     for tenth in tenths:
         until(lambda: counted() >= total * tenth // 10, f"{tenth} tenths are counted", seconds=3000)  # noqa: B023
         if tenth in (2, 6):

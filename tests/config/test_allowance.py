@@ -213,7 +213,7 @@ def test_credits_and_money_caps_are_ignored_while_charging_is_off(loaded):
     assert (lifted.quotas, lifted.caps) == ((places,), None), "what a plan covers is about money, and places are not"
     assert apply_caps(
         compute_effective_allowance(tier, who, {}), {"requests": meters.Meter(count="requests")}
-    ).quotas == (plan,), "nobody counts cost or seats here"
+    ).quotas == (plan,), "the configuration has no meter of cost or seats"
 
 
 def test_a_cap_of_a_session_counts_requests_that_it_does_not_refuse():

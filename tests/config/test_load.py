@@ -39,7 +39,7 @@ def test_the_example_passes_with_a_signer_to_trust_and_nothing_else():
     settings = load_edge(ROOT / "config" / "edge.yaml", {"DIRECTORY_TRUST": f"ed25519:{'A' * 43}="})
     assert settings.workers == 2
     assert {route.label for route in settings.routes} >= {"anything", "get", "post", "status", "stream", "bytes"}
-    assert (settings.customers, settings.keys) == ({}, ()), "those are the collector's"
+    assert (settings.customers, settings.keys) == ({}, ()), "customers and keys belong to the collector"
     demonstration = load_collector(ROOT / "config" / "demo.yaml", {})
     assert demonstration.tiers == settings.tiers
     assert demonstration.meters == settings.meters

@@ -43,7 +43,7 @@ def served(python: Path, data: Path) -> Iterator[subprocess.Popen[str]]:
     environ = os.environ | dict.fromkeys(OWN_SECRETS, MARK)
     with subprocess.Popen(command, cwd=data.parent, stdout=subprocess.PIPE, text=True, env=environ) as process:
         try:
-            assert any("Ctrl-C" in line for line in process.stdout or ()), "it ended before it served"
+            assert any("Ctrl-C" in line for line in process.stdout or ()), "the process ended before it served"
             yield process
         finally:
             process.kill()

@@ -67,7 +67,7 @@ def test_drain_writes_all_answers_to_the_log(start_edge: StartEdge, tmp_path: Pa
 
     waiting = threading.Thread(target=waits)
     waiting.start()
-    until(lambda: edge.metrics() and edge_connections(edge) >= 1, "it waits")
+    until(lambda: edge.metrics() and edge_connections(edge) >= 1, "the client waits")
     asked = [edge.ask(f"/{n}", key=KEY)["x-request-id"] for n in range(20)]
     edge.end()
     waiting.join()

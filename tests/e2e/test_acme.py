@@ -65,8 +65,11 @@ class Site:
 
     def until_issued(self, count: int = 1) -> None:
         """Wait until clients get the certificate of this number."""
-        until(lambda: sum(bool(order["pem"]) for order in self.authority.orders) >= count, "it is issued")
-        until(lambda: {self.shown().serial_number for _ in range(6)} == {self.serial_issued()}, "it is shown")
+        until(lambda: sum(bool(order["pem"]) for order in self.authority.orders) >= count, "the certificate is issued")
+        until(
+            lambda: {self.shown().serial_number for _ in range(6)} == {self.serial_issued()},
+            "the edge shows the certificate",
+        )
 
     @property
     def files(self) -> dict[str, Path]:

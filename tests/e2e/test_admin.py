@@ -78,7 +78,7 @@ def test_every_request_is_counted_once_by_whichever_worker_served_it(edge: Edge)
     assert total(samples, "edge_usage_counted_total", meter="good") == 50 + passed
     until(
         lambda: total(edge.metrics(), "edge_upstream_seconds_count", upstream="api") == 62 + passed,
-        "what was forwarded is in the histogram",
+        "each forwarded request is in the histogram",
     )
     assert edge.usage() == {UNLIMITED: 51, "acme": passed, "-": 6}
     rows = ask(edge.admin, "/usage").json()["rows"]
@@ -168,7 +168,7 @@ def test_admin_address_needs_a_token_and_known_host_and_its_socket_the_owner(
     assert "configuration reloaded" in edge.output
     edge.write(admin={**guarded, "tokens": [{"name": "ops", "sha256": digest["ops"]}]})
     assert ask(edge.admin, "/reload", method="POST", fields=holding("before")).json()["result"] == "ok"
-    assert ask(edge.admin, "/status", fields=holding("before")).status == 401, "it has been replaced"
+    assert ask(edge.admin, "/status", fields=holding("before")).status == 401, "the token has been replaced"
     changes = [json.loads(line) for line in edge.output.splitlines() if '"admin request"' in line]
     assert [(one["path"], one["by"], one["origin"]) for one in changes] == [
         ("/reload", "local", HOST),
@@ -194,7 +194,7 @@ def test_the_socket_is_that_of_the_supervisor_that_serves(start_edge: StartEdge)
     edge.start()
     until(lambda: socket.stat().st_ino != inode, "the later supervisor is asked")
     edge.supervisor.send_signal(SIGKILL)
-    until(lambda: edge.supervisor.running is False, "it is dead")
+    until(lambda: edge.supervisor.running is False, "the supervisor is dead")
 
     def answers() -> bool:
         return CliRunner().invoke(cli.app, ["probe", "-c", str(edge.file)]).exit_code == 0

@@ -127,7 +127,7 @@ def test_alertmanager_merges_repeated_sends_of_one_alert(channels: Channels) -> 
         body = format_alertmanager(message, time.time(), RUNBOOKS)
         answer = ask(channels.alertmanager.port, "/api/v2/alerts", method="POST", body=body, fields=fields)
         assert answer.status == 200, answer
-    until(channels.fetch_pages, "it is paged")
+    until(channels.fetch_pages, "the alert is paged")
     (page,) = channels.fetch_pages()
     assert "acme is over its quota" in page["payload"]["summary"]
     assert "used: 12" in page["payload"]["custom_details"]["text"]
@@ -168,7 +168,7 @@ def test_a_rule_that_fires_in_prometheus_is_paged_with_an_absolute_link(channels
             tmp_path / "prometheus", ports, alertmanager=channels.alertmanager.port, runbooks=RUNBOOKS
         )
         ends.callback(prometheus.close)
-        until(channels.fetch_pages, "it is paged")
+        until(channels.fetch_pages, "the alert is paged")
         until(lambda: "Watchdog" in channels.alertmanager.fetch_states(), "and the way is known to work")
     page = channels.fetch_pages()[0]
     assert page["routing_key"] == PAGERDUTY_KEYS["billing"]

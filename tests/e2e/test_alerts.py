@@ -107,7 +107,9 @@ def test_healthy_edge_fires_no_alert_and_each_fault_fires_its_own(edge: Edge, tm
         check_firing(tmp_path, before, well := scraped(edge.admin, "edgeproxy"))
 
         assert edge.reload(directory={"from": "hub"}).status == 200
-        until(lambda: "nobody has pushed" in edge.status()["directory"].get("why", ""), "it has looked")
+        until(
+            lambda: "nobody has pushed" in edge.status()["directory"].get("why", ""), "the edge has looked at the hub"
+        )
         unread = scraped(edge.admin, "edgeproxy")
         assert not [name for name in unread if name.startswith("edge_directory_age_seconds")], "nothing has an age yet"
         check_firing(tmp_path, well, unread, "EdgeDirectoryBehind")
@@ -116,7 +118,7 @@ def test_healthy_edge_fires_no_alert_and_each_fault_fires_its_own(edge: Edge, tm
         people = {"customers": {"dora": {"tier": "basic"}}, "keys": [key_line("dora")]}
         file.write_text(yaml.safe_dump({"hub": redis.url, "tiers": TIERS, **people}))
         hub_push.run_push(load_customers(file, {}))
-        until(lambda: state("directory") == "current", "it knows the customers")
+        until(lambda: state("directory") == "current", "the edge knows the customers")
         check_firing(tmp_path, well, known := scraped(edge.admin, "edgeproxy"))
 
         redis.kill()

@@ -170,14 +170,14 @@ def test_clients_go_to_the_other_region_while_one_is_withdrawn(
     assert {answer[:2] for answer in near} == {("eu", 200)}
     assert {answer[:2] for answer in far} == {("us", 200)}
     made["eu"].config.with_suffix(".yaml.withdraw").unlink()
-    until(lambda: served("eu"), "it is announced again")
+    until(lambda: served("eu"), "the address is announced again")
     # Unplanned: the edge ends, and its health withdraws it.
     began = time.monotonic()
     made["eu"].edge.stop(20)
     until(lambda: served("us"), "health has withdrawn it")
     lost_seconds = time.monotonic() - began
     made["eu"].serve()
-    until(lambda: served("eu"), "it is back")
+    until(lambda: served("eu"), "the region is back")
     figures = {
         "P95 near, ms": compute_p95(near) * 1000,
         "P95 far, ms": compute_p95(far) * 1000,

@@ -112,7 +112,9 @@ def test_beacon_page_reports_latency_and_routes_its_network_to_the_nearest_regio
             "const script = document.createElement('script');"
             f"script.src = 'http://{HOST}:{site.edge.port}/beacon/beacon.js'; document.head.append(script);"
         )
-        await turned(lambda: any(answer["url"].endswith("/report") for answer in page.responses), "it has reported")
+        await turned(
+            lambda: any(answer["url"].endswith("/report") for answer in page.responses), "the page has reported"
+        )
         assert [answer["status"] for answer in page.responses if answer["url"].endswith("/report")] == [204]
         assert not any("set-cookie" in map(str.lower, answer["headers"]) for answer in page.responses)
         measured.append(orjson.loads(await page.run("return window.sent[0]"))["measured"])
@@ -154,7 +156,7 @@ def test_frequent_reports_of_one_address_are_limited_without_effect(site: Site) 
     statuses = [site.report("203.0.113.66", eu=9999, us=0.01).status for _ in range(60)]
     assert 429 in statuses
     assert statuses.index(429) >= 20, "not before there were many"
-    assert site.report("203.0.114.1", eu=10, us=90).status == 204, "who is in another network is not slowed down"
+    assert site.report("203.0.114.1", eu=10, us=90).status == 204, "a client of another network is not limited"
     assert site.known("203.0.113.9")["region"] == "eu"
 
 
@@ -209,4 +211,4 @@ def test_reports_wait_for_a_collector_that_is_away(site: Site) -> None:
     for voter in range(3):
         assert site.report(f"10.9.9.{voter}", eu=5, us=50).status == 204
     site.collector.start()
-    until(lambda: site.known("10.9.9.1")["because"] == "network", "what waited has arrived")
+    until(lambda: site.known("10.9.9.1")["because"] == "network", "the waiting reports have arrived")

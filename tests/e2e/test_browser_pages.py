@@ -637,7 +637,7 @@ def credited(stage: PagesStage, invoice: str) -> str:
     assert invoice, "some of what operators look at is there"
     credited = invoice_of(stage, "acme")
     path = f"/billing/invoices/{credited}"
-    until(lambda: stage.collector.get(path, token=ADMIN).json()["state"] == "open", "it can be credited")
+    until(lambda: stage.collector.get(path, token=ADMIN).json()["state"] == "open", "the invoice can be credited")
     note = {"amount": 100, "why": "an outage"}
     assert stage.collector.send("POST", f"{path}/credit", note).status == 201
     return credited

@@ -36,7 +36,7 @@ def test_quick_serves_an_upstream_without_a_file(tmp_path: Path, upstream: Upstr
     command += ["--listen", f"{HOST}:{listen}", "--admin", f"{HOST}:{admin}", "--rate", "20/min"]
     quick = Process(command, tmp_path / "log")
     try:
-        until(lambda: not quick.running or answers(admin, "/readyz"), "it is ready", seconds=START)
+        until(lambda: not quick.running or answers(admin, "/readyz"), "the edge is ready", seconds=START)
         answer = ask(listen, "/some/path?echo=1")
         assert answer.json()["target"] == "/some/path?echo=1"
         (policy,) = parse_list(answer["ratelimit-policy"])

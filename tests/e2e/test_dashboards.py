@@ -147,7 +147,9 @@ def test_grafana_is_told_of_prometheus_and_of_the_dashboards() -> None:
     assert ["../config/grafana/dashboards", provider["options"]["path"]] in mounted
     assert ["../config/grafana/provisioning", "/etc/grafana/provisioning"] in mounted
     assert source["url"] == "http://prometheus:9090"
-    assert all(port.startswith("127.0.0.1:") for port in services["grafana"]["ports"]), "it asks for no password"
+    assert all(port.startswith("127.0.0.1:") for port in services["grafana"]["ports"]), (
+        "Grafana without a password listens on loopback only"
+    )
 
 
 BILLING: dict[str, Any] = {

@@ -103,7 +103,7 @@ def test_from_a_push_to_its_end(start_edge: StartEdge, redis: Redis, pusher: Pus
     pusher.pushes({"dora": "pro", "eve": "free", "fay": {"tier": "own", "limits": [{"rate": "90/min"}]}})
     each(edge, "fay", 200, "a new customer is served")
     assert (edge.limit("dora")["limit"], edge.limit("fay")["limit"]) == (600, 90)
-    assert edge.limit("dora")["used"] == 1, "what was used before counts"
+    assert edge.limit("dora")["used"] == 1, "earlier usage counts"
 
     paused = {"tier": "free", "paused": {"why": "unpaid", "status": 402}}
     pusher.pushes({"dora": "pro", "eve": paused}, [key_line("eve")])
@@ -133,7 +133,7 @@ def test_directory_survives_the_hub_and_the_edges_processes(
     edge = start_edge(**settings(redis))
     assert asks(edge, "dora") == 200
     redis.kill()
-    until(lambda: known(edge)["state"] == "behind", "it is told that nobody is heard")
+    until(lambda: known(edge)["state"] == "behind", "the edge reports a missing heartbeat")
     assert [asks(edge, name) for name in ("dora", "eve")] == [200, 401]
     edge.end()
     edge.start()
@@ -144,7 +144,7 @@ def test_directory_survives_the_hub_and_the_edges_processes(
     assert [asks(edge, name) for name in ("dora", "eve")] == [200, 401]
     redis.start()
     until(lambda: "it has lost the directory" in known(edge)["why"], "the hub is there, and empty")
-    assert [asks(edge, name) for name in ("dora", "eve")] == [200, 401], "which is no reason to forget anybody"
+    assert [asks(edge, name) for name in ("dora", "eve")] == [200, 401], "an unreachable hub removes no customer"
     pusher.pushes({"dora": "basic", "eve": "free"})
     each(edge, "eve", 200, "it goes on with the next push")
     assert known(edge)["state"] == "current"
@@ -159,12 +159,12 @@ def test_restarted_worker_and_second_supervisor_know_the_customers(
     worker = edge.worker_pids()[0]
     os.kill(worker, signal.SIGKILL)
     until(lambda: worker not in edge.worker_pids() and len(edge.worker_pids()) == 2, "there is another worker")
-    until(lambda: asks(edge, "dora") == 200 and found(edge) == 3, "it knows her too")
+    until(lambda: asks(edge, "dora") == 200 and found(edge) == 3, "each worker knows dora")
     # The supervisor dies. Its workers keep serving the customers that they know, and no others, until a new supervisor.
     os.kill(edge.supervisor.pid, signal.SIGKILL)
     edge.supervisor.wait(10)
     assert {asks(edge, "dora") for _ in range(8)} == {200}
-    until(lambda: asks(edge, "eve") == 503, "nobody can tell who that is")
+    until(lambda: asks(edge, "eve") == 503, "an unknown key answers 503")
     edge.begin()
     until(lambda: edge.ready() and asks(edge, "eve") == 401, "there is another supervisor")
     pusher.pushes({"eve": "free"})
@@ -237,7 +237,10 @@ def test_a_push_that_is_killed_is_seen_whole_or_not_at_all(
         calls = scripts(redis)
         process = subprocess.Popen(pusher.command, stdout=subprocess.DEVNULL)
         # The process spends most time on the file. The short part at the hub is the interesting one.
-        until(lambda process=process, calls=calls: process.poll() is not None or scripts(redis) > calls, "it pushes")
+        until(
+            lambda process=process, calls=calls: process.poll() is not None or scripts(redis) > calls,
+            "the push is under way",
+        )
         time.sleep(chance.uniform(0, 0.01))
         process.kill()
         killed += process.wait() != 0
@@ -320,7 +323,7 @@ def test_flood_of_unknown_keys_locks_out_no_customer(start_edge: StartEdge, redi
             await asyncio.to_thread(comes_in)
             told = await asyncio.to_thread(known, edge)
             assert told["state"] == "current"
-            await turned(lambda: met["dora", 200] > 50 and met["guess", 401] > 500, "she is served amid guesses")
+            await turned(lambda: met["dora", 200] > 50 and met["guess", 401] > 500, "dora is served amid guessed keys")
             is_over = True
         return met
 
@@ -361,7 +364,7 @@ def test_hub_writer_can_neither_create_nor_restore_keys(
 
     def refused(what: str) -> None:
         until(lambda: what in (known(edge)["refused"] or ""), f"it names what it refuses: {what}")
-        assert [asks(edge, name) for name in ("dora", "eve")] == [200, 401], "what was known counts"
+        assert [asks(edge, name) for name in ("dora", "eve")] == [200, 401], "known customers are served"
 
     # A forged version with a key of eve's, in the old format, signed by another key and appended to the real log.
     forged = part.replace(b"dora", b"eve").replace(key_hash("dora"), key_hash("eve"))
@@ -379,7 +382,7 @@ def test_hub_writer_can_neither_create_nor_restore_keys(
         at_hub(redis, ("RPUSH", LOG, line))
         refused(what)
         at_hub(redis, ("RPOP", LOG))
-    until(lambda: known(edge)["refused"] is None, "what is right again is no more refused")
+    until(lambda: known(edge)["refused"] is None, "the repaired version is no longer refused")
     assert "a version of the directory was refused" in edge.output
     assert total(edge.metrics(), "edge_directory_refused_total") >= 2
 
@@ -387,7 +390,9 @@ def test_hub_writer_can_neither_create_nor_restore_keys(
     pusher.pushes({"dora": "own", "eve": "own"}, [], signer=signer)
     each(edge, "dora", 401, "it is revoked")
     at_hub(redis, ("DEL", LOG, TIME), ("RPUSH", LOG, first), ("RPUSH", TIME, time_signed))
-    until(lambda: "version 1 is older than version 2" in (known(edge)["refused"] or ""), "it is named")
+    until(
+        lambda: "version 1 is older than version 2" in (known(edge)["refused"] or ""), "the refusal names both versions"
+    )
     assert asks(edge, "dora") == 401
     # A push back that the key's owner signed is accepted.
     pusher.pushes({"dora": "own"}, signer=signer, back=True)
@@ -413,7 +418,7 @@ def test_a_log_of_before_a_push_back_brings_no_key_back(
 
     at_hub(redis, ("DEL", LOG, TIME), ("RPUSH", LOG, *log), ("RPUSH", TIME, time_signed))
     before = "was signed before version 1, which this edge has"
-    until(lambda: before in (known(edge)["refused"] or ""), "it is named")
+    until(lambda: before in (known(edge)["refused"] or ""), "the refusal names the version")
     edge.end()
     edge.start()
     until(lambda: before in (known(edge)["refused"] or ""), "an edge that is started again knows that too")
@@ -429,7 +434,7 @@ def test_forged_log_does_not_disconnect_an_edge_from_the_hub(
     pusher.pushes(customers, signer=signer)
     edge = start_edge(hub=redis.url, directory={"from": "hub", "trust": [signer.public_key]})
     pusher.pushes(customers | {"fay": "free"}, signer=signer)
-    until(lambda: known(edge)["version"] == 2, "it has read it")
+    until(lambda: known(edge)["version"] == 2, "the edge has read the version")
     log, times = at_hub(redis, ("LRANGE", LOG, 0, -1), ("LRANGE", TIME, 0, -1))
     assert len(log) > 1
     unsigned = format_version(parse_line(log[-1]).version._replace(token="x", number=4))
@@ -447,9 +452,9 @@ def test_forged_log_does_not_disconnect_an_edge_from_the_hub(
     for what, (key, lines) in attacks.items():
         at_hub(redis, *(("RPUSH", key, *lines[first : first + 100]) for first in range(0, len(lines), 100)))
         until(lambda what=what: what in (known(edge)["refused"] or known(edge).get("why", "")), what)
-        assert (asks(edge, "dora"), edge.limit("dora")["limit"]) == (200, 60), "what was known counts"
+        assert (asks(edge, "dora"), edge.limit("dora")["limit"]) == (200, 60), "known customers are served"
         at_hub(redis, ("DEL", LOG, TIME), ("RPUSH", LOG, *log), ("RPUSH", TIME, *times))
-        until(lambda: known(edge)["state"] == "current", "it is followed again")
+        until(lambda: known(edge)["state"] == "current", "the edge follows the directory again")
     assert total(edge.metrics(), "edge_hub_up") == 1
     assert total(edge.metrics(), "edge_hub_errors_total") == 0
     assert edge.output.count('"the hub is reached"') == 1
@@ -498,7 +503,7 @@ def test_directory_without_a_recent_signature_serves_no_customer(
     answer = edge.ask(fields={"Authorization": f"Bearer {key_of('dora')}"})
     assert answer.status == 503
     assert "too old" in answer.json()["detail"]
-    assert asks(edge, UNLIMITED) == 200, "those of the files are served"
+    assert asks(edge, UNLIMITED) == 200, "customers of the files are served"
     assert known(edge)["signed_age_s"] > 3000
     pusher.pushes({"dora": "own"}, signer=signer)  # Which changes nothing, and signs the time.
     each(edge, "dora", 200, "it is believed again")

@@ -149,7 +149,7 @@ def test_an_edge_without_a_hub_follows_the_collector(
     # Killed with a change in its outbox: it is published once there is a collector again.
     collector.kill()
     adds(collector, "fay")
-    assert [asks(edge, name) for name in ("eve", "fay")] == [200, 401], "what is known counts"
+    assert [asks(edge, name) for name in ("eve", "fay")] == [200, 401], "known customers are served"
     collector.start()
     each(edge, "fay", 200, "nothing was lost")
     with closing(sqlite3.connect(Path(edge.settings["state"]) / FILE)) as db:
@@ -173,7 +173,7 @@ def test_a_flag_flips_at_the_edge_without_a_deploy(
     routes = [{"path": "/*", "upstream": "api", "flag": "new"}]
     edge = start_edge(**follows(collector, signer), routes=routes)
     until(lambda: edge.status()["directory"]["state"] == "current", "the directory is read")
-    assert (asks(edge, "dora"), asks(edge, UNLIMITED)) == (404, 404), "nobody has a flag that is nowhere defined"
+    assert (asks(edge, "dora"), asks(edge, UNLIMITED)) == (404, 404), "an undefined flag is off for each customer"
     flags(collector, customers=["dora"])
     each(edge, "dora", 200, "she has it")
     assert (asks(edge, "eve"), asks(edge, UNLIMITED)) == (404, 404)
@@ -208,7 +208,7 @@ def test_edges_serve_unpaid_customers_while_charging_is_off(
     assert collector.send("PUT", "/billing/rollout", {"charging": False, "why": "a wrong price"}).status == 200
     each(edge, "dora", 200, "she is served though she has not paid")
     print(f"served {time.monotonic() - began:.2f} s after the switch")
-    assert asks(edge, "eve") == 403, "who is paused for something else stays so"
+    assert asks(edge, "eve") == 403, "a customer paused for another reason stays paused"
     assert collector.send("PUT", "/billing/rollout", {"charging": True, "why": "mended"}).status == 200
     each(edge, "dora", 402, "she has to pay again")
 
@@ -236,7 +236,7 @@ def test_collector_republishes_after_the_hub_loses_its_data(
         adds(collector, "dora")
         edge = start_edge(hub=hub, directory={"from": "hub", "trust": signer.public_key})
         each(edge, "dora", 200, "she is known")
-        until(lambda: edge.status()["hub"]["state"] == "up", "it has the functions that edges call")
+        until(lambda: edge.status()["hub"]["state"] == "up", "the hub has the functions for edges")
         revokes(collector, "dora")
         each(edge, "dora", 401, "a revoked key is refused")
         reported_and_restored(collector, edge)
@@ -303,7 +303,7 @@ def test_a_reload_of_each_side_turns_the_directory_on_and_changes_its_key(
         assert json.loads(collector.output.splitlines()[-1]).get("needs_restart", []) == []
 
     assert edge.reload(directory=follows(collector, signer)["directory"]).json()["needs_restart"] == []
-    assert readiness(edge) == (200, None), "who serves goes on, though nothing is published yet"
+    assert readiness(edge) == (200, None), "the edge keeps serving before the first version"
     publishes({"key": str(tmp_path / "directory.key")})
     each(edge, "dora", 200, "the directory is followed")
     directory_signatures.create_key_file(tmp_path / "other.key")
@@ -318,7 +318,7 @@ def test_a_reload_of_each_side_turns_the_directory_on_and_changes_its_key(
     collector.write()
     assert collector.process is not None
     collector.process.send_signal(signal.SIGHUP)
-    until(lambda: "the configuration was refused" in collector.output, "it is refused")
+    until(lambda: "the configuration was refused" in collector.output, "the configuration is refused")
     adds(collector, "fay")
     each(edge, "fay", 200, "changes are published still")
     publishes(None)
@@ -392,12 +392,12 @@ def test_customer_token_changes_the_preferred_region(
         fields = {"Authorization": f"Bearer {key_of(customer)}"}
         return {dict(edge.ask(fields=fields).fields).get("x-edge-region") for _ in range(8)}
 
-    until(lambda: executes("dora") == {"eu-test"}, "she is served where she is")
+    until(lambda: executes("dora") == {"eu-test"}, "dora is served in her region")
     assert collector.send("PUT", path, {"region": "us-east"}, token=tokens["eve"]).status == 403
     assert collector.send("PUT", path, {"region": "mars"}, token=tokens["dora"]).status == 422
     answer = collector.send("PUT", path, {"region": "us-east"}, token=tokens["dora"])
     assert (answer.status, answer.json().get("regions")) == (200, {"prefer": "us-east"}), answer
-    until(lambda: executes("dora") == {"us-east"}, "she has moved")
+    until(lambda: executes("dora") == {"us-east"}, "dora has moved")
     assert executes("eve") == {"eu-test"}
     assert collector.get("/v1/regions/best", token=READ, customer="dora").json()["because"] == "prefer"
     # If the operator allows only some regions, the customer can choose among those only, and the choice keeps them.

@@ -80,16 +80,16 @@ def test_a_drain_under_load_loses_no_request(start_edge: StartEdge, upstream: Up
     kept = Load(tmp_path / "load", "kept", Plan(edge.port, [UNLIMITED], paths, connections=8))
     with Callers(edge.port) as callers, Wire(edge.port) as slow:
         callers.answered(200)
-        until(lambda: upstream.seen()["paths"].get("/kept", 0) > 200, "those with kept connections are answered")
+        until(lambda: upstream.seen()["paths"].get("/kept", 0) > 200, "clients with open connections are answered")
         slow.send(ASKED.replace(b"/ ", b"/slow?wait=1500 "))
         until(lambda: upstream.seen()["paths"].get("/slow"), "the slow one is under way")
         edge.supervisor.terminate()
-        until(lambda: ask(edge.admin, "/readyz").status == 503, "it says that it is not ready")
+        until(lambda: ask(edge.admin, "/readyz").status == 503, "the edge is not ready")
         assert ask(edge.admin, "/healthz").status == 200
         answer = slow.hear()
         assert (answer.status, answer["connection"]) == (200, "close")
         assert edge.supervisor.wait(10) == 0
-        until(lambda: callers.seen["refused"], "nobody is there any more")
+        until(lambda: callers.seen["refused"], "no edge listens any more")
     account = kept.finish()
     assert callers.lost() == []
     assert (account.lost, account.reset) == ({}, 0)

@@ -180,7 +180,7 @@ def test_curl_has_fifty_requests_at_a_time_over_one_connection(site: Http2Site) 
     command += ["-o", "/dev/null", "-w", "%{http_code} %{num_connects}\n"]
     lines = run([*command, f"{site.url}/open/[1-100]?size=20000&wait=5"]).split(b"\n")
     assert sorted(set(lines)) == [b"", b"200 0", b"200 1"]
-    assert lines.count(b"200 1") == 1, "it opens one connection for all"
+    assert lines.count(b"200 1") == 1, "the client opens one connection"
     until(
         lambda: total(site.edge.metrics(), "edge_http2_streams_total") == before + 100, "the worker counts its streams"
     )

@@ -161,5 +161,5 @@ def replace_and_drain(edge: Edge) -> Counter[str]:
         clients.answered(200)
         edge.supervisor.terminate()
         assert edge.supervisor.wait(30) == 0
-        until(lambda: clients.seen["refused"], "nobody is there any more")
+        until(lambda: clients.seen["refused"], "no edge listens any more")
     return clients.seen

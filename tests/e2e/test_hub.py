@@ -55,7 +55,7 @@ def have_heard(edges: list[Edge]) -> None:
         own = [(edge.usage()["acme"], edge.limit("acme")["used"]) for edge in edges]
         return all(used - counted >= max(5, counted * 0.75) for counted, used in own)
 
-    until(heard, "each has heard of the other", step=0.3)  # A host reports each second.
+    until(heard, "each edge has heard of the other", step=0.3)  # A host reports each second.
 
 
 def test_a_limit_holds_for_both_together(edges: list[Edge]) -> None:
@@ -80,13 +80,13 @@ def test_credits_are_spent_once_by_both_together(edges: list[Edge]) -> None:
     assert min(spent) > 0
     for edge in edges:
         used = {policy["name"]: policy["used"] for policy in edge.limits("acme")}
-        assert used["burst-credits"] >= CREDITS - 1, "each knows what both have spent"
+        assert used["burst-credits"] >= CREDITS - 1, "each edge knows the credits spent on both"
 
 
 def test_usage_on_one_host_counts_on_the_other(edges: list[Edge]) -> None:
     one, other = edges
     assert LIMIT <= asked(one, LIMIT + 20) <= LIMIT + 2
-    assert asked(other, 20) <= 6, "what passes before it has heard of it"
+    assert asked(other, 20) <= 6, "few requests pass before the edge hears of the usage"
 
 
 def test_without_the_hub_each_keeps_its_part(edges: list[Edge], redis: Redis) -> None:
@@ -126,7 +126,7 @@ def test_hub_outage_limits_each_edge_to_its_share_across_a_restart(edges: list[E
     part, more = LIMIT // 2, 2
     for edge in edges:
         until(lambda edge=edge: edge.status()["hub"]["state"] == "away", "the hub is away")
-        assert part <= burst(edge, "first") <= part + more, "nobody has looked at it before"
+        assert part <= burst(edge, "first") <= part + more, "no edge has counted this customer before"
     one.end()
     one.start()
     other.supervisor.wait_after(signal.SIGKILL, 10.0)
@@ -136,7 +136,7 @@ def test_hub_outage_limits_each_edge_to_its_share_across_a_restart(edges: list[E
         assert part <= burst(edge, "later") <= part + more
         assert burst(edge, "first") <= more
         burst(edge, "acme")
-    assert LIMIT * 0.8 <= sum(edge.usage()["acme"] for edge in edges) <= LIMIT * 1.15, "what they had used counts"
+    assert LIMIT * 0.8 <= sum(edge.usage()["acme"] for edge in edges) <= LIMIT * 1.15, "earlier usage counts"
     for edge in edges:
         edge.reload(hub={"url": redis.url, "on_loss": "deny"})
         assert burst(edge, "last") == 0
@@ -154,12 +154,12 @@ def test_finished_requests_do_not_block_the_customer_on_another_host(edges: list
         slow = [threads.submit(one.ask, "/?wait=5000", fields=KEY) for _ in range(2)]
         until(lambda: in_use(one) == 2, "both are under way")
         asked(other, 1)
-        until(lambda: in_use(other) == 2, "the other host has heard of them")
+        until(lambda: in_use(other) == 2, "the other host knows the active requests")
         assert asked(other, 3) == 0
         assert [one.result().status for one in slow] == [200, 200]
     until(lambda: asked(other, 1) == 1, "there is room", seconds=8.0)
     one.ask(fields=KEY)
-    until(lambda: in_use(other) == 0, "it knows of nothing", seconds=8.0)
+    until(lambda: in_use(other) == 0, "the edge knows of no use", seconds=8.0)
 
 
 INCLUDED = 24
@@ -177,7 +177,7 @@ def test_quota_released_on_one_host_is_free_on_the_other(edges: list[Edge], upst
             until(lambda: one.limit("acme")["used"] == INCLUDED - 1, "all are charged")
             assert asked(other, 1) == 1
             # The host learns the count when it gets requests, perhaps not all of it at once.
-            until(lambda: asked(other, 1) == 0, "the other host has heard of them", seconds=10.0, step=0.5)
+            until(lambda: asked(other, 1) == 0, "the other host knows the active requests", seconds=10.0, step=0.5)
         finally:
             upstream.release()
         assert {one.result().status for one in slow} == {502}

@@ -98,7 +98,7 @@ def test_limit_holds_without_loss_or_delay_when_a_primary_is_killed(edges: list[
     assert {status for status, _ in answers} == {200}
     # A busy machine delays a request now and then. The lost node has a third of the customers.
     assert sum(seconds >= 1 for _, seconds in answers) <= len(answers) / 20
-    assert [total(edge.metrics(), "edge_limit_waits_total") for edge in edges] == waits, "nobody waited for the hub"
+    assert [total(edge.metrics(), "edge_limit_waits_total") for edge in edges] == waits, "no request waited for the hub"
     until(lambda: told(edges, cluster), "every request is counted at the hub, and once")
 
 

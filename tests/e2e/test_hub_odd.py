@@ -50,7 +50,7 @@ def asked(edge: Edge, who: str) -> Answer:
 
 @pytest.mark.parametrize("edge", [b"+OK\r\n", b"*1000000000\r\n" * 1000], ids=["OK", "arrays"], indirect=True)
 def test_odd_hub_counts_as_down_and_is_ignored(edge: Edge) -> None:
-    until(lambda: total(edge.metrics(), "edge_hub_errors_total") >= 2, "it was tried again")
+    until(lambda: total(edge.metrics(), "edge_hub_errors_total") >= 2, "the edge has retried")
     hub = edge.status()["hub"]
     assert (hub["state"], hub["hosts"]) == ("away", 1)
     assert "is it a Redis?" in hub["why"]

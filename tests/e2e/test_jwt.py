@@ -109,7 +109,7 @@ def test_only_a_genuine_token_names_its_customer(start_edge: StartEdge, issuer: 
         return 200 in before
 
     until(served, "the issuer's keys are known")
-    assert before <= {503, 200}, "a genuine token is not called false because nobody has looked yet"
+    assert before <= {503, 200}, "a genuine token is not refused before the first key fetch"
     for path, credential, status in (
         ("/both", token(), 200),
         ("/both", key_of(UNLIMITED), 200),
@@ -201,7 +201,7 @@ def test_a_token_counts_until_its_end_and_no_longer(start_edge: StartEdge, issue
     assert asks(edge, short) == 200
     assert time.time() < end + 30, "this took too long to tell"
     assert asks(edge, late) == 401
-    until(lambda: asks(edge, short) == 401, "what was accepted ends 30 s after its end", seconds=20)
+    until(lambda: asks(edge, short) == 401, "an expired token is refused after 30 s of tolerance", seconds=20)
     assert time.time() >= end + 30
 
 

@@ -117,7 +117,7 @@ def test_key_with_a_spent_money_budget_is_refused_and_others_pass(keys: Keys) ->
     until(lambda: keys.ask(rotated["secret"]).status == 200, "a hundred dollars are not spent")
     # If the new budget is below the spending, the key is refused after its next usage.
     keys.change_key(rotated, {"amount": 50, "per": "month"})
-    until(lambda: keys.ask(rotated["secret"]).status == 429, "it is spent")
+    until(lambda: keys.ask(rotated["secret"]).status == 429, "the budget is spent")
     # A new edge, or one that lost its counts, learns the spending from the ledger.
     keys.edge.end()
     for file in Path(keys.edge.settings["state"]).glob("*quotas*"):
@@ -127,7 +127,7 @@ def test_key_with_a_spent_money_budget_is_refused_and_others_pass(keys: Keys) ->
     # While billing charges no customer, no budget is spent.
     answer = keys.collector.send("PUT", "/billing/rollout", {"charging": False, "why": "a test"})
     assert answer.status == 200, answer
-    until(lambda: keys.ask(rotated["secret"]).status == 200, "it holds nobody")
+    until(lambda: keys.ask(rotated["secret"]).status == 200, "the budget refuses no request")
 
 
 @only_sqlite("database")

@@ -114,22 +114,22 @@ def test_concurrency_counts_a_request_until_it_ends_or_its_worker_dies(start_edg
         one, two, three = (wires.enter_context(Wire(edge.port)) for _ in range(3))
         for wire, now in ((one, 1), (two, 2)):
             wire.send(OPEN)
-            until(lambda now=now: in_use()[0] == now, "it is under way")
+            until(lambda now=now: in_use()[0] == now, "the request is active")
         assert in_use() == (2, 0, 2, 0, 1)
         assert violated(edge.ask(key=key_of("acme"))) == ["concurrency"]
         changed(edge, acme({"concurrency": 3}))
         assert in_use() == (2, 1, 3, 0, 1)
         three.send(OPEN)
-        until(lambda: in_use()[0] == 3, "it is under way")
+        until(lambda: in_use()[0] == 3, "the request is active")
         changed(edge, acme({"concurrency": 1}, "other"))
         assert in_use() == (3, 0, 1, 0, 1)
         one.send(b"ab")
         assert one.hear().status == 200
-        until(lambda: in_use()[0] == 2, "it is over")
+        until(lambda: in_use()[0] == 2, "the request has ended")
         for pid in edge.worker_pids():
             kill(pid)
         until(lambda: in_use() == (0, 1, 1, 0, 0), "nothing of the dead is in use")
-    until(lambda: len(edge.worker_pids()) == 2 and edge.ready(), "they are replaced")
+    until(lambda: len(edge.worker_pids()) == 2 and edge.ready(), "the workers are replaced")
     assert ask(edge, 3) == [200] * 3
     until(lambda: in_use()[0] == 0, "all are over")
 

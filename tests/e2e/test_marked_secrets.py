@@ -170,7 +170,7 @@ def test_processes_of_a_command_that_serves_have_no_secret(name: str, tmp_path: 
         command = [sys.executable, "-m", "edgeproxy", name, *list_servers(tmp_path, port)[name]]
         process = Process(command, tmp_path / "log", environ=environ)
         try:
-            until(lambda: not process.running or has_listener(port), "it serves", seconds=60)
+            until(lambda: not process.running or has_listener(port), "the process serves", seconds=60)
             assert process.running, process.output
             search_proc(process)
         finally:

@@ -219,7 +219,7 @@ def test_usage_that_a_gateway_rewrites_counts_once(site: Site, name: str, is_str
     assert counted == {"input": 1000, "output": 50, **({"cached": cached} if cached else {})}
     if is_stream:
         assert text.endswith("data: [DONE]\n\n")
-        assert text.count('"choices": []') == 0, "nobody has asked for the event that has usage alone"
+        assert text.count('"choices": []') == 0, "the client gets no usage-only event"
 
 
 # ---- retries and fallbacks

@@ -129,7 +129,7 @@ def test_spent_credits_refuse_until_a_purchase(money: Money) -> None:
     assert (answer.status, problem["type"]) == (402, "https://edgeproxy.example/problems/credits-spent")
     assert problem["violated-policies"] == ["credits"]
     assert answer.all("retry-after") == []
-    assert money.asks("other").status == 200, "who never had credits is not held by them"
+    assert money.asks("other").status == 200, "a customer without credits is not limited by them"
     until(lambda: money.balance("acme") <= 0, "the ledger knows")
     overdraft = -money.balance("acme")
     print(f"served {served}, {overdraft} millicredits below zero")
@@ -137,7 +137,7 @@ def test_spent_credits_refuse_until_a_purchase(money: Money) -> None:
     # Bought credits unblock the customer within seconds. Used credits do not return.
     began = time.monotonic()
     money.buys(number, "cs_2", 1)
-    until(lambda: money.asks("acme").status == 200, "they are released")
+    until(lambda: money.asks("acme").status == 200, "the requests are admitted")
     print(f"released after {time.monotonic() - began:.2f} s")
     money.is_answered("acme", 402, "they are spent too")
     until(lambda: money.balance("acme") <= 0, "the ledger knows")
@@ -191,7 +191,7 @@ def test_the_caps_of_a_plan_hold_at_the_edge(money: Money) -> None:
     assert "upgrade is required" in money.asks("soft").json()["detail"]
     # The other way: the grace time ends. The test moves the time of the passed cap back by an hour.
     money.reports("slow", "tokens", 1, 1001)
-    until(lambda: money.asks("slow").all("x-quota") == ['"tokens-month";over'], "it marks")
+    until(lambda: money.asks("slow").all("x-quota") == ['"tokens-month";over'], "the answer marks the exceeded quota")
 
     async def put_back(connection: AsyncConnection) -> None:
         of = quota_passes.c
@@ -243,7 +243,7 @@ def test_answer_above_the_request_cap_counts_in_full_and_raises_alerts(tmp_path:
         assert alert["title"] == "answers to acme on agents have cost more than a request may, by 12000 millicredits"
         assert costs(50_001) == 200
         until(lambda: is_counted(162_001, 12_001), "another one counts")
-        assert told() == [alert], "one a day"
+        assert told() == [alert], "an alert is raised once a day"
         stage.operator.get("/console/alerts")
         said = "Answers to {} on agents have cost 12 credits more than a request may"
         assert said.format("acme") in stage.operator.read.text

@@ -127,7 +127,7 @@ def test_no_byte_of_an_erased_customer_remains(
             live(collector, edge, number)
         until(
             lambda: {row["customer"] for row in collector.usage(by="customer", meter="requests")["rows"]} >= {*names},
-            "what was served is in the ledger",
+            "served requests are in the ledger",
         )
         pseudonym = f"c-{collector.get(f'/v1/customers/{names[0]}').json()['id']}"
         run("backup", "-c", collector.file, apart / "backup.db")

@@ -90,7 +90,9 @@ def test_a_hard_cap_holds_at_every_edge(start_edges: Any, start_collector: Start
     assert [asks(edge, "acme") for edge in edges] == [200, 200], "there is one left"
     report(collector, 2, "acme", 1)
     began = time.monotonic()
-    until(lambda: {asks(edge, "acme") for edge in edges} == {429}, "it holds", seconds=10 * SECONDS_MAX)
+    until(
+        lambda: {asks(edge, "acme") for edge in edges} == {429}, "the quota refuses requests", seconds=10 * SECONDS_MAX
+    )
     print(f"the cap held at {len(edges)} edges {time.monotonic() - began:.3f} s after the event")
     # A customer who has not asked here before, and one of a soft quota.
     report(collector, 1, "bolt", 2 * INCLUDED)
@@ -137,10 +139,10 @@ def test_edges_learn_quotas_through_a_failing_hub(
         edge = start_edges("eu-a", collector, **own)
         assert asks(edge, "acme") == 200
         report(collector, 1, "acme", INCLUDED)
-        until(lambda: asks(edge, "acme") == 429, "it holds")
+        until(lambda: asks(edge, "acme") == 429, "the quota refuses requests")
         redis.kill()
         report(collector, 1, "bolt", INCLUDED)
-        assert [asks(edge, name) for name in ("acme", "bolt")] == [429, 200], "what is known counts on"
+        assert [asks(edge, name) for name in ("acme", "bolt")] == [429, 200], "known counts stay in force"
         redis.start()  # It keeps nothing on disk.
         until(lambda: asks(edge, "bolt") == 429, "the hub is told again")
         new = start_edges("us-b", collector, **own)
@@ -163,7 +165,7 @@ def test_a_hard_cap_holds_in_three_regions_within_a_second(start_edges: Any, sta
         assert {asks(edge, name) for edge in edges} == {200}
         report(collector, 1, name, INCLUDED)
         began = time.monotonic()
-        until(lambda name=name: {asks(edge, name) for edge in edges} == {429}, "it holds")  # type: ignore[misc]
+        until(lambda name=name: {asks(edge, name) for edge in edges} == {429}, "the quota refuses requests")  # type: ignore[misc]
         took.append(time.monotonic() - began)
     for name in MANY[1::2]:
         report(collector, 1, name, INCLUDED)

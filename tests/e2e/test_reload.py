@@ -120,7 +120,7 @@ def test_websocket_and_event_stream_survive_the_removal_of_their_route(start_edg
                 while await events.content.readline() != b"data: event %d\n" % number:
                     assert not events.content.at_eof()
             async with session.get(f"{url}/cookies") as answer_now:
-                assert answer_now.status == 502, "nobody is there where it goes now"
+                assert answer_now.status == 502, "no service listens at the new address"
             await tunnel.send_str("bye")
             assert (await tunnel.receive()).data == 4001
 
@@ -152,7 +152,7 @@ def test_a_worker_that_is_killed_in_the_middle_of_a_reload_is_no_reason_to_stop(
         reload.join(30)
         answer = results[-1]
         assert (answer.status, answer.json()["result"]) == (200, "ok"), answer
-        until(lambda gone=victim: len(set(edge.worker_pids()) - {gone}) == 2 and edge.ready(), "it is replaced")
+        until(lambda gone=victim: len(set(edge.worker_pids()) - {gone}) == 2 and edge.ready(), "the worker is replaced")
         for _ in range(20):
             assert edge.ask("/flip", key=key_of(UNLIMITED)).status == (405 if number % 2 == 0 else 200)
     assert reloads(edge) == {"ok": 4}
@@ -170,7 +170,7 @@ def test_reload_names_settings_that_need_a_restart_and_applies_the_rest(start_ed
     assert ["X-Edge-Region", "eu-test"] in echo["fields"]
     for pid in edge.worker_pids():
         kill(pid)
-        until(lambda pid=pid: pid not in edge.worker_pids() and edge.ready(), "it is replaced")
+        until(lambda pid=pid: pid not in edge.worker_pids() and edge.ready(), "the worker is replaced")
     assert edge.ask("/flip", key=key_of(UNLIMITED)).status == 405, "new workers begin with it"
     assert edge.usage() == {UNLIMITED: 1}
 
@@ -183,7 +183,7 @@ def test_an_access_log_that_cannot_be_written_is_refused(start_edge: StartEdge, 
     assert edge.reload(access_log=str(tmp_path / "log")).json()["result"] == "ok"
     assert edge.ask("/logged", key=key_of(UNLIMITED)).status == 200
     log = tmp_path / "log"
-    until(lambda: log.exists() and b"/logged" in log.read_bytes(), "it is logged")
+    until(lambda: log.exists() and b"/logged" in log.read_bytes(), "the request is logged")
 
 
 def test_an_upstream_serves_at_once_with_the_trust_of_the_same_reload(start_edge: StartEdge, tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_an_upstream_serves_at_once_with_the_trust_of_the_same_reload(start_edge
         upstreams = {**edge.settings["upstreams"], "secure": upstream}
         routes = [{"name": "secure", "path": "/secure", "upstream": "secure"}, ALL]
         assert edge.reload(upstreams=upstreams, routes=routes).json()["result"] == "ok"
-        assert edge.ask("/secure", key=key_of(UNLIMITED)).status == 503, "nobody trusts it"
+        assert edge.ask("/secure", key=key_of(UNLIMITED)).status == 503, "the new authority trusts no client"
         assert edge.reload(trust={"files": str(authority.file)}).json()["result"] == "ok"
         assert edge.ask("/secure", key=key_of(UNLIMITED)).status == 200
         assert edge.reload(trust={}).json()["result"] == "ok"
@@ -231,7 +231,7 @@ def test_option_watch_reloads_on_changes_of_all_files(watched: tuple[Edge, Path]
     (folder / "two" / "more.yaml").write_text(yaml.safe_dump(more))
     (folder / "next").symlink_to("two")
     (folder / "next").rename(folder / "current")
-    until(lambda: edge.ask("/flip", key=key_of(UNLIMITED)).status == 405, "what the link leads to now serves")
+    until(lambda: edge.ask("/flip", key=key_of(UNLIMITED)).status == 405, "the new target of the link serves")
     assert edge.ask("/", key=key_of("new")).status == 401
     more["keys"].append(key_line("new"))
     text = yaml.safe_dump(more)

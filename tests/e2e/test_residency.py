@@ -235,7 +235,7 @@ def test_limits_in_use_are_reported_by_both_regions_to_the_customers_own_collect
     until(lambda: len(live()) == len(NAMES), "both regions have reported", seconds=30.0)
     for region in NAMES:
         world.ask(region, ANNA, "eu")
-    until(lambda: min(live().values()) > 0, "what was used is reported", seconds=30.0)
+    until(lambda: min(live().values()) > 0, "the usage is reported", seconds=30.0)
     assert world.collectors["us"].get(path).status == 404
 
 
@@ -409,7 +409,7 @@ def test_move_waits_for_an_unreachable_collector_and_counts_requests_once(
 def await_each_once(world: World, customer: str) -> None:
     """Wait until both ledgers together hold each request of a moved customer."""
     expected = world.answered.pop(("moving", customer)) + world.answered["eu", customer]
-    until(lambda: count_in_both(world, customer) == expected, "each is counted once")
+    until(lambda: count_in_both(world, customer) == expected, "each request is counted once")
     for name in NAMES:
         world.answered[name, customer] = world.ledger(name)[customer]
 

@@ -463,7 +463,7 @@ def test_money_metrics_over_a_proxy_need_the_shipped_token(company: Company, ngi
         targets: dict[str, int | str] = {"edgeproxy": company.admins["eu-west"], "probe": company.admins["us-east"]}
         targets["collector"] = f"[::1]:{port}"
         scraping = ends.enter_context(closing(Prometheus(tmp_path / "prometheus", targets)))
-        until(lambda: scraping.asked("billing_liability_usd"), "what customers have paid in advance is known")
+        until(lambda: scraping.asked("billing_liability_usd"), "the prepaid amount is known")
         (sample,) = scraping.asked("billing_liability_usd")
         assert (sample["metric"]["job"], sample["metric"]["instance"]) == ("collector", f"[::1]:{port}")
         connection = ends.enter_context(closing(HTTPConnection("::1", port, timeout=10)))

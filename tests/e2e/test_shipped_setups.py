@@ -314,7 +314,7 @@ def check_rotation(running: Running) -> None:
         owner.post(form.action, form.fields)
         secret = owner.read.secret
         assert secret
-        assert secret not in owner.get("/account/keys").text, "it is shown once"
+        assert secret not in owner.get("/account/keys").text, "the secret is shown once"
     until(lambda: works(secret), "the edge knows the new key")
     assert works(old["secret"]), "during the grace"
     states = {key["id"]: key["state"] for key in running.call("GET", "/v1/customers/rota/keys")["keys"]}

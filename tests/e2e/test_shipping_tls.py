@@ -33,7 +33,7 @@ def test_an_edge_ships_over_tls_once_each_believes_the_other(upstream: Upstream,
                 told: str = edge.status()["usage"]["shipping"]["why"]
                 return told
 
-            until(lambda: "show a certificate" in why(), "it is told to show a certificate")
+            until(lambda: "show a certificate" in why(), "the edge is asked for a certificate")
             for tls, said in (
                 ({"cert": str(stranger.cert), "key": str(stranger.key)}, ("nobody answers",)),
                 ({"ca": str(tmp_path / "stranger.pem")}, ("certificate verify failed",)),

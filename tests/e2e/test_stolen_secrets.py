@@ -343,7 +343,7 @@ def test_owner_of_an_edges_host_has_the_rights_of_that_edge_only(
             await link.close()
 
         asyncio.run(mint())
-        assert signer.public_key in str(stolen), "what it trusts is public"
+        assert signer.public_key in str(stolen), "the trusted key is public"
         secret = (tmp_path / "directory.key").read_bytes().strip()
         assert not any(secret in content for content in (*files, edge.file.read_bytes()))
         edge.end()

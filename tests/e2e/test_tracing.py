@@ -121,12 +121,15 @@ def test_trace_export_retries_failures_drops_refusals_and_delays_no_request(
     receiver.statuses[PATH] = [503, 429]
     edge = start_edge(routes=OPEN, workers=1, tracing=tracing(receiver))
     assert edge.ask("/1").status == 200
-    until(lambda: exported(edge) == 3, "they are accepted at the third attempt")
+    until(lambda: exported(edge) == 3, "the spans are accepted at the third attempt")
     assert len(receiver.on(PATH)) == 3
     assert len({hook.body for hook in receiver.on(PATH)}) == 1
     receiver.statuses[PATH] = [400]
     assert edge.ask("/2").status == 200
-    until(lambda: total(edge.metrics(), "edge_trace_spans_dropped_total", reason="refused") == 3, "they are dropped")
+    until(
+        lambda: total(edge.metrics(), "edge_trace_spans_dropped_total", reason="refused") == 3,
+        "the refused spans are dropped",
+    )
     # An answer without an end, and none at all.
     receiver.statuses[PATH] = [200]
     assert edge.ask("/3").status == 200
@@ -135,7 +138,7 @@ def test_trace_export_retries_failures_drops_refusals_and_delays_no_request(
     held = len(receiver.on(PATH))
     for number in range(20):
         assert edge.ask(f"/{number}").status == 200
-    until(lambda: len(receiver.on(PATH)) > held, "it has got a request, and does not answer")
+    until(lambda: len(receiver.on(PATH)) > held, "the receiver has a request and does not answer")
     assert edge.ask("/").status == 200
     assert exported(edge) == 6
 

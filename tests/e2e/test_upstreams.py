@@ -195,7 +195,7 @@ def test_endpoint_outage_and_return_fail_no_request(start_edge: StartEdge) -> No
             back = Service("one again", port=one.port)
             try:
                 until(lambda: states(edge) == {"up": 2, "down": 0}, "its return is noticed")
-                until(lambda: back.answered["/load"] > 20, "it has its share")
+                until(lambda: back.answered["/load"] > 20, "the returned endpoint has its share")
                 load.more()
             finally:
                 back.die()
@@ -249,7 +249,7 @@ def test_an_edge_can_be_stopped_while_it_waits_for_the_first_probes(tmp_path: Pa
     edge = Edge(tmp_path / "edge", 1, **upstreams(silent, health=HEALTH | {"every": "30s"}))
     try:
         supervisor = edge.begin()
-        until(lambda: "edge starting" in edge.output, "it has begun")
+        until(lambda: "edge starting" in edge.output, "the edge has started")
         assert supervisor.wait_after(signal.SIGTERM, 10.0) == 0
         assert "worker ready" not in edge.output
     finally:

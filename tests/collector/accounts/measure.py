@@ -166,7 +166,7 @@ def main() -> None:
                 collector.command = (sys.executable, *profiled)
             collector.start()
             adds(url, [f"c{number}" for number in range(given.customers)])
-            until(lambda url=url: is_published(url), "what was added is published", seconds=300)  # type: ignore[misc]
+            until(lambda url=url: is_published(url), "the added customer is published", seconds=300)  # type: ignore[misc]
             asked = mix(given.customers, int(given.rate * given.seconds), random.Random(1))
             cpu, served = collector.cpu(), server.cpu() if server else 0.0
             taken, synced = asyncio.run(measure(collector.port, asked, given.rate, folder))

@@ -153,7 +153,7 @@ def test_due_key_is_replaced_after_its_owner_received_the_encrypted_secret(datab
             )
             assert [(one["state"], one["delivery"]) for one in (await stage.state())["keys"]] == [("sent", "due")]
             await stage.step(60)
-            assert (await stage.row(old)).expires_at is None, "nobody has collected it"
+            assert (await stage.row(old)).expires_at is None, "the key has not been collected yet"
             await stage.send()
             (message,) = stage.messages()
             secret = decrypt(message)

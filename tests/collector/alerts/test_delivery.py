@@ -169,7 +169,7 @@ def test_alert_is_routed_by_severity_and_to_its_customer(database: str, hooks: R
     assert len(hooks.on(f"/{folder}/ops")) == 3
     theirs = mail.to("acme@customer.test")[-1]
     assert "it is own" in theirs["Subject"]
-    assert "Kunde: acme" in text_of(theirs), "it is in their language"
+    assert "Kunde: acme" in text_of(theirs), "the mail is in the customer's language"
     assert mail.to("silent@customer.test") == []
 
 
@@ -236,7 +236,9 @@ def test_failed_delivery_is_retried_abandoned_and_can_be_replayed(
             async with made.database.writing() as connection:
                 for dead in await reports.list_alerts(connection, None, 10, state="dead"):
                     assert await deliveries.replay_deliveries(connection, dead["id"], None, 0) == ["ops"]
-                    assert await deliveries.replay_deliveries(connection, dead["id"], None, 0) == [], "it is under way"
+                    assert await deliveries.replay_deliveries(connection, dead["id"], None, 0) == [], (
+                        "the delivery is under way"
+                    )
             await made.all_sent(3)
             async with made.database.writing() as connection:
                 assert await deliveries.replay_deliveries(connection, first.alert, "ops", 0) == ["ops"], (
@@ -297,7 +299,7 @@ def test_muted_alerts_are_not_sent_and_acknowledged_ones_not_escalated(
             await made.set(alerts, routed_at=0)
             made.delivery._counted_at = float("-inf")
             await made.until(lambda found: ("third", "pager") in found)
-            assert ("first", "pager") not in await made.standing(), "it is acknowledged"
+            assert ("first", "pager") not in await made.standing(), "the delivery is acknowledged"
             async with made.database.writing() as connection:
                 await handling.mute(connection, caller, first, "operator", now - 1, "over", now)
             await made.raised(alert("fourth", "warn", "acme"))
@@ -343,7 +345,7 @@ def test_two_collectors_send_each_alert_once_even_after_a_kill(
         by_key = {}
         for hook in hooks.on(where):
             by_key.setdefault(hook.json()["data"]["key"], set()).add(hook.fields["webhook-id"])
-        assert [len(ids) for ids in by_key.values()] == [1, 1, 1], "what came twice has the same id"
+        assert [len(ids) for ids in by_key.values()] == [1, 1, 1], "a repeated message keeps its id"
         assert len(hooks.on(where)) <= 4, "the one that was under way may have come twice"
 
         # Permissions to read alerts and to replay them.
@@ -363,7 +365,7 @@ def test_two_collectors_send_each_alert_once_even_after_a_kill(
         assert other.send("POST", "/v1/alerts/x/replay").status == 404
         before = len(hooks.on(where))
         assert other.send("POST", f"{replay}?channel=ops").status == 200
-        until(lambda: len(hooks.on(where)) > before, "it is sent again")
+        until(lambda: len(hooks.on(where)) > before, "the delivery is sent again")
         environ = {"EDGEPROXY_COLLECTOR": f"http://{HOST}:{other.port}", "EDGEPROXY_TOKEN": ADMIN}
         listed = CliRunner().invoke(cli.app, ["alerts", "ls", "--kind", "key_rotation_due"], env=environ)
         assert listed.exit_code == 0, listed.output
@@ -378,10 +380,10 @@ def test_two_collectors_send_each_alert_once_even_after_a_kill(
         other.write()
         assert other.process is not None
         other.process.send_signal(signal.SIGHUP)
-        until(lambda: '"reloaded"' in other.output, "it has reloaded")
+        until(lambda: '"reloaded"' in other.output, "the collector has reloaded")
         of_another = Chain(region="eu-bound").next()
         assert other.post(of_another, fields={"Edge-Hash": "0" * 64}, token=REGIONAL).status == 422
-        until(lambda: hooks.on(f"/{folder}/pager"), "it goes to another channel")
+        until(lambda: hooks.on(f"/{folder}/pager"), "the alert goes to the escalation channel")
         secrets = (SECRET, SECRET.removeprefix("whsec_"), "p%40ss", "p@ss", f"{hooks.port}{where}")
         texts = (one.output, other.output, str(told), str(entries))
         assert not any(secret in text for secret in secrets for text in texts)

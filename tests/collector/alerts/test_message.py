@@ -53,7 +53,7 @@ def test_each_alert_format_has_its_own_body() -> None:
     assert body["data"]["details"] == {"seq": 3, "why": "a\nb"}
 
     said = orjson.loads(forms.format_slack(SAID))
-    assert said["text"] == "[PAGE] edge-1 &lt;!channel&gt; &amp; more", "nobody is mentioned by what a name says"
+    assert said["text"] == "[PAGE] edge-1 &lt;!channel&gt; &amp; more", "a mention in a name is escaped"
     assert [block["type"] for block in said["blocks"]] == ["section", "section", "context"]
     quiet = orjson.loads(forms.format_slack(SAID._replace(details={})))
     assert [block["type"] for block in quiet["blocks"]] == ["section", "context"]
@@ -165,5 +165,5 @@ def test_waits_grow_have_jitter_and_end() -> None:
     assert [compute_wait(n, None, lambda: 0.0) for n in (1, 2, 10, 11)] == [5, 30, 36000, None]
     assert compute_wait(1, None, lambda: 1.0) == 5 * 1.2
     assert compute_wait(1, 100.0, lambda: 0.0) == 100
-    assert compute_wait(1, 10.0**9, lambda: 0.0) == 3600, "nobody has us wait for ever"
+    assert compute_wait(1, 10.0**9, lambda: 0.0) == 3600, "the wait has an upper bound"
     assert sum(BACKOFF_SECONDS) > 86400

@@ -163,7 +163,7 @@ def test_a_command_waits_for_a_collector_that_was_just_started(tmp_path: Path) -
         server.server_bind()  # Nobody listens there yet.
         given = {"EDGEPROXY_COLLECTOR": f"http://127.0.0.1:{server.server_port}", "EDGEPROXY_TOKEN": "t"}
         asking = Process([*COMMAND, "customers", "ls", "--json"], tmp_path / "log", environ=given)
-        until(lambda: "waiting" in asking.output, "it waits")
+        until(lambda: "waiting" in asking.output, "the command waits")
         server.server_activate()
         server.timeout = 60
         server.handle_request()

@@ -144,7 +144,7 @@ def test_raised_limits_apply_until_their_end(collector: Collector) -> None:
     first = made(collector.send("POST", path, new, token=support))["raised"]
     assert 8 * 3600 - 1 < raise_in_line(collector, own)[1] - began < 8 * 3600 + 60
     second = made(collector.send("POST", path, {**new, "factor": 5, "for": "1h"}, token=support))["raised"]
-    assert raise_in_line(collector, own)[0] == 5, "one at a time: the second replaces the first"
+    assert raise_in_line(collector, own)[0] == 5, "a second raise replaces the first"
     seen = made(collector.get(path, token=token), 200)["raised"]
     assert seen == {**second, "by": None, "why": None}, "its customer does not see who raised them"
     assert made(collector.send("DELETE", path, token=support), 200)["raised"] is None
@@ -173,7 +173,7 @@ def test_raised_limits_apply_until_their_end(collector: Collector) -> None:
     made(collector.send("DELETE", f"/v1/customers/{own}"), 202)
     assert collector.send("POST", path, new, token=support).status == 409
     made(collector.send("POST", f"/v1/customers/{own}/restore"), 200)
-    assert raise_in_line(collector, own) == (0, 0.0), "whoever is restored has the usual limits"
+    assert raise_in_line(collector, own) == (0, 0.0), "a restored customer has the usual limits"
 
 
 def raise_in_line(collector: Collector, name: str) -> tuple[int, float]:
@@ -247,7 +247,7 @@ def test_key_rotation_counts_against_the_maximum_number_of_keys(
     for ref in (second, third):
         with pytest.raises(ChangeRejectedError, match="3 is as many as there may be"):
             rotate(ref, 3600)
-    assert rotate(second, 0), "one that ends at once makes room itself"
+    assert rotate(second, 0), "a rotation that ends the old key at once needs no free slot"
 
 
 def test_key_endpoints_cover_the_life_of_a_key(collector: Collector) -> None:
@@ -370,7 +370,7 @@ def test_leaked_key_can_be_restored_for_a_day_unless_otherwise_ended(collector: 
     assert set(digests) <= key_lines()
     (entry,) = [one for one in record(collector, f"{owner['name']}/{leaked['id']}") if one[0] == "key.restore"]
     assert (entry[1]["state"], entry[2]["state"]) == ("revoked", "active")
-    assert restore(leaked).status == 409, "it is not revoked any more"
+    assert restore(leaked).status == 409, "the key is no longer revoked"
     assert report(collector, {"key": leaked["secret"]}, "127.0.3.5").status == 202
     made(collector.send("DELETE", path), 202)
     assert restore(leaked).status == 409, "its customer is being deleted"
@@ -586,7 +586,9 @@ def test_customer_directory_follows_each_change(collector: Collector) -> None:
     assert '"scopes":["a","b"]' in said.keys[digest]
     assert (owner["name"], line) in every
     assert (after.customer is None, after.tier, after.keys) == (False, "basic", {})
-    assert parse_customer(after.customer or "", 0.0).paused == documents.DELETED, "who names no key is refused, too"
+    assert parse_customer(after.customer or "", 0.0).paused == documents.DELETED, (
+        "a customer without a key name is refused too"
+    )
     assert (owner["name"], last) in all_last
 
 

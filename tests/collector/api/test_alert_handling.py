@@ -73,7 +73,9 @@ def test_an_alert_is_somebodys_and_its_kind_is_muted_until_a_time(collector: Col
     assert (handled(collector, 1, ADMIN)["muted_until"], handled(collector, 2, ADMIN)["muted_until"]) == (None, None)
     far = {"until": format_timestamp(now + 20 * WEEK_MS), "why": "for ever"}
     assert collector.send("POST", "/v1/alerts/3/mute", far, token=OWN).status == 422
-    assert collector.send("POST", "/v1/alerts/3/mute", muted, token=ADMIN).status == 422, "it pages: 2 days at most"
+    assert collector.send("POST", "/v1/alerts/3/mute", muted, token=ADMIN).status == 422, (
+        "a paging alert may be muted for 2 days at most"
+    )
     short = {"until": format_timestamp(now + WEEK_MS // 4), "why": "a weekend"}
     assert collector.send("POST", "/v1/alerts/3/mute", short, token=ADMIN).status == 200
     ended = {"until": format_timestamp(now), "why": "ended"}
@@ -91,4 +93,4 @@ def test_alert_list_filters_by_acknowledgement_of_the_own_side(collector: Collec
     assert (numbers(OWN, acknowledged="true"), numbers(OWN, acknowledged="false")) == ([1], [3])
     collector.send("POST", "/v1/alerts/3/acknowledge", {}, token=OWN)
     assert numbers(OWN, acknowledged="false") == []
-    assert 3 in numbers(ADMIN, acknowledged="false"), "what a customer did is nothing that operators did"
+    assert 3 in numbers(ADMIN, acknowledged="false"), "an acknowledgement of the customer does not count for operators"

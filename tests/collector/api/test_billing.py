@@ -186,8 +186,10 @@ def test_subscription_leads_to_a_paid_invoice(charging: Collector, own_sandbox: 
         listed = own_sandbox.call("GET", f"/v1/credit_notes?invoice={sent['stripe_id']}").json()["data"]
         return [(one["total"], one["memo"]) for one in listed]
 
-    until(lambda: notes() == [(100, "an outage")], "it is at Stripe")
-    until(lambda: amounts(charging, sent["id"], token) == (0, fee["amount"], 100, 100), "it is shown as paid back")
+    until(lambda: notes() == [(100, "an outage")], "the credit note is at Stripe")
+    until(
+        lambda: amounts(charging, sent["id"], token) == (0, fee["amount"], 100, 100), "the amount is shown as refunded"
+    )
     one = call(charging, "GET", f"/billing/invoices/{sent['id']}", token=token).json()
     assert [(note["amount"], note["refunded"], note["state"]) for note in one["credit_notes"]] == [(100, 100, "made")]
 
@@ -244,7 +246,7 @@ def test_customer_cannot_read_another_customers_billing(charging: Collector) -> 
         path = f"/billing/invoices/{theirs['id']}/{act}"
         assert call(charging, "POST", path, said, token=OWN).status == 403
         assert call(charging, "POST", path, said, token=BILLING).status == 403, "a second factor is asked for"
-    until(lambda: states(charging, name) == ["open"], "it is sent")
+    until(lambda: states(charging, name) == ["open"], "the invoice is sent")
     credits = f"/billing/invoices/{theirs['id']}/credit"
     assert call(charging, "POST", credits, {"why": "a mistake", "amount": 10**9}).status == 422
     made = call(charging, "POST", credits, {"why": "a mistake", "amount": 1}, Idempotency_Key="c1")
@@ -253,7 +255,7 @@ def test_customer_cannot_read_another_customers_billing(charging: Collector) -> 
         assert call(charging, "POST", f"/billing/invoices/{theirs['id']}/{act}", {"why": "x"}).status == 409
     voided = call(charging, "POST", f"/billing/invoices/{theirs['id']}/void", {"why": "a mistake"})
     assert voided.json()["state"] == "voiding"
-    until(lambda: states(charging, name) == ["void"], "it is taken back")
+    until(lambda: states(charging, name) == ["void"], "the invoice is void")
 
 
 def test_spend_alert_is_raised_for_amounts_chosen_by_the_customer(charging: Collector) -> None:
@@ -274,7 +276,7 @@ def test_spend_alert_is_raised_for_amounts_chosen_by_the_customer(charging: Coll
     until(raised, "the amount is reached", seconds=90)
     (alert,) = raised()
     assert alert["details"]["amount_cents"] == 1
-    assert call(charging, "GET", "/v1/alerts", token=OWN).json()["alerts"] == [], "nobody else hears of it"
+    assert call(charging, "GET", "/v1/alerts", token=OWN).json()["alerts"] == [], "other customers see no alert"
 
 
 def test_month_of_a_large_plan_is_exact_to_the_cent(charging: Collector) -> None:
@@ -328,7 +330,9 @@ def test_plan_without_a_new_trial_needs_no_payment_method(charging: Collector) -
     other, _ = subscribe(charging, plan="free")
     assert call(charging, "DELETE", "/billing/subscription?when=now", token=other).status == 200
     _, again = preview_and_change(charging, other, "POST", plan="tried")
-    assert (again["plan"], again["state"]) == ("tried@1", "active"), "what goes on in its period has no trial"
+    assert (again["plan"], again["state"]) == ("tried@1", "active"), (
+        "a subscription resumed within its period has no trial"
+    )
 
 
 def test_trial_without_its_payment_method_is_refused_except_for_staff(
@@ -417,7 +421,7 @@ def test_a_version_that_is_not_sold_any_more_is_for_staff_to_give(charging: Coll
     assert call(charging, "POST", f"/billing/subscription{whose}", {"plan": "team@1"}).json()["plan"] == "team@1"
     for method, path in (("PUT", "subscription"), ("POST", "subscription/preview")):
         kept = call(charging, method, f"/billing/{path}", {"plan": "team@1"}, token=token)
-        assert kept.status == 409, "who has it has it already"
+        assert kept.status == 409, "the customer has this plan already"
     newest = {"plan": "team@2", "when": "period_end"}
     assert call(charging, "POST", "/billing/subscription/preview", newest, token=token).status == 200
     (invoice,) = call(charging, "GET", "/billing/invoices", token=token).json()["invoices"]
@@ -469,7 +473,7 @@ def test_a_customer_may_request_ten_changes_a_minute(charging: Collector) -> Non
     statuses = [answer.status for answer in answers]
     assert statuses == [404] * 10 + [429] * 2
     assert 1 <= int(answers[-1]["retry-after"]) <= 70
-    assert ask(charging.port, "/billing/plans").status == 200, "others go on"
+    assert ask(charging.port, "/billing/plans").status == 200, "other requests are served"
 
 
 OF_NOBODY = {"Authorization": f"Bearer {OWN}"}
@@ -520,7 +524,9 @@ def test_more_seats_are_prorated_and_fewer_start_next_month(charging: Collector)
     upcoming = call(charging, "GET", "/billing/invoices/upcoming", token=token).json()
     assert [(line["quantity"], line["amount"]) for line in upcoming["lines"]] == [(1, 1000)]
     _, changed = preview_and_change(charging, token, plan="crew", quantity=5)
-    assert (changed["quantity"], changed["next_plan"], changed["next_quantity"]) == (5, None, None), "it is taken back"
+    assert (changed["quantity"], changed["next_plan"], changed["next_quantity"]) == (5, None, None), (
+        "the pending change is canceled"
+    )
     _, changed = preview_and_change(charging, token, plan="standard")
     assert (changed["plan"], changed["quantity"]) == ("standard@1", 1), "standard has no quantity"
 

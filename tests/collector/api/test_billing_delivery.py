@@ -100,7 +100,7 @@ def test_events_are_stored_once_and_applied_without_exposing_payloads(world: Wor
     assert KEY not in world.collector.output
     # Replay stored events by hand, and an unknown one.
     assert world.collector.send("POST", f"/billing/webhooks/{ids[0]}/replay").status == 202
-    until(lambda: states() == {"applied"}, "it is applied once more")
+    until(lambda: states() == {"applied"}, "the event is applied once more")
     assert world.collector.send("POST", "/billing/webhooks/evt_nobody/replay").status == 404
 
 
@@ -140,7 +140,7 @@ def test_forged_payment_event_adds_no_credits(world: World) -> None:
             row = database.execute("SELECT state FROM webhook_events WHERE id = 'evt_signed'").fetchone()
         return str(row[0])
 
-    until(lambda: state() == "applied", "it is looked up at Stripe")
+    until(lambda: state() == "applied", "the purchase is looked up at Stripe")
     balance = collector.get("/billing/balance", token="admin-token", customer="thief").json()
     assert balance["balance"] == 0
 
@@ -163,7 +163,7 @@ def test_forged_events_break_no_event_list_and_raise_no_alert(world: World) -> N
             rows = database.execute("SELECT state, attempts FROM webhook_events WHERE object LIKE 'cn_nowhere%'")
             return [f"{state} {attempts}" for state, attempts in rows]
 
-    until(lambda: all(state.startswith("applied") for state in states()), "they are looked up at Stripe")
+    until(lambda: all(state.startswith("applied") for state in states()), "the events are looked up at Stripe")
     assert (
         len(states()) == len([one for one in world.events()["events"] if one["object"].startswith("cn_nowhere")]) == 3
     )
@@ -199,7 +199,7 @@ def test_revenue_metrics_are_served_only_on_this_host(world: World) -> None:
     def told(**fields: str) -> bytes:
         return ask(world.collector.port, "/metrics", fields=fields).body
 
-    until(lambda: b"\nbilling_liability_usd " in told(), "what was taken is known")
+    until(lambda: b"\nbilling_liability_usd " in told(), "the liability metric is known")
     browser = {"Origin": "https://shop.example"}
     for fields in (
         {"X-Forwarded-For": "192.0.2.1"},
@@ -243,7 +243,7 @@ def test_kill_switch_takes_effect_within_five_seconds(world: World) -> None:
     for path, body in asked:
         no = collector.send("POST", f"/billing/{path}?customer=acme", body)
         detail = "Free today. Plans and credits can be bought again once billing goes on."
-        assert (no.status, no.json()["detail"]) == (503, detail), "who buys is charged"
+        assert (no.status, no.json()["detail"]) == (503, detail), "buying is refused while charging is stopped"
         assert no.json()["params"] == {"message": "Free today."}
     shown = collector.get("/billing/rollout", token="admin-token").json()
     assert (shown["charging"], shown["is_stopped_by_file"], shown["gates"]) == (False, False, [])
@@ -334,7 +334,7 @@ def test_low_credits_are_topped_up_with_the_saved_card_if_enabled(world: World) 
         status, body = put(amounts | change)
         assert (status, [one["field"] for one in body["errors"]]) == (422, fields), body
     assert put(amounts, path=f"{path}?dry_run=true")[1]["state"] == "on"
-    assert show()["state"] == "off", "it was a dry run"
+    assert show()["state"] == "off", "a dry run changes nothing"
     assert put(amounts, tokens["other"], f"{path}?customer=refilled")[0] == 403
     assert collector.send("DELETE", f"{path}?customer=refilled", token=tokens["other"]).status == 403
     assert collector.get(path, token=tokens["other"], customer="refilled").status == 403
@@ -347,13 +347,13 @@ def test_low_credits_are_topped_up_with_the_saved_card_if_enabled(world: World) 
             paid = "SELECT 1 FROM credit_top_ups WHERE spent = 20000000 AND purchase IS NULL"
             return opened.execute(paid).fetchone() is not None
 
-    until(is_paid, "it is bought", seconds=40)
+    until(is_paid, "the purchase is paid", seconds=40)
     assert collector.get("/billing/balance", token=token).json()["balance"] == 20_000_000
     (purchase,) = collector.get("/billing/purchases", token=token).json()["purchases"]
     assert (purchase["is_automatic"], purchase["cents"], purchase["has_receipt"]) == (True, 2000, True)
     refund = {"purchase": purchase["id"], "why": "it was not meant"}
     assert collector.send("POST", "/billing/refunds", refund).status == 202
-    assert (show()["state"], show()["spent"]) == ("off", 20_000_000), "it does not buy them again"
+    assert (show()["state"], show()["spent"]) == ("off", 20_000_000), "an operator does not buy the credits again"
     answer = collector.send("DELETE", path, token=token)
     assert (answer.status, answer.json()["state"]) == (200, "off")
     entries = collector.get("/v1/audit", token="admin-token", action="credits.top_up").json()["entries"]
@@ -381,7 +381,7 @@ def test_credits_are_bought_once_and_refunded_once(world: World) -> None:
     (body,) = sessions
     session = orjson.loads(body)
     assert session["url"].startswith(sandbox.url)
-    assert balance()["balance"] == 0, "it is not paid yet"
+    assert balance()["balance"] == 0, "the purchase is not paid yet"
     paid = ask(sandbox.port, f"/_sandbox/checkout/{session['id']}/pay", method="POST", body=b"")
     assert (paid.status, paid["location"]) == (303, "https://shop.example/paid")
     until(lambda: balance()["balance"] == 20_000_000, "the credits are there")
@@ -416,7 +416,7 @@ def test_credits_are_bought_once_and_refunded_once(world: World) -> None:
         await client.v1.refunds.create_async({"payment_intent": str(paid.payment_intent)})
 
     sandbox.run(all_of_it)
-    until(lambda: balance()["balance"] == 0, "it is booked")
+    until(lambda: balance()["balance"] == 0, "the refund is booked")
     assert kinds()[-1] == ("chargeback", -15_000_000)
     portal = collector.send("POST", "/billing/portal", {"return_url": "https://shop.example/"}, token=token)
     assert (portal.status, portal.json()["url"].startswith(sandbox.url)) == (201, True)

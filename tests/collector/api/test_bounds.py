@@ -113,12 +113,16 @@ def test_change_rate_limit_counts_each_token_separately(
     key = answers[0].json()["id"]
     for method, path in (("PATCH", f"/v1/keys/{key}"), ("DELETE", f"/v1/keys/{key}"), ("POST", f"{own}?dry_run=true")):
         assert collector.send(method, path, {}, token=OWN).status == 429, path
-    assert collector.get(own, token=OWN).status == 200, "it may read"
-    assert collector.send("DELETE", f"/v1/keys/{key}", token=created["secret"]).status == 200, "others may revoke"
+    assert collector.get(own, token=OWN).status == 200, "the token may read"
+    assert collector.send("DELETE", f"/v1/keys/{key}", token=created["secret"]).status == 200, (
+        "another token may revoke the key"
+    )
     assert collector.post(Chain().next()).status == 200
     statuses = [collector.send("PUT", "/v1/flags/f", {}, token=ADMIN).status for _ in range(110)]
     assert (statuses[0], statuses[97], statuses[-1]) == (200, 200, 429), "an operator may make more"
-    assert collector.send("POST", "/v1/events", {"meter": "?"}, token=SERVICE).status == 202, "what counts is no change"
+    assert collector.send("POST", "/v1/events", {"meter": "?"}, token=SERVICE).status == 202, (
+        "an event does not count as a change"
+    )
 
 
 def test_staff_requests_do_not_use_up_the_rate_limit_of_a_customer(sqlite_collector: Collector) -> None:

@@ -92,7 +92,7 @@ def test_effect_elsewhere_follows_a_commit_alone(database: str) -> None:
             number = len(tries)
 
             async def follow_up() -> None:
-                assert (await read(opened, journal.fetch_balance, ACME)) == 500, "it is committed"
+                assert (await read(opened, journal.fetch_balance, ACME)) == 500, "the change is committed"
                 effects.append(number)
 
             made = await give(connection)

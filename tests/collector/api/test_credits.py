@@ -152,7 +152,7 @@ def test_credits_of_a_customer_require_its_token_or_a_role(collector: Collector)
         assert other.get(path, customer=payer.name).status == 403
         assert other.get(path, customer=payer.id).status == 403
         assert payer.get(path, READ, customer=payer.name).status == 403
-        assert payer.get(path, ADMIN).status == 422, "it must say whose"
+        assert payer.get(path, ADMIN).status == 422, "an admin must name the customer"
         assert payer.get(path, ADMIN, customer="nobody").status == 404
     url = "https://shop.example/back"
     for path, said in (("checkout", {"millicredits": 5_000_000, "success_url": url}), ("portal", {"return_url": url})):
@@ -160,7 +160,7 @@ def test_credits_of_a_customer_require_its_token_or_a_role(collector: Collector)
         assert post(collector, path, said, payer.token).status == 409, "mode is off"
     second = made(collector.send("POST", "/v1/tokens", {"name": f"second-{payer.name}", "role": "billing"}))["secret"]
     for token in (payer.token, READ, second, OWN):
-        assert payer.adjust(5, token=token).status == 403, "it has no second factor, or not the role"
+        assert payer.adjust(5, token=token).status == 403, "the token lacks the second factor or the role"
         refund = {"purchase": "cs_1", "why": "asked"}
         assert collector.send("POST", "/billing/refunds", refund, token=token).status == 403
     assert payer.get("accounting/2026-01-01").status == 403

@@ -79,7 +79,7 @@ def test_runbook_corrects_a_drifted_balance(site: Site) -> None:
         of = "(SELECT id FROM customers WHERE name = 'acme-drilled')"
         database.execute(f"UPDATE credit_balances SET balance = balance + 7 WHERE customer = {of}")
     collector.start()
-    (alert,) = until(lambda: site.alerts("reconciliation_mismatch"), "somebody is paged")
+    (alert,) = until(lambda: site.alerts("reconciliation_mismatch"), "an alert pages the operators")
     assert (alert["severity"], "acme-drilled" in alert["title"]) == ("page", True)
 
     said = site.say("reconciliation", "--kind", "E")

@@ -82,7 +82,7 @@ def test_answer_has_the_status_of_its_endpoint_unless_it_states_another() -> Non
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.operation_id)
 def test_each_endpoint_is_complete(endpoint: Endpoint) -> None:
-    assert endpoint.roles, "nobody may call it"
+    assert endpoint.roles, "the endpoint has no role"
     assert endpoint.is_public == bool(endpoint.listener_groups)
     if endpoint.is_transaction:
         assert issubclass(endpoint.query, ChangeQuery), "a transaction may be a dry run"

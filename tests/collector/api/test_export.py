@@ -105,7 +105,7 @@ def test_a_customer_leaves_places_to_the_others(monkeypatch: pytest.MonkeyPatch)
             await asyncio.sleep(0)
             assert begun == [*["acme"] * 2, *["bolt"] * 2, *[None] * 3]
             may_end.set()
-        assert (begun.count("acme"), begun.count("bolt")) == (3, 3), "who waited has had a turn"
+        assert (begun.count("acme"), begun.count("bolt")) == (3, 3), "the waiting customer has had its turn"
 
     asyncio.run(run())
 

@@ -268,6 +268,6 @@ def test_no_value_is_a_fault(unlimited: list[Collector], seed: int, request: pyt
     for name, value in itertools.product(("value", "time"), JSON):
         event = {"id": "1", "customer": "acme", "meter": "llm_tokens", "value": 1, name: "VALUE"}
         asker.ask("post", "/v1/events", orjson.dumps(event).replace(b'"VALUE"', value), SERVICE)
-    assert bodies == BODIES.keys(), "what else is sent has to be said of each"
+    assert bodies == BODIES.keys(), "each further request body needs a test"
     assert asker.count > 5000
     assert not asker.faults, f"{len(asker.faults)} faults:\n" + "\n".join(asker.faults[:40])

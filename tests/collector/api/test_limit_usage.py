@@ -61,9 +61,9 @@ def test_limit_report_counts_only_from_its_own_edge_and_for_watched_customers(co
     for token, status in ((READ, 403), (ADMIN, 403), (OWN, 403), (ONE, 403), ("no-token", 401)):
         assert report(collector, chain, token, acme=[row(1)]).status == status, token
     assert report(collector, Chain(edge=chain.edge, region="elsewhere")).status == 403
-    assert report(collector, fresh).status == 409, "its token could be anybody's"
+    assert report(collector, fresh).status == 409, "the token may belong to another edge"
     assert report(collector, chain, nobody=[row(99)], acme=[row(99)]).status == 200
-    assert live(collector, "acme") == {}, "what was sent before anybody looked is not kept"
+    assert live(collector, "acme") == {}, "a report sent before the watch is dropped"
     for limits in ([row(1)] * (LIMITS_MAX + 1), [row(-1)], [row(10**16)], [row(1, route="a b")], [row(1, mode="x")]):
         assert report(collector, chain, acme=limits).status == 422
     many: dict[str, list[dict[str, Any]]] = {f"c{n}": [] for n in range(WATCHED_MAX + 1)}

@@ -104,7 +104,7 @@ def test_issuer_keys_are_cached_during_an_outage_and_new_keys_fetched(stage: Sta
     before = stage.provider.token("ops")
     assert stage.ask(before).status == 200
     stage.provider.end()
-    assert stage.ask(before).status == 200, "nobody has to be asked"
+    assert stage.ask(before).status == 200, "cached keys need no request to the issuer"
     stage.provider.start("second")
     after = stage.provider.token("ops")
     until(lambda: stage.ask(after).status == 200, "the new key is known")
@@ -308,6 +308,6 @@ def test_a_key_that_the_issuer_has_replaced_counts_for_a_minute_at_most(
             operator(signed(), await keys.with_key("k"), SETTINGS)
         for _ in range(100):
             await keys.with_key("k")
-        assert fetched[0] == 2, "nobody has it fetched more often"
+        assert fetched[0] == 2, "the metadata is fetched no more often"
 
     asyncio.run(work())

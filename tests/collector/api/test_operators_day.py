@@ -119,7 +119,7 @@ def test_each_command_of_the_page_has_its_documented_effect(selling: Collector, 
         by_id = dict(fetch(selling, "invoices", "id, state"))
         return [by_id[names[name]] for name in INVOICES]
 
-    until(lambda: states() == ["open"] * 4, "they are sent")
+    until(lambda: states() == ["open"] * 4, "the invoices are sent")
     stripe_id = dict(fetch(selling, "invoices", "id, stripe_id"))[names["INVOICE"]]
     own_sandbox.call("POST", f"/v1/invoices/{stripe_id}/pay", "payment_method=pm_card_visa")
     until(lambda: states()[0] == "paid", "a webhook says so")
@@ -156,7 +156,7 @@ def test_accept_dry_run_shows_the_amount_of_the_invoice(selling: Collector) -> N
     send(selling, "POST", "/billing/subscription?customer=held", {"plan": "standard"})
     (listed,) = selling.get("/billing/invoices", token=ADMIN, customer="held").json()["invoices"]
     number = listed["id"]
-    until(lambda: dict(fetch(selling, "invoices", "id, state"))[number] == "open", "it is sent")
+    until(lambda: dict(fetch(selling, "invoices", "id, state"))[number] == "open", "the invoice is sent")
     lines = "DELETE FROM invoice_lines WHERE invoice = ?"
     # Stripe still reports on the invoice that it sent. Such reports change nothing.
     held = "UPDATE invoices SET state = 'held', replaced_ids = stripe_id, stripe_id = 'in_other' WHERE id = ?"

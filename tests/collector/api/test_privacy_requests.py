@@ -30,12 +30,12 @@ def test_privacy_request_has_the_deadline_of_its_law_and_follows_its_steps(
     def step(state: str) -> int:
         return collector.send("POST", steps, {"state": state, "note": f"now {state}"}).status
 
-    assert step("done") == 409, "nobody is identified"
+    assert step("done") == 409, "the person is not identified"
     assert step("identified") == 201
     assert request["id"] in [one["id"] for one in listed(collector, "?open=true")]
     assert step("received") == 409
     assert step("done") == 201
-    assert step("done") == 409, "it has ended"
+    assert step("done") == 409, "the request has ended"
     (ended,) = [one for one in listed(collector) if one["id"] == request["id"]]
     assert [(one["state"], one["actor"]) for one in ended["steps"]] == [
         ("received", "admin"),
@@ -46,7 +46,7 @@ def test_privacy_request_has_the_deadline_of_its_law_and_follows_its_steps(
     assert request["id"] not in [one["id"] for one in listed(collector, "?open=true")]
     entries = collector.get(f"/v1/audit?target={request['id']}", token=ADMIN).json()["entries"]
     assert [one["action"] for one in entries] == ["privacy_request.create", *2 * ["privacy_request.step"]]
-    assert "Ada" not in str(entries), "who asks is not in what is kept for good"
+    assert "Ada" not in str(entries), "the retained entries omit the person's name"
 
 
 def listed(collector: Collector, query: str = "") -> list[dict[str, object]]:

@@ -98,14 +98,14 @@ def test_publisher_killed_at_any_step_loses_and_repeats_no_change(
                 broken.setattr(module, name, dies)
                 with pytest.raises(Killed):
                     await first.step()
-            assert (await published(first.log, trust, None))[0] == {"a"}, "nobody sees half of it"
+            assert (await published(first.log, trust, None))[0] == {"a"}, "no reader sees half of a version"
             again = Publisher(there, settings)
             await again.step()
             known, held = await published(again.log, trust, held)
             assert known == {"a", "b"}
             number = held.number
             await again.step()
-            assert (await published(again.log, trust, held))[1].number == number, "it is said once"
+            assert (await published(again.log, trust, held))[1].number == number, "the change is published once"
             async with there.reading() as connection:
                 assert (await connection.execute(sa.select(directory_outbox))).first() is None
         finally:

@@ -54,7 +54,7 @@ def test_the_best_region_is_by_wish_by_network_by_country_or_the_default(collect
     taken = reports("192.0.2.0/24", eu=12.0, us=90.0, moon=1.0) + reports("203.0.113.0/24", moon=1.0)
     for number in range(3):
         taken += reports(f"198.51.{number}.0/24", "JP", eu=200.0, us=150.0, ap=30.0)
-    assert post(collector, taken).json() == {"taken": 12}, "nobody knows of a region on the moon"
+    assert post(collector, taken).json() == {"taken": 12}, "a report of an unknown region is dropped"
     assert collector.metric("collector_region_networks") == 4
     assert collector.metric("collector_region_reports_total", result="ignored") == 3
 
@@ -134,5 +134,5 @@ def test_latency_reports_survive_a_reload_that_keeps_the_regions(collector: Coll
     until(lambda: best(collector, address="192.0.7.77").json()["because"] == "default", "nothing is known")
     del collector.settings["regions"]
     reloaded()
-    until(lambda: best(collector).status == 404, "it has no regions")
+    until(lambda: best(collector).status == 404, "the collector has no regions")
     assert "regions are not configured" in best(collector).json()["detail"]

@@ -44,7 +44,7 @@ def restored(server: Postgresql, moment: str) -> None:
         )
     assert done.returncode == 0, done.stderr
     server.start()
-    until(lambda: server.ask("SELECT pg_is_in_recovery()") == "f", "it is recovered", seconds=60)
+    until(lambda: server.ask("SELECT pg_is_in_recovery()") == "f", "the server has recovered", seconds=60)
 
 
 def stamp() -> str:

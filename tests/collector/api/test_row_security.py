@@ -84,7 +84,11 @@ class Customer:
         body = orjson.dumps({"card": "pm_card_visa"})
         paying = purchase["url"].removeprefix(stage.sandbox.url)
         stage.sandbox.ask(f"{paying}/pay", "POST", {"Content-Type": "application/json"}, body)
-        until(lambda: self.purchase in self.ask("GET", "/billing/purchases").body.decode(), "it is booked", seconds=60)
+        until(
+            lambda: self.purchase in self.ask("GET", "/billing/purchases").body.decode(),
+            "the purchase is booked",
+            seconds=60,
+        )
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -715,7 +719,7 @@ def test_an_administrator_creates_roles_that_the_collector_may_not_create(
     # A user that sees no rows cannot run a collector.
     server.ask("REVOKE edgeproxy_collector FROM plain")
     process = collector.begin()
-    until(lambda: not process.running, "it has ended", seconds=60)
+    until(lambda: not process.running, "the process has ended", seconds=60)
     assert process.wait(10.0) == 2
     assert "shows the user plain no rows" in process.output
     assert owner_sees(server) == "0", "the owner is held as everybody is"

@@ -117,17 +117,17 @@ def test_sighup_reloads_access_settings_and_ignores_an_invalid_file(tmp_path: Pa
         until(lambda: collector.ask("/v1/usage", token="new").status == 200, "the new token is known")
         assert collector.ask("/v1/usage", token=READ).status == 401
         assert collector.ship(Chain().next(), collector.context()).status == 403
-        until(lambda: '"needs_restart": ["listen"]' in collector.output, "what waits is told")
+        until(lambda: '"needs_restart": ["listen"]' in collector.output, "the setting that needs a restart is logged")
         assert collector.told("collector_config_ok") == 1
         collector.settings["tokens"] = []
         collector.write()
         collector.process.send_signal(signal.SIGHUP)
-        until(lambda: collector.told("collector_config_ok") == 0, "it is refused")
+        until(lambda: collector.told("collector_config_ok") == 0, "the reload is refused")
         assert collector.ask("/v1/usage", token="new").status == 200
         assert "tokens: is empty" in collector.output
         collector.settings["tokens"] = old
         del collector.settings["tls"]
         collector.write()
         collector.process.send_signal(signal.SIGHUP)
-        until(lambda: Collector.ready(collector), "it is reached in the clear")
+        until(lambda: Collector.ready(collector), "the collector is reached without TLS")
         assert collector.metric("collector_config_ok") == 1

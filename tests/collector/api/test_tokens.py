@@ -73,7 +73,7 @@ def test_a_replaced_secret_ends_and_its_edges_stay_bound(collector: Collector) -
     assert at_once["secrets"] == 1
     batch = chain.next()
     for secret in (made["secret"], overlapping["secret"]):
-        assert collector.post(batch, token=secret).status == 401, "it is replaced"
+        assert collector.post(batch, token=secret).status == 401, "the token is replaced"
     assert collector.post(batch, token=at_once["secret"]).status == 200
     assert collector.post(chain.next(), token=make(collector, role="edge")["secret"]).status == 403
 

@@ -78,7 +78,7 @@ def test_a_report_counts_once_and_a_minute_without_one_is_missing(collector: Col
     assert told["edges"]
     assert read(collector, 5, by="edge", step="1min", coverage="false") == told | {"edges": [], "as_of": ANY}
     coverage = {edge["edge"]: (edge["minutes"], edge["missing"]) for edge in told["edges"]}
-    assert [coverage[chain.edge] for chain in (one, other)] == [(3, 2), (1, 4)], "what is lost is seen"
+    assert [coverage[chain.edge] for chain in (one, other)] == [(3, 2), (1, 4)], "the lost minutes are reported"
 
     routes = read(collector, 5, by="region,route", step="5min")
     assert [row["requests"] for row in routes["rows"] if row["region"] == one.region] == [270, 30]
@@ -86,7 +86,9 @@ def test_a_report_counts_once_and_a_minute_without_one_is_missing(collector: Col
     now = format_timestamp(1000 * (BEGIN + 3600))
     hours = collector.get("/v1/traffic", step="1h", by="region", to=now, **{"from": format_timestamp(0)}).json()
     assert [row["requests"] for row in hours["rows"] if row["region"] == one.region] == [300]
-    assert [edge["missing"] for edge in hours["edges"] if edge["edge"] == one.edge] == [0], "it began within the hour"
+    assert [edge["missing"] for edge in hours["edges"] if edge["edge"] == one.edge] == [0], (
+        "the edge started within the hour"
+    )
 
 
 def test_edge_without_any_report_has_no_missing_minutes(collector: Collector) -> None:
@@ -101,7 +103,7 @@ def test_traffic_report_is_accepted_only_with_the_token_of_its_edge(collector: C
         assert send(collector, chain, 0, token, v1=counts(1)).status == status, token
     elsewhere = Chain(edge=chain.edge, region="elsewhere")
     assert send(collector, elsewhere, 0, v1=counts(1)).status == 403, "its batches come from another region"
-    assert send(collector, fresh, 0, v1=counts(1)).status == 409, "its token could be anybody's"
+    assert send(collector, fresh, 0, v1=counts(1)).status == 409, "the token may belong to another edge"
     for minute in (-120, 200, 10**9):
         assert send(collector, chain, minute, v1=counts(1)).status == 422
     assert not [group for group in read(collector, 5, by="edge")["groups"] if group["edge"] in (chain.edge, fresh.edge)]

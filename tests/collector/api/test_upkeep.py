@@ -116,7 +116,7 @@ def test_collector_runs_roll_up_and_retention_at_its_start(start_collector: Star
         assert collector.post(chain.next()).status == 200
     collector.end()
     collector.start()
-    until(lambda: "less is kept" in collector.output, "it has looked")
+    until(lambda: "less is kept" in collector.output, "the job has looked")
     assert collector.usage(by="day")["total"] == 14
     assert checked(collector) == (0, "2 edges, 2 batches, 0 gaps, 0 quarantined; total 14; 0 audit records")
     assert collector.metric("collector_upkeep_failures_total") == 0

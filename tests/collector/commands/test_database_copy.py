@@ -131,7 +131,7 @@ def test_killed_database_copy_resumes_and_blocks_collectors_until_done(
     ends = 0
     while copy(source, empty_database).exit_code != 0:
         ends += 1
-        assert ends == killed, "it ends only if it is killed"
+        assert ends == killed, "the copy ends only if killed"
         with pytest.raises(UnusableDatabaseError):
             asyncio.run(Database.connect(empty_database))
         assert "would go on" in copy(source, empty_database, "--dry-run").output

@@ -21,6 +21,6 @@ def test_an_error_quotes_no_value_of_a_row(database: str) -> None:
         except sa.exc.IntegrityError as error:
             said = [repr(error), str(log.format_exception(error))]
         assert [PLANTED in text for text in said] == [False, False]
-        assert all("edges" in text for text in said), "it says what it is about"
+        assert all("edges" in text for text in said), "the message names its subject"
 
     use_database(database, work)

@@ -135,7 +135,7 @@ class SeparateOwner:
     def fail_start(self) -> str:
         """Start a collector that fails to start, and return its output."""
         process = self.collector.begin()
-        until(lambda: not process.running, "it has ended", seconds=60)
+        until(lambda: not process.running, "the process has ended", seconds=60)
         assert process.wait(10.0) == 2
         return process.output
 

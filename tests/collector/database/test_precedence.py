@@ -47,7 +47,7 @@ def test_yielding_job_resumes_when_no_request_waits(database: str, way: str, mon
                     with opened.precedence.claim():  # A page, and a page never waits.
                         async with opened.reading() as connection:
                             await connection.execute(ONE)
-                assert not done, "somebody waits"
+                assert not done, "a request waits"
         assert done
 
     run(database, work)

@@ -65,7 +65,7 @@ def test_job_lock_has_one_holder_and_ends_with_its_process(database: str) -> Non
                 async with try_exclusive(one, "job"):
                     raise ZeroDivisionError
             async with try_exclusive(other, "job") as mine:
-                assert mine, "it was given back"
+                assert mine, "the lock was released"
         finally:
             await one.close()
             await other.close()

@@ -133,7 +133,7 @@ def test_each_column_of_the_books_is_sealed_readable_and_searchable(database: st
         if file := opened.file:
             content = b"".join(one.read_bytes() for one in file.parent.glob(f"{file.name}*"))
             assert [one for one in COLUMNS if ".".join(("planted", *one, "")).encode() in content] == []
-            assert b"planted.invoices.period." in content, "what is in the clear is found so"
+            assert b"planted.invoices.period." in content, "the search finds plain text"
 
     run(database, make_key(tmp_path / "key"), do)
 
@@ -322,7 +322,9 @@ def test_journal_hashes_sealed_details_so_verify_needs_no_key(database: str, tmp
     async def ended(opened: Database) -> None:
         assert await destroy_ended_keys(opened, KEPT_SECONDS, at(YEAR + 11) + 86400, CALLER) == [YEAR]
         read, stored = await fetch_details(opened)
-        assert (REASON in read[0], read[1], stored[1][: len(SEALED)]) == (True, "{}", SEALED), "it is cleared later"
+        assert (REASON in read[0], read[1], stored[1][: len(SEALED)]) == (True, "{}", SEALED), (
+            "the rest is erased later"
+        )
         books = EndedBooks(opened, KEPT_SECONDS, CALLER)
         while await books.clear_next(at(YEAR + 11) + 86400):
             pass

@@ -75,7 +75,7 @@ def test_collector_encrypts_existing_and_new_rows(start_collector: StartCollecto
     assert collector.get("/v1/customers?external_id=crm-dave").json()["customers"][0]["name"] == "dave"
     code, text = run("encryption", "rotate", "-c", collector.file)
     assert (code, text) == (0, "key 2 wraps 2 data keys more; those before it are gone\n")
-    assert collector.get("/v1/customers/carol/contacts").json()["emails"] == [EMAIL], "it meets the new key"
+    assert collector.get("/v1/customers/carol/contacts").json()["emails"] == [EMAIL], "the collector meets the new key"
     assert run("privacy", "export", "-c", collector.file, "carol", tmp_path / "carol.zip")[0] == 0
     with zipfile.ZipFile(tmp_path / "carol.zip") as archive:
         assert EMAIL.encode() in archive.read("json/contacts.json")
@@ -87,12 +87,12 @@ def test_collector_encrypts_existing_and_new_rows(start_collector: StartCollecto
 
     make_key(tmp_path / "key")  # Another one in its place.
     process = collector.begin()
-    until(lambda: not process.running, "it does not start with a wrong key")
+    until(lambda: not process.running, "the collector does not start with a wrong key")
     assert "another master key" in process.output
     assert run(*status)[0] == 2
     del collector.settings["encryption"]
     process = collector.begin()
-    until(lambda: not process.running, "it does not start without a key")
+    until(lambda: not process.running, "the collector does not start without a key")
     assert "has encrypted columns: set `encryption`" in process.output
 
 
@@ -145,7 +145,7 @@ def test_encryption_command_resumes_after_a_kill(database: str, tmp_path: Path, 
     }[verb]
     count = counter(database, sql)
     done = kill_in_the_midst(begin(collector, verb, tmp_path / "log"), count, most)
-    assert 0 < done < most, "it was killed in the midst"
+    assert 0 < done < most, "the command was killed midway"
     code, text = run("encryption", verb, "-c", collector.file)
     assert code == 0, text
     assert str(most - done) in text, "the rest alone"

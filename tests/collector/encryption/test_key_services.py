@@ -80,7 +80,7 @@ def test_a_command_that_is_too_noisy_is_dead_with_all_that_it_began(tmp_path: Pa
         except (FileNotFoundError, ProcessLookupError):  # It may end between the opening and the reading.
             return True
 
-    until(is_dead, "it is dead")
+    until(is_dead, "the process is dead")
 
 
 def test_a_command_that_ended_before_it_was_written_to_has_a_reason() -> None:

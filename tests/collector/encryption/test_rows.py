@@ -168,7 +168,7 @@ def test_search_finds_the_domain_of_an_address_by_its_hash(database: str, tmp_pa
             await create(connection, "west", "eve@acme.example")
             assert [sorted(row) for row in await fetch_rows(connection, "contacts", sa.select(contacts_table))] == [
                 ["customer", "email", "language", "role", "sensitive_from", "signed_in_at"]
-            ] * 6, "nobody reads the hash"
+            ] * 6, "no query reads the hash column"
         assert await find(opened, "acme.example") == ["north", "west"]
         hashes = await domains(opened)
         assert len(hashes) == 5
@@ -235,7 +235,7 @@ def test_each_sealed_column_is_encrypted_readable_and_bound_to_its_row(database:
             content = b"".join(one.read_bytes() for one in file.parent.glob(f"{file.name}*"))
             sealed_columns = [(name, column) for name, one in SEALED.items() for column in (*one.plain, *one.looked_up)]
             assert [one for one in sealed_columns if ".".join(("planted", *one, "")).encode() in content] == []
-            assert b"planted.customers.tier." in content, "what is in the clear is found so"
+            assert b"planted.customers.tier." in content, "the search finds plain text"
 
     run(database, make_key(tmp_path / "key"), do)
 
@@ -262,7 +262,7 @@ def test_opening_a_list_takes_one_python_call_per_row(database: str, tmp_path: P
                 sys.setprofile(None)
         assert [row["external_id"] for row in rows] == [f"crm-{name}" for name in names]
         assert [row["metadata"] for row in rows] == [{"note": f"{NOTE} {name}"} for name in names]
-        assert calls.pop("bind_row") == len(names), "they were opened, and calls are counted"
+        assert calls.pop("bind_row") == len(names), "the values were decrypted and the calls counted"
         assert sum(calls.values()) < len(names), calls
 
     run(database, make_key(tmp_path / "key"), do)
@@ -282,7 +282,7 @@ def test_addresses_of_sessions_and_subscribers_are_found_but_not_stored(database
             token = await subscriptions.insert_request(connection, EMAIL, now, "en")
             sign_up_secret = await sign_up.insert_request(connection, EMAIL, now, 10)
             assert None not in (link, sign_up_secret, token)
-            assert await subscriptions.insert_request(connection, EMAIL, now, "en") is None, "it is there"
+            assert await subscriptions.insert_request(connection, EMAIL, now, "en") is None, "the subscription exists"
         async with opened.writing() as connection:
             for table in ("held_forms", "sessions", "sign_in_links", "sign_ups", "status_subscribers"):
                 stored = (await connection.execute(sa.select(metadata.tables[table]))).all()
@@ -317,7 +317,7 @@ def test_cached_data_key_is_unused_after_rollback_or_erasure(database: str, tmp_
                     await create(connection, "acme")
                     await read(connection, "acme")
                     raise RuntimeError
-            assert keyring.data_keys == {}, "it was never committed"
+            assert keyring.data_keys == {}, "the key was never committed"
             async with second.writing() as connection:
                 await create(connection, "acme")
             for one in (opened, second):
@@ -329,7 +329,7 @@ def test_cached_data_key_is_unused_after_rollback_or_erasure(database: str, tmp_
                 await erase_customers(connection, CALLER, [row])
             assert other.data_keys == {}
             async with opened.reading() as connection:
-                assert len(keyring.data_keys) == 1, "it is warm"
+                assert len(keyring.data_keys) == 1, "the keyring cache is filled"
                 assert await read(connection, "acme") == (None, "{}", [])
                 details = [one["after"] for one in await audit.list_entries(connection, 0, 100)]
                 assert details == [{"erased": True}] * 2 + [{"state": "deleted"}]
@@ -400,7 +400,7 @@ def test_destroyed_keys_are_purged_from_the_files_of_postgresql(
         await migration.rotate_keys(opened, keyring)
         deadline = time.monotonic() + 30  # PostgreSQL's statistics of dead rows lag a moment behind.
         while not await opened.purge_deleted() or any(map(is_left, replaced)):
-            assert time.monotonic() < deadline, "what a rotation has replaced is still there"
+            assert time.monotonic() < deadline, "a replaced row is still there"
             await asyncio.sleep(0.2)
 
     run(database, make_key(tmp_path / "key"), do)
@@ -681,7 +681,7 @@ def test_unreadable_data_key_does_not_block_sealing_or_rotation(database: str, t
         assert sealed >= 2, "the domains and the customer of bolt"
         first, count = await migration.rotate_keys(opened, keyring)
         second, _ = await migration.rotate_keys(opened, keyring)
-        assert second == first + 1, "what is unreadable is no rotation that was cut off"
+        assert second == first + 1, "an unreadable row is not an interrupted rotation"
         async with opened.writing() as connection:
             assert (await read(connection, "bolt"))[0] == "new-bolt"
             counts = await migration.fetch_data_key_counts(connection)
@@ -750,7 +750,7 @@ def test_audit_details_of_a_customer_are_unreadable_after_its_erasure(database: 
             assert [one["after"] for one in entries if one["action"] == "customer.contacts"] == [
                 {"emails": expected("acme")[2]}
             ]
-            assert "third note" in str(entries), "whoever may read it reads it"
+            assert "third note" in str(entries), "an authorized reader decrypts the entry"
             theirs = await audit.list_entries(connection, 0, 100, actor=person.actor)
             assert [one["action"] for one in theirs] == ["customer.change", "session.begin", "customer.change"]
             # Details that were moved to another entry are unreadable.
@@ -862,7 +862,7 @@ def test_late_contact_of_an_erased_customer_stays_out_of_the_audit_log(database:
             stored = str((await connection.execute(sa.select(audit_table))).all())
             assert late not in stored
             keys = (await connection.execute(sa.select(data_keys))).all()
-            assert len(keys) == 1, "it has a new data key, which opens no entry of before"
+            assert len(keys) == 1, "the customer has a new data key that decrypts no earlier entry"
             entries = await audit.list_entries(connection, 0, 100)
             assert [one["after"] for one in entries if one["action"] == "customer.contacts"] == [{"erased": True}] * 2
             assert await audit.verify_chain(connection) == len(entries)

@@ -128,7 +128,7 @@ def test_only_services_report_events_in_each_supported_form(collector: Collector
         assert send(collector, body).status == status
     assert send(collector, b"x", content_encoding="gzip").status == 415
     assert send(collector, packed[:9], content_encoding="zstd").status == 400
-    assert outcome(send(collector, event(9, meter="requests")))[2] == [0], "what edges count is no service's"
+    assert outcome(send(collector, event(9, meter="requests")))[2] == [0], "a service may not report a meter of edges"
 
 
 @pytest.mark.parametrize("number", [3000, pytest.param(250_000, marks=pytest.mark.soak)])
@@ -231,7 +231,7 @@ def test_sender_with_too_many_waiting_events_gets_429() -> None:
         waiting = EventRequest("worker", [(0, UsageEvent("s", "1", "acme", "tokens", 1, 0))] * WAITING_EVENTS_MAX, ())
         tasks = Tasks()
         tasks.start("sender", intake.write_events(waiting))
-        await turned(lambda: not intake.has_room("worker"), "it is held")
+        await turned(lambda: not intake.has_room("worker"), "the event writer holds the batch")
         call: Any = SimpleNamespace(request=None, holder=SimpleNamespace(label="worker"))
         settings = SimpleNamespace(meters={})
         resources: Any = SimpleNamespace(database=database, metrics=metrics, events=intake, settings=settings)

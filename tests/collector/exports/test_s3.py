@@ -170,7 +170,7 @@ def test_export_writes_each_hour_once_to_both_buckets_and_verifies_them(
     one, other = "s3://usage/both", f"file://{tmp_path}/other"
     (tmp_path / "other").write_text("no folder")
     code, text = parquet.export_hours(settings, [other, one])
-    assert code != 0, "one place is away"
+    assert code != 0, "one storage is unreachable"
     assert f"{one}: 40 hours exported" in text
     (tmp_path / "other").unlink()
     code, text = parquet.export_hours(settings, [one, other])

@@ -170,4 +170,4 @@ def test_token_creates_a_bounded_number_of_edges_and_alerts(start_collector: Sta
     assert raised["token_edge_limit_reached"]["details"]["edge"] == "invented-4"
 
     assert change(collector, "invented-0", b'{"retired": true}').status == 200
-    assert [invent(f"next-{number}").status for number in range(2)] == [422, 429], "whoever is gone makes room"
+    assert [invent(f"next-{number}").status for number in range(2)] == [422, 429], "an absent edge frees its slot"

@@ -47,7 +47,7 @@ def test_customer_can_lower_but_not_raise_a_key_budget(stage: PagesStage) -> Non
         assert acme.status == 422
         assert "Write a budget such as $50/month or 1000000 tokens/day." in acme.read.text
         acme.send("/account/keys", budget="1000 calls/day")
-        assert acme.read.secret, "what was written besides is kept"
+        assert acme.read.secret, "the other form values are preserved"
         (key,) = [one for one in stage.collector.get("/v1/customers/acme/keys").json()["keys"] if one["budget"]]
         assert (key["name"], key["budget"]["amount"], key["budget"]["meter"]) == ("ci", 1000, "calls")
         form, page = f"/account/keys/{key['id']}/budget", acme.get("/account/keys")
@@ -119,10 +119,10 @@ def test_selected_alerts_are_acknowledged_one_by_one_and_failures_are_shown(stag
     of_acme, of_bolt = ([str(one["id"]) for one in listed if one["customer"] == name] for name in ("acme", "bolt"))
     operator, page = stage.operator, "/console/alerts?kind=quota_reached&acknowledged=false"
     text = operator.get("/console/alerts").text
-    assert text.index("the oldest") < text.index("the newest"), "what is critical comes first"
+    assert text.index("the oldest") < text.index("the newest"), "critical alerts come first"
     text = operator.get("/console/alerts?sort=-at").text
     assert text.index("the newest") < text.index("the oldest"), "unless another order was asked for"
-    assert "the newest" not in operator.get("/console/alerts?acknowledged=false").text, "nobody has to do anything"
+    assert "the newest" not in operator.get("/console/alerts?acknowledged=false").text, "the alert needs no action"
     assert operator.get(page).text.count("2 earlier") == 2, "a line for each quota"
     one_post = {f"alert-{of_acme[0]}": " ".join(of_acme), "alert-9999": "9999", "why": "seen"}
     for _ in range(2):  # It may be sent twice.

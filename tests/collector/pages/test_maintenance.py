@@ -121,7 +121,7 @@ def test_subscribers_are_mailed_each_change_of_a_maintenance(stage: Stage) -> No
     made = collector.send("POST", "/v1/maintenance", body | times(now, now + 3600))
     assert (made.status, made.json()["state"]) == (201, "in_progress")
     updates = f"/v1/maintenance/{made.json()['id']}/updates"
-    assert collector.send("POST", updates, cancelled).status == 409, "what has begun is ended"
+    assert collector.send("POST", updates, cancelled).status == 409, "a started maintenance cannot be cancelled"
     wait_for_mail("Maintenance has begun")
     until(lambda: b"Maintenance has begun" in ask(collector.port, "/status").body, "the page tells of it")
     page = ask(collector.port, "/status").body.decode()

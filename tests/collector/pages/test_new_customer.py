@@ -47,7 +47,10 @@ def test_new_customer_form_creates_plan_contact_and_key(stage: PagesStage) -> No
     assert (customer["metadata"], customer["tier"]) == ({"name": "Zephyr GmbH & Co"}, "standard")
     keys = stage.collector.get("/v1/customers/zephyr-gmbh-co/keys").json()["keys"]
     assert len(keys) == 1
-    until(lambda: [one for one in stage.mailbox.mails[before:] if one["To"] == "zoe@zephyr.example"], "she is invited")
+    until(
+        lambda: [one for one in stage.mailbox.mails[before:] if one["To"] == "zoe@zephyr.example"],
+        "the contact is invited",
+    )
     assert "Zephyr GmbH & Co" in stage.operator.get("/console/customers/zephyr-gmbh-co").text
     assert "Zephyr GmbH & Co" in stage.operator.get("/console/customers").text
     create()

@@ -140,7 +140,7 @@ def test_session_ends_when_the_issuer_no_longer_knows_the_operator(stage: Stage)
         form = leaver.read.form("/sign-out").fields
         assert ask(stage.provider.port, "/leave").status == 204
         leaver.get("/console/audit")
-        assert leaver.status == 200, "nobody has asked the issuer yet"
+        assert leaver.status == 200, "the issuer has not been asked yet"
         stage.age_sessions()
         leaver.post("/console/customers", {**form, "name": "made-by-leaver", "tier": "basic"})
         assert leaver.status == 401
@@ -246,7 +246,7 @@ def test_only_a_previewed_price_change_can_be_scheduled(stage: Stage) -> None:
         stage.sign_in(ops, "ops-by-password", "/sign-in/operator?next=/console/price-changes")
         typed = {"plans": plans, "at": "2099-01-01", "why": "x"}
         ops.post("/console/price-changes/preview", {**ops.read.form("/sign-out").fields, **typed})
-        assert ops.status == 401, "that needs a second factor"
+        assert ops.status == 401, "the request needs a second factor"
     with Visitor(stage.site) as ops:
         stage.sign_in(ops, "ops", "/sign-in/operator?next=/console/price-changes")
         ops.send("/preview", plans="plans: {standard@1: {fee: '1'}}", at="2099-01-01", why="x")
@@ -259,7 +259,7 @@ def test_only_a_previewed_price_change_can_be_scheduled(stage: Stage) -> None:
         assert stage.collector.get("/billing/price-changes", token=ADMIN).json()["price_changes"] == []
         form = ops.read.form("/console/price-changes").fields
         ops.post("/console/price-changes", {**form, "plans": form["plans"].replace("109", "110")})
-        assert ops.status == 409, "that was not shown"
+        assert ops.status == 409, "the change was not previewed"
         ops.post("/console/price-changes", {**form, "why": hostile})
         assert "The price change is scheduled." in ops.read.text
         assert not ops.read.tags & {"img", "script", "b"}

@@ -52,7 +52,7 @@ def test_owner_downloads_account_data_without_operator_data(stage: PagesStage, o
         entries = orjson.loads(archive.read("json/audit.json"))
     assert [one["email"] for one in contacts] == ["acme@example.com"]
     assert "customer.create" in {one["action"] for one in entries}
-    assert not {"actor", "origin"} & entries[0].keys(), "who operates this is not the customer's"
+    assert not {"actor", "origin"} & entries[0].keys(), "the operator's identity is not part of the export"
     (entry,) = stage.entries("customer.export")
     assert (entry["actor"], entry["target"]) == ("contact:acme@example.com", "acme")
     request = stage.collector.get("/v1/privacy/requests", token=ADMIN).json()["requests"][-1]
@@ -69,7 +69,7 @@ def test_stale_data_page_neither_exports_nor_deletes_the_account(stage: PagesSta
         assert owner.status == 401
         assert any(one.startswith("/sign-in?next=") for one in owner.read.links)
     owner.get("/account/data")
-    assert not {DOWNLOAD, DELETE} & {one.action for one in owner.read.forms}, "it asks for a sign-in first"
+    assert not {DOWNLOAD, DELETE} & {one.action for one in owner.read.forms}, "the page asks for a sign-in first"
     assert any(one.startswith("/sign-in?next=") for one in owner.read.links)
     assert len(stage.entries("customer.export")) == exports
     assert find_state(stage) == "active"
@@ -82,7 +82,10 @@ def test_contact_added_by_a_token_has_no_sensitive_rights_until_an_owner_agrees(
     contacts, fresh = "/v1/customers/acme/contacts", {"email": "fresh@example.com", "role": "owner"}
     assert stage.collector.send("POST", contacts, fresh, token=made.json()["secret"]).status == 201
     told = "Somebody was added to your team"
-    until(lambda: "acme@example.com" in [one["To"] for one in stage.mailbox.mails if told in str(one)], "it is noticed")
+    until(
+        lambda: "acme@example.com" in [one["To"] for one in stage.mailbox.mails if told in str(one)],
+        "the owner is notified",
+    )
     with stage.customer("fresh") as visitor:
         visitor.get("/account/team")
         visitor.send("/account/team/invite", email="friend@example.com", role="owner")

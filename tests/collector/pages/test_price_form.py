@@ -65,7 +65,7 @@ def test_changed_amount_makes_a_version_with_one_difference() -> None:
     assert list(plans) == ["pro@8"]
     by_hand = PLANS.replace('eur: "0.02/1000"', 'eur: "0.025/1000"').replace('usd: "0.2"', 'usd: "0.3"')
     assert serialize_plan(plans["pro@8"]) == serialize_plan(load_plans_text("plans", by_hand).plans["pro@2"])
-    assert before == versions(), "what is sold stays as it is"
+    assert before == versions(), "the plans on sale are unchanged"
 
 
 def test_a_form_without_changes_changes_nothing() -> None:

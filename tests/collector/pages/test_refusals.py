@@ -58,7 +58,7 @@ def test_refused_form_keeps_its_values_and_shows_the_error_at_its_field(stage: P
         assert ops.status == 422
         fields = ops.read.form("/console/customers").fields
         assert (fields["name"], fields["tier"], fields["external_id"]) == ("Any name", "pro", outside)
-        assert fields["once"] != once, "what is sent next is another request"
+        assert fields["once"] != once, "the next form is another request"
         assert "script" not in ops.read.tags
         text = ops.answer.text
         assert "<title>Fehler: " in text

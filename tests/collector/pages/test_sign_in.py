@@ -201,7 +201,7 @@ def test_contact_removal_waits_for_a_starting_session_and_ends_it(at_work: Any, 
             assert await find_role(connection, ANN.label, ACME_NAME, now, "en") == "owner"
             removal = Tasks().start("removal", write(other, put_contacts, ALICE, "acme", NOBODY))
             await asyncio.wait([removal], timeout=0.2)
-            assert not removal.done(), "it would not see the session"
+            assert not removal.done(), "the removal waits for the session"
             secret = await sessions.begin_session(connection, who, now)
         await removal
         await other.close()

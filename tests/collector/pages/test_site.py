@@ -196,7 +196,7 @@ def test_api_reference_shows_a_hostile_description_as_text(stage: PagesStage) ->
             assert acme.status == 200
             assert not read.tags & {"img", "script", "b"}
             assert not [one for one in read.loaded if not one.startswith("/pages/")]
-            assert "\u202e" not in acme.answer.text, "it would turn the text around"
+            assert "\u202e" not in acme.answer.text, "the character would reverse the text"
         text = acme.get("/account/docs/createOrder").text
         assert "<img src=x onerror=alert(1)>" in text
         assert "curl -i -X POST 'https://api.example.com/v1/orders/{id};reboot#'" in text, "nothing ends the quotes"
@@ -382,7 +382,7 @@ def test_usage_by_dimension_is_shown_with_its_cost(stage: PagesStage) -> None:
         # Neither model has its own price: the units above the included amount are split in proportion to usage.
         assert "m-large900,00086.9%$0.30 m-small134,56713.0%$0.05 Total1,034,567$0.35" in text
         assert "This period so far1,034,567" in text
-        assert "1,934,567" not in text, "what was used before the plan is on no invoice, nor in the sums beside it"
+        assert "1,934,567" not in text, "usage before the plan is on no invoice and in no sum"
         assert "LLM tokens1,034,567$0.35––" in text
         assert "Whole days so far: 0. A projection needs three." in text
         with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database:
@@ -446,7 +446,7 @@ def test_alerts_are_mailed_to_the_contact_chosen_by_the_customer(stage: PagesSta
     emails = stage.collector.get(contacts).json()["emails"]
     left = [email for email in emails if email != "bolt@example.com"]
     stage.collector.send("PUT", contacts, {"emails": left})
-    assert stage.collector.get(address).json()["email"] is None, "who is no contact any more hears nothing more"
+    assert stage.collector.get(address).json()["email"] is None, "a removed contact gets no mail"
     stage.collector.send("PUT", contacts, {"emails": emails})
 
 
@@ -494,7 +494,7 @@ def test_signed_in_customer_has_the_change_rate_of_a_token(stage: PagesStage) ->
         stage.collector.settings["changes_per_minute"]["customers"] = changes
         stage.collector.write()
         stage.collector.process.send_signal(signal.SIGHUP)
-        until(lambda: stage.collector.output.count('"reloaded"') > before, "it has reloaded")
+        until(lambda: stage.collector.output.count('"reloaded"') > before, "the collector has reloaded")
 
     allow(2)
     try:
@@ -696,11 +696,11 @@ def test_customer_creates_webhook_endpoints_and_sees_sent_messages(stage: PagesS
         # The receiver has the message before the collector notes that it was sent.
         until(
             lambda: any(form.action.endswith("/redeliver") for form in hooked.get("/account/webhooks").forms),
-            "it may be sent again",
+            "the message can be redelivered",
         )
         assert secret not in hooked.answer.text
         hooked.send("/redeliver")
-        until(lambda: len(receiver.on("/page")) == 2, "it is sent again")
+        until(lambda: len(receiver.on("/page")) == 2, "the message is sent again")
         hooked.get("/account/webhooks")
         form = hooked.read.form(f"{made['id']}/disable").fields
         hooked.send("/rotate")
@@ -723,7 +723,7 @@ def test_customer_creates_webhook_endpoints_and_sees_sent_messages(stage: PagesS
         hooked.get("/account/webhooks")
         assert "enabled" in hooked.read.text
         hooked.send("/test")
-        until(lambda: "failing" in hooked.get("/account/webhooks").text, "what nothing takes is not called enabled")
+        until(lambda: "failing" in hooked.get("/account/webhooks").text, "a failing endpoint is not called enabled")
 
 
 def test_customer_sees_the_date_and_amount_of_a_price_change(stage: PagesStage) -> None:
@@ -785,7 +785,7 @@ def test_jobs_are_shown_with_their_last_run(stage: PagesStage) -> None:
     def show_job(name: str) -> list[str]:
         return stage.operator.get("/console/jobs").text.partition(name)[2].split()
 
-    until(lambda: show_job("maintenance")[0] == "succeeded", "it ran once")
+    until(lambda: show_job("maintenance")[0] == "succeeded", "the job ran once")
 
 
 def test_edges_and_the_audit_log_are_shown(stage: PagesStage) -> None:
@@ -799,7 +799,7 @@ def test_edges_and_the_audit_log_are_shown(stage: PagesStage) -> None:
     assert summary.strip() == "11 late", "a region of one edge is in the summary too"
     assert f"/console/edges/{chain.edge}" in stage.operator.read.links
     text = " ".join(stage.operator.get(f"/console/edges/{chain.edge}").text.split())
-    assert "it works off what it had kept" in text, "it ships, and what it ships is old"
+    assert "it works off what it had kept" in text, "the edge ships old batches"
     assert "All batches of this edge have come" in text
     stage.operator.get("/console/edges/none")
     assert stage.operator.status == 404
@@ -833,7 +833,7 @@ def test_the_status_is_everybodys_and_has_no_customer(stage: PagesStage) -> None
             tag = anyone.client.get("/status").headers["etag"]
             return anyone.client.get("/status", headers={"If-None-Match": tag}).status_code
 
-        until(lambda: fetch_again() == 304, "what has not changed is not sent again")
+        until(lambda: fetch_again() == 304, "an unchanged page answers 304")
         assert 'lang="nl"' in anyone.client.get("/status?lang=nl").text[:200]
         assert 'lang="nl"' in anyone.client.get("/status").text[:200]
         feed = anyone.client.get("/status.atom").text

@@ -100,7 +100,7 @@ def test_confirmed_subscriber_gets_each_update_once_until_unsubscribed(stage: St
     text = text_of(mail)
     assert (mail["To"], mail["Subject"]) == ("ann@example.org", "[Example] while it is not confirmed")
     assert "It is the database." in text
-    assert "We look into it." not in text, "what was before is not mailed"
+    assert "We look into it." not in text, "earlier updates are not mailed"
     assert mail["List-Unsubscribe"] in (f"<{line.partition(': ')[2]}>" for line in text.splitlines())
 
     assert stage.follow("/status/unsubscribe", token_in(text)) == 200
@@ -116,7 +116,7 @@ def test_confirmed_subscriber_gets_each_update_once_until_unsubscribed(stage: St
     assert '<html lang="de"' in html
     assert "later &lt;b&gt;on&lt;/b&gt;" in html
     assert re.findall(r'href="([^"]+)"', html)[-1] == str(last["List-Unsubscribe"]).strip("<>")
-    assert len(stage.mailbox.mails) == 4, "nobody has anything twice, and who left has nothing"
+    assert len(stage.mailbox.mails) == 4, "each subscriber has one mail and former subscribers have none"
 
 
 def test_rejected_address_does_not_block_mail_to_others(stage: Stage) -> None:
@@ -155,7 +155,7 @@ def test_deferred_mail_of_one_address_does_not_block_others(
                 await connection.execute(sa.update(status_subscribers).values(next_try_at=1))
             await mails.step()
             assert [mail["To"] for mail in mailbox.mails[1:]] == ["full@example.org"], (
-                "it may have been the server's day"
+                "the failure may have been the server's"
             )
 
     run(database, work)

@@ -158,7 +158,7 @@ def test_invitations_do_not_bomb_a_mailbox_nor_many(stage: PagesStage, monkeypat
             forms = [
                 one for one in owner.read.forms if one.action.endswith("/remove") and "victim@" in one.fields["email"]
             ]
-            assert len(forms) == is_allowed, "what is refused has changed nothing"
+            assert len(forms) == is_allowed, "a refused form changes nothing"
             for form in forms:
                 owner.post(f"{stage.site}{form.action}", form.fields)
                 assert owner.status == 200

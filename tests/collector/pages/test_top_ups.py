@@ -49,10 +49,15 @@ def test_customer_enables_top_up_after_a_preview_and_sees_purchases(stage: Pages
         assert show(stage)["state"] == "off", "nothing is changed yet"
         acme.send(f"{PAGE}/top-up")
         assert "Automatic top-up is on." in acme.read.text
-        until(lambda: "automatic" in acme.get(PAGE).text.split("Purchases", 1)[1], "it is bought", seconds=40, step=2.0)
+        until(
+            lambda: "automatic" in acme.get(PAGE).text.split("Purchases", 1)[1],
+            "the credits are bought",
+            seconds=40,
+            step=2.0,
+        )
         assert "Bought automatically in this month: $25.00 of $50.00." in acme.read.text
         stage.buy(acme, "25")
-        assert acme.get(PAGE).text.split("Purchases", 1)[1].count("automatic") == 1, "one was bought by hand"
+        assert acme.get(PAGE).text.split("Purchases", 1)[1].count("automatic") == 1, "one purchase was made by hand"
         acme.send(f"{PAGE}/top-up/off")
         assert "Automatic top-up is off." in acme.read.text
         assert (show(stage)["state"], show(stage)["below"]) == ("off", 5_000_000)

@@ -54,11 +54,11 @@ def test_erased_customer_stays_erased_after_a_backup_is_restored(
     assert exported[0] == 0, exported
     with zipfile.ZipFile(tmp_path / "carol.zip") as archive:
         assert EMAIL.encode() in archive.read("json/contacts.json")
-    assert run("privacy", "export", "-c", collector.file, "carol", tmp_path / "carol.zip")[0] == 1, "it is there"
+    assert run("privacy", "export", "-c", collector.file, "carol", tmp_path / "carol.zip")[0] == 1, "the file exists"
     assert run("privacy", "export", "-c", collector.file, "dave", tmp_path / "dave.zip")[0] == 1
     assert not (tmp_path / "dave.zip").exists()
 
-    assert run(*erase, "carol")[0] == 1, "it asks first"
+    assert run(*erase, "carol")[0] == 1, "the command asks for a confirmation"
     assert collector.get("/v1/customers/carol").json()["state"] == "active"
     code, text = run(*erase, "carol", "--yes")
     assert (code, text) == (0, "carol is erased: 1 alerts, 1 contacts, 1 keys\n")

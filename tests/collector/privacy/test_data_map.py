@@ -71,7 +71,7 @@ def test_each_personal_column_is_encrypted_or_has_a_reason() -> None:
     assert "in the clear: None" not in render_page()
     sealed = {f"{table}.{one}" for table, columns in SEALED.items() for one in (*columns.plain, *columns.looked_up)}
     marked = {f"{table}.{one}" for table, entry in TABLES.items() for one in entry.personal}
-    assert sealed <= marked, "what is encrypted is about people"
+    assert sealed <= marked, "each encrypted column is personal data"
 
 
 def test_each_table_and_place_with_personal_data_states_its_retention() -> None:

@@ -77,11 +77,11 @@ def test_people_count_once_after_hashing_is_enabled_and_are_erased_singly(start_
     collector.settings["privacy"] = HASHING
     collector.write()
     collector.start()
-    until(lambda: all(item.startswith(HASHED) for item in list_stored(collector)), "what was in the clear is hashed")
+    until(lambda: all(item.startswith(HASHED) for item in list_stored(collector)), "each plain value is hashed")
     assert report(collector, ("1", ADA), ("2", BOB), ("3", ADA)) == (1, 2), "an event is the same as before"
     assert count(collector) == 2
     assert report(collector, ("4", ADA), customer="bolt") == (1, 0)
-    assert len(set(list_stored(collector))) == 3, "nobody sees that two customers have the same end user"
+    assert len(set(list_stored(collector))) == 3, "the stored end users of two customers differ"
     again = hold(collector, "PUT", ADA)
     assert (again.status, again.json()["item"], again.json()["used"]) == (200, ADA, 2)
     assert hold(collector, "DELETE", BOB).status == 204
@@ -97,10 +97,10 @@ def test_people_count_once_after_hashing_is_enabled_and_are_erased_singly(start_
     assert erase(collector, "acme", ADA) == "nothing of acme names this end user\n"
     assert erase(collector, "acme", QUOTED) == "erased: 1 dead_letters\n"
     collector.start()
-    assert (count(collector), count(collector, "bolt")) == (2, 1), "what was counted stays"
+    assert (count(collector), count(collector, "bolt")) == (2, 1), "counted usage remains"
     assert report(collector, ("1", ADA)) == (0, 1)
     assert report(collector, ("5", ADA)) == (1, 0)
-    assert count(collector) == 3, "who comes again is another one"
+    assert count(collector) == 3, "a returning end user counts as new"
     collector.end()
     assert verified(collector)[0] == 0
 
@@ -121,7 +121,7 @@ def test_replayed_dead_letter_keeps_its_person(start_collector: StartCollector) 
     letter = reject(BOB)
     again = {**letter["event"], "id": "3"}
     assert collector.send("POST", f"/v1/dead-letters/{letter['id']}/replay", again).json()["accepted"] == 1
-    assert count(collector) == 2, "nobody becomes another one"
+    assert count(collector) == 2, "no end user changes its identity"
     assert report(collector, ("4", again["value"])) == (1, 0)
     assert again["value"] in list_stored(collector)
     assert count(collector) == 3, "a name that a service sends is a name, whatever it looks like"
@@ -173,11 +173,11 @@ def test_erasure_detaches_the_pseudonym_of_a_person_in_a_dimension(
     assert erase(collector, "acme", ADA) == "erased: 1 end_users, 3 events\n"
     assert erase(collector, "acme", ADA) == "nothing of acme names this end user\n"
     collector.start()
-    assert list_users(collector) == {**users, ada: 15}, "what was counted stays"
+    assert list_users(collector) == {**users, ada: 15}, "counted usage remains"
     assert list_users(collector, where=f"user:{ADA}") == {}
     assert use(collector, "3", user=ADA) == (0, 1), "an event is the same as before"
     assert use(collector, "6", user=ADA) == (1, 0)
-    assert len(list_users(collector)) == 4, "who comes again is another one"
+    assert len(list_users(collector)) == 4, "a returning end user counts as new"
     with closing(sqlite3.connect(collector.database)) as opened:
         kept = opened.execute("SELECT request_id FROM events WHERE request_id IS NOT NULL ORDER BY 1").fetchall()
     assert kept == [("of-2",), ("of-4",), ("of-6",)]

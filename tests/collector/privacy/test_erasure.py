@@ -106,7 +106,7 @@ def test_database_file_contains_no_byte_of_erased_data(database: str) -> None:
             await fetch_texts(reader)
             async with opened.writing() as connection:
                 await erase(connection, "acme")
-            assert not await opened.purge_deleted(), "somebody reads what was there before"
+            assert not await opened.purge_deleted(), "a reader still uses the earlier snapshot"
         assert marker("contacts", "email", "acme").encode() in read()
         jobs = MaintenanceJobs(opened, Retention(), Metrics())
         while await jobs.step(1.0):
@@ -205,7 +205,7 @@ def test_rows_committed_after_an_erasure_are_erased_later(database: str) -> None
             await other.close()
         async with opened.writing() as connection:
             own = sa.select(sessions.c.customer).where(sessions.c.customer == "acme")
-            assert (await connection.execute(own)).all(), "it was committed after the erasure"
+            assert (await connection.execute(own)).all(), "the row was committed after the erasure"
             (late,) = await list_late(connection, now_ms())
             assert await erase_late_rows(connection, late) == {"sessions": 1}
             assert not (await connection.execute(own)).all()
@@ -225,7 +225,9 @@ def test_events_are_cleared_in_parts_by_an_index(database: str, monkeypatch: pyt
     async def do(opened: Database) -> None:
         async with opened.writing() as connection:
             await connection.execute(sa.insert(events), sent)
-        assert await erasure.clear_events(opened, ["a"], now_ms()) == 0, "nobody is being deleted, or it was taken back"
+        assert await erasure.clear_events(opened, ["a"], now_ms()) == 0, (
+            "no customer is being deleted, or the deletion was canceled"
+        )
         assert await erasure.clear_events(opened, ["a"]) == 5
         async with opened.writing() as connection:
             left = sa.select(events.c.customer).where(events.c.request_id.is_not(None) | events.c.item.is_not(None))

@@ -91,7 +91,7 @@ def test_logs_metrics_and_traces_contain_no_personal_data(tmp_path: Path) -> Non
         }
         with closing(sqlite3.connect(collector.database)) as database:
             stored = orjson.dumps("\n".join(database.iterdump()))
-    assert stored.count(b"planted") > 20, "it was there to be said"
+    assert stored.count(b"planted") > 20, "the planted values were stored"
     assert ADDRESS.encode() in stored
     for place, content in places.items():
         assert content

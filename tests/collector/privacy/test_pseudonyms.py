@@ -130,7 +130,7 @@ def test_name_is_stored_in_one_row_until_its_erasure(start_collector: StartColle
     assert collector.get("/v1/customers/planted/keys", token=token).status == 200
     assert collector.get("/v1/customers/aaa/keys", token=token).status == 403
     own = collector.send("POST", f"/v1/customers/{pseudonym}/keys", {"name": other}, token=token).json()
-    assert (own["name"], own["customer"]) == (other, "planted"), "nobody learns a name by its pseudonym"
+    assert (own["name"], own["customer"]) == (other, "planted"), "a pseudonym does not reveal the name"
     flag = {"customers": ["planted"]}
     assert collector.send("PUT", "/v1/flags/new", flag, token=ADMIN).json()["customers"] == ["planted"]
 

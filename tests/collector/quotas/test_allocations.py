@@ -52,7 +52,7 @@ def test_places_over_http(start_collector: StartCollector) -> None:
     assert (status, ends["used"]) == (201, 2)
     status, full = send(collector, "PUT", "acme/holdings/seats/cleo")
     assert (status, full["used"], full["allowed"]) == (409, 2, 2)
-    assert send(collector, "PUT", "acme/holdings/seats/ada")[0] == 200, "who has one keeps it"
+    assert send(collector, "PUT", "acme/holdings/seats/ada")[0] == 200, "the holder keeps its place"
     listed = send(collector, "GET", "acme/holdings/seats?limit=1", token=READ)[1]
     assert ([one["item"] for one in listed["holdings"]], listed["used"], listed["next"]) == (["ada"], 2, "ada")
     until(lambda: send(collector, "PUT", "acme/holdings/seats/cleo")[0] == 201, "bob's place is free by itself")
@@ -158,7 +158,7 @@ def test_erased_customer_has_no_places_and_no_mailed_alerts(database: str) -> No
                     await allocations.count_allocations(connection, name, "seats") for name in ("acme", "bolt")
                 ] == [0, 1]
                 assert await allocation_levels.fetch_customers(connection, "seats", 1 << 40) == {"acme", "bolt"}, (
-                    "it is billed still"
+                    "the place is still billed"
                 )
         finally:
             await opened.close()

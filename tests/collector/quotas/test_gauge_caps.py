@@ -70,12 +70,14 @@ def test_reading_above_a_hard_cap_is_rejected(
         assert answer.status == 201, answer
     assert status() == [(500, 10, "hard", None)]
     assert report(2, 501) == (0, 0, [why.format(501)])
-    assert report(1, 500) == (0, 1, []), "what was counted is a duplicate"
+    assert report(1, 500) == (0, 1, []), "a counted event is a duplicate"
     assert report(3, 400) == (1, 0, [])
     assert report(1, 10, "dora") == (1, 0, [])
     assert report(2, 11, "dora") == (0, 0, [why.format(11)])
     assert status("dora") == [(10, 10, "hard", None)]
-    assert collector.get("/v1/dead-letters", token=ADMIN).json()["dead_letters"] == [], "it is an answer, no loss"
+    assert collector.get("/v1/dead-letters", token=ADMIN).json()["dead_letters"] == [], (
+        "a refused reading is not a dead letter"
+    )
     answer = collector.send("PUT", "/billing/subscription?customer=dora", {"plan": "standard"})
     assert answer.status == 200, answer
     collector.send("POST", "/v1/customers", {"name": "tied", "tier": "held"})

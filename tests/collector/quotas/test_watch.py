@@ -158,14 +158,14 @@ def test_each_threshold_is_published_to_edges_and_alerted_once(database: str) ->
         again = QuotaMonitor(world.databases[0], Metrics())
         again.use(SETTINGS)
         world.tasks.start("rounds", again.run_rounds())
-        await turned(lambda: len(again._raised) == 3, "it has looked at all")
+        await turned(lambda: len(again._raised) == 3, "the job has looked at all quotas")
         assert (await world.news(0, 0))[1] == [known(1200)]
         assert len(await world.raised()) == 3
         # An edge gets all counts if its sequence number is ahead, as after a restore of the database.
         assert (await world.news(0, 99))[1] == [known(1200)]
         again.end()
         newest = (await again.behind(0, 0.0))[0]
-        assert await again.behind(newest, 20.0) == (newest, []), "nobody waits at the end"
+        assert await again.behind(newest, 20.0) == (newest, []), "no request waits at the end"
 
     in_a_world(database, play)
 
@@ -234,7 +234,7 @@ def test_count_is_published_from_80_percent_and_after_each_step() -> None:
     assert is_worth_publishing(None, count(8000), 10_000)
     assert not is_worth_publishing(count(8000), count(8009), 10_000)
     assert is_worth_publishing(count(8000), count(8010), 10_000)
-    assert is_worth_publishing(count(9999), count(10_000), 10_000), "it is used up"
+    assert is_worth_publishing(count(9999), count(10_000), 10_000), "the quota is used up"
     assert is_worth_publishing(count(9000), count(8000, 6), 10_000), "another day"
     assert not is_worth_publishing(None, count(0), 0)
     assert is_worth_publishing(None, count(1), 0)

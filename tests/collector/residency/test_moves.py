@@ -396,7 +396,7 @@ def test_move_can_be_withdrawn_before_edges_switch_and_restarted(pair: Pair) -> 
     done = pair.move("wim", "--withdraw")
     assert done.exit_code == 0, done.output
     assert "moved" not in pair.fetch("eu", "wim")
-    assert pair.fetch("us", "wim") is None, "it never was a customer there"
+    assert pair.fetch("us", "wim") is None, "the customer never existed in that region"
     assert pair.move("wim", "--withdraw").exit_code == 0, "once more changes nothing"
     assert pair.move("wim").exit_code == 0
     require_moved(pair, "wim")

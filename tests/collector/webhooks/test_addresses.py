@@ -107,7 +107,7 @@ def test_a_name_that_resolves_otherwise_the_second_time(receiver: Receiver, monk
     with closing(socket.create_server(("127.0.0.2", receiver.port))) as inner:
         inner.setblocking(False)
         assert send(url, f"{HOST}/32") is None
-        assert lookups == [HOST], "it is looked up once for an attempt"
+        assert lookups == [HOST], "each attempt looks the name up once"
         assert send(url, f"{HOST}/32") == DeliveryFailure("it would be sent in the clear: write https://")
         with pytest.raises(BlockingIOError):
             inner.accept()

@@ -72,7 +72,7 @@ def test_endpoint_from_creation_to_deletion(start_collector: StartCollector, rec
 
     until(is_sent, "the message is sent")
     assert collector.send("POST", f"{one}/messages/{message}/redeliver", token=OWN).status == 202
-    until(lambda: len(receiver.on(path)) == 4, "it is sent again")
+    until(lambda: len(receiver.on(path)) == 4, "the message is sent again")
     page = collector.get(f"{one}/messages", limit="2").json()
     rest = collector.get(f"{one}/messages", limit="2", cursor=page["next"]).json()
     assert (len(page["messages"]), len(rest["messages"]), "next" in rest) == (2, 1, False)

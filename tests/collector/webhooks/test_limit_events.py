@@ -84,7 +84,7 @@ def test_refusing_limit_sends_one_event_an_hour_to_subscribed_endpoints(database
             assert await fetch_messages(opened) == sorted([*first, ("acme", "basic", 3)])
             await count_refusals(opened, NOON + 3 * HOUR, {("acme", "basic"): 4})
             await jobs[0].step(NOON + 4 * HOUR + 1000)
-            assert len(await fetch_messages(opened)) == 3, "it is too late for that hour"
+            assert len(await fetch_messages(opened)) == 3, "the event is too late for its hour"
         finally:
             await opened.close()
 

@@ -155,7 +155,7 @@ def test_event_is_sent_signed_to_endpoints_subscribed_to_its_type(database: str,
             assert made["secret"] not in str(bodies)
             invoice = bodies["invoice.paid"]["data"]
             assert (invoice["id"], invoice["customer"], invoice["amount_paid"]) == (NUMBER, "acme", 5)
-            assert invoice["held_why"] is None, "it is for operators"
+            assert invoice["held_why"] is None, "the reason is for operators only"
             assert [hook.json()["type"] for hook in stage.got("paid")] == ["invoice.paid"]
             assert stage.got("disabled") == []
 
@@ -192,7 +192,7 @@ def test_both_secrets_sign_for_a_day_after_a_rotation(database: str, receiver: R
             assert len(stage.got("a")) == 3
             (last, *_) = await stage.messages(endpoint)
             assert (last["state"], last["error"]) == ("due", sending.NO_SECRET)
-            assert (await stage.row(endpoint)).failing_since is None, "it is no fault of the endpoint"
+            assert (await stage.row(endpoint)).failing_since is None, "the failure is not the endpoint's"
 
     asyncio.run(run())
 

@@ -71,7 +71,7 @@ def test_plans_have_a_tier_that_is_there_where_tiers_are_known(tmp_path: Path) -
 
 
 def test_plans_with_unknown_or_unpriceable_meters_are_refused(tmp_path: Path) -> None:
-    assert load(tmp_path, {}).plans, "who names no meters leaves them to edges"
+    assert load(tmp_path, {}).plans, "plans without configured meters are accepted"
     for meters, wrong in (
         ({"call": {"count": "events"}}, r"has basic@1, whose meter calls is not there, did you mean call\?"),
         ({"calls": {"count": "holdings"}}, "has basic@1, with a price of calls, which are places that nobody adds up"),
@@ -116,7 +116,7 @@ def test_a_coupon_is_of_one_period_or_several_or_all(tmp_path: Path) -> None:
     assert [coupon.periods_off for coupon in (billing.coupons[code] for code in terms)] == [1, 2, None]
     assert billing.coupons["ONE"].amount_off == {"usd": 1050}
     one = billing.coupons["ONE"]
-    assert type(one).model_validate(one.model_dump()) == one, "what was read is read again"
+    assert type(one).model_validate(one.model_dump()) == one, "serialized settings load again"
     both = {"MANY": {"amount_off": {"usd": "10.50", "jpy": "1500"}}}
     assert load(tmp_path, {"coupons": both}).billing.coupons["MANY"].amount_off == {"usd": 1050, "jpy": 1500}
     for amounts, why in (

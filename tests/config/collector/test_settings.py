@@ -57,7 +57,7 @@ def test_the_example_passes_with_an_empty_environment():
     assert [(token.role, token.customer) for token in settings.tokens] == [
         ("edge", None), ("beacon", None), ("read", None), ("service", None), (None, "demo-pro"),
     ]  # fmt: skip
-    assert (settings.customers, settings.keys) == ({}, ()), "those are in the database"
+    assert (settings.customers, settings.keys) == ({}, ()), "customers and keys are in the database"
 
 
 def test_tokens_of_several_files_are_joined(folder):

@@ -148,7 +148,7 @@ def test_complete_hours_and_late_usage_are_booked_once(
     async def work(shop: Shop) -> None:
         opened = shop.database
         await shop.use(NOON + 60, acme=5)
-        assert await shop.settle(NOON + 2 * HOUR) == 0, "nobody has credits"
+        assert await shop.settle(NOON + 2 * HOUR) == 0, "no customer has credits"
         clock.now = NOON + 600 + 7
         await write(opened, credits.book_purchase, "id-acme", Payment("cs_1", "pi_1", CENT))
         await shop.use(NOON + 540, acme=90, other=1)  # Usage before the purchase is free.
@@ -159,7 +159,7 @@ def test_complete_hours_and_late_usage_are_booked_once(
         await shop.use(NOON + 1860, acme=1, bolt=20, other=1)
         assert await read(opened, consumption.fetch_pending, METERS, "acme") == 101
         assert await read(opened, consumption.fetch_pending, METERS, "other") == 0
-        assert await shop.settle(NOON + HOUR + COMPLETE_SECONDS - 1) == 0, "it is not complete"
+        assert await shop.settle(NOON + HOUR + COMPLETE_SECONDS - 1) == 0, "the hour is not complete"
         assert await shop.settle(NOON + HOUR + COMPLETE_SECONDS) == 1
         assert await shop.booked() == [("id-acme 12", 0, 101), ("id-bolt 12", 0, 20)]
         assert (await shop.balance("id-acme"), await shop.balance("id-bolt")) == (CENT - 101, 0), "the rest expired"

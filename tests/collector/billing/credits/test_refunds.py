@@ -114,7 +114,7 @@ def test_a_refund_is_created_once_although_calls_fail(
         except StripeCallError:
             assert faults[0][0] is not CallOutcome.REFUSED
             assert [one.id for one in await read(database, credits.list_unsettled_refunds, 1 << 62)] == [held.id], (
-                "it is held"
+                "the refund is held"
             )
         for _ in range(len(faults) + 1):
             await run.step(later())
@@ -208,7 +208,7 @@ def test_checkout_names_the_product_and_collects_taxes_and_tax_ids(sqlite_databa
             assert (made.get("tax_id_collection") or {}).get("enabled", False) is tax.vat
         assert not await checkout.has_tax_id(client, payer)
         await client.call("v1.customers.tax_ids.create", payer, type="eu_vat", value="DE123456789")
-        assert not await checkout.has_tax_id(client, payer), "it is pending"
+        assert not await checkout.has_tax_id(client, payer), "the tax number is pending"
         (there,) = await client.list_all("v1.customers.tax_ids.list", payer)
         verified = {**there, "verification": {"status": "verified"}}
 

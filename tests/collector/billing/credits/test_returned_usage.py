@@ -279,7 +279,7 @@ def test_credits_of_no_grant_become_a_gift(database: str, monkeypatch: pytest.Mo
         gift = f"{ID}/{format_time(NOON + HOUR)}/0/returned/50"
         assert await shop.rests() == {"g": 0, gift: 50}, "the credits of the first hour have expired"
         (origin,) = (await read(shop.database, fetch_origins, ID)).values()
-        assert (origin.kind, origin.granted) == ("gift", 50), "it comes from no other residency"
+        assert (origin.kind, origin.granted) == ("gift", 50), "the credits come from no other residency"
 
     play(database, monkeypatch, work)
 

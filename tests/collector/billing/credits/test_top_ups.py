@@ -469,7 +469,7 @@ def test_round_leaves_other_customers_to_the_next_one_after_a_failure_and_once_i
         for declines in (0, 1):
             await shop.step()
             waiting = await read(shop.database, top_ups.find_top_up, bolt.id)
-            assert waiting.declines == declines, "it has no payment method"
+            assert waiting.declines == declines, "the customer has no payment method"
 
     play(sqlite_database, own_sandbox, work)
 

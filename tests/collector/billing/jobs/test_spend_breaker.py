@@ -54,7 +54,7 @@ def test_spend_breaker_raises_an_alert_when_a_spike_lasts_two_checks(tmp_path: P
             await fill(of)
             breaker = SpendBreaker(of.database, lambda: of.known)
             await spend(of, at=NOON + 60)
-            assert await breaker.step(NOON + 300) == [], "one look may be half an hour's burst"
+            assert await breaker.step(NOON + 300) == [], "one check may see a burst of half an hour"
             # $6 against a usual $1. For the new customer $8 against $1.07, the amount included in an hour of its plan.
             assert sorted(await breaker.step(NOON + 600)) == ["leaked", "new"]
             assert await breaker.step(NOON + 900) == []
@@ -72,7 +72,7 @@ def test_an_operator_waits_for_no_second_look(tmp_path: Path, database: str) -> 
             breaker = SpendBreaker(of.database, lambda: of.known)
             await spend(of, at=NOON + 60)
             assert sorted(await breaker.step(NOON + 300, needs_second_look=False)) == ["leaked", "new"]
-            assert await breaker.step(NOON + 600) == [], "one alert a day"
+            assert await breaker.step(NOON + 600) == [], "an alert is raised once a day"
 
     asyncio.run(work())
 

@@ -155,7 +155,7 @@ def test_dispute_raises_an_alert_and_a_loss_takes_lines_off(
             ((type_, data),) = await fetch_messages(of)
             assert (type_, data["invoice"], data["amount"]) == ("dispute.opened", invoice["id"], 10000)
             assert data["answer_by"] is None, "the time for our answer is no matter of the customer's"
-            assert await fetch_accounts(of) == {}, "nobody has decided yet"
+            assert await fetch_accounts(of) == {}, "the dispute is not decided yet"
 
             await decide(stripe_sandbox, of, "losing")
             invoice = (await fetch_invoices(of, name))[START]

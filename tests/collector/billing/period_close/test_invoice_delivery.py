@@ -121,7 +121,7 @@ def test_worked_months_are_invoiced_to_the_cent(stripe_sandbox: Sandbox, tmp_pat
     (period,) = [one for one in at_stripe(stripe_sandbox, worked_) if one["total"] == 11767]
     assert (period["status"], period["auto_advance"], period["collection_method"]) == ("open", False, "send_invoice")
     assert len(at_stripe(stripe_sandbox, worked_)) == 4
-    assert at_stripe(stripe_sandbox, nothing_) == [], "who pays nothing is not told of"
+    assert at_stripe(stripe_sandbox, nothing_) == [], "an unpaid customer without charges is not reported"
 
 
 def test_invoice_is_mailed_to_the_alert_contact_or_the_first_one(
@@ -221,7 +221,7 @@ def test_kill_after_any_call_leaves_one_invoice(
                         await asyncio.to_thread(sandbox.advance, 25 * 3600)
                     continue
                 # One call creates the customer. Each invoice needs four: draft, lines, finalization and sending.
-                assert deaths >= 9, "each of the steps was its last"
+                assert deaths >= 9, "each step was the last one of a run"
                 return await fetch_invoices(of, name)
         raise AssertionError("it dies for ever")
 

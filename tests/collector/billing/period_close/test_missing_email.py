@@ -44,7 +44,7 @@ def test_an_invoice_that_stripe_cannot_mail_is_held_until_the_customer_has_a_con
                 await contacts.put_contacts(connection, CALLER, "unreachable", both)
                 await colleagues.remove_contact(connection, CALLER, "unreachable", "a@example.org")
             assert await closing.step(JANUARY + 20)
-            assert not await closing.step(JANUARY + 30), "it is told once"
+            assert not await closing.step(JANUARY + 30), "the alert is raised once"
 
     asyncio.run(work())
     assert sandbox.run(fetch_emails) == ["b@example.org"]

@@ -51,7 +51,7 @@ def test_month_of_invoices_equals_the_second_rater(
             if not await left(of):
                 break
             await close(of, chance.uniform(0.0, LIFE_SECONDS_MAX) if deaths < DEATHS[customers] else None)
-        assert deaths, "it was killed"
+        assert deaths, "at least one run was killed"
 
     async def close(of: Sold, life: float | None) -> None:
         """Have a process close invoices until it has lived for so long (None: until all are closed), and kill it."""

@@ -102,7 +102,7 @@ def test_declined_payment_raises_an_alert_and_is_retried_four_times(
             (period,) = [one for one in (await fetch_invoices(of, name)).values() if one["declined"]]
             first_at = format_timestamp(CLOSED * 1000)
             assert period["declined"] == {"times": 5, "first_at": first_at, "retry_at": None}
-            assert period["due_at"] == period["issued_at"], "it is charged by itself: due at once"
+            assert period["due_at"] == period["issued_at"], "an automatic charge is due at once"
             await closing.step(CLOSED + 20 * DAY)
             assert [alert.severity for alert in await failures(of)] == ["warn", "info", "info", "info", "warn"]
 
@@ -221,7 +221,7 @@ def test_new_card_is_charged_after_a_pending_debit_is_returned(
             await close_declined(own_sandbox, of, closing, "changed", card=RETURNED)
             await asyncio.to_thread(set_card, own_sandbox, "changed", GOOD)
             await apply_stripe_events(of)
-            assert await tries(of) == [("processing", 0, CLOSED + DAY)], "it may still be paid"
+            assert await tries(of) == [("processing", 0, CLOSED + DAY)], "the debit may still succeed"
             await asyncio.to_thread(own_sandbox.advance, 4 * DAY + 60)
             await closing.step(CLOSED + DAY)
             await closing.step(CLOSED + DAY + 5)

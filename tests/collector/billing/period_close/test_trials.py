@@ -180,7 +180,7 @@ def test_trial_ends_long_after_the_alert_of_an_unreported_payment_method(
 
             assert await end(stopped) == ("trialing", 1 if stopped else 0)
             for after in (alerted, alerted + ALERTED_SECONDS_MAX - 1):
-                assert await end(after) == ("trialing", 1), "one alert"
+                assert await end(after) == ("trialing", 1), "one alert is raised"
             assert await end(alerted + ALERTED_SECONDS_MAX + 60) == ("active", 1)
 
     asyncio.run(work())

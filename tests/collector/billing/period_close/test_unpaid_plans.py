@@ -279,7 +279,7 @@ def test_a_plan_that_was_paid_while_no_collector_ran_goes_on(
             await closing.step(MARCH + 4 * DAY)
             async with of.database.reading() as connection:
                 ends = sa.select(subscriptions_table.c.period_end)
-                assert (await connection.execute(ends)).scalar_one() == MARCH, "nobody knows who has paid"
+                assert (await connection.execute(ends)).scalar_one() == MARCH, "the payment state is unknown"
             closing._roll._complete_events = partial(
                 apply_stripe_events, of, await list_stripe_ids(of, name), MARCH + 4 * DAY
             )
@@ -327,7 +327,7 @@ def test_payment_during_a_collector_outage_prevents_the_pause(
             jobs._complete_events = fail
             with pytest.raises(StripeUnavailableError):
                 await jobs._pause_unpaid()
-            assert await fetch_paused(of) == [], "nobody knows who has paid"
+            assert await fetch_paused(of) == [], "the payment state is unknown"
             unfetched = await list_stripe_ids(of, names[0])
             jobs._complete_events = partial(apply_stripe_events, of, unfetched, clock.now)
             await jobs._pause_unpaid()
@@ -381,7 +381,7 @@ def test_invoice_missing_at_stripe_delays_a_pause_until_after_the_alert(
 
             assert await look(stopped) == (False, int(stopped == alerted))
             for after in (alerted, decided - 1):
-                assert await look(after) == (False, 1), "one alert, and the customer is served"
+                assert await look(after) == (False, 1), "one alert is raised and the customer is served"
             assert await look(decided + billing_jobs.PAUSE_RESTS_SECONDS) == (True, 1)
 
     asyncio.run(work())

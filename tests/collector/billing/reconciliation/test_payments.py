@@ -233,7 +233,7 @@ def test_a_balance_that_somebody_has_set_at_stripe_is_in_the_books(database: str
         now = time.time()
         span = Span(int(now) - DAY, int(now) + 20 * DAY)
         balances = CustomerBalances(of, stripe)
-        assert await balances.compare(now, is_booking=False) == [], "it has just been changed"
+        assert await balances.compare(now, is_booking=False) == [], "the balance changed too recently to compare"
         assert await balances.compare(now + DAY, is_booking=False) == [("acme", "customer balance", -1200, 300)]
         rows = await payments.compare_span(of, stripe, span, now + DAY, is_booking=True)
         assert [row for row in rows if row.difference] == []

@@ -103,7 +103,7 @@ def test_days_of_the_books(database: str, monkeypatch: pytest.MonkeyPatch) -> No
             for account, cents in made.cents:
                 totals[account] = totals.get(account, 0) + cents
             if day == FIRST:
-                assert "revenue_fees" not in totals, "it is booked on the second day"
+                assert "revenue_fees" not in totals, "the fee is booked on the second day"
         assert totals["revenue_fees"] == -9901
         assert totals["deferred_fees"] == 0
         async with opened.reading() as connection:

@@ -225,6 +225,6 @@ def test_usage_while_charging_is_off_is_in_no_quantity(database: str) -> None:
             for one in quantities.plan_usage_to_response(segment.plan, billed, waived)
             if one["meter"] == "api_calls"
         )
-        assert (usage["quantity"], usage["waived"]) == (200, 100), "it is no gap"
+        assert (usage["quantity"], usage["waived"]) == (200, 100), "a waiver is not a gap"
 
     asyncio.run(run())

@@ -59,15 +59,17 @@ def test_customer_search_resumes_at_the_last_position(sqlite_database: str) -> N
         assert await find("first") == "cus_1"
         assert await find("second", NOON + 100) is None
         stripe.make("id-second", NOON + 500 - OVERLAP_SECONDS)
-        assert await find("second", NOON + 100) == "cus_3", "it is listed later than one that was made after it"
-        assert await find("first") == "cus_1", "it is known from before"
-        assert await find("early", NOON - 2 * CLOCK_SECONDS) == "cus_0", "who looks further back reads all from there"
+        assert await find("second", NOON + 100) == "cus_3", "a customer created later is listed earlier"
+        assert await find("first") == "cus_1", "the customer is known from an earlier search"
+        assert await find("early", NOON - 2 * CLOCK_SECONDS) == "cus_0", (
+            "an earlier start reads the whole list from there"
+        )
         later = NOON + 500 - OVERLAP_SECONDS
         assert stripe.queries == [NOON - CLOCK_SECONDS, later, later, later, NOON - 3 * CLOCK_SECONDS]
         for name in ("early", "second"):
             await note(database, f"id-{name}")
         assert [await find(name) for name in ("early", "first", "second")] == [None, "cus_1", None]
-        assert len(made._by_customer) == 1, "whom the database knows is looked for by nobody"
+        assert len(made._by_customer) == 1, "a stored customer is not searched for"
 
     run(sqlite_database, work, "early", "first", "second")
 

@@ -49,7 +49,9 @@ def test_tax_id_and_payment_method_events_concern_their_customer() -> None:
     card = {"id": "pm_1", "object": "payment_method", "customer": None}
     detached = {"object": card, "previous_attributes": {"customer": "cus_2"}}
     assert about("payment_method.detached", **detached) == (True, "customer", "cus_2")
-    assert about("payment_method.updated", object=card) == (True, "payment_method", "pm_1"), "it is nobody's"
+    assert about("payment_method.updated", object=card) == (True, "payment_method", "pm_1"), (
+        "the detached card belongs to no customer"
+    )
 
 
 def signed(body: bytes = BODY, secret: str = "whsec_new", at: int = NOW) -> str:

@@ -319,7 +319,7 @@ def test_subscription_that_continues_or_was_canceled_at_stripe_is_dropped(new_sa
             assert kinds.count("imported_subscription_failed") == 2
             assert await fetch_invoices(of, "plain") == await fetch_invoices(of, "filed") == {}
             await of.run()
-            assert (await of.rows())["plain"].state == "waiting", "what was dropped can be imported again"
+            assert (await of.rows())["plain"].state == "waiting", "a dropped subscription can be imported again"
 
     asyncio.run(work())
 

@@ -91,7 +91,7 @@ def test_subscriptions_are_begun_changed_and_ended(new_sandbox: Sandbox, tmp_pat
             ):
                 await of.of.customer(name, plan, now=JANUARY)
             await of.turns(2)
-            assert len(await at_stripe(of)) == 3, "who has nothing to pay for has no subscription there"
+            assert len(await at_stripe(of)) == 3, "a free plan has no subscription at Stripe"
             await of.of.use("falls", {"llm_tokens": 10_100_000}, at=JANUARY + DAY)
             await of.of.use("leaves", {"llm_tokens": 1_100_000}, at=JANUARY + DAY)
             await of.of.use("stays", {"llm_tokens": 1_200_000}, at=JANUARY + DAY)
@@ -110,7 +110,7 @@ def test_subscriptions_are_begun_changed_and_ended(new_sandbox: Sandbox, tmp_pat
             await of.to(JANUARY + 6 * DAY)
             await of.turns(4, 301)
             left = (await fetch_invoices(of.of, "leaves"))["2027-01-01 period"]
-            assert (left["total"], left["state"]) == (100, "open"), "what was used is on the last invoice"
+            assert (left["total"], left["state"]) == (100, "open"), "the usage is on the last invoice"
             await through(of, FEBRUARY)
             fell = (await fetch_invoices(of.of, "falls"))["2027-01-01 period"]
             assert (amounts(fell), fell["state"]) == ([9900, 0, 50], "open"), fell
@@ -219,7 +219,7 @@ def test_failing_subscription_does_not_delay_others(own_sandbox: Sandbox, tmp_pa
             before = len(await at_stripe(of))
             assert await of.exports.subscriptions.step() == 2
             assert len(await at_stripe(of)) == before + 1
-            assert await of.exports.subscriptions.step() == 0, "it is taken up again in a while"
+            assert await of.exports.subscriptions.step() == 0, "the subscription is retried later"
             assert failed == [1]
 
     asyncio.run(work())

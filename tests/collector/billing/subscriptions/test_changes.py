@@ -242,7 +242,9 @@ def test_added_seats_start_at_once_and_removed_seats_end_with_the_paid_period() 
     following = changes.next_segment(waiting, {STANDARD: SEATS})
     assert following is not None
     assert (following.quantity, following.fee) == (1, 9900)
-    assert changes.change_plan(waiting, STANDARD, SEATS, None, NOON, fees).next_quantity is None, "it is taken back"
+    assert changes.change_plan(waiting, STANDARD, SEATS, None, NOON, fees).next_quantity is None, (
+        "the reduction is canceled"
+    )
 
 
 def test_plan_change_keeps_the_quantity_or_resets_it_to_one() -> None:

@@ -29,7 +29,7 @@ def test_a_version_that_somebody_has_is_not_edited(tmp_path: Path) -> None:
                 await plan_versions.record_plans(connection, PLANS)
                 await plan_versions.record_plans(connection, dearer | {"standard@1": PLANS["standard@1"]})
                 stored = await plan_versions.fetch_plans(connection, PLANS)
-                assert stored["enterprise@1"].fee == 50000, "nobody had it"
+                assert stored["enterprise@1"].fee == 50000, "no subscriber had this version"
                 with pytest.raises(PlanEditedError, match="standard@1 was edited"):
                     await plan_versions.record_plans(connection, dearer)
                 await plan_versions.record_plans(connection, {})

@@ -291,7 +291,7 @@ def test_stale_object_is_fetched_again_in_the_next_round(database: str) -> None:
         await own.receive(own.upstream.change("in_1", "open"))
         assert await stale.step() == 1
         assert await own.count_by_state() == {"waiting": 1}
-        assert await own.processor.step() == 1, "it is due at once"
+        assert await own.processor.step() == 1, "the event is due at once"
         assert own.known == {"in_1": "paid"}
         async with own.database.reading() as connection:
             (listed,) = await receiver.list_events(connection, EventState.APPLIED, None, 10)
@@ -357,12 +357,12 @@ def test_events_of_an_unknown_purchase_wait_for_the_poll_that_finds_it(database:
         for pause in (*PAUSES, 21 * DAY):
             assert await processor.step() == len(disputes)
             upstream.now += pause
-        assert await own.count_by_state() == {"waiting": 2}, "they were tried six times, and no list was read since"
+        assert await own.count_by_state() == {"waiting": 2}, "the events failed six times without a poll in between"
         processor = build()  # Another collector goes on.
         assert await processor.poll() == 1
         upstream.unfetched.add("cs_1")
         assert await processor.step() == 3
-        assert await own.count_by_state() == {"waiting": 3}, "what the poll has brought is not applied yet"
+        assert await own.count_by_state() == {"waiting": 3}, "the polled events are not applied yet"
         upstream.unfetched.clear()
         upstream.now += PAUSES[0]
         assert await processor.step() == 1
@@ -442,7 +442,7 @@ def test_alert_says_at_once_that_the_key_lacks_a_permission(sqlite_database: str
         assert (
             "Stripe denies us objects of type invoice: check the permissions of the API key" in await own.list_alerts()
         )
-        assert await own.count_by_state() == {"waiting": 1}, "it is applied once the key has the permission"
+        assert await own.count_by_state() == {"waiting": 1}, "the event is applied after the key gets the permission"
 
     play(sqlite_database, work)
 
@@ -543,7 +543,7 @@ def test_thin_events_that_were_lost_are_recovered_once(database: str, stripe_san
         try:
             there = StripeObjects(stripe)
             poller = Processor(own.database, there, {REPORT: write}, own.payloads, live=False)
-            assert await poller.replay(ids[0]), "one that is not kept is fetched"
+            assert await poller.replay(ids[0]), "a missing payload is fetched"
             assert await poller.poll() >= 2
             assert await poller.poll() == 0
             while await poller.step():

@@ -91,7 +91,7 @@ class Reloader:
             await run_guarded(self._limited_log, "the configuration was not taken over", self.reload(file))
 
     async def reload(self, file: Path) -> None:
-        """Apply a file, and the secrets that it names, completely or not at all."""
+        """Apply a file, and the secrets that it names, completely or not at all; see `_connecting` for an exception."""
         resources = self._service.resources
         processor = resources.processor
         try:
@@ -99,7 +99,7 @@ class Reloader:
             webhook_secrets, key = await run_in_thread("read Stripe's keys", lambda: self._read_stripe_secrets(new))
             publisher = self._publication.prepare(new.directory)
             # A database may have a new password and a new authority. It must be reached to record the plans.
-            async with self._connecting(new) as has_new_password, self._listeners.changing(new.tls):
+            async with self._connecting(new), self._listeners.changing(new.tls):
                 await self._record(new)  # The last step: a recorded plan stays.
         except (*REFUSALS, *CONNECTION_ERRORS) as error:
             self._metrics.config_ok.set(0)
@@ -111,7 +111,7 @@ class Reloader:
             resources.stripe.use_key(key)
             processor.payloads = build_payload_cipher(webhook_secrets, key)
         self._service.apply_settings(new)
-        self._replace_secrets(new, has_new_password)
+        self._replace_secrets(new)
         self._names.set_known(new.customers, new.meters)
         for one in self._alerting:
             one.use(new.alerts)
@@ -124,29 +124,22 @@ class Reloader:
         report("reloaded", sha256=new.sha256[:12], needs_restart=waiting)
 
     @asynccontextmanager
-    async def _connecting(self, new: CollectorSettings) -> AsyncIterator[bool]:
-        """Use the trust, the proxy and the password of a new file, and take them back if the block fails.
+    async def _connecting(self, new: CollectorSettings) -> AsyncIterator[None]:
+        """Use the trust, the proxy and the password of a new file; take trust and proxy back if the block fails.
 
-        The result is True if the password is new. Raises UnusableDatabaseError if it is of no use.
+        A password that the server accepts stays: the server would refuse new connections with the old one, and those
+        that it accepted have ended. Raises UnusableDatabaseError if the new password is of no use.
         """
         database = self._service.resources.database
-        has_new_password = database.has_new_password(new.database)
         try:
             use_outgoing(new)
-            if has_new_password:
+            if database.has_new_password(new.database):
                 await database.check_password(new.database)
-            self._use_connections(new)
-            yield has_new_password
+                database.use_password(new.database)
+            yield
         except BaseException:
-            self._use_connections(self._serving)
+            use_outgoing(self._serving)
             raise
-
-    def _use_connections(self, settings: CollectorSettings) -> None:
-        """Use the trust and the proxy of these settings, and their password if nothing else of the database differs."""
-        use_outgoing(settings)
-        database = self._service.resources.database
-        if database.has_new_password(settings.database):
-            database.use_password(settings.database)
 
     def _list_waiting(self, new: CollectorSettings) -> list[str]:
         """List the changed settings that need a restart."""
@@ -171,10 +164,10 @@ class Reloader:
             return resources.webhook_secrets, None
         return secrets, None if resources.stripe is None else read_secret_key(new.billing.stripe, os.environ)
 
-    def _replace_secrets(self, new: CollectorSettings, has_new_password: bool) -> None:
+    def _replace_secrets(self, new: CollectorSettings) -> None:
         """Use the new secrets of settings that otherwise need a restart."""
         started = self._started
-        if has_new_password:
+        if self._service.resources.database.uses(new.database):
             started = started.model_copy(update={"database": new.database})
         if self._pages is not None and started.pages is not None and new.pages is not None:
             pages = replace_secrets(started.pages, new.pages)

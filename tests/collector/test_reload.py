@@ -246,6 +246,36 @@ def test_rotated_secrets_are_used_or_refused_as_a_whole(server: Postgresql, tmp_
                 assert not any(f"{prefix}{word}" in collector.output for prefix in ("sk_test_", "whsec_", f"{OWNER}:"))
 
 
+def test_accepted_password_stays_if_the_file_is_refused(server: Postgresql, tmp_path: Path) -> None:
+    """The server accepts no connection with the old one any more."""
+    set_password(server, "first")
+    password, plans = tmp_path / "password", tmp_path / "plans.yaml"
+    password.write_text("first\n")
+    plans.write_text(Path(PLANS).read_text())
+    url = server.database()
+    collector = Collector(
+        tmp_path / "collector",
+        url.replace(f"//{OWNER}@", f"//{OWNER}:${{file:{password}}}@"),
+        billing={"plans": str(plans), "mode": "off"},
+    )
+    with closing(collector.start()):
+        chain = Chain()
+        assert collector.post(chain.next()).status == 200
+        refusal = "BEGIN RAISE EXCEPTION 'not now' USING ERRCODE = '57P03'; END"
+        database = url.rpartition("/")[2]
+        server.ask_in(database, f"CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ {refusal} $$")
+        server.ask_in(database, "CREATE TRIGGER t BEFORE UPDATE ON plan_versions EXECUTE FUNCTION refuse()")
+        set_password(server, "second")
+        password.write_text("second\n")
+        plans.write_text(plans.read_text().replace('fee: "99"', 'fee: "98"'))
+        assert not reload(collector)
+        assert collector.post(chain.next()).status == 200
+        server.ask_in(database, "DROP TRIGGER t ON plan_versions")
+        assert reload(collector)
+        assert '"needs_restart": []' in collector.output
+        assert collector.counted(chain) == chain.total
+
+
 def serve_tls(server: Postgresql, pair: Pair) -> None:
     for name, file in (("server.crt", pair.cert), ("server.key", pair.key)):
         copy = server.data / name

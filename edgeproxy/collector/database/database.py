@@ -154,6 +154,10 @@ class Database:
         new = make_url(url)
         return new.password != self._given.password and new._replace(password=self._given.password) == self._given
 
+    def uses(self, url: str) -> bool:
+        """Return True if new connections use this URL."""
+        return make_url(url) == self._given
+
     async def check_password(self, url: str) -> None:
         """Open a connection with the password of this URL. Raises UnusableDatabaseError."""
         try:

@@ -23,6 +23,9 @@ DIGEST_BYTES = 16
 
 def tally_key(*parts: str) -> bytes:
     """Return the key for these names. If they are too long together the longest is cut, and its digest appended."""
+    key = "\0".join(parts).encode()
+    if len(key) <= at.TALLY_KEY_BYTES:
+        return key
     encoded = [part.encode() for part in parts]
     while (excess := sum(map(len, encoded)) + len(encoded) - 1 - at.TALLY_KEY_BYTES) > 0:
         longest = max(range(len(encoded)), key=lambda place: len(encoded[place]))

@@ -1,11 +1,10 @@
-import gc
 from pathlib import Path
 
 import pytest
 
 from edgeproxy.base.latency_buckets import LATENCY_BUCKETS
 from edgeproxy.edge.counters import columns
-from edgeproxy.edge.counters.meters import HISTOGRAM_WORDS, Metrics, UsageMeters
+from edgeproxy.edge.counters.meters import HISTOGRAM_WORDS, Metrics, UsageCounter, UsageMeters
 from edgeproxy.edge.counters.rows import TableFullError
 from edgeproxy.edge.counters.tallies import TallyTable
 from edgeproxy.edge.counters.usage_key import parse_usage_key
@@ -145,15 +144,21 @@ def usage(tmp_path: Path) -> TallyTable:
     return tallies(make(tmp_path, USAGE), 0)
 
 
-def test_usage_counter_is_shared_while_referenced(usage: TallyTable) -> None:
+def test_counters_of_one_usage_add_up(usage: TallyTable) -> None:
     meters = UsageMeters(usage)
-    counter = meters.counter("acme", "requests", "v1")
-    assert meters.counter("acme", "requests", "v1") is counter
-    counter.add(2)
-    del counter
-    gc.collect()
-    meters.counter("acme", "requests", "v1").add(3)
-    assert [words for _, _, words in usage.totals()] == [[5]]
+    first, second = (meters.counter("acme", "requests", "v1") for _ in range(2))
+    first.add(2)
+    second.add(3)
+    first.add(4)
+    assert [words for _, _, words in usage.totals()] == [[9]]
+
+
+def count_in_one_row(usage: TallyTable, *counters: UsageCounter) -> bool:
+    """Count with each of these, and return whether one row has it all."""
+    before = {key: words for _, key, words in usage.totals()}
+    for counter in counters:
+        counter.add(1)
+    return [len(counters)] in [[words[0] - before[key][0]] for _, key, words in usage.totals()]
 
 
 def test_usage_without_a_free_row_counts_in_the_shared_fallback_row(usage: TallyTable) -> None:
@@ -162,12 +167,13 @@ def test_usage_without_a_free_row_counts_in_the_shared_fallback_row(usage: Tally
     nobody = meters.counter("-", "requests", "-")
     kept = [meters.counter(f"customer-{number}", "requests", "v1") for number in range(USAGE.rows - 1)]
     assert full == []
-    assert meters.counter("one-more", "requests", "v1") is nobody
+    assert count_in_one_row(usage, meters.counter("one-more", "requests", "v1"), nobody)
     assert full == ["full"]
     split = '{"model":"m1"}'
-    assert meters.counter("customer-0", "requests", "v1", split) is kept[0]
+    assert count_in_one_row(usage, meters.counter("customer-0", "requests", "v1", split), kept[0])
     assert full == ["full", "full"]
-    assert meters.counter("customer-0", "requests", "v1", '{"model":"%s"}' % ("m" * 250)) is kept[0]
+    too_long = '{"model":"%s"}' % ("m" * 250)
+    assert count_in_one_row(usage, meters.counter("customer-0", "requests", "v1", too_long), kept[0])
     with pytest.raises(TableFullError):
         meters.counter("acme", "egress", "v1")
     assert len(kept) == USAGE.rows - 1
@@ -178,7 +184,7 @@ def test_full_usage_table_counts_as_the_anonymous_customer(usage: TallyTable) ->
     nobody = meters.counter("-", "requests", "-")
     for number in range(USAGE.rows):
         meters.counter(f"customer-{number}", "requests", "v1")
-    assert meters.counter("one-more", "requests", "v1") is nobody
+    assert count_in_one_row(usage, meters.counter("one-more", "requests", "v1"), nobody)
 
 
 def test_split_usage_counts_unsplit_if_no_row_or_key_fits(usage: TallyTable) -> None:
@@ -193,7 +199,10 @@ def test_split_usage_counts_unsplit_if_no_row_or_key_fits(usage: TallyTable) -> 
     assert parse_usage_key(b"acme\0tokens\0v1") == ("acme", "tokens", "v1", "")
     with pytest.raises(ValueError, match="counts no usage"):
         parse_usage_key(b"acme\0tokens\0v1\0model")
-    assert meters.counter("acme", "tokens", "v1", '{"model":"%s"}' % ("m" * 300)) is whole, "the key is too long"
+    too_long = '{"model":"%s"}' % ("m" * 300)
+    assert count_in_one_row(usage, meters.counter("acme", "tokens", "v1", too_long), whole)
     others = [meters.counter(f"customer-{number}", "tokens", "v1") for number in range(USAGE.rows - 3)]
-    assert meters.counter("acme", "tokens", "v1", '{"model":"m2"}') is whole, "no row is left"
-    assert (full, len(others), nobody is not whole) == (["full"], USAGE.rows - 3, True)
+    # No row is left.
+    assert count_in_one_row(usage, meters.counter("acme", "tokens", "v1", '{"model":"m2"}'), whole)
+    assert (full, len(others)) == (["full"], USAGE.rows - 3)
+    assert not count_in_one_row(usage, nobody, whole)

@@ -3,7 +3,7 @@
 from edgeproxy.base import log
 from edgeproxy.edge.counters.counted_ids import CountedIds
 from edgeproxy.edge.counters.index import RowUnavailableError, TableBusyError
-from edgeproxy.edge.counters.meters import Counter, Histogram, Metrics, SharedGauge, UsageMeters
+from edgeproxy.edge.counters.meters import Counter, Histogram, Metrics, SharedGauge, UsageCounter, UsageMeters
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.proxy.metering.error_counts import ErrorCounts
@@ -69,7 +69,7 @@ class WorkerMetrics:
         self.discarding = DISCARDING
         """The counter of metrics that the table has no row for."""
 
-    def get_usage_counter(self, customer: str, meter: str, route: str, split: str = "") -> Counter:
+    def get_usage_counter(self, customer: str, meter: str, route: str, split: str = "") -> UsageCounter:
         """Return the counter of billed usage, for dimensions as text.
 
         Raises RejectedError(503) if the table is busy for too long: no request is served uncounted.

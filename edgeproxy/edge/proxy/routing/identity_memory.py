@@ -5,13 +5,13 @@ request looks the key up again.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from typing import Generic, Protocol, TypeVar
 
 from edgeproxy.config.edge.customer_store import HeldKey
 from edgeproxy.edge.proxy.routing.binding import Route, RouteBinding
 
-IDENTITY_BYTES = 3584
+IDENTITY_BYTES = 3072
 """Bytes of a customer on a route, with the name, the key, and all counters. A test measures them
 (tests/edge/proxy/routing/test_identity_memory.py).
 """
@@ -19,27 +19,57 @@ BINDING_BYTES = 768
 """Bytes of a customer on each further route with the same limits."""
 
 
-class RouteBindings(dict[Route, RouteBinding]):
+class RouteBindings:
     """An identity's binding on each route, created at first use.
 
-    A route that it may not use raises RejectedError every time.
+    A route that it may not use raises RejectedError every time. Most identities use one route, and need no dictionary.
     """
 
-    __slots__ = ("_make", "key", "memory")
+    __slots__ = ("_all", "_make", "binding", "key", "memory", "route")
 
     def __init__(self, make: Callable[..., RouteBinding], key: HeldKey | None = None) -> None:
         """`key` is passed to `make` if there is one, so that all keys of the files share one function."""
-        super().__init__()
         self._make, self.key = make, key
         self.memory: Memory | None = None
         """The memory that the identity is in."""
+        self.route: Route | None = None
+        """The latest used route. A request reads it and `binding` before it calls anything."""
+        self.binding: RouteBinding | None = None
+        self._all: dict[Route, RouteBinding] | None = None
+        """The bindings by route, once there are several."""
 
-    def __missing__(self, route: Route) -> RouteBinding:
-        key = self.key
-        self[route] = binding = self._make(route) if key is None else self._make(route, key)
-        if self.memory is not None and len(self) > 1:
-            self.memory.add_binding()
+    def __len__(self) -> int:
+        """Return the number of bindings."""
+        return len(self.values())
+
+    def __getitem__(self, route: Route) -> RouteBinding:
+        """Return the binding on this route."""
+        known, binding = self._all, self.binding
+        if known is not None:
+            binding = known.get(route)
+        elif self.route is not route:
+            binding = None
+        if binding is None:
+            key = self.key
+            binding = self._make(route) if key is None else self._make(route, key)
+            if known is not None:
+                known[route] = binding
+            elif self.route is not None and self.binding is not None:
+                known = self._all = {self.route: self.binding, route: binding}
+            if known is not None and self.memory is not None:
+                self.memory.add_binding()
+        self.route, self.binding = route, binding
         return binding
+
+    def values(self) -> Collection[RouteBinding]:
+        """Return all bindings."""
+        if self._all is not None:
+            return self._all.values()
+        return () if self.binding is None else (self.binding,)
+
+    def clear(self) -> None:
+        """Drop all bindings."""
+        self.route = self.binding = self._all = None
 
 
 class Memory(Protocol):

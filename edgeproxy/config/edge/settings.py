@@ -118,7 +118,7 @@ class Limits(Part):
     )
     remembered: Annotated[int, BeforeValidator(units.Size(1 << 20, 1 << 40))] = Field(
         default=units.REMEMBERED_BYTES,
-        description="Bytes that each worker holds in memory for recent customers: about 3.5 KiB for each customer and "
+        description="Bytes that each worker holds in memory for recent customers: about 3 KiB for each customer and "
         "0.8 KiB for each further route of it. The least recently used customer is dropped, and looked up again at its "
         "next request.",
     )

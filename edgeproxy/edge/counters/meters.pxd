@@ -1,12 +1,15 @@
 cdef class Counter:
-    cdef object __weakref__
     cdef public object _words
     cdef public Py_ssize_t _at
     cdef public unsigned long long _total
     cpdef add(self, unsigned long long n=*)
 
+cdef class UsageCounter:
+    cdef public object _words
+    cdef public Py_ssize_t _at
+    cpdef add(self, unsigned long long n=*)
+
 cdef class Gauge:
-    cdef object __weakref__
     cdef public object _words
     cdef public Py_ssize_t _at
 

@@ -44,20 +44,20 @@ def admit(limit_set: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> Adm
         left = policy.left(now)
         after = left - policy.cost
         if after < 0:
-            if policy not in limit_set.policies[: limit_set.plan_policies]:
+            if policy not in limit_set.policies[: limit_set.traits.plan_policies]:
                 return True, policy, max(0, left), None
             charged = tuple([each for each in charged if each is not policy])
             paid = (*paid, policy)
         if shown is None or after < least:
             shown, least, has = policy, after, left
-    for policy in limit_set.other_rates.reported:
+    for policy in limit_set.traits.other_rates.reported:
         # The later charge is not known yet, so the request passes while anything is left.
         left = policy.left(now)
         if left < 1:
             return True, policy, max(0, left), None
         if shown is None or left - 1 < least:
             shown, least, has = policy, left - 1, left
-    for units in limit_set.other_rates.units:
+    for units in limit_set.traits.other_rates.units:
         left = units.policy.left(now)
         after = left - units.reserve
         if after < 0:
@@ -65,11 +65,11 @@ def admit(limit_set: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> Adm
         if shown is None or after < least:
             shown, least, has = units.policy, after, left
     has = max(0, has)
-    buyer = limit_set.credits if paid else None
+    buyer = limit_set.traits.credits if paid else None
     if buyer is not None and buyer.left(now) < buyer.cost:
         return True, shown, has, None
     over = []
-    for quota in limit_set.quotas:
+    for quota in limit_set.traits.quotas:
         if quota.left(now) < quota.needs:
             if quota.hard:
                 return True, shown, has, None
@@ -80,21 +80,21 @@ def admit(limit_set: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> Adm
         policy.charge(policy.cost)
         if policy is shown:
             has -= policy.cost
-    for units in limit_set.other_rates.units:
+    for units in limit_set.traits.other_rates.units:
         if units.policy is shown:
             has -= units.reserve
     if buyer is not None:
         buyer.charge(buyer.cost)
-    for quota in limit_set.quotas:
+    for quota in limit_set.traits.quotas:
         if quota.cost:
             quota.charge(quota.cost)
     hit = []
-    for shadow in limit_set.other_rates.shadows:
+    for shadow in limit_set.traits.other_rates.shadows:
         if shadow.left(now) < shadow.cost:
             hit.append(shadow)
         else:
             shadow.charge(shadow.cost)
-    hit += [trial for trial in limit_set.other_rates.trials if trial.left(now) < 1]
+    hit += [trial for trial in limit_set.traits.other_rates.trials if trial.left(now) < 1]
     if hit or over or buyer is not None:
         return False, shown, has, AdmissionNotes(tuple(hit), tuple(over), paid)
     return False, shown, has, None
@@ -107,26 +107,32 @@ def admit_fast(limit_set: LimitSet, now: float) -> Admission | None:
     Most requests are decided here. It does the work of `find_blocking_gate`, `admit` and `notify_hosts`, and needs a
     set that is `simple`.
     """
+    shares = limit_set.traits.shares
     shown = None
     least = 0
-    for policy, gate in limit_set.gated:
-        cost = policy.cost
-        left = policy.left(now) - cost
+    for policy in limit_set.policies:
+        left = policy.left(now) - policy.cost
         if left < 0:
-            if limit_set.shares:
+            if shares:
                 notify_hosts(limit_set, now, True)
-            left += cost
+            left += policy.cost
             return True, policy, left if left > 0 else 0, None
-        if gate is not None and not gate.is_open(now, cost):
-            return None
         if shown is None or left < least:
             shown, least = policy, left
-    if limit_set.slots and not _acquire_slots(limit_set.slots, now):
-        return None if limit_set.shares else (True, shown, least if shown is None else least + shown.cost, None)
+    if shares:
+        for policy, gate in limit_set.traits.sharing.gates:
+            if not gate.is_open(now, policy.cost):
+                return None
+    # As `_acquire_slots`, without its call.
+    for slot in limit_set.slots:
+        if not slot.acquire(now):
+            for taken in limit_set.slots[: limit_set.slots.index(slot)]:
+                taken.release()
+            return None if shares else (True, shown, least if shown is None else least + shown.cost, None)
     for policy in limit_set.policies:
         policy.charge(policy.cost)
-    if limit_set.shares:
-        for total in limit_set.sharing.totals:
+    if shares:
+        for total in limit_set.traits.sharing.totals:
             total.used(now)
     return False, shown, least, None
 
@@ -137,41 +143,41 @@ def find_blocking_gate(limit_set: LimitSet, now: float, shut: tuple[Policy, ...]
     `shut` are policies whose gates were asked in vain; they count as full. The gate of credits comes last, and only for
     requests that credits pay for. A rate that is charged later refuses only while the hub is away.
     """
-    for policy, gate in limit_set.sharing.gates:
+    for policy, gate in limit_set.traits.sharing.gates:
         left = policy.left(now)
         if left < policy.cost:
-            if limit_set.credits is None:
+            if limit_set.traits.credits is None:
                 return None
             break
         if gate.must_ask(now, policy.cost, left):
             break
     else:
         if not shut:
-            return _find_withholding_gate(limit_set, now) if limit_set.sharing.reporting_gates else None
+            return _find_withholding_gate(limit_set, now) if limit_set.traits.sharing.reporting_gates else None
     short = list_exhausted(limit_set, now, shut)
     if short and not can_credits_cover(limit_set, now, short):
         return None  # Claims are useless to a request that another limit refuses.
-    for policy, gate in limit_set.sharing.gates:
+    for policy, gate in limit_set.traits.sharing.gates:
         if policy not in short and gate.must_ask(now, policy.cost, policy.left(now)):
             return policy, gate
-    for credits, gate in limit_set.sharing.paying:
+    for credits, gate in limit_set.traits.sharing.paying:
         if short and gate.must_ask(now, credits.cost, credits.left(now)):
             return credits, gate
-    return _find_withholding_gate(limit_set, now) if limit_set.sharing.reporting_gates else None
+    return _find_withholding_gate(limit_set, now) if limit_set.traits.sharing.reporting_gates else None
 
 
 def _find_withholding_gate(limit_set: LimitSet, now: float) -> tuple[Policy, Gate] | None:
     """Find the gate of the first rate charged later that gives this host nothing now."""
     for policy in _list_later(limit_set):
         left = policy.left(now)
-        if left >= 1 and limit_set.sharing.reporting_gates[policy].is_withheld(now, left):
-            return policy, limit_set.sharing.reporting_gates[policy]
+        if left >= 1 and limit_set.traits.sharing.reporting_gates[policy].is_withheld(now, left):
+            return policy, limit_set.traits.sharing.reporting_gates[policy]
     return None
 
 
 def _list_later(limit_set: LimitSet) -> tuple[Policy, ...]:
     """Return the rates that refuse, and are charged once there is an answer."""
-    return (*limit_set.other_rates.reported, *[units.policy for units in limit_set.other_rates.units])
+    return (*limit_set.traits.other_rates.reported, *[units.policy for units in limit_set.traits.other_rates.units])
 
 
 def list_exhausted(limit_set: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> tuple[Policy, ...]:
@@ -181,10 +187,10 @@ def list_exhausted(limit_set: LimitSet, now: float, shut: tuple[Policy, ...] = (
 
 def can_credits_cover(limit_set: LimitSet, now: float, short: tuple[Policy, ...]) -> bool:
     """Return whether credits pay for these policies without room: all belong to the plan, and the credits suffice."""
-    credits = limit_set.credits
+    credits = limit_set.traits.credits
     if credits is None or credits.left(now) < credits.cost:
         return False
-    plan = limit_set.policies[: limit_set.plan_policies]
+    plan = limit_set.policies[: limit_set.traits.plan_policies]
     return all(policy in plan for policy in short)
 
 
@@ -194,8 +200,8 @@ def notify_hosts(limit_set: LimitSet, now: float, refused: bool, notes: Admissio
         _notify_of_refusal(limit_set, now)
         return
     gates = (
-        limit_set.sharing.gates
-        if limit_set.simple
+        limit_set.traits.sharing.gates
+        if limit_set.traits.simple
         else _notify_reporting_gates(limit_set, now, notes or AdmissionNotes())
     )
     for policy, gate in gates:
@@ -205,30 +211,37 @@ def notify_hosts(limit_set: LimitSet, now: float, refused: bool, notes: Admissio
 
 def _notify_reporting_gates(limit_set: LimitSet, now: float, notes: AdmissionNotes) -> tuple[tuple[Policy, Gate], ...]:
     """Report to the gates of other rates. Return the gates of the charged policies."""
-    if limit_set.sharing.reporting_gates:
-        for policy in limit_set.other_rates.shadows:
+    if limit_set.traits.sharing.reporting_gates:
+        for policy in limit_set.traits.other_rates.shadows:
             if policy not in notes.shadows:
-                limit_set.sharing.reporting_gates[policy].record_late_charge(now)
-        for policy in (*_list_later(limit_set), *limit_set.other_rates.spending, *limit_set.other_rates.trials):
-            limit_set.sharing.reporting_gates[policy].request_count(now)
+                limit_set.traits.sharing.reporting_gates[policy].record_late_charge(now)
+        for policy in (
+            *_list_later(limit_set),
+            *limit_set.traits.other_rates.spending,
+            *limit_set.traits.other_rates.trials,
+        ):
+            limit_set.traits.sharing.reporting_gates[policy].request_count(now)
     if notes.paid:
-        return (*[each for each in limit_set.sharing.gates if each[0] not in notes.paid], *limit_set.sharing.paying)
-    return limit_set.sharing.gates
+        return (
+            *[each for each in limit_set.traits.sharing.gates if each[0] not in notes.paid],
+            *limit_set.traits.sharing.paying,
+        )
+    return limit_set.traits.sharing.gates
 
 
 def _notify_of_refusal(limit_set: LimitSet, now: float) -> None:
     """Make the supervisor ask other hosts after a refusal: they may use less by now."""
-    for policy, gate in limit_set.sharing.gates:
+    for policy, gate in limit_set.traits.sharing.gates:
         if policy.left(now) < policy.cost:
             gate.record_refusal(now)
-            for credits, door in limit_set.sharing.paying:
+            for credits, door in limit_set.traits.sharing.paying:
                 if credits.left(now) < credits.cost:
                     door.record_refusal(now)
-    if limit_set.sharing.reporting_gates:
+    if limit_set.traits.sharing.reporting_gates:
         for policy in _list_later(limit_set):
             if policy.left(now) < 1:
-                limit_set.sharing.reporting_gates[policy].record_refusal(now)
-    if limit_set.sharing.totals and (
+                limit_set.traits.sharing.reporting_gates[policy].record_refusal(now)
+    if limit_set.traits.sharing.totals and (
         not (short := list_exhausted(limit_set, now)) or can_credits_cover(limit_set, now, short)
     ):
         notify_totals(limit_set, now)
@@ -236,7 +249,7 @@ def _notify_of_refusal(limit_set: LimitSet, now: float) -> None:
 
 def notify_totals(limit_set: LimitSet, now: float) -> None:
     """Report quotas and concurrency to other hosts, and refresh theirs."""
-    for total in limit_set.sharing.totals:
+    for total in limit_set.traits.sharing.totals:
         total.used(now)
 
 
@@ -256,7 +269,7 @@ def charge_reported_costs(limit_set: LimitSet, now: float, costs: Sequence[int |
     `costs` belong to `reported`, then `spending`, then `trials`; None if the answer has none. A trial with nothing left
     is not charged, because it would not have passed the request.
     """
-    left, other = {}, limit_set.other_rates
+    left, other = {}, limit_set.traits.other_rates
     for policy, reported_cost in zip((*other.reported, *other.spending, *other.trials), costs, strict=True):
         cost = policy.cost if reported_cost is None else reported_cost
         before = policy.left(now)
@@ -266,8 +279,8 @@ def charge_reported_costs(limit_set: LimitSet, now: float, costs: Sequence[int |
             continue
         if cost:
             policy.charge_late(cost)
-            if limit_set.sharing.reporting_gates:
-                limit_set.sharing.reporting_gates[policy].record_late_charge(now)
+            if limit_set.traits.sharing.reporting_gates:
+                limit_set.traits.sharing.reporting_gates[policy].record_late_charge(now)
     return left
 
 
@@ -277,22 +290,22 @@ def can_afford(limit_set: LimitSet, now: float, *, alone: bool = False) -> bool:
     If a plan has limits, credits pay only for requests beyond these. An edge that sheds load lets no request wait, so
     credits that need a question to the hub do not count. `alone`: the hub cannot be asked.
     """
-    credits = limit_set.credits
-    if credits is None or limit_set.plan_policies or credits.left(now) < credits.cost:
+    credits = limit_set.traits.credits
+    if credits is None or limit_set.traits.plan_policies or credits.left(now) < credits.cost:
         return False
     return not any(
         gate.must_ask(now, credits.cost, credits.left(now))
-        for _, gate in limit_set.sharing.paying
+        for _, gate in limit_set.traits.sharing.paying
         if not alone or gate.mode == "strict" or gate.is_away
     )
 
 
 def spend_credits(limit_set: LimitSet, now: float, *, alone: bool = False) -> bool:
     """Spend credits to pass while the edge sheds load. Return False, spending none, if they do not suffice."""
-    credits = limit_set.credits
+    credits = limit_set.traits.credits
     if credits is None or not can_afford(limit_set, now, alone=alone):
         return False
     credits.charge(credits.cost)
-    for _, gate in limit_set.sharing.paying:
+    for _, gate in limit_set.traits.sharing.paying:
         gate.record_charge(now, credits.cost)
     return True

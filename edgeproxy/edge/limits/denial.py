@@ -19,7 +19,7 @@ def compute_gate_denial(limit_set: LimitSet, held: tuple[Policy, ...]) -> Denial
     Other hosts may release claims soon. If nothing passes without the hub while it is away, the retry must wait for the
     next attempt to reach it.
     """
-    gates = (*limit_set.sharing.gates, *limit_set.sharing.reporting_gates.items())
+    gates = (*limit_set.traits.sharing.gates, *limit_set.traits.sharing.reporting_gates.items())
     return held, (HUB_RETRY_SECONDS if any(gate.is_shut for policy, gate in gates if policy in held) else 1)
 
 
@@ -30,7 +30,7 @@ def is_certain(limit_set: LimitSet, now: float, violated: Sequence[Bound], held:
     request waited for claims in vain: those policies are `held`. A limit that no hub shares is counted here alone, and
     is certain.
     """
-    sharing = limit_set.sharing
+    sharing = limit_set.traits.sharing
     for policy, gate in (*sharing.gates, *sharing.paying, *sharing.reporting_gates.items()):
         if policy in held and (gate.is_away or not gate.is_asking_useless(now)):
             return False
@@ -50,10 +50,10 @@ def compute_denial(limit_set: LimitSet, now: float) -> Denial:
     """
     violated: list[Bound] = []
     longest = 0
-    credits = limit_set.credits
+    credits = limit_set.traits.credits
     for policy in limit_set.policies:
         wait = policy.retry_after(now, policy.cost)
-        if wait and credits is not None and policy in limit_set.policies[: limit_set.plan_policies]:
+        if wait and credits is not None and policy in limit_set.policies[: limit_set.traits.plan_policies]:
             # Whichever is sooner: the limit has room again, or there are enough credits.
             wait = min(wait, credits.retry_after(now, credits.cost))
         if wait:
@@ -80,12 +80,16 @@ def find_impossible_costs(limit_set: LimitSet) -> tuple[ImpossibleCost, ...]:
     known = limit_set.impossible_costs
     if known is None:
         # Computed once: every refusal asks, and the answer does not change.
-        rates = limit_set.policies if limit_set.credits is None else limit_set.policies[limit_set.plan_policies :]
+        rates = (
+            limit_set.policies
+            if limit_set.traits.credits is None
+            else limit_set.policies[limit_set.traits.plan_policies :]
+        )
         limit_set.impossible_costs = known = (
             *[ImpossibleCost(rate.name, rate.cost, rate.most) for rate in rates if rate.cost > rate.most],
             *[
                 ImpossibleCost(quota.name, quota.needs, quota.limit)
-                for quota in limit_set.quotas
+                for quota in limit_set.traits.quotas
                 if quota.hard and quota.needs > quota.limit
             ],
         )

@@ -51,35 +51,63 @@ UNSHARED = SharedLimits((), (), NO_GATES, ())
 """Shared objects, because most sets have these values."""
 
 
+class SetTraits:
+    """The facts that follow from the kinds of a set's limits, and all of its limits but rates and concurrency.
+
+    Customers who have only these two, on one host, share one object.
+    """
+
+    __slots__ = (
+        "applies", "credits", "has_end_work", "may_ask", "metered", "other_rates", "plan_policies", "quotas", "shares",
+        "sharing", "simple",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        has_policies: bool,
+        has_slots: bool,
+        plan_policies: int = 0,
+        credits: Policy | None = None,
+        other_rates: OtherRates = NO_OTHER_RATES,
+        quotas: tuple[Quota, ...] = (),
+        metered: Mapping[str, tuple[Quota | UnitLimit, ...]] = NOTHING,
+        sharing: SharedLimits = UNSHARED,
+    ) -> None:
+        other = other_rates
+        self.simple = credits is None and not quotas and other is NO_OTHER_RATES
+        """True if there are only rates and concurrency, so that `admit_fast` may decide."""
+        self.other_rates = other
+        self.quotas = quotas
+        """Quotas. Each is charged its cost at admission. The cost is refunded if the request does not count after
+        all.
+        """
+        self.metered = metered
+        """Quotas that are charged later, by their meter's counts. They pass while anything is left."""
+        self.credits = credits
+        self.plan_policies = plan_policies if credits is not None else 0
+        """The number of policies, the first ones, that belong to the customer's plan: `credits` pay if these refuse."""
+        self.sharing = sharing
+        self.applies = has_policies or has_slots or not self.simple
+        """True if any limit can refuse or be charged."""
+        self.may_ask = bool(sharing.gates or sharing.reporting_gates)
+        """True if a request may have to ask the hub first, or may be refused while the hub is away."""
+        self.shares = sharing is not UNSHARED
+        """True if charges are reported to other hosts."""
+        self.has_end_work = bool(has_slots or quotas or other.reported or other.spending or other.trials)
+        """True if the end of a request releases or charges something."""
+
+
 class LimitSet:
     """All limits of a customer's requests on a route. Created once, used for every request."""
 
-    __slots__ = (  # noqa: RUF023 - in groups
-        # Read by `admit_fast`.
-        "simple",
-        "gated",
-        "policies",
-        "slots",
-        # Further limits.
-        "other_rates",
-        "quotas",
-        "metered",
-        "credits",
-        "plan_policies",
-        "sharing",
-        # Derived from the above.
-        "bounds",
-        "applies",
-        "impossible_costs",
-        "may_ask",
-        "shares",
-        "has_end_work",
-    )  # fmt: skip
+    __slots__ = ("bounds", "impossible_costs", "policies", "slots", "traits")
 
     def __init__(
         self,
         policies: tuple[Policy, ...] = (),
         *,
+        traits: SetTraits | None = None,
         plan_policies: int = 0,
         credits: Policy | None = None,
         credits_gate: Gate | None = None,
@@ -95,42 +123,59 @@ class LimitSet:
         reporting_gates: Mapping[Policy, Gate] = NO_GATES,
         totals: tuple[Total, ...] = (),
     ) -> None:
-        if credits is not None and credits.cost > credits.most:
-            credits = None  # There are never enough of them for such a request.
-        self.simple = not (credits or reported or spending or shadows or trials or quotas or units)
-        """True if there are only rates and concurrency, so that `admit_fast` may decide."""
-        before = dict(gates)
-        self.gated = tuple([(policy, before.get(policy)) for policy in policies])
-        """The policies, each with its gate if it has one."""
+        """`traits` are those of other sets with rates and concurrency alone; then only `policies` and `slots` are
+        given beside them.
+        """
         self.policies = policies
         """Rates that are charged their cost at admission."""
         self.slots: tuple[Concurrency | UnitLimit | BudgetReservation, ...] = (*slots, *units) if units else slots
-        has_others = reported or spending or shadows or units or trials
-        self.other_rates = OtherRates(reported, spending, shadows, units, trials) if has_others else NO_OTHER_RATES
-        self.quotas = quotas
-        """Quotas. Each is charged its cost at admission. The cost is refunded if the request does not count after
-        all.
-        """
-        self.metered = metered
-        """Quotas that are charged later, by their meter's counts. They pass while anything is left."""
-        self.credits = credits
-        self.plan_policies = plan_policies if credits is not None else 0
-        """The number of policies, the first ones, that belong to the customer's plan: `credits` pay if these refuse."""
-        paying = () if credits is None or credits_gate is None else ((credits, credits_gate),)
-        is_shared = gates or paying or reporting_gates or totals
-        self.sharing = SharedLimits(gates, paying, reporting_gates, totals) if is_shared else UNSHARED
         self.bounds: tuple[Bound, ...] = (*reported, *quotas, *self.slots) if reported or quotas else self.slots
         """Limits that refuse beside the policies: each passes a request while it has room for one."""
-        self.applies = bool(policies or self.slots or not self.simple)
-        """True if any limit can refuse or be charged."""
         self.impossible_costs: tuple[ImpossibleCost, ...] | None = None
         """The limits that never pass a request, once computed."""
-        self.may_ask = bool(gates or reporting_gates)
-        """True if a request may have to ask the hub first, or may be refused while the hub is away."""
-        self.shares = bool(is_shared)
-        """True if charges are reported to other hosts."""
-        self.has_end_work = bool(self.slots or quotas or reported or spending or trials)
-        """True if the end of a request releases or charges something."""
+        if traits is not None:
+            self.traits = traits
+            return
+        if credits is not None and credits.cost > credits.most:
+            credits = None  # There are never enough of them for such a request.
+        has_others = reported or spending or shadows or units or trials
+        paying = () if credits is None or credits_gate is None else ((credits, credits_gate),)
+        is_shared = gates or paying or reporting_gates or totals
+        self.traits = SetTraits(
+            has_policies=bool(policies),
+            has_slots=bool(self.slots),
+            plan_policies=plan_policies,
+            credits=credits,
+            other_rates=OtherRates(reported, spending, shadows, units, trials) if has_others else NO_OTHER_RATES,
+            quotas=quotas,
+            metered=metered,
+            sharing=SharedLimits(gates, paying, reporting_gates, totals) if is_shared else UNSHARED,
+        )
+
+    @property
+    def credits(self) -> Policy | None:
+        """The burst credits; None without any."""
+        return self.traits.credits
+
+    @property
+    def plan_policies(self) -> int:
+        """The number of policies, the first ones, that credits pay for."""
+        return self.traits.plan_policies
+
+    @property
+    def quotas(self) -> tuple[Quota, ...]:
+        """The quotas."""
+        return self.traits.quotas
+
+    @property
+    def other_rates(self) -> OtherRates:
+        """Rates that do not refuse at admission."""
+        return self.traits.other_rates
+
+    @property
+    def sharing(self) -> SharedLimits:
+        """The limits that other hosts share."""
+        return self.traits.sharing
 
     def with_request(self, request: RequestTokens) -> "LimitSet":
         """Return these limits for one request, which reserves the units that it states."""
@@ -151,9 +196,9 @@ class LimitSet:
                     for slot in self.slots[: len(self.slots) - len(units)]
                 ]
             ),
-            quotas=self.quotas,
+            quotas=self.traits.quotas,
             units=units,
-            metered=self.metered,
+            metered=self.traits.metered,
             gates=sharing.gates,
             reporting_gates=sharing.reporting_gates,
             totals=sharing.totals,
@@ -169,7 +214,7 @@ class LimitSet:
 
         `now` is the edge time of its admission.
         """
-        for quota in self.quotas:
+        for quota in self.traits.quotas:
             if quota.cost and not counts(quota.when):
                 quota.refund(quota.cost, now)
 

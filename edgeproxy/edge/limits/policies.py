@@ -59,6 +59,8 @@ class Policies:
         self._table = table
         self._locals = Locals(hosts, full)
         self._sharing = None if table.layout.hub is None else sharing
+        self.shares = self._sharing is not None
+        """True if its limits are reported to other hosts."""
 
     def refresh_hosts(self) -> None:
         """Update the number of hosts to the one that the supervisor has from the hub."""

@@ -14,7 +14,7 @@ from edgeproxy.config.limits import KeyBudget
 from edgeproxy.config.meters import MEASURES, Meter, compute_request_amount
 from edgeproxy.config.refusal_terms import get_quota_kind
 from edgeproxy.config.selection import ANY_ROUTES, RouteSelector
-from edgeproxy.edge.limits.limit_set import LimitSet
+from edgeproxy.edge.limits.limit_set import LimitSet, SetTraits
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.quota import RequestCap
@@ -61,8 +61,8 @@ class LimitTerms:
     """
 
     __slots__ = (
-        "allowance", "by_address", "headers", "is_anonymous", "limits", "meters", "name_places", "plain", "route",
-        "selector", "tables",
+        "allowance", "by_address", "headers", "is_anonymous", "limits", "meters", "name_places", "plain",
+        "plain_slots", "plain_traits", "route", "selector", "tables",
     )  # fmt: skip
 
     def __init__(
@@ -107,6 +107,11 @@ class LimitTerms:
         """The customer's limits if these are only rates, and no address or end user has its own; concurrency may come
         beside them. None: each customer's set must be built in full.
         """
+        concurrency = None if self.allowance is None else self.allowance.concurrency
+        self.plain_slots = None if concurrency is None else concurrency_rule(concurrency.max, "customer")
+        """The concurrency beside the `plain` limits."""
+        self.plain_traits = SetTraits(has_policies=bool(self.plain), has_slots=concurrency is not None)
+        """The traits of sets with the `plain` limits, if no other host shares them."""
 
     def __bool__(self) -> bool:
         """Return whether there is any limit."""
@@ -265,25 +270,29 @@ class RouteLimits:
 
     def _build_plain_set(self, applied: "tuple[AppliedLimit, ...]") -> LimitSet:
         """Return the set if no address and no end user matters, and there are only rates and concurrency."""
-        terms = self.terms
+        terms, customer = self.terms, self._customer
+        assert customer is not None
         policies: list[Policy] = []
         gates: list[tuple[Policy, Gate]] = []
         for each in applied:
-            name, _, subject = self._resolve_subject(each.limit.scope, b"")
-            table: Policies = getattr(terms.tables, name)
+            scope = each.rule.scope
+            subject = customer if scope == "customer" else self._resolve_subject(scope, b"")[2]
+            table: Policies = getattr(terms.tables, each.table)
             policy = table.get_policy(each.rule, subject, terms.route.cost if each.is_own else 1)
             policies.append(policy)
-            if (gate := table.gate(each.rule, subject, each.limit.sync)) is not None:
+            if table.shares and (gate := table.gate(each.rule, subject, each.limit.sync)) is not None:
                 gates.append((policy, gate))
         slots: tuple[Concurrency, ...] = ()
         totals: tuple[Total, ...] = ()
-        if terms.allowance is not None and terms.allowance.concurrency is not None:
-            name, scope, subject = self._resolve_subject("customer", b"")
-            table = getattr(terms.tables, name)
-            slot = table.get_concurrency(concurrency_rule(terms.allowance.concurrency.max, scope), subject)
-            total = table.total(slot)
-            slots, totals = (slot,), () if total is None else (total,)
-        return LimitSet(tuple(policies), slots=slots, gates=tuple(gates), totals=totals)
+        if terms.plain_slots is not None:
+            table = terms.tables.customers
+            slot = table.get_concurrency(terms.plain_slots, customer)
+            slots = (slot,)
+            if table.shares and (total := table.total(slot)) is not None:
+                totals = (total,)
+        if gates or totals:
+            return LimitSet(tuple(policies), slots=slots, gates=tuple(gates), totals=totals)
+        return LimitSet(tuple(policies), traits=terms.plain_traits, slots=slots)
 
     def _get_unit_limits(
         self,

@@ -33,8 +33,8 @@ def left(policies: tuple[Policy, ...]) -> list[int]:
 
 def test_empty_limit_set_admits_requests() -> None:
     terms = LimitSet()
-    assert not terms.applies
-    assert not terms.has_end_work
+    assert not terms.traits.applies
+    assert not terms.traits.has_end_work
     assert admit(terms, START) == (False, None, 0, None)
 
 

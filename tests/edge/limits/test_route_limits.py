@@ -323,8 +323,8 @@ def test_the_short_path_of_admission_decides_as_the_long_one(plan: Plan, waits: 
     at_length = Plan(policies=plan.policies, slots=plan.slots, quotas=[("requests-day", 1 << 40, False, "a")])
     with fresh(CUSTOMERS) as one, fresh(CUSTOMERS) as other, fresh(QUOTAS) as quotas:
         short, long = Process(one, quotas, simple), Process(other, quotas, at_length)
-        assert short.terms.simple
-        assert not long.terms.simple
+        assert short.terms.traits.simple
+        assert not long.terms.traits.simple
         now = START
         for wait in waits:
             now += wait
@@ -401,16 +401,16 @@ Paths = tuple[Path, Path]
 
 def test_limit_set_properties_follow_from_its_limits(paths: Paths) -> None:
     window = rule("basic", 5, 1)
-    assert not Process(*paths, Plan()).terms.applies
-    only = Process(*paths, Plan(policies=[(window, 1)])).terms
+    assert not Process(*paths, Plan()).terms.traits.applies
+    only = Process(*paths, Plan(policies=[(window, 1)])).terms.traits
     assert (only.simple, only.applies, only.has_end_work) == (True, True, False)
-    slots = Process(*paths, Plan(slots=[Rule("slots", 2, 0.0, algorithm="concurrency")])).terms
+    slots = Process(*paths, Plan(slots=[Rule("slots", 2, 0.0, algorithm="concurrency")])).terms.traits
     assert (slots.simple, slots.applies, slots.has_end_work) == (True, True, True)
-    quotas = Process(*paths, Plan(quotas=[("requests-day", 5, True, "a")])).terms
+    quotas = Process(*paths, Plan(quotas=[("requests-day", 5, True, "a")])).terms.traits
     assert (quotas.simple, quotas.applies, quotas.has_end_work) == (False, True, True)
-    credits = Process(*paths, Plan(credits=(rule("credits", 1, 5, "burst_credits"), 1), bought_off=0)).terms
+    credits = Process(*paths, Plan(credits=(rule("credits", 1, 5, "burst_credits"), 1), bought_off=0)).terms.traits
     assert (credits.simple, credits.applies, credits.has_end_work) == (False, True, False)
-    trials = Process(*paths, Plan(trials=[(rule("trial", 5, 1, mode="shadow"), 1)])).terms
+    trials = Process(*paths, Plan(trials=[(rule("trial", 5, 1, mode="shadow"), 1)])).terms.traits
     assert (trials.simple, trials.applies, trials.has_end_work) == (False, True, True)
 
 
@@ -607,7 +607,7 @@ def test_quotas_are_charged_by_their_meter(paths: Paths) -> None:
     assert [each.left(START) for each in terms.quotas] == [7, 5, 5]
     terms.refund(START, lambda when: False)
     assert [each.left(START) for each in terms.quotas] == [8, 15, 5]
-    for quota in terms.metered["egress"]:
+    for quota in terms.traits.metered["egress"]:
         quota.count(5, START)
     assert admit(terms, START)[0]
     assert compute_denial(terms, START)[0] == (egress,)

@@ -269,9 +269,9 @@ def test_a_customers_limits_on_a_route_are_one_set(tables: PolicyTables) -> None
         ["told"], ["shadow"], ["trial"]
     ]  # fmt: skip
     assert [quota.cost for quota in made.quotas] == [1, 0, 0]
-    assert made.metered == {"bytes": made.quotas[1:]}
+    assert made.traits.metered == {"bytes": made.quotas[1:]}
     assert len(made.slots) == 1
-    assert not made.shares
+    assert not made.traits.shares
 
 
 @pytest.mark.parametrize("tables", [Sharing], indirect=True)
@@ -350,7 +350,7 @@ def test_a_soft_cap_with_grace_serves_all_of_its_grace(tables: PolicyTables, met
     for _ in range(12):
         is_refused, *_, notes = admit(limit_set, NOW)
         assert not is_refused
-        for quota in limit_set.metered.get(meter, ()):
+        for quota in limit_set.traits.metered.get(meter, ()):
             quota.count(1, NOW)
         marked.append(notes is not None)
     assert marked == [False] * 10 + [True] * 2
@@ -372,7 +372,7 @@ def test_a_quota_of_holdings_does_not_apply_to_requests(tables: PolicyTables) ->
     assert held
     (tokens,) = held.build_limit_set().quotas
     assert (tokens.name, tokens.cost, tokens.needs) == ("tokens-day", 0, 1)
-    assert held.build_limit_set().metered == {}, "the edge counts neither of the meters"
+    assert held.build_limit_set().traits.metered == {}, "the edge counts neither of the meters"
 
 
 def test_requests_reserve_tokens_of_a_key_budget_if_responses_state_usage(tables: PolicyTables) -> None:
@@ -400,10 +400,10 @@ def test_a_limit_of_units_applies_only_if_responses_state_usage(tables: PolicyTa
         route = Route.model_validate({"path": "/v1/*", "upstream": "api", **settings})
         return create_limits(tables, route, plan, meters, b"acme", DIGEST).build_limit_set()
 
-    assert not build().applies
+    assert not build().traits.applies
     held = build(response_usage="openai")
     (units,) = held.other_rates.units
-    assert held.metered == {"all": (units,)}
+    assert held.traits.metered == {"all": (units,)}
     assert list(held.sharing.reporting_gates) == [units.policy]
     assert len(held.sharing.totals) == 1
     assert [admit(held, NOW)[0] for _ in range(4)] == [False, False, False, True]
@@ -477,7 +477,8 @@ def test_the_short_path_for_plain_limits_builds_an_equal_set(tables: PolicyTable
         rates = [(one.rule, one.cost, one._counts) for one in made.policies]  # type: ignore[attr-defined]
         slots = [(one.name, one.limit, one.counts) for one in made.slots]
         gates = [(one.rule, type(gate)) for one, gate in made.sharing.gates]
-        kinds = made.simple, made.applies, made.may_ask, made.shares, made.has_end_work, made.plan_policies
+        traits = made.traits
+        kinds = traits.simple, traits.applies, traits.may_ask, traits.shares, traits.has_end_work, traits.plan_policies
         return rates, slots, gates, len(made.sharing.totals), kinds
 
     limits = create_limits(tables, route, compute_allowance(plan, None), METERS, b"acme", DIGEST)

@@ -401,7 +401,7 @@ def test_credits_are_spent_without_waiting_while_load_is_shed(policies: Policies
     gate = policies.gate(CREDITS, b"acme", "bounded")
     assert gate is not None
     terms = LimitSet(credits=credits, credits_gate=gate)
-    assert terms.shares
+    assert terms.traits.shares
     assert spend_credits(terms, NOW)
     assert sharing.told == [gate]
     assert spend_credits(terms, NOW)

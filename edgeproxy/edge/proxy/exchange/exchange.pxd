@@ -1,5 +1,5 @@
 cimport cython
-from edgeproxy.edge.limits.limit_set cimport LimitSet as CLimitSet
+from edgeproxy.edge.limits.limit_set cimport LimitSet as CLimitSet, SetTraits as CSetTraits
 from edgeproxy.edge.limits.window cimport SlidingWindow as CPolicy
 from edgeproxy.edge.proxy.connections.client_input cimport ClientInput as CClient
 from edgeproxy.edge.proxy.exchange.forwarding cimport Forwarding
@@ -17,7 +17,7 @@ cdef class Exchange(Forwarding):
     cpdef _check_guard(self)
     @cython.locals(identity=CIdentity, route=CRoute)
     cpdef _find_binding(self)
-    @cython.locals(binding=CRouteBinding, limit_set=CLimitSet, shown=CPolicy)
+    @cython.locals(binding=CRouteBinding, limit_set=CLimitSet, traits=CSetTraits, shown=CPolicy)
     cpdef admit(self)
     @cython.locals(binding=CRouteBinding)
     cpdef _stamp(self, bytes data, Py_ssize_t end)

@@ -200,7 +200,8 @@ class Exchange(Forwarding):
                 return False
             identity = refreshed
         try:
-            self.binding = identity.bindings[route]
+            bindings = identity.bindings
+            self.binding = bindings.binding if bindings.route is route else bindings[route]
         except UnidentifiedError as error:
             self.binding = self._bind_preflight(route, error)
         return True
@@ -226,13 +227,14 @@ class Exchange(Forwarding):
         if limit_set is None and (limit_set := find_limit_set(self, binding)) is None:
             return UNREAD
         pays_credits = self.runtime.overload.shedding and self._check_overload(limit_set)
-        if limit_set.applies:
-            admission = admit_fast(limit_set, self.now) if limit_set.simple else None
+        traits = limit_set.traits
+        if traits.applies:
+            admission = admit_fast(limit_set, self.now) if traits.simple else None
             if admission is None:
-                if limit_set.may_ask and (blocking := self._await_claims(limit_set)) is not None:
+                if traits.may_ask and (blocking := self._await_claims(limit_set)) is not None:
                     return blocking
                 admission = admit(limit_set, self.now, self.exhausted_policies)
-                if limit_set.shares:
+                if traits.shares:
                     notify_hosts(limit_set, self.now, admission[0], admission[3])
             refused, shown, left, noted = admission
             if shown is not None:
@@ -241,7 +243,7 @@ class Exchange(Forwarding):
                 return limit_set
             if pays_credits and spend_credits(limit_set, self.now, alone=self.runtime.claim_waiter.is_orphaned):
                 self.runtime.metrics.count_credit_spent(binding.tier)
-            if limit_set.has_end_work:
+            if traits.has_end_work:
                 self.limit_set = limit_set
             if noted is not None:
                 self.notes = record_notes(self, noted)

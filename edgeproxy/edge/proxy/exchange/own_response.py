@@ -70,7 +70,7 @@ def format_refusal(exchange: ExchangeRecord, limit_set: LimitSet, close: bool) -
     denial = compute_gate_denial(limit_set, exhausted) if exhausted else compute_denial(limit_set, exchange.now)
     violated, retry_after = denial
     own_fields = _format_own_fields(exchange)
-    is_ordinary = retry_after and not limit_set.quotas and exchange.head is PLAIN and exchange.method != b"HEAD"
+    is_ordinary = retry_after and not limit_set.traits.quotas and exchange.head is PLAIN and exchange.method != b"HEAD"
     error_bodies = _find_error_bodies(exchange) if snapshot.has_error_bodies else None
     if error_bodies is not None and error_bodies.format_opening(429, "") is None:
         is_ordinary = False

@@ -213,7 +213,7 @@ class ExchangeRecord:
 
     def get_metered_quotas(self) -> "Metered":
         """Return the customer's quotas that the meters charge."""
-        return NOTHING if self.limit_set is None else self.limit_set.metered
+        return NOTHING if self.limit_set is None else self.limit_set.traits.metered
 
     def format_rate_fields(self) -> bytes:
         """Format the RateLimit lines of the policy closest to refusal; empty if no rate policy applied."""
@@ -243,14 +243,15 @@ class ExchangeRecord:
         """Release the request's limits, and refund the quotas that do not count an answer of this status."""
         limit_set, self.limit_set = self.limit_set, None
         if limit_set is not None:
-            limit_set.release()
-            if limit_set.quotas:
+            for slot in limit_set.slots:
+                slot.release()
+            if limit_set.traits.quotas:
                 self._refund_quotas(limit_set, status)
 
     def _refund_quotas(self, limit_set: "LimitSet", status: int) -> None:
         """Refund the quotas that do not count an answer of this status."""
         limit_set.refund(self.now, lambda when: when == "admitted" or is_billed(when, status))
-        if limit_set.sharing.totals:
+        if limit_set.traits.sharing.totals:
             # Admission may be long ago, and without requests no other code reports the quota's change.
             notify_totals(limit_set, monotonic() + self.runtime.offset)
 

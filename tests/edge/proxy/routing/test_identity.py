@@ -102,7 +102,7 @@ async def test_the_binding_of_an_open_route_has_no_customer(edge: Edge) -> None:
         assert (binding.customer, binding.tier, binding.priority, binding.message) == ("-", "-", 0, None)
         # Without an anonymous tier there are no limits, so all addresses share one route binding.
         assert binding.limit_set is not None
-        assert not binding.limit_set.applies
+        assert not binding.limit_set.traits.applies
 
 
 async def test_an_open_route_with_an_anonymous_tier_has_limits_by_address(edge: Edge) -> None:

@@ -15,7 +15,7 @@ IDENTITY_BYTES = 3072
 """Bytes of a customer on a route, with the name, the key, and all counters. A test measures them
 (tests/edge/proxy/routing/test_identity_memory.py).
 """
-BINDING_BYTES = 768
+BINDING_BYTES = 704
 """Bytes of a customer on each further route with the same limits."""
 
 

@@ -133,7 +133,7 @@ def deciding(worker: Worker, kind: Kind, subject: bytes, limit: int) -> Decide:
     terms = kind.terms(worker, subject, limit)
     guard = worker.addresses.get_policy(GUARD, subject) if kind.guarded else None
 
-    admission = admit_fast if terms.simple else admit
+    admission = admit_fast if terms.traits.simple else admit
 
     def admitted(now: float) -> None:
         admission(terms, now)
@@ -147,7 +147,7 @@ def deciding(worker: Worker, kind: Kind, subject: bytes, limit: int) -> Decide:
             if terms.quotas:
                 terms.refund(now, lambda when: True)
 
-    decide = settled if terms.has_end_work else admitted
+    decide = settled if terms.traits.has_end_work else admitted
     if guard is None:
         return decide
 

@@ -152,39 +152,15 @@ class LimitSet:
             sharing=SharedLimits(gates, paying, reporting_gates, totals) if is_shared else UNSHARED,
         )
 
-    @property
-    def credits(self) -> Policy | None:
-        """The burst credits; None without any."""
-        return self.traits.credits
-
-    @property
-    def plan_policies(self) -> int:
-        """The number of policies, the first ones, that credits pay for."""
-        return self.traits.plan_policies
-
-    @property
-    def quotas(self) -> tuple[Quota, ...]:
-        """The quotas."""
-        return self.traits.quotas
-
-    @property
-    def other_rates(self) -> OtherRates:
-        """Rates that do not refuse at admission."""
-        return self.traits.other_rates
-
-    @property
-    def sharing(self) -> SharedLimits:
-        """The limits that other hosts share."""
-        return self.traits.sharing
-
     def with_request(self, request: RequestTokens) -> "LimitSet":
         """Return these limits for one request, which reserves the units that it states."""
-        other, sharing = self.other_rates, self.sharing
+        traits = self.traits
+        other, sharing = traits.other_rates, traits.sharing
         units = tuple([limit.with_request(request) for limit in other.units])
         return LimitSet(
             self.policies,
-            plan_policies=self.plan_policies,
-            credits=self.credits,
+            plan_policies=traits.plan_policies,
+            credits=traits.credits,
             credits_gate=sharing.paying[0][1] if sharing.paying else None,
             reported=other.reported,
             spending=other.spending,
@@ -196,9 +172,9 @@ class LimitSet:
                     for slot in self.slots[: len(self.slots) - len(units)]
                 ]
             ),
-            quotas=self.traits.quotas,
+            quotas=traits.quotas,
             units=units,
-            metered=self.traits.metered,
+            metered=traits.metered,
             gates=sharing.gates,
             reporting_gates=sharing.reporting_gates,
             totals=sharing.totals,

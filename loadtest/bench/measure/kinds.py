@@ -141,10 +141,10 @@ def deciding(worker: Worker, kind: Kind, subject: bytes, limit: int) -> Decide:
     def settled(now: float) -> None:
         refused = admission(terms, now)
         if refused is not None and not refused[0]:
-            if terms.other_rates.reported:
+            if terms.traits.other_rates.reported:
                 charge_reported_costs(terms, now, [1])
             terms.release()
-            if terms.quotas:
+            if terms.traits.quotas:
                 terms.refund(now, lambda when: True)
 
     decide = settled if terms.traits.has_end_work else admitted
@@ -165,7 +165,7 @@ def refusing(workers: tuple[Worker, Worker], kind: Kind, subject: bytes, now: fl
     for each in workers:
         own = kind.terms(each, subject, 2)
         for _ in range(3):
-            if not admit(own, now)[0] and own.other_rates.reported:
+            if not admit(own, now)[0] and own.traits.other_rates.reported:
                 charge_reported_costs(own, now, [1])
             if own.slots:
                 break

@@ -100,7 +100,7 @@ class World:
         """Write an answer as edge/sync/shared.py does: the version of the row changes last."""
         words, layout = self.table.words, self.table.layout
         hosts, on_loss = chance.choice((1, 2, 3, 3 | at.AWAY)), chance.choice((at.FULL, at.SHARE, at.DENY))
-        for _, gate in self.terms.sharing.gates:
+        for _, gate in self.terms.traits.sharing.gates:
             drawn = (
                 [chance.random() for _ in range(3)],
                 chance.choice((0, 0, 0, 0, 2)),
@@ -130,12 +130,12 @@ class World:
                 policy.charge(1)
 
     def change(self, chance: random.Random) -> None:
-        for _, gate in self.terms.sharing.gates:
+        for _, gate in self.terms.traits.sharing.gates:
             gate.update_terms(gate.most, chance.choice(MODES))
 
     def back(self, chance: random.Random) -> None:
         """Return unused claims."""
-        for _, gate in self.terms.sharing.gates:
+        for _, gate in self.terms.traits.sharing.gates:
             if gate.row and not gate.is_local:
                 claims.return_claims(self.table, gate.row)
 
@@ -144,7 +144,9 @@ class World:
         words, layout = self.table.words, self.table.layout
         end = layout.head(layout.columns)
         return [
-            words[gate.row + layout.rings : gate.row + end].tolist() for _, gate in self.terms.sharing.gates if gate.row
+            words[gate.row + layout.rings : gate.row + end].tolist()
+            for _, gate in self.terms.traits.sharing.gates
+            if gate.row
         ]
 
 

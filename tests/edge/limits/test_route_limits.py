@@ -82,14 +82,14 @@ class Process:
     def bounds(self) -> list[Policy | Quota]:
         """Return all limits that have a remaining amount, in a fixed order."""
         terms = self.terms
-        credits = () if terms.credits is None else (terms.credits,)
+        credits = () if terms.traits.credits is None else (terms.traits.credits,)
         return [
             *terms.policies,
             *credits,
-            *terms.other_rates.reported,
-            *terms.other_rates.shadows,
-            *terms.other_rates.trials,
-            *terms.quotas,
+            *terms.traits.other_rates.reported,
+            *terms.traits.other_rates.shadows,
+            *terms.traits.other_rates.trials,
+            *terms.traits.quotas,
         ]
 
     def lefts(self, now: float) -> list[int]:
@@ -191,7 +191,7 @@ class Schedule:
         refused, shown, left, noted = admit(terms, now)
         after = self.witness.lefts(now)
         assert refused == bool(refusing)
-        rates = (*terms.policies, *terms.other_rates.reported)
+        rates = (*terms.policies, *terms.traits.other_rates.reported)
         assert shown in rates if rates else shown is None
         if refused:
             assert after == before
@@ -204,22 +204,25 @@ class Schedule:
         self.under_way[who].append(now)
         expected = list(before)
         hit = []
-        charged = [*(policy for policy in terms.policies if policy not in bought), *([terms.credits] if bought else [])]
+        charged = [
+            *(policy for policy in terms.policies if policy not in bought),
+            *([terms.traits.credits] if bought else []),
+        ]
         for place, bound in enumerate(process.bounds()):
             if isinstance(bound, Quota):
                 expected[place] -= 1
-            elif (bound in terms.other_rates.shadows and before[place] < bound.cost) or (
-                bound in terms.other_rates.trials and before[place] < 1
+            elif (bound in terms.traits.other_rates.shadows and before[place] < bound.cost) or (
+                bound in terms.traits.other_rates.trials and before[place] < 1
             ):
                 hit.append(bound)
-            elif bound in charged or bound in terms.other_rates.shadows:
+            elif bound in charged or bound in terms.traits.other_rates.shadows:
                 expected[place] -= bound.cost
         assert after == expected
         if shown is not None:
             assert left == max(0, after[process.bounds().index(shown)])
             # The shown limit is the first with the least room. Room is negative if credits paid for the request.
             room = [before[process.bounds().index(rate)] - rate.cost for rate in terms.policies]
-            room += [before[process.bounds().index(rate)] - 1 for rate in terms.other_rates.reported]
+            room += [before[process.bounds().index(rate)] - 1 for rate in terms.traits.other_rates.reported]
             assert shown is rates[room.index(min(room))]
         over = [quota for place, quota in enumerate(process.bounds()) if isinstance(quota, Quota) and before[place] < 1]
         if hit or over or bought:
@@ -233,14 +236,14 @@ class Schedule:
         terms = self.asked[0].terms
         left = dict(zip(self.asked[0].bounds(), before, strict=True))
         lacking = [policy for policy in terms.policies if left[policy] < policy.cost]
-        of_plan = [policy for policy in lacking if policy in terms.policies[: terms.plan_policies]]
+        of_plan = [policy for policy in lacking if policy in terms.policies[: terms.traits.plan_policies]]
         refusing: list[object] = [policy for policy in lacking if policy not in of_plan]
-        credits = terms.credits
+        credits = terms.traits.credits
         affordable = credits is not None and left[credits] >= credits.cost
         if of_plan and not affordable:
             refusing += of_plan
-        refusing += [policy for policy in terms.other_rates.reported if left[policy] < 1]
-        refusing += [quota for quota in terms.quotas if quota.hard and left[quota] < 1]
+        refusing += [policy for policy in terms.traits.other_rates.reported if left[policy] < 1]
+        refusing += [quota for quota in terms.traits.quotas if quota.hard and left[quota] < 1]
         refusing += [slot for slot, is_free in zip(terms.slots, free, strict=True) if not is_free]
         names = {one.name for one in refusing}  # type: ignore[attr-defined]
         names_of = self.names(of_plan)
@@ -260,17 +263,21 @@ class Schedule:
             assert retry_after == 0
             return
         assert retry_after > 0
-        assert all(retry_after >= one.retry_after(self.now) for one in (*terms.quotas, *terms.slots))
+        assert all(retry_after >= one.retry_after(self.now) for one in (*terms.traits.quotas, *terms.slots))
         if any(policy.cost > policy.most for policy in terms.policies):
             return
         # A new witness reads the future counts and ends, so that the other processes keep the present time.
         later = self.now + retry_after
         witness = self.another()
-        credits = witness.terms.credits
+        credits = witness.terms.traits.credits
         for place, policy in enumerate(witness.terms.policies):
-            bought = place < witness.terms.plan_policies and credits is not None and credits.left(later) >= credits.cost
+            bought = (
+                place < witness.terms.traits.plan_policies
+                and credits is not None
+                and credits.left(later) >= credits.cost
+            )
             assert bought or policy.left(later) >= policy.cost
-        assert all(policy.left(later) >= 1 for policy in witness.terms.other_rates.reported)
+        assert all(policy.left(later) >= 1 for policy in witness.terms.traits.other_rates.reported)
         witness.kill()
 
     def over(self, who: int, costs: list[int | None], counts: str) -> None:
@@ -278,19 +285,21 @@ class Schedule:
         process, now = self.asked[who], self.now
         terms = process.terms
         before = self.witness.lefts(now)
-        reported = [*terms.other_rates.reported, *terms.other_rates.trials]
+        reported = [*terms.traits.other_rates.reported, *terms.traits.other_rates.trials]
         said = charge_reported_costs(terms, now, costs[: len(reported)])
         charged = {policy: policy.cost if cost is None else cost for policy, cost in zip(reported, costs, strict=False)}
         admitted = self.under_way[who].pop()
         expected = list(before)
         for place, bound in enumerate(process.bounds()):
-            if bound in terms.other_rates.reported or (bound in terms.other_rates.trials and before[place] >= 1):
+            if bound in terms.traits.other_rates.reported or (
+                bound in terms.traits.other_rates.trials and before[place] >= 1
+            ):
                 expected[place] -= charged[bound]  # type: ignore[index]
-            if bound in terms.other_rates.reported:
+            if bound in terms.traits.other_rates.reported:
                 assert said[bound] == max(0, expected[place])  # type: ignore[index]
             if isinstance(bound, Quota) and bound.when not in counts and admitted // 86400 == now // 86400:
                 expected[place] += 1
-        assert set(said) == set(terms.other_rates.reported)
+        assert set(said) == set(terms.traits.other_rates.reported)
         terms.release()
         terms.refund(admitted, lambda when: when in counts)
         assert self.witness.lefts(now) == expected
@@ -304,12 +313,12 @@ class Schedule:
         before = self.witness.lefts(now)
         bought = spend_credits(terms, now)
         expected = list(before)
-        if terms.credits is None or terms.plan_policies:
+        if terms.traits.credits is None or terms.traits.plan_policies:
             assert not bought
         else:
-            place = process.bounds().index(terms.credits)
-            assert bought == (before[place] >= terms.credits.cost)
-            expected[place] -= terms.credits.cost if bought else 0
+            place = process.bounds().index(terms.traits.credits)
+            assert bought == (before[place] >= terms.traits.credits.cost)
+            expected[place] -= terms.traits.credits.cost if bought else 0
         assert self.witness.lefts(now) == expected
 
 
@@ -377,7 +386,7 @@ def pay(processes: list[Process], later: Process, owed: Rule, steps: list[tuple[
             assert left == 0
             assert not all(room)
             moment = now + compute_denial(terms, now)[1]
-            assert later.terms.other_rates.reported[0].left(moment) >= 1
+            assert later.terms.traits.other_rates.reported[0].left(moment) >= 1
             passes = max(float(one.passes_at(now, 1)) for one in exact)
             assert moment <= passes + wide + 1 + tolerance / float(bucket.rate) + 1e-3
             continue
@@ -463,19 +472,19 @@ def test_reported_costs_create_a_debt_that_refuses_requests(paths: Paths) -> Non
         assert admit(terms, START)[0] is False
         charge_reported_costs(terms, START, [cost])
     refused, shown, left, _ = admit(terms, START)
-    assert (refused, shown, left) == (True, terms.other_rates.reported[0], 0)
+    assert (refused, shown, left) == (True, terms.traits.other_rates.reported[0], 0)
     refusal = compute_denial(terms, START)
-    assert refusal == (terms.other_rates.reported, 30)
+    assert refusal == (terms.traits.other_rates.reported, 30)
     assert admit(terms, START + 29)[0] is True
     assert admit(terms, START + 30)[0] is False
 
 
 def test_a_response_without_a_reported_cost_is_charged_the_default_cost(paths: Paths) -> None:
     terms = Process(*paths, Plan(reported=[(rule("tokens", 100, 1), 7)])).terms
-    assert charge_reported_costs(terms, START, [None]) == {terms.other_rates.reported[0]: 93}
-    assert charge_reported_costs(terms, START, [0]) == {terms.other_rates.reported[0]: 93}
-    assert charge_reported_costs(terms, START, [500]) == {terms.other_rates.reported[0]: 0}
-    assert terms.other_rates.reported[0].left(START) == 93 - 500
+    assert charge_reported_costs(terms, START, [None]) == {terms.traits.other_rates.reported[0]: 93}
+    assert charge_reported_costs(terms, START, [0]) == {terms.traits.other_rates.reported[0]: 93}
+    assert charge_reported_costs(terms, START, [500]) == {terms.traits.other_rates.reported[0]: 0}
+    assert terms.traits.other_rates.reported[0].left(START) == 93 - 500
 
 
 def test_a_shadow_limit_refuses_no_request_and_notes_each_hit(paths: Paths) -> None:
@@ -485,11 +494,11 @@ def test_a_shadow_limit_refuses_no_request_and_notes_each_hit(paths: Paths) -> N
     assert [(refused, shown) for refused, shown, *_ in answers] == [(False, None)] * 3
     assert [noted and noted.shadows for *_, noted in answers] == [
         None,
-        terms.other_rates.shadows,
-        terms.other_rates.shadows,
+        terms.traits.other_rates.shadows,
+        terms.traits.other_rates.shadows,
     ]
     # A shadow does not count requests that it would have refused.
-    assert terms.other_rates.shadows[0].left(START) == 1
+    assert terms.traits.other_rates.shadows[0].left(START) == 1
 
 
 def test_a_trial_is_charged_reported_costs_unless_it_would_have_refused(paths: Paths) -> None:
@@ -498,10 +507,10 @@ def test_a_trial_is_charged_reported_costs_unless_it_would_have_refused(paths: P
     for cost, left in ((None, 3), (9, -6), (9, -6)):
         assert admit(terms, START)[0] is False
         assert charge_reported_costs(terms, START, [cost]) == {}
-        assert terms.other_rates.trials[0].left(START) == left
+        assert terms.traits.other_rates.trials[0].left(START) == left
     noted = admit(terms, START)[3]
     assert noted is not None
-    assert noted.shadows == terms.other_rates.trials
+    assert noted.shadows == terms.traits.other_rates.trials
 
 
 def test_a_refusal_names_all_refusing_limits_and_the_longest_wait(paths: Paths) -> None:
@@ -521,7 +530,7 @@ def test_a_refusal_names_all_refusing_limits_and_the_longest_wait(paths: Paths) 
     window, bucket, _ = terms.policies
     assert window.retry_after(START) > bucket.retry_after(START) == 1
     refusal = compute_denial(terms, START)
-    assert refusal == ((window, bucket, *terms.quotas, *terms.slots), terms.quotas[0].retry_after(START))
+    assert refusal == ((window, bucket, *terms.traits.quotas, *terms.slots), terms.traits.quotas[0].retry_after(START))
 
 
 def test_a_refusal_without_a_possible_retry_has_no_retry_after(paths: Paths) -> None:
@@ -544,7 +553,7 @@ def test_refusal_without_a_remaining_cause_names_the_first_limit(paths: Paths) -
     terms = Process(*paths, plan).terms
     assert compute_denial(terms, START) == (terms.policies, 1)
     alone = Process(*paths, Plan(quotas=[("requests-day", 5, True, "a")])).terms
-    assert compute_denial(alone, START) == (alone.quotas, 1)
+    assert compute_denial(alone, START) == (alone.traits.quotas, 1)
 
 
 def test_an_exhausted_hard_quota_refuses_and_nothing_is_charged(paths: Paths) -> None:
@@ -562,15 +571,15 @@ def test_an_exhausted_hard_quota_refuses_and_nothing_is_charged(paths: Paths) ->
     assert process.lefts(START) == [0, 4, 100, 0, 7]
     assert terms.slots[0]._slots.used == 2
     # A limit that credits could pay for is not violated.
-    assert compute_denial(terms, START)[0] == (terms.quotas[0],)
+    assert compute_denial(terms, START)[0] == (terms.traits.quotas[0],)
     # Nothing is charged either if a reported limit is used up, or if the credits do not suffice.
     charge_reported_costs(terms, START, [200])
     terms.refund(START, lambda when: False)
     refused, shown, left, _ = admit(terms, START)
-    assert (refused, shown, left) == (True, terms.other_rates.reported[0], 0)
+    assert (refused, shown, left) == (True, terms.traits.other_rates.reported[0], 0)
     assert process.lefts(START) == [0, 4, -100, 1, 8]
     charge_reported_costs(terms, START + 4, [None])
-    terms.credits.charge(6)  # type: ignore[union-attr]
+    terms.traits.credits.charge(6)  # type: ignore[union-attr]
     assert admit(terms, START)[0] is True
     assert process.lefts(START)[3:] == [1, 8]
 
@@ -581,11 +590,11 @@ def test_an_exceeded_soft_quota_is_noted(paths: Paths) -> None:
     refused, _, _, noted = admit(terms, START)
     assert not refused
     assert noted is not None
-    assert noted.over == (terms.quotas[0],)
+    assert noted.over == (terms.traits.quotas[0],)
     # After a refund, the quota is no longer exceeded.
     terms.refund(START, lambda when: False)
     terms.refund(START, lambda when: True)
-    assert [quota.left(START) for quota in terms.quotas] == [0, 8]
+    assert [quota.left(START) for quota in terms.traits.quotas] == [0, 8]
 
 
 def test_quotas_are_charged_by_their_meter(paths: Paths) -> None:
@@ -600,13 +609,13 @@ def test_quotas_are_charged_by_their_meter(paths: Paths) -> None:
     terms = LimitSet(quotas=(requests, cost, egress), metered={"egress": (egress,)})
     for used in (1, 2):
         assert admit(terms, START) == (False, None, 0, None)
-        assert [each.left(START) for each in terms.quotas] == [9 - used, 25 - 10 * used, 5]
+        assert [each.left(START) for each in terms.traits.quotas] == [9 - used, 25 - 10 * used, 5]
     assert admit(terms, START)[0]
     assert compute_denial(terms, START)[0] == (cost,)
     terms.refund(START, lambda when: True)
-    assert [each.left(START) for each in terms.quotas] == [7, 5, 5]
+    assert [each.left(START) for each in terms.traits.quotas] == [7, 5, 5]
     terms.refund(START, lambda when: False)
-    assert [each.left(START) for each in terms.quotas] == [8, 15, 5]
+    assert [each.left(START) for each in terms.traits.quotas] == [8, 15, 5]
     for quota in terms.traits.metered["egress"]:
         quota.count(5, START)
     assert admit(terms, START)[0]
@@ -614,4 +623,4 @@ def test_quotas_are_charged_by_their_meter(paths: Paths) -> None:
     soft = LimitSet(quotas=(of("cost", 25, 20, hard=False),))
     noted = admit(soft, START)[3]
     assert noted is not None
-    assert noted.over == soft.quotas
+    assert noted.over == soft.traits.quotas

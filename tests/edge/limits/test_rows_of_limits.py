@@ -260,16 +260,16 @@ def test_a_customers_limits_on_a_route_are_one_set(tables: PolicyTables) -> None
     assert [pattern.search(b"\r\nX-Cost: 4\r\n") is not None for pattern in held.terms.headers] == [True, False]
     made = held.build_limit_set(ADDRESS)
     assert [policy.rule.name for policy in made.policies] == ["plain", "by-ip", "all"]
-    assert made.plan_policies == 2
+    assert made.traits.plan_policies == 2
     # A request costs three in the plan's limits, and one in the route's limit.
     assert [policy.cost for policy in made.policies] == [3, 3, 1]
-    assert made.credits is not None
-    others = made.other_rates
+    assert made.traits.credits is not None
+    others = made.traits.other_rates
     assert [[policy.rule.name for policy in some] for some in (others.reported, others.shadows, others.trials)] == [
         ["told"], ["shadow"], ["trial"]
     ]  # fmt: skip
-    assert [quota.cost for quota in made.quotas] == [1, 0, 0]
-    assert made.traits.metered == {"bytes": made.quotas[1:]}
+    assert [quota.cost for quota in made.traits.quotas] == [1, 0, 0]
+    assert made.traits.metered == {"bytes": made.traits.quotas[1:]}
     assert len(made.slots) == 1
     assert not made.traits.shares
 
@@ -277,13 +277,13 @@ def test_a_customers_limits_on_a_route_are_one_set(tables: PolicyTables) -> None
 @pytest.mark.parametrize("tables", [Sharing], indirect=True)
 def test_limits_that_hosts_share_have_gates_and_totals(tables: PolicyTables) -> None:
     made = create_limits(tables, ROUTE, PLAN, METERS, b"acme", DIGEST).build_limit_set(ADDRESS)
-    assert [policy.rule.name for policy, _ in made.sharing.gates] == ["plain", "by-ip", "all"]
+    assert [policy.rule.name for policy, _ in made.traits.sharing.gates] == ["plain", "by-ip", "all"]
     # Limits that refuse nothing at admission have no admission gates.
-    assert {policy.rule.name: gate.mode for policy, gate in made.sharing.reporting_gates.items()} == dict.fromkeys(
-        ("told", "shadow", "trial"), "eventual"
-    )
-    assert [policy for policy, _ in made.sharing.paying] == [made.credits]
-    assert len(made.sharing.totals) == 4
+    assert {
+        policy.rule.name: gate.mode for policy, gate in made.traits.sharing.reporting_gates.items()
+    } == dict.fromkeys(("told", "shadow", "trial"), "eventual")
+    assert [policy for policy, _ in made.traits.sharing.paying] == [made.traits.credits]
+    assert len(made.traits.sharing.totals) == 4
 
 
 def test_without_a_key_all_is_counted_by_address(tables: PolicyTables) -> None:
@@ -319,7 +319,7 @@ def test_credits_have_the_strictest_sync_of_the_plans_limits(limits: list[dict[s
 def test_a_plan_of_rates_has_no_slots_quotas_and_credits(tables: PolicyTables) -> None:
     plain = compute_allowance(Tier.model_validate({"limits": [{"name": "plain", "rate": "60/min"}]}), None)
     made = create_limits(tables, ROUTE, plain, METERS, b"acme").build_limit_set()
-    assert (len(made.policies), made.slots, made.quotas, made.credits) == (2, (), (), None)
+    assert (len(made.policies), made.slots, made.traits.quotas, made.traits.credits) == (2, (), (), None)
 
 
 def test_a_cap_per_request_below_the_cost_of_a_route_refuses_all_requests(tables: PolicyTables) -> None:
@@ -329,11 +329,11 @@ def test_a_cap_per_request_below_the_cost_of_a_route_refuses_all_requests(tables
         return create_limits(tables, ROUTE.model_copy(update={"limits": ()}), plan, METERS, b"acme")
 
     assert [bool(made(most).terms) for most in (2, 3, None)] == [True, False, False]
-    (cap,) = made(2).build_limit_set().quotas
+    (cap,) = made(2).build_limit_set().traits.quotas
     assert (cap.name, cap.left(0.0), cap.needs, cap.retry_after(0.0)) == ("request", 2, 3, 1)
     (said,) = find_impossible_costs(made(2).build_limit_set())
     assert (said.name, said.cost, said.most) == ("request", 3, 2)
-    assert made(3).build_limit_set().quotas == ()
+    assert made(3).build_limit_set().traits.quotas == ()
 
 
 @pytest.mark.parametrize("meter", ["requests", "bytes"])
@@ -370,7 +370,7 @@ def test_a_quota_of_holdings_does_not_apply_to_requests(tables: PolicyTables) ->
     assert not made(seats).terms
     held = made(seats, {"meter": "tokens", "per": "day", "included": "5", "cap": "hard"})
     assert held
-    (tokens,) = held.build_limit_set().quotas
+    (tokens,) = held.build_limit_set().traits.quotas
     assert (tokens.name, tokens.cost, tokens.needs) == ("tokens-day", 0, 1)
     assert held.build_limit_set().traits.metered == {}, "the edge counts neither of the meters"
 
@@ -402,10 +402,10 @@ def test_a_limit_of_units_applies_only_if_responses_state_usage(tables: PolicyTa
 
     assert not build().traits.applies
     held = build(response_usage="openai")
-    (units,) = held.other_rates.units
+    (units,) = held.traits.other_rates.units
     assert held.traits.metered == {"all": (units,)}
-    assert list(held.sharing.reporting_gates) == [units.policy]
-    assert len(held.sharing.totals) == 1
+    assert list(held.traits.sharing.reporting_gates) == [units.policy]
+    assert len(held.traits.sharing.totals) == 1
     assert [admit(held, NOW)[0] for _ in range(4)] == [False, False, False, True]
     units.count(500, NOW)
     held.release()
@@ -428,7 +428,7 @@ def test_reserve_request_reads_the_reservation_from_the_prompt(tables: PolicyTab
     assert not build(reserve=300).terms.reads_prompts
     held = build(reserve="request", reserve_max=400)
     assert held.terms.reads_prompts
-    (units,) = held.build_limit_set().other_rates.units
+    (units,) = held.build_limit_set().traits.other_rates.units
     assert units.by_request is not None
     assert (units.by_request.has_input, units.by_request.has_output, units.by_request.most) == (True, True, 400)
 
@@ -476,10 +476,10 @@ def test_the_short_path_for_plain_limits_builds_an_equal_set(tables: PolicyTable
         made = limits.build_limit_set()
         rates = [(one.rule, one.cost, one._counts) for one in made.policies]  # type: ignore[attr-defined]
         slots = [(one.name, one.limit, one.counts) for one in made.slots]
-        gates = [(one.rule, type(gate)) for one, gate in made.sharing.gates]
+        gates = [(one.rule, type(gate)) for one, gate in made.traits.sharing.gates]
         traits = made.traits
         kinds = traits.simple, traits.applies, traits.may_ask, traits.shares, traits.has_end_work, traits.plan_policies
-        return rates, slots, gates, len(made.sharing.totals), kinds
+        return rates, slots, gates, len(made.traits.sharing.totals), kinds
 
     limits = create_limits(tables, route, compute_allowance(plan, None), METERS, b"acme", DIGEST)
     other = create_limits(tables, route, compute_allowance(plan, None), METERS, b"acme", DIGEST)

@@ -98,13 +98,13 @@ def passes(terms: LimitSet) -> bool:
 def test_a_request_beyond_the_unreported_share_waits_at_its_gate(terms: LimitSet) -> None:
     assert passes(terms)
     held = find_blocking_gate(terms, NOW)
-    assert held == terms.sharing.gates[0], "a fifth of the limit of five may pass unreported"
+    assert held == terms.traits.sharing.gates[0], "a fifth of the limit of five may pass unreported"
 
 
 def test_an_admitted_request_is_reported(terms: LimitSet, sharing: Sharing) -> None:
     assert passes(terms)
-    assert sharing.told == [terms.sharing.gates[0][1]]
-    (total,) = terms.sharing.totals
+    assert sharing.told == [terms.traits.sharing.gates[0][1]]
+    (total,) = terms.traits.sharing.totals
     assert isinstance(total, Told)
     assert (total.times, total.limit) == (1, 3)
     assert total.counts.place == (terms.slots[0].counts.place)
@@ -124,7 +124,7 @@ def test_a_request_without_room_is_refused_without_waiting(
     assert admit(terms, NOW + 1)[0]
     notify_hosts(terms, NOW + 1, True)
     assert len(sharing.told) == told + 1
-    assert terms.sharing.gates[0][1].has_refused
+    assert terms.traits.sharing.gates[0][1].has_refused
 
 
 def test_a_request_refused_by_another_limit_does_not_wait(policies: Policies, sharing: Sharing) -> None:
@@ -140,14 +140,14 @@ def test_a_request_refused_by_another_limit_does_not_wait(policies: Policies, sh
 
 
 def test_a_gate_knows_whether_the_table_has_its_row(terms: LimitSet, tmp_path: Path, sharing: Sharing) -> None:
-    ((policy, gate),) = terms.sharing.gates
+    ((policy, gate),) = terms.traits.sharing.gates
     policy.left(NOW)
     assert not gate.is_local
 
 
 def test_a_refusal_by_concurrency_reports_its_slots(terms: LimitSet, table: LimitTable) -> None:
     """Other hosts may have released slots since, so a refusal must fetch their counts."""
-    (total,) = terms.sharing.totals
+    (total,) = terms.traits.sharing.totals
     assert isinstance(total, Told)
     table.words[at.HOSTS] = 1
     for _ in range(3):
@@ -240,7 +240,7 @@ def test_without_the_hub_reported_costs_follow_on_loss(
         count += 1
     assert count == passed
     if passed < 60:
-        ((policy, gate),) = charged_later.sharing.reporting_gates.items()
+        ((policy, gate),) = charged_later.traits.sharing.reporting_gates.items()
         assert find_blocking_gate(charged_later, NOW) == (policy, gate)
         assert gate.is_asking_useless(NOW)
         assert not can_credits_cover(charged_later, NOW, (policy,))
@@ -435,8 +435,12 @@ def later(policies: Policies) -> LimitSet:
 
 def test_reported_costs_are_reported_when_they_are_charged(later: LimitSet, sharing: Sharing) -> None:
     reported, shadow, trial = [
-        later.sharing.reporting_gates[each]
-        for each in (*later.other_rates.reported, *later.other_rates.shadows, *later.other_rates.trials)
+        later.traits.sharing.reporting_gates[each]
+        for each in (
+            *later.traits.other_rates.reported,
+            *later.traits.other_rates.shadows,
+            *later.traits.other_rates.trials,
+        )
     ]
     assert passes(later)
     assert sharing.told == [shadow, reported, trial], "the usage of other hosts must be known by the time of the charge"
@@ -458,7 +462,7 @@ def test_reported_costs_are_reported_when_they_are_charged(later: LimitSet, shar
 def test_a_refusal_by_reported_costs_fetches_the_usage_of_other_hosts(later: LimitSet, sharing: Sharing) -> None:
     assert passes(later)
     notify_hosts(later, NOW, True)
-    reported = later.sharing.reporting_gates[later.other_rates.reported[0]]
+    reported = later.traits.sharing.reporting_gates[later.traits.other_rates.reported[0]]
     reported.has_refused = False
     notify_hosts(later, NOW, True)
     assert not reported.has_refused, "the limit has not refused a request"
@@ -468,7 +472,7 @@ def test_a_refusal_by_reported_costs_fetches_the_usage_of_other_hosts(later: Lim
 
 
 def test_a_shadow_limit_without_room_reports_nothing(later: LimitSet, sharing: Sharing) -> None:
-    shadow = later.sharing.reporting_gates[later.other_rates.shadows[0]]
+    shadow = later.traits.sharing.reporting_gates[later.traits.other_rates.shadows[0]]
     for _ in range(5):
         shadow._quiet_until = 0.0
         assert passes(later)

@@ -102,7 +102,7 @@ def test_requests_with_different_reservations_share_one_limit(table: LimitTable)
     large.release()
     assert [admit(small, START)[0] for _ in range(5)] == [False, False, False, False, True]
     fixed = build_limit(table, 100, 10, "fixed")
-    assert LimitSet(units=(fixed,)).with_request(Prompt(1, 60)).other_rates.units == (fixed,)
+    assert LimitSet(units=(fixed,)).with_request(Prompt(1, 60)).traits.other_rates.units == (fixed,)
 
 
 def test_a_set_for_a_request_has_all_other_limits_as_well(table: LimitTable) -> None:
@@ -113,8 +113,13 @@ def test_a_set_for_a_request_has_all_other_limits_as_well(table: LimitTable) -> 
     limit = build_limit(table, 100, 10, by_request=RequestReserve(True, False, 10, 60))
     terms = LimitSet((plain,), plan_policies=1, credits=credits, slots=(slot,), units=(limit,))
     own = terms.with_request(Prompt(20, None))
-    assert [each.reserve for each in own.other_rates.units] == [20]
-    assert (own.policies, own.credits, own.plan_policies, own.slots[0]) == (terms.policies, credits, 1, slot)
+    assert [each.reserve for each in own.traits.other_rates.units] == [20]
+    assert (own.policies, own.traits.credits, own.traits.plan_policies, own.slots[0]) == (
+        terms.policies,
+        credits,
+        1,
+        slot,
+    )
     assert len(own.slots) == len(terms.slots) == 2
     assert admit(own, START)[0] is False
     assert slot.counts.used == 1

@@ -390,7 +390,7 @@ class Exchange(Forwarding):
                 wait.gate = gate
                 return WAITING
             gate.record_refusal(self.now)
-            if policy is limit_set.credits:
+            if policy is limit_set.traits.credits:
                 self.exhausted_policies = list_exhausted(limit_set, self.now, self.exhausted_policies)
                 self.shown_policy, self.shown_left = self.exhausted_policies[0], 0
                 return limit_set

@@ -258,7 +258,7 @@ def test_edge_as_process_1_on_a_read_only_root_replaces_workers_and_exits_with_0
     killed = min(workers)
     os.kill(killed, signal.SIGKILL)
     until(lambda: workers_of(supervisor) - workers, "the worker is replaced")
-    until(lambda: not state_of(killed), "it is no zombie")
+    until(lambda: not state_of(killed), "the process is no zombie")
     until(lambda: ready(admin), "the edge is ready")
     os.kill(supervisor, signal.SIGHUP)
     assert CliRunner().invoke(cli.app, ["probe", "--admin", f"{HOST}:{admin}"]).stdout == "ready\n"
@@ -331,7 +331,7 @@ def test_compose_networks_connect_only_the_required_services() -> None:
     assert {tuple(pair - {"redis"}) for pair in reached if "redis" in pair} == {("edge",)}
     assert {tuple(pair - {"upstream"}) for pair in reached if "upstream" in pair} == {("edge",)}
     for name in ("upstream", "redis"):
-        assert all(known[network]["internal"] for network in there[name]), "it has no way out"
+        assert all(known[network]["internal"] for network in there[name]), "the network has no way out"
         assert "ports" not in services()[name]
 
 
@@ -386,7 +386,7 @@ def test_compose_edge_settings_match_its_ports_and_drain_time() -> None:
     assert f"0.0.0.0:{environ['API_URL'].rpartition(':')[2]}" in json.loads(entry)
     for published in services()["edge-address"]["ports"]:
         if published.endswith(":9090"):
-            assert published.startswith("127.0.0.1:"), "it is not for the public"
+            assert published.startswith("127.0.0.1:"), "the port is published on loopback only"
 
 
 def test_compose_collector_accepts_the_edges_usage() -> None:
@@ -443,7 +443,7 @@ def test_edge_unit_starts_the_edge_and_waits_longer_than_it_drains() -> None:
     assert "/etc/edgeproxy/edge.yaml cannot be read" in result.stderr
     assert found["ExecReload"] == ["/bin/kill -HUP $MAINPID"]
     assert found["KillMode"] == ["process"], "workers outlive a supervisor that is killed"
-    assert "RemoveIPC" not in found, "it would empty a tables.dir in /dev/shm"
+    assert "RemoveIPC" not in found, "systemd would empty a tables.dir in /dev/shm"
     settings = load_edge(ROOT / "config" / "edge.yaml", TRUST)
     assert int(found["TimeoutStopSec"][0].removesuffix("s")) > settings.drain + 1
     assert int(found["LimitNOFILE"][0]) > settings.limits.connections
@@ -461,7 +461,7 @@ def test_collector_unit_starts_reloads_and_always_restarts_it() -> None:
     assert int(found["TimeoutStopSec"][0].removesuffix("s")) > DRAIN_SECONDS
     assert found["Restart"] == ["always"]
     assert "RestartPreventExitStatus" not in found, "the database of another host may not be there yet"
-    assert found["User"] != unit()["User"], "whoever has the edge has not the ledger"
+    assert found["User"] != unit()["User"], "the edge's user cannot read the ledger"
 
 
 def test_beacon_unit_starts_the_beacon() -> None:

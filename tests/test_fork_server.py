@@ -66,7 +66,7 @@ def test_forked_edge_and_its_workers_equal_new_processes(tmp_path: Path) -> None
                 fork=fork,
             )
             assert isinstance(process._child, Copy) == fork
-            until(lambda: not process.running or edge.ready(), "it serves")  # noqa: B023
+            until(lambda: not process.running or edge.ready(), "the edge serves")  # noqa: B023
             one, other = edge.worker_pids()
             assert [parent_of(each) for each in (process.pid, one, other)] == [os.getpid(), process.pid, process.pid]
             assert process.family() == {process.pid, one, other}
@@ -75,7 +75,7 @@ def test_forked_edge_and_its_workers_equal_new_processes(tmp_path: Path) -> None
                 assert "SigBlk:\t0000000000000000" in Path(f"/proc/{process.pid}/status").read_text()
                 (server,) = {*children(process.pid)} - {one, other}
             kill(one)
-            until(lambda: len(edge.worker_pids()) == 2 and one not in edge.worker_pids(), "it has another one")  # noqa: B023
+            until(lambda: len(edge.worker_pids()) == 2 and one not in edge.worker_pids(), "the edge has another worker")  # noqa: B023
             assert process.stop() == 0, process.output
             assert not process.running
         until(lambda: not Path(f"/proc/{server}/fd").exists(), "the server of workers has left with the supervisor")

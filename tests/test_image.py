@@ -173,7 +173,7 @@ def test_the_services_of_compose_serve_drain_and_count(compose: Compose) -> None
     # A probe may take longer than the drain.
     until(lambda: '"event": "edge draining"' in edge.process.output, "the edge drains")
     answer, _ = request.communicate("{}\n", timeout=30 * SLOWNESS)
-    assert answer == "200", "what was under way is answered"
+    assert answer == "200", "the active request is answered"
     assert edge.process.wait(30) == 0, edge.process.output
 
     edge = compose.start("edge")

@@ -205,7 +205,7 @@ def test_postgresql_base_backup_and_wal_are_recovered_and_verified(tmp_path: Pat
             server.ask("SELECT pg_switch_wal()")
             done = host.run("restore-drill", **server.as_owner())
             assert done.returncode == 0, done.stdout + done.stderr
-            assert "2 edges, 2 batches" in done.stdout, "what came after the base backup is there too"
+            assert "2 edges, 2 batches" in done.stdout, "batches after the base backup are recovered"
 
 
 def test_each_timer_runs_an_existing_job_at_the_period_of_its_alert() -> None:

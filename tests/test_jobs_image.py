@@ -85,7 +85,9 @@ def test_jobs_back_up_export_and_restore_a_ledger_of_postgresql(server: Postgres
         server.ask("SELECT pg_switch_wal()")
         for segment in server.wal.iterdir():
             segment.chmod(0o644)
-        assert "2 edges, 2 batches" in compose.run("job", "restore-drill"), "what came after the base backup, too"
+        assert "2 edges, 2 batches" in compose.run("job", "restore-drill"), (
+            "batches after the base backup are recovered"
+        )
     for job in ("backup", "parquet", "restore-drill"):
         assert (
             f'edgeproxy_job_success{{task="{job}"}} 1' in (places["metrics"] / f"edgeproxy-job-{job}.prom").read_text()

@@ -80,7 +80,7 @@ def test_quick_serves_an_upstream(python: Path, tmp_path: Path) -> None:
     with closing(ports):
         process = Process([str(python), "-P", "-m", "edgeproxy", "quick", *options], tmp_path / "log")
         try:
-            until(lambda: answers(ports.numbers[0]), "it serves")
+            until(lambda: answers(ports.numbers[0]), "the edge serves")
         finally:
             process.stop()
             upstream.stop()

@@ -117,7 +117,7 @@ def test_a_release_that_does_not_serve_is_taken_back(
         assert hosts.starts("host") == starts
         assert done.stdout == (f"{GOOD}\n" if "--prepare" in arguments else "")
         assert (tmp_path / "host/containers/0").exists() == (starts[1:] in ([], [BAD, GOOD])), (
-            "it ran on where it could"
+            "the first container keeps running if possible"
         )
     finally:
         hosts.close()
@@ -131,7 +131,7 @@ def test_release_waits_for_a_running_release(tmp_path: Path) -> None:
             command = [tmp_path / "bin/ssh", "host", f"cd edgeproxy && ./deploy/release {GOOD}"]
             release = subprocess.Popen(command, env=hosts.environ, stderr=subprocess.PIPE, text=True)
             waits = re.compile(rf"-> FLOCK .*:{os.fstat(script.fileno()).st_ino} ")
-            until(lambda: waits.search(Path("/proc/locks").read_text()), "it waits for the other one")
+            until(lambda: waits.search(Path("/proc/locks").read_text()), "the release waits for the other one")
             assert release.poll() is None
         _, said = release.communicate(timeout=30)
         assert (release.returncode, said) == (0, f"release: {GOOD} serves\n")

@@ -77,7 +77,11 @@ def test_collector_outage_loses_no_usage_and_needs_no_memory(
         until(lambda: monotonic() > back, "the collector has been away for long", seconds=seconds + 10)
         after, waiting = vitals(edge.supervisor.pid), edge.status()["usage"]
         collector.start()
-        until(lambda: edge.status()["usage"]["unshipped"] < 3, "what waited is shipped", seconds=60 + seconds / 10)
+        until(
+            lambda: edge.status()["usage"]["unshipped"] < 3,
+            "the waiting batches are shipped",
+            seconds=60 + seconds / 10,
+        )
     assert before is not None
     assert after is not None
     print(f"{waiting['unshipped']} counts unshipped, {waiting['spool_bytes']} bytes in the spool")
@@ -104,10 +108,10 @@ def test_collector_move_to_another_host_loses_no_usage(
             until(lambda: edge.status()["usage"]["unshipped"] > 5, "batches wait")
             second.start()
             assert edge.reload(**follows(second, tmp_path)).status == 200
-            until(lambda: edge.status()["usage"]["unshipped"] < 3, "what waited is shipped")
+            until(lambda: edge.status()["usage"]["unshipped"] < 3, "the waiting batches are shipped")
             assert answers(edge, "dora") == {200}
             assert second.send("DELETE", f"/v1/keys/{made['id']}").status in (200, 204)
-            until(lambda: answers(edge, "dora") == {401}, "what the second one says is followed")
+            until(lambda: answers(edge, "dora") == {401}, "the edge follows the second collector")
         all_arrived(edge, second, asking)
 
 

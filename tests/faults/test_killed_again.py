@@ -131,7 +131,7 @@ def test_a_supervisor_waits_for_columns_until_old_workers_have_finished(
         answers_more(asking)
         service.let_go()
         assert held.answers() == [b"200 ok"] * 16
-        until(edge.ready, "it serves")
+        until(edge.ready, "the edge serves")
         answers_more(asking)
     assert_whole(edge, asking, held=16)
 
@@ -170,7 +170,7 @@ def test_the_last_supervisor_serves_after_kills_at_any_moment(
             if moment:
                 until(lambda: edge.output.count(moment) > before, moment)  # noqa: B023
             else:
-                until(edge.ready, "it serves")
+                until(edge.ready, "the edge serves")
         killed(edge)
         edge.start()
         for each in held:

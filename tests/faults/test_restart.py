@@ -70,7 +70,7 @@ def test_repeated_or_early_signals_end_the_edge_cleanly(start_edge: StartEdge) -
     edge.supervisor.terminate()
     assert edge.supervisor.wait(10) == 0
     starting = edge.begin()
-    until(lambda: edge.output.count('"event": "edge starting"') == 2, "it starts")
+    until(lambda: edge.output.count('"event": "edge starting"') == 2, "the edge starts")
     starting.terminate()
     assert starting.wait(10) == 0
     until(lambda: not edge.supervisor.family(), "nothing is left", seconds=5)

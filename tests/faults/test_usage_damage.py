@@ -40,11 +40,13 @@ def test_flipped_bit_stops_shipping_until_an_operator_declares_the_loss(site: Si
 
     edge.relay.fates = CALM
     edge.start()
-    shipping = until(lambda: (it := edge.status()["usage"]["shipping"])["state"] == "stopped" and it, "it has stopped")
+    shipping = until(
+        lambda: (it := edge.status()["usage"]["shipping"])["state"] == "stopped" and it, "shipping has stopped"
+    )
     assert f"{path}:{flipped.offset}: " in shipping["why"]
     assert before <= edge.watermark == lost.seq - 1
     sealed = edge.status()["usage"]["batches"]
-    until(lambda: edge.status()["usage"]["batches"] > sealed + 2, "it seals")
+    until(lambda: edge.status()["usage"]["batches"] > sealed + 2, "the edge seals")
     assert edge.ready()
     edge.unload()
     code, told = edge.spool("verify")

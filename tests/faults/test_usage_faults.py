@@ -51,15 +51,15 @@ def test_a_network_that_loses_doubles_and_delays_changes_no_count(site: Site, ed
 def test_a_full_disk_stops_sealing_and_no_request(site: Site, edge: Counted) -> None:
     edge.shipped_more()
     edge.fill_disk(True)
-    why = until(lambda: edge.status()["usage"]["sealing"], "it says that nothing is sealed")["why"]
+    why = until(lambda: edge.status()["usage"]["sealing"], "the edge reports that sealing failed")["why"]
     assert "No space left on device" in why
     before, counted = edge.watermark, sum(edge.usage().values())
-    until(lambda: sum(edge.usage().values()) > counted + 50, "it serves")
+    until(lambda: sum(edge.usage().values()) > counted + 50, "the edge serves")
     assert edge.status()["usage"]["unshipped"] > 50
     assert edge.ready()
     assert edge.watermark <= before + 1
     edge.fill_disk(False)
-    until(lambda: edge.status()["usage"]["sealing"] is None, "it seals")
+    until(lambda: edge.status()["usage"]["sealing"] is None, "the edge seals")
     rest(site, edge)
 
 

@@ -52,7 +52,7 @@ def test_a_killed_server_is_away_at_once_and_reached_again(redis: Redis) -> None
             assert hub.errors == 1
             redis.start()
             await until(lambda: hub.is_up)
-            assert (await hub.report_rate(report(3, 5))).known is False, "it has forgotten everything"
+            assert (await hub.report_rate(report(3, 5))).known is False, "the hub has lost its data"
             assert (await hub.report_rate(report(4, 5))).known is True
 
     asyncio.run(play())
@@ -330,7 +330,7 @@ def test_the_state_of_the_breaker_is_in_the_status(redis: Redis) -> None:
                 redis.start()
                 await until(lambda: hub.status()["breaker"] == "closed")
         whys = [line["why"] for line in lines if line["event"] == "the hub is away"]
-        assert len(whys) == len(set(whys)) <= 2, "that it was lost, and that nobody is there: once each"
+        assert len(whys) == len(set(whys)) <= 2, "the hub logs the lost connection and the refusal once each"
         assert sum(line["event"] == "the hub is reached" for line in lines) == 2
 
     asyncio.run(play())

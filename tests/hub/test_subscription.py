@@ -31,7 +31,7 @@ def test_each_message_is_heard_also_after_silence_and_after_a_loss(
         listens = asyncio.ensure_future(Subscription(redis.url, Tls(), b"news", lambda: heard.append(None)).run())  # noqa: TID251
         for _ in range(2):
             before = len(heard)
-            await turned(lambda before=before: len(heard) > before, "it listens")  # type: ignore[misc]
+            await turned(lambda before=before: len(heard) > before, "the subscriber listens")  # type: ignore[misc]
             await asyncio.sleep(0.3)  # Longer than it is silent without a ping.
             here = len(heard)
             await published()

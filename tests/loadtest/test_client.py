@@ -35,7 +35,7 @@ def test_redirects_are_not_followed(told: dict[str, Any]) -> None:
 def test_a_429_is_an_answer_in_a_row_of_its_own_for_locust(told: dict[str, Any]) -> None:
     assert told["limited"] == {"asked": 1, "status": 429}
     assert "near pro GET /v1/x 429 True" in told["locust saw"]
-    assert "near pro GET /v1/x False" in told["locust saw"], "what broke is a failure there"
+    assert "near pro GET /v1/x False" in told["locust saw"], "the client reports a broken answer as a failure"
 
 
 def test_client_reuses_open_connections_and_drops_closed_ones(told: dict[str, Any]) -> None:

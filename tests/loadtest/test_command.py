@@ -107,7 +107,7 @@ def test_a_run_with_a_region_lost_and_the_hub_cut_passes(tmp_path: Path) -> None
     assert written.count == row["requests"]
     page = (ran.out / "report.html").read_text()
     assert "default-src 'none'" in page
-    assert not re.search(r"(?:src|href)=|@import|url\(", page), "it asks for nothing"
+    assert not re.search(r"(?:src|href)=|@import|url\(", page), "the page loads nothing"
 
 
 @needs_redis
@@ -119,7 +119,7 @@ def test_clients_of_an_unreachable_region_move_to_another(tmp_path: Path) -> Non
     assert ran.lines[-1] == "verdict: pass"
     counts = ran.figures["counts"]
     assert sum(counts[name] for name in counts if name.endswith("in grace")) > 5
-    assert "lost" not in counts, "nobody sends on a connection from before"
+    assert "lost" not in counts, "no request uses an earlier connection"
     assert sum(row["requests"] for row in ran.figures["latency"] if row["place"] == "moved") > 50
 
 

@@ -34,7 +34,7 @@ ROWS = {f"{region} free GET /v1/x" for region in ("eu-west", "us-east")}
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Upstream]:
     with closing(Upstream(tmp_path, 0.02)) as upstream:
-        until(upstream.ready, "it answers")
+        until(upstream.ready, "the service answers")
         yield upstream
 
 

@@ -50,7 +50,7 @@ def test_command_of_its_readme_loads_an_edge_and_reports(python: Path, tmp_path:
     (tmp_path / "calm.yaml").write_text(workload)
     start = "from loadtest.__main__ import start; start()"
     with closing(Upstream(tmp_path, 0.0)) as service:
-        until(service.ready, "it answers")
+        until(service.ready, "the service answers")
         words = command.replace("8080", str(service.port)).split()[1:]
         program = [python, "-P", "-c", start, *words]
         done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=180)

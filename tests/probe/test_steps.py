@@ -146,7 +146,7 @@ def test_customer_without_credits_buys_some_before_its_request(failing: bool) ->
     assert paths.index("checkout") < paths.index("request")
     assert paths.count("checkout") == 1, "once a round"
     why = "the collector answered 503 to /billing/balance"
-    assert steps.pop("limits") is not None, "this answer has no such fields"
+    assert steps.pop("limits") is not None, "this answer has no limit fields"
     assert steps == {
         "checkout": None,
         "charge": why if failing else None,

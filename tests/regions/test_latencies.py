@@ -61,9 +61,7 @@ def test_each_network_of_a_country_has_one_vote() -> None:
     assert known.compute_country_medians("DE", NOW) == {"eu": 11.5, "us": 90.0}
     assert known.compute_country_medians("FR", NOW) == {}
     known.add(Report(THERE, "voter-0", {"eu": 1.0}, "FR"), NOW)
-    assert known.compute_country_medians("DE", NOW) == {"eu": 11.0, "us": 90.0}, (
-        "it speaks for where it was last said to be"
-    )
+    assert known.compute_country_medians("DE", NOW) == {"eu": 11.0, "us": 90.0}, "a voter counts for its last country"
 
 
 def test_two_networks_do_not_speak_for_a_country() -> None:
@@ -93,7 +91,7 @@ def test_latency_table_stays_bounded_under_a_flood_of_reports() -> None:
         if number % 100 == 0:
             more(known, HERE, 3, "DE", eu=10.0, us=90.0)
     assert len(known) == 500
-    assert known.compute_network_medians(HERE, NOW) == {"eu": 10.0, "us": 90.0}, "who goes on reporting stays"
+    assert known.compute_network_medians(HERE, NOW) == {"eu": 10.0, "us": 90.0}, "an active reporter stays in the table"
     assert sum(map(len, known._countries.values())) <= 500
     more(known, HERE, 10 * VOTERS_MAX, eu=5.0)
     assert len(known._networks[HERE].by_voter) == VOTERS_MAX
@@ -118,6 +116,8 @@ def test_region_follows_preference_then_network_then_country_then_default() -> N
     assert chosen(network="lonely", country="DE") == ("us", "country", ("us", "eu", "ap"))
     assert chosen(network="lonely") == ("us", "default", ("us", "eu", "ap"))
     assert chosen(network=THERE, prefer="ap") == ("ap", "prefer", ("ap", "eu", "us"))
-    assert chosen(network=THERE, allow={"us", "ap"}) == ("us", "default", ("us", "ap")), "one region is no comparison"
+    assert chosen(network=THERE, allow={"us", "ap"}) == ("us", "default", ("us", "ap")), (
+        "a single region allows no comparison"
+    )
     assert chosen(network="192.0.1.0/24", allow={"eu", "ap"}) == ("eu", "network", ("eu", "ap"))
     assert chosen(network=THERE, allow={"moon"}) == ("moon", "default", ("moon",))

@@ -112,7 +112,7 @@ def test_console_executes_its_commands(regions: World) -> None:
     assert "400 ms" in console.obey("us slow 400")
     console.obey("us heal")
     console.obey("asia heal")
-    until(lambda: "away" not in console.status(), "it is back")
+    until(lambda: "away" not in console.status(), "the region is back")
     for unknown in ("help", "us", "us fly", "us slow", "us slow much", "ask", "ask many", "ask 1 nobody"):
         assert "Type here" in console.obey(unknown)
 

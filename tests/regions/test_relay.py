@@ -125,7 +125,7 @@ def test_relay_delays_each_piece_and_keeps_the_order(link: Link, hub: Echo) -> N
 def test_relay_delivers_data_before_the_end_of_the_connection(link: Link, hub: Echo) -> None:
     with reach(link) as connection:
         connection.sendall(b"last words")
-    until(lambda: hub.pieces == [b"last words"], "they arrive")
+    until(lambda: hub.pieces == [b"last words"], "the words arrive")
 
 
 def test_cut_resets_and_refuses_until_it_is_healed(link: Link) -> None:
@@ -160,7 +160,7 @@ def test_drop_loses_connections_again_and_again(link: Link) -> None:
     link.drop(0.05)
     for _ in range(3):
         with reach(link) as connection:
-            until(partial(ended, connection), "it is lost")
+            until(partial(ended, connection), "the answer is lost")
     link.heal()
     with reach(link) as connection:
         assert there_and_back(connection) < 0.3

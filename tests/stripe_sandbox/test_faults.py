@@ -76,7 +76,7 @@ def test_restart_loses_only_uncommitted_requests(stripe_sandbox: Sandbox, kind: 
     before = len(sandbox.journal("customer.created"))
     sandbox.faults({"kind": kind, "path": PATH, "method": "POST", "count": 1})
     assert tried(sandbox, Idempotency_Key=kind) is None
-    until(sandbox.ready, "it is there again")
+    until(sandbox.ready, "the sandbox is ready again")
     assert len(sandbox.journal("customer.created")) == before + made
     again = tried(sandbox, Idempotency_Key=kind)
     assert again is not None

@@ -83,7 +83,7 @@ def test_events_of_every_kind_are_counted_once(stripe_sandbox: Sandbox) -> None:
         return {one["id"]: one["error"] for one in entries if one["id"].startswith("v2-")}
 
     expected = {"v2-one": "duplicate", "v2-late": "timestamp_too_far_in_past"}
-    until(lambda: refused() == expected, "what is wrong with a stream is reported later")
+    until(lambda: refused() == expected, "the error of a stream is reported later")
 
 
 def test_a_stream_needs_the_token_of_a_session_that_has_not_expired(own_sandbox: Sandbox) -> None:

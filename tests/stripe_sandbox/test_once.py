@@ -26,7 +26,7 @@ class Client:
             try:
                 answer = self.sandbox.call("POST", path, body, Idempotency_Key=name)
             except (OSError, HTTPException):
-                until(self.sandbox.ready, "it is there")
+                until(self.sandbox.ready, "the sandbox is ready")
                 continue
             if answer.status == 429 or (answer.status == 409 and b"in-progress request" in answer.body):
                 continue
@@ -38,7 +38,7 @@ class Client:
             try:
                 answer = self.sandbox.call("GET", path)
             except (OSError, HTTPException):
-                until(self.sandbox.ready, "it is there")
+                until(self.sandbox.ready, "the sandbox is ready")
                 continue
             if answer.status == 200:
                 return answer

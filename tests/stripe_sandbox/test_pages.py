@@ -103,7 +103,7 @@ def test_the_owner_of_a_card_authenticates_and_is_sent_back(
     again = post(
         stripe_sandbox, urlsplit(challenge).path[10:], outcome="complete", client_secret=intent["client_secret"]
     )
-    assert again.status == 400, "it is authenticated once"
+    assert again.status == 400, "the payment is authenticated only once"
 
 
 @pytest.mark.parametrize("mode", ["payment", "invoiced", "subscription", "setup"])
@@ -147,7 +147,7 @@ def test_checkout_session_waits_for_authentication_and_pays_once(stripe_sandbox:
     if mode == "payment":
         charges = get(stripe_sandbox, f"charges?payment_intent={intent}")["data"]
         assert sorted(charge["status"] for charge in charges) == ["failed", "succeeded"]
-    assert enter(stripe_sandbox, page, "4242 4242 4242 4242").status == 200, "it leads on, and pays nothing twice"
+    assert enter(stripe_sandbox, page, "4242 4242 4242 4242").status == 200, "the page redirects and pays only once"
 
 
 def create_invoice(sandbox: Sandbox, lines: int = 1) -> Any:

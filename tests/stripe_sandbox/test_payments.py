@@ -296,7 +296,7 @@ def test_available_balance_is_paid_out_once(own_sandbox: Sandbox) -> None:
         with pytest.raises(stripe.InvalidRequestError):
             await client.v1.payouts.create_async({"amount": 1, "currency": "usd"})
         own_sandbox.advance(3 * 86400)
-        assert own_sandbox.journal("payout.paid"), "what came due is done when the clock has been moved"
+        assert own_sandbox.journal("payout.paid"), "due payouts happen when the clock moves"
         assert (await client.v1.payouts.retrieve_async(second.id)).status == "paid"
         rows = (await client.v1.balance_transactions.list_async({"limit": 3})).data
         assert [row.net for row in rows] == [-9_680, 9_000, -9_000]

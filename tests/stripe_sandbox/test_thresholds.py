@@ -67,6 +67,6 @@ def test_usage_is_charged_once_it_is_worth_enough(own_sandbox: Sandbox, reset: b
         assert final.total == draft.total
         own_sandbox.advance(2)
         (again,) = await use(client, customer, 100, 1)
-        assert again.total == (1500 if reset else 1000), "what was charged before is not charged again"
+        assert again.total == (1500 if reset else 1000), "usage charged before is not charged again"
 
     own_sandbox.run(flow)

@@ -116,7 +116,9 @@ def test_a_trial_is_extended_ended_at_once_and_given_to_a_subscription_that_is_p
     async def flow(client: stripe.StripeClient) -> None:
         subscriber = await Subscriber(client).open()
         made = await subscriber.subscribe(trial_period_days=2)
-        assert "customer.subscription.trial_will_end" in await subscriber.events(made.id), "it is less than three days"
+        assert "customer.subscription.trial_will_end" in await subscriber.events(made.id), (
+            "the trial has less than three days left"
+        )
         longer = await client.v1.subscriptions.update_async(made.id, {"trial_end": START + 10 * DAY})
         assert (longer.trial_end, longer.billing_cycle_anchor) == (START + 10 * DAY, START + 10 * DAY)
         await subscriber.advance(START + 4 * DAY)

@@ -72,7 +72,7 @@ def test_first_payment_saves_its_card_if_the_subscription_says_so(stripe_api: Ap
         assert made.latest_invoice.confirmation_secret is not None
         assert made.latest_invoice.confirmation_secret.client_secret == waiting.client_secret
         bare = await client.v1.invoices.retrieve_async(made.latest_invoice.id)
-        assert bare.confirmation_secret is None, "it is answered where it is expanded"
+        assert bare.confirmation_secret is None, "the secret is returned only if expanded"
         assert waiting.setup_future_usage == "off_session"
         paid = await client.v1.payment_intents.confirm_async(
             intent, {"payment_method": "pm_card_visa", "return_url": "https://example.com"}
@@ -91,7 +91,7 @@ def test_a_card_must_be_among_the_ways_to_pay(stripe_sandbox: Sandbox) -> None:
 
     assert ask("allowed_payment_method_types", "card", "sepa_debit") == (200, None)
     assert ask("allowed_payment_method_types", "sepa_debit") == (400, "sandbox_unsupported")
-    assert ask("payment_method_types", "card")[0] == 400, "it is not a parameter of this version any more"
+    assert ask("payment_method_types", "card")[0] == 400, "this version has no such parameter"
 
 
 def test_calls_of_other_versions_are_taken_where_the_sandbox_says_so(stripe_sandbox: Sandbox, tmp_path: Path) -> None:

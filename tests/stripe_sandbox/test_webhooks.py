@@ -83,7 +83,7 @@ def test_webhook_events_are_signed_and_resent_until_accepted(stripe_sandbox: San
     made = sandbox.call("POST", "/v1/webhook_endpoints", f"url={receiver.url}&enabled_events[]=customer.created").json()
     receiver.refuses = 1
     sandbox.call("POST", "/v1/customers", "name=A")
-    until(lambda: not receiver.refuses, "it was tried")
+    until(lambda: not receiver.refuses, "the delivery was tried")
 
     def tried() -> list[str]:
         found = sandbox.control("deliveries?limit=10000")["deliveries"]
@@ -93,7 +93,7 @@ def test_webhook_events_are_signed_and_resent_until_accepted(stripe_sandbox: San
     event = sandbox.call("GET", "/v1/events?limit=1").json()["data"][0]
     assert event["pending_webhooks"] == 1
     sandbox.advance(10)
-    until(lambda: receiver.taken, "it is taken")
+    until(lambda: receiver.taken, "the event is accepted")
     signature, payload = receiver.taken[0]
     # The sandbox's clock was advanced, so it is ahead of ours.
     taken = stripe.Webhook.construct_event(payload, signature, made["secret"], tolerance=300)

@@ -54,7 +54,7 @@ class Model:
             rows = pq.read_table(pa.BufferReader(body))
             assert rows.column_names == names
             assert [field.type for field in rows.schema] == [SCHEMAS[table].field(name).type for name in names]
-            assert settings["max_insert_block_size"] == str(len(rows)), "it would be more than one block"
+            assert settings["max_insert_block_size"] == str(len(rows)), "the rows would need more than one block"
             token = table, settings["insert_deduplication_token"]
             if token not in self.tokens:
                 self.tokens.add(token)

@@ -185,7 +185,7 @@ class Sandbox(SandboxAt, Api):
             f"event_name={event_name}&identifier={identifier}&payload[stripe_customer_id]=cus_nobody&payload[value]=1"
         )
         assert self.call("POST", "/v1/billing/meter_events", body).status == 200
-        until(lambda: len(self.journal("v1.billing.meter.")) > before, "it is reported")
+        until(lambda: len(self.journal("v1.billing.meter.")) > before, "the usage is reported")
 
     def listen(self, url: str) -> str:
         """Send all events to a URL. Returns the secret that signs them."""

@@ -479,7 +479,7 @@ class Edge:
             await self.until(lambda: not worker.runtime.deadlines.timed, "every upstream connection is gone")
             assert not any(outstanding), f"outstanding requests: {outstanding}"
             assert not slots, f"slots that nobody gave back: {slots}"
-            assert self.metrics("edge_upstream_pending") == {}, "requests wait for an answer, and nobody for them"
+            assert self.metrics("edge_upstream_pending") == {}, "requests are still pending at an upstream"
             assert idle <= watched, "connections that are gone are offered for use"
             assert not worker.runtime.held.held_bytes, "the budget counts bytes of clients that are gone"
             assert worker.runtime.connections.upstreams == worker.runtime.connections.streams == 0

@@ -87,7 +87,7 @@ def test_call_span_has_its_parent_even_if_it_ends_later(monkeypatch: pytest.Monk
     assert call.kind == Span.SPAN_KIND_CLIENT
     assert request.attributes[0].value.int_value == 202
     assert (job.name, job.status.code) == ("job alerts", Status.STATUS_CODE_ERROR)
-    assert "away" not in str(job), "what an error says may be about somebody"
+    assert "away" not in str(job), "an error message may contain personal data"
     assert job.trace_id != request.trace_id
 
 

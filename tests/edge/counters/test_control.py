@@ -46,7 +46,7 @@ def test_worker_reads_the_supervisor_token_and_heartbeat_age(tmp_path: Path) -> 
 
 def test_how_many_hosts_the_hub_knew_is_there_for_the_next(tmp_path: Path) -> None:
     control = Control.prepare(tmp_path / "control")
-    assert control.hosts == 1, "nobody has asked it"
+    assert control.hosts == 1, "no host has reported to the hub yet"
     control.write_hosts(3)
     assert Control.prepare(tmp_path / "control").hosts == 3
 

@@ -55,7 +55,7 @@ def test_count_elsewhere_is_at_least_the_ledger_count(tmp_path: Path) -> None:
         hub.write_period(row, 7, told)
         assert counted() == (7, known)
     hub.write_ledger(row, 7, 45, 900.0)
-    assert counted() == (7, 70), "it never falls within a period"
+    assert counted() == (7, 70), "the count never falls within a period"
     hub.write_period(row, 8, 1)
     assert counted() == (8, 1)
     hub.write_ledger(row, 7, 99, 900.0)

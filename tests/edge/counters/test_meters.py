@@ -80,7 +80,7 @@ def test_shared_gauge_frees_places_of_a_dead_worker(path: Path) -> None:
     others.shared_gauge("edge_connections", "client").add(5)
     assert not gauge.claim(5)
     dead.file.close()
-    assert not gauge.claim(5), "it is taken for living until somebody looks"
+    assert not gauge.claim(5), "the gauge counts as alive until the next look"
     alive.forget_living()
     assert gauge.claim(5)
     assert gauge.total() == 1

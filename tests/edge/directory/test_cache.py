@@ -290,7 +290,7 @@ def test_encrypted_cache_file_contains_no_customer_data(tmp_path: Path, capsys: 
     there = DirectoryCache(tmp_path, EncryptedSeal(key))
     acme = line("acme-limited", "gold-tier", "k1", "k2")
     assert write(there, 1, acme, line("zed", "t", "z1"), whole=True) == {"acme-limited", "zed"}
-    assert write(there, 2, acme, line("zed", "t", "z2")) == {"zed"}, "what is as it was has not changed"
+    assert write(there, 2, acme, line("zed", "t", "z2")) == {"zed"}, "an unchanged customer is not listed"
     assert [who(there, name) for name in ("k1", "z1", "z2")] == ["acme-limited", None, "zed"]
     assert there.find_customer("acme-limited") == ('{"tier":"gold-tier"}', [digest("k1"), digest("k2")])
     assert there.survey(["zed"], [digest("k1")], {"t"}) == Survey(["zed"], [digest("k1")], {"gold-tier": 1})

@@ -456,7 +456,7 @@ def test_a_version_with_lost_parts_leaves_the_former_version(tmp_path: Path, red
         (lost,) = set(await room.hub("KEYS", "dir:*")) - keys
         await room.hub("DEL", lost)
         room.is_away = False
-        await turned(lambda: "lost a part" in room.said().get("why", ""), "it says what is wrong")
+        await turned(lambda: "lost a part" in room.said().get("why", ""), "the follower states the fault")
         assert room.said()["version"] == 1
         answer = await room.asks("b", "c")
         assert (list(answer.known), answer.unknown) == ([hashed("b")], [hashed("c")])
@@ -478,7 +478,7 @@ def test_following_resumes_after_an_invalid_log_line_is_removed(
         await room.people.begin()
         odd = orjson.loads(await room.hub("LINDEX", LOG, -1)) | {"token": "odd", field: []}
         await room.hub("RPUSH", LOG, orjson.dumps(odd))
-        await turned(lambda: "has a line that" in room.said().get("why", ""), "it says what is wrong")
+        await turned(lambda: "has a line that" in room.said().get("why", ""), "the follower states the fault")
         await room.hub("RPOP", LOG)
         await turned(lambda: room.said()["state"] == "current", "the directory is followed again")
         await room.pushes(line("a"), line("b"))
@@ -530,7 +530,7 @@ def test_damage_on_the_disk_is_repaired_from_the_hub(
 
         monkeypatch.setattr(DirectoryCache, "find_owners", broken)
         assert (await room.asks("a")).untold
-        await turned(lambda: len(room.told) == 3, "it is read anew")
+        await turned(lambda: len(room.told) == 3, "the directory is read again")
         await room.knows(1)
         assert (await room.asks("a")).known
 
@@ -553,7 +553,7 @@ def test_a_disk_error_does_not_make_a_customer_unknown(
             patched.setattr(DirectoryCache, "find_customer", broken)
             with pytest.raises(CacheError, match="malformed"):
                 await room.people.find_customer("a")
-        await turned(lambda: len(room.told) == 3, "it is read anew")
+        await turned(lambda: len(room.told) == 3, "the directory is read again")
         await room.knows(1)
         assert await room.people.find_customer("a") is not None
 

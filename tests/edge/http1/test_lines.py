@@ -100,7 +100,7 @@ def test_a_name_that_was_used_a_generation_ago_is_not_read_again() -> None:
     for number in range(NAMES_MAX // 2 + 1):
         for _ in range(2):
             assert names[b"%d" % number] is FieldKind.PASS
-    assert b"0" not in names, "it is in the older generation"
+    assert b"0" not in names, "the name is in the older generation"
     assert (names[b"0"], b"0" in names, read.count(b"0")) == (FieldKind.PASS, True, 1)
 
 

@@ -105,7 +105,7 @@ def test_normalizing_a_target_is_idempotent_and_leaves_no_dot_segments(target: b
     assert segments[0] == b""
     assert not {b".", b".."} & set(segments)
     for reading in list_readings(path):
-        assert normalize_target(reading) == reading, "who unescapes a slash finds no dot segment"
+        assert normalize_target(reading) == reading, "an unescaped slash yields no dot segment"
     assert not path.translate(None, grammar.TARGET)
     for escape in re.findall(rb"%.{0,2}", path):
         code = int(escape[1:], 16)

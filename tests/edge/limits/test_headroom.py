@@ -75,7 +75,7 @@ def test_worker_with_headroom_decides_without_reading_the_table(tmp_path: Path) 
     charge(one, START, 99)
     assert one.left(START) == 7850, "all of its headroom is used"
     charge(other, START, 50)
-    assert one.left(START) == 7850, "it has headroom again, and does not see the fifty"
+    assert one.left(START) == 7850, "the worker has headroom again and does not see the fifty"
     assert one.left(START + CELL_SECONDS) == 7800, "a new cell"
 
 
@@ -204,7 +204,9 @@ def test_workers_of_several_hosts_have_no_headroom(tmp_path: Path) -> None:
         assert seat.acquire(START)
     one.charge_late(10)
     table = tables[0]
-    assert not any(table.words[row + table.alarm_at] for row in table.rows()), "no alarm: nobody has headroom"
+    assert not any(table.words[row + table.alarm_at] for row in table.rows()), (
+        "no worker has headroom, so none raises an alarm"
+    )
 
 
 def drain(policy: Policy) -> int:
@@ -266,7 +268,7 @@ def test_units_are_reserved_by_a_fresh_reading(tmp_path: Path, monkeypatch: pyte
     one.reserve = left
     assert one.acquire(START)
     others[0].reserve = 1
-    assert not others[0].acquire(START), "one has reserved all"
+    assert not others[0].acquire(START), "another worker has reserved all slots"
 
 
 @pytest.mark.parametrize("workers", [8, 64])

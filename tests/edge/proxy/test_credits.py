@@ -36,7 +36,7 @@ async def test_burst_credits_admit_requests_beyond_the_window(edge: Edge) -> Non
     assert [left(answer)[:2] for answer in answers] == [("basic", n) for n in (2, 1, 0, 0, 0, 0, 0, 0, 0)]
     said = is_limited(answers[-1], "basic")
     assert said["violated-policies"] == ["basic"]
-    assert edge.used() == {"basic": 3, "burst-credits": 5}, "what was bought is not counted in the window"
+    assert edge.used() == {"basic": 3, "burst-credits": 5}, "purchased requests are not counted in the window"
     assert spent(edge) == 5
     assert edge.count("edge_rate_limited_total", "basic", "basic", "enforce") == 1
 

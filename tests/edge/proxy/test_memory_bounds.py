@@ -85,7 +85,7 @@ def flood_log() -> object:
     log = RateLimitedLog(60.0)
     for number in range(600):
         log._is_new("event", f"{number}{LONG}")
-    assert not log._is_new("event", f"1{LONG}"), "it is known by its hash"
+    assert not log._is_new("event", f"1{LONG}"), "the log remembers the hash of a long value"
     return log
 
 

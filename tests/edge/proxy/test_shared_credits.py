@@ -110,11 +110,11 @@ async def test_answer_costs_are_reported_to_the_supervisor(edge: Edge, shared: S
     assert edge.uses is not None
     said = edge.uses[0].rates[0]
     assert (said.limit, said.span) == (100, 60.0)
-    assert (said.mode, said.refused) == ("eventual", True), (
-        "nobody waits, and what others have used is asked for before it is charged"
-    )
+    assert (said.mode, said.refused) == ("eventual", True), "the edge reads the use of other hosts before the charge"
     told = len(edge.uses)
-    await edge.until(lambda: edge.used()["tokens"] == 60, "it is charged")
+    await edge.until(lambda: edge.used()["tokens"] == 60, "the tokens are charged")
     assert (await asks(client)).status == 200, "no matter that the hub was never asked"
-    await edge.until(lambda: edge.used()["tokens"] == 120 and len(edge.uses or ()) > told, "it is told again")
+    await edge.until(
+        lambda: edge.used()["tokens"] == 120 and len(edge.uses or ()) > told, "the usage is reported again"
+    )
     is_limited(await asks(client), "tokens")

@@ -93,7 +93,7 @@ def get_name(limit: str) -> str:
 def configure(edge: Edge) -> None:
     """Give the edge the shipped routes, meters and limits, and a customer with a key for each limit."""
     tiers = build_tiers()
-    assert tiers.keys() == REFUSED.keys(), "each limit is in the table"
+    assert tiers.keys() == REFUSED.keys(), "each limit of the files is tested"
     edge.config["routes"], edge.config["meters"] = read("edge.yaml")["routes"], read("tiers.yaml")["meters"]
     for route in edge.config["routes"]:
         for limit in route.get("limits", ()):
@@ -176,7 +176,7 @@ async def test_limits_of_init_hold_the_api_and_leave_open_routes(edge: Edge, tmp
         "plan": {"quotas": [{"meter": plan, "per": "month", "included": 0, "cap": "hard"}]},
         "anonymous": {"limits": [{**site["tiers"]["tiers"]["anonymous"]["limits"][0], "rate": "1/min"}]},
     }
-    assert free.keys() == {"limits", "concurrency", "analytics"}, "each limit is above"
+    assert free.keys() == {"limits", "concurrency", "analytics"}, "each limit of the tier is tested above"
     edge.config |= {"routes": site["edge"]["routes"], "meters": site["tiers"]["meters"], "tiers": tiers}
     edge.config["customers"] = {limit: {"tier": limit} for limit in tiers}
     edge.config["keys"] = [{"sha256": digest(f"key-{limit}"), "customer": limit} for limit in tiers]

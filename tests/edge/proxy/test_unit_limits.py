@@ -52,7 +52,7 @@ async def test_limit_charges_the_answer_rather_than_its_reservation(edge: Edge) 
     answers(edge, 10, 0, 250, 640, 90)
     client = await edge.client()
     shown = [left(await asks(client))[:2] for _ in range(3)]
-    assert shown == [("tokens", 900), ("tokens", 890), ("tokens", 890)], "what is left beside the reservation"
+    assert shown == [("tokens", 900), ("tokens", 890), ("tokens", 890)], "the stated remainder excludes the reservation"
     assert edge.used() == {"tokens": 260}
     assert left(await asks(client))[:2] == ("tokens", 640)
     answer = await asks(client)
@@ -82,7 +82,7 @@ async def test_active_requests_hold_their_reservations_until_they_end(edge: Edge
     client = await edge.client()
     refused = await asks(client)
     is_limited(refused, "tokens")
-    assert refused["Retry-After"] == "1", "whoever is under way may end at any time"
+    assert refused["Retry-After"] == "1", "an active request may end at any time"
     (first, upstream), *others = pairs
     await upstream.tells(first, ok(stated(1), JSON))
     assert edge.used() == {"tokens": 1}
@@ -166,7 +166,9 @@ async def test_request_reserves_tokens_for_its_prompt_and_maximum_answer(telling
     client = await telling.client()
     assert left(await client.asks(prompt(200)))[:2] == ("tokens", 700), "a hundred of input, and two hundred of output"
     assert left(await client.asks(post(b"x" * 400)))[:2] == ("tokens", 880), "by default a hundredth of output"
-    assert left(await client.asks(prompt(10**9)))[:2] == ("tokens", 480), "nobody locks the others out"
+    assert left(await client.asks(prompt(10**9)))[:2] == ("tokens", 480), (
+        "a reservation is capped and leaves room for other requests"
+    )
     assert telling.used() == {"tokens": 30}
 
 
@@ -185,7 +187,7 @@ async def test_reserving_request_waits_for_its_body_and_forwards_it_unchanged(te
     assert got.body == data[at + 4 :]
     await upstream.tells(client, ok(stated(5), JSON))
     second = await upstream.gets_request()
-    assert second.body.startswith(b'{"max_tokens": 1,'), "what follows is the next request"
+    assert second.body.startswith(b'{"max_tokens": 1,'), "the second request is read from its own start"
     await upstream.tells(client, ok(stated(5), JSON))
     assert telling.in_use() == 0
     assert telling.used() == {"tokens": 10}
@@ -233,7 +235,7 @@ async def test_a_client_that_leaves_while_its_body_is_waited_for_is_forgotten(te
     await client.sends(prompt(300)[:-1])
     await telling.settles()
     getattr(client, way)()
-    await telling.until(lambda: not telling.runtime.connections.clients, "it is gone")
+    await telling.until(lambda: not telling.runtime.connections.clients, "the connection is closed")
     assert telling.in_use() == 0
     assert not telling.upstream.is_asked()
 
@@ -263,7 +265,7 @@ async def test_over_http2_the_body_is_waited_for_on_its_stream(telling: Edge) ->
     small = await client.begins_request("POST", "/v1/x", ("x-api-key", KEY), ("content-length", "2"), ended=False)
     await client.sends_data(small, b"{}", ended=True)
     upstream = await telling.upstream.accepts()
-    assert (await upstream.gets_request()).body == b"{}", "others go on meanwhile"
+    assert (await upstream.gets_request()).body == b"{}", "other requests are forwarded"
     await client.sends_data(waiting, body[5000:], ended=True)
     other = await telling.upstream.accepts()
     assert (await other.gets_request()).body == body

@@ -191,7 +191,7 @@ def test_faults_are_logged_once_and_all_counts_are_sealed(room: Room) -> None:
             await accounts.begin()
             for wanted in (1, 2, 3):
                 room.counted.add(1)
-                await turned(lambda wanted=wanted: room.collecting.units == wanted, "it arrives")  # type: ignore[misc]
+                await turned(lambda wanted=wanted: room.collecting.units == wanted, "the batch arrives")  # type: ignore[misc]
             told = await accounts.report()
             await accounts.end()
         (line,) = said(logs, "sealing is not well; what is counted stays in the tables")
@@ -216,7 +216,7 @@ def test_sealing_is_retried_after_an_unexpected_error(room: Room, monkeypatch: p
             accounts = room.accounting(room.usage())
             room.counted.add(1)
             await accounts.begin()
-            await turned(lambda: room.collecting.units == 1, "it arrives")
+            await turned(lambda: room.collecting.units == 1, "the batch arrives")
             await accounts.end()
         (line,) = said(logs, "sealing is not well; what is counted stays in the tables")
         assert "unforeseen" in line["why"]
@@ -261,7 +261,7 @@ def test_shipping_uses_the_configured_tls(room: Room, tmp_path: Path) -> None:
         assert room.collecting.units == 0
         cert, key = authority.issue("edge.test")
         pair.write_bytes(cert.read_bytes() + key.read_bytes())
-        await turned(lambda: room.collecting.units == 2, "it arrives")
+        await turned(lambda: room.collecting.units == 2, "the batch arrives")
         accounts.renew()
         room.counted.add(2)
         await turned(lambda: room.collecting.units == 4, "the counts arrive over a new connection")

@@ -106,7 +106,7 @@ def test_an_address_is_probed_at_once_and_again_and_again() -> None:
         await turned(lambda: health.is_probed, "both are probed")
         assert (health[ONE].up, health[rare].up) == (True, True)
         assert len(learned) == 2
-        await turned(lambda: service.asked[ONE] > 5, "one is probed again")
+        await turned(lambda: service.asked[ONE] > 5, "the endpoint is probed again")
         assert service.asked[rare] == 1
         assert len(learned) == 2
 
@@ -116,11 +116,11 @@ def test_an_address_is_probed_at_once_and_again_and_again() -> None:
 def test_health_change_is_logged_with_its_reason_and_reported() -> None:
     async def scene(health: Health, service: Service, tasks: Tasks, learned: list[int]) -> None:
         health.follow([ONE], tasks)
-        await turned(lambda: health.is_probed, "it is probed")
+        await turned(lambda: health.is_probed, "the endpoint is probed")
         service.says[ONE] = "status 500"
-        await turned(lambda: health[ONE].up is False, "it is down")
+        await turned(lambda: health[ONE].up is False, "the endpoint is down")
         service.says[ONE] = None
-        await turned(lambda: health[ONE].up, "it is up")
+        await turned(lambda: health[ONE].up, "the endpoint is up")
         assert len(learned) == 3
 
     with capture_logs() as logs:
@@ -157,9 +157,9 @@ def test_a_probe_that_breaks_is_a_failed_one() -> None:
     async def scene(health: Health, service: Service, tasks: Tasks, learned: list[int]) -> None:
         service.says[ONE] = RuntimeError("unforeseen")
         health.follow([ONE], tasks)
-        await turned(lambda: health[ONE].up is False, "it is down")
+        await turned(lambda: health[ONE].up is False, "the endpoint is down")
         assert health[ONE].why == "the probe failed: RuntimeError('unforeseen')"
         service.says[ONE] = None
-        await turned(lambda: health[ONE].up, "it is probed on")
+        await turned(lambda: health[ONE].up, "the endpoint is still probed and up")
 
     play(scene)

@@ -91,16 +91,18 @@ def test_older_supervisor_takes_over_from_a_killed_newer_one(make: Make) -> None
 def test_sighup_reloads_and_logs_the_result(make: Make) -> None:
     edge = make().start()
     edge.supervisor.send_signal(signal.SIGHUP)
-    until(lambda: logged(edge, "configuration is what serves already"), "it says so")
+    until(lambda: logged(edge, "configuration is what serves already"), "the edge logs that nothing changed")
     edge.write(security_headers=True, region="elsewhere")
     edge.supervisor.send_signal(signal.SIGHUP)
-    (said,) = until(lambda: logged(edge, "configuration reloaded"), "it says so")
+    (said,) = until(lambda: logged(edge, "configuration reloaded"), "the edge logs the reload")
     assert said["needs_restart"] == ["region"]
     assert said["sha256"] == edge.status()["config"]["sha256"]
     good = edge.file.read_text()
     edge.file.write_text(good + "drain: 5\nx: 1\n")
     edge.supervisor.send_signal(signal.SIGHUP)
-    (said,) = until(lambda: logged(edge, "configuration refused; the one before serves on"), "it says so")
+    (said,) = until(
+        lambda: logged(edge, "configuration refused; the one before serves on"), "the edge logs the refusal"
+    )
     last = len(good.splitlines()) + 2
     places = [f"{edge.file}:{last - 1}: drain", f"{edge.file}:{last}: x"]
     assert [error.rpartition(": ")[0] for error in said["errors"]] == places
@@ -113,7 +115,7 @@ def test_sighup_to_both_of_two_supervisors_reloads_each(make: Make) -> None:
         edge.write(security_headers=True)
         edge.supervisor.send_signal(signal.SIGHUP)
     for edge in edges:
-        until(lambda edge=edge: logged(edge, "configuration reloaded"), "it is reloaded")
+        until(lambda edge=edge: logged(edge, "configuration reloaded"), "the edge has reloaded")
         request(edge, 3)
     assert [edge.usage()["acme"] for edge in edges] == [6, 6]
 
@@ -121,11 +123,11 @@ def test_sighup_to_both_of_two_supervisors_reloads_each(make: Make) -> None:
 def test_a_reload_that_is_asked_for_while_the_edge_starts_is_not_forgotten(make: Make) -> None:
     edge = make()
     edge.begin()
-    until(lambda: logged(edge, "edge starting"), "it has begun")
+    until(lambda: logged(edge, "edge starting"), "the edge has started")
     edge.write(security_headers=True)
     edge.supervisor.send_signal(signal.SIGHUP)
     until(edge.ready, "the edge is ready")
-    until(lambda: logged(edge, "configuration reloaded"), "it is reloaded")
+    until(lambda: logged(edge, "configuration reloaded"), "the edge has reloaded")
     assert edge.status()["config"]["error"] is None
     request(edge, 3)
 
@@ -164,7 +166,7 @@ def test_orphans_of_the_older_supervisor_serve_after_the_newer_one_ends(make: Ma
     workers = set(first.worker_pids())
     make().start().end()
     assert killed(first) == workers
-    until(lambda: "serving on until another one serves" in first.output, "it knows")
+    until(lambda: "serving on until another one serves" in first.output, "the orphan logs that it serves on")
     request(first, 5)
     assert first.supervisor.family() == workers
 

@@ -22,17 +22,17 @@ def test_refusing_endpoint_is_probed_until_it_accepts() -> None:
         async def scene() -> None:
             known = Reachability(told, lambda: [well, ill, other])
             await known.check()
-            assert known.why(ill) == "", "nobody has complained"
+            assert known.why(ill) == "", "no worker has reported a failure"
             refused["api"] = 1
             await known.check()
             assert (known.why(well), known.why(ill), known.why(other)) == ("", "connection refused", "")
             await known.check()
-            assert known.why(ill), "it is not forgotten for want of requests"
+            assert known.why(ill), "a failure without requests is not forgotten"
             shut_one.listen()
             await known.check()
             assert known.why(ill) == ""
             shut_one.close()
             await known.check()
-            assert known.why(ill) == "", "nobody has complained since"
+            assert known.why(ill) == "", "no worker has reported a failure since"
 
         uvloop.run(asyncio.wait_for(scene(), 60))

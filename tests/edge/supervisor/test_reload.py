@@ -156,7 +156,7 @@ def test_requests_during_a_reload_share_the_next_one(file: Path) -> None:
         room.gate.clear()
         room.write("drain: 1s\n")
         first = room.reloads.request()
-        await turned(lambda: room.applied, "it is being applied")
+        await turned(lambda: room.applied, "the reload is being applied")
         room.write("drain: 2s\n")
         second, third = room.reloads.request(), room.reloads.request()
         assert first is not second
@@ -279,7 +279,7 @@ def test_the_end_of_reloads_answers_pending_requests(file: Path) -> None:
         room.gate.clear()
         room.write("drain: 1s\n")
         running = room.reloads.request()
-        await turned(lambda: room.applied, "it is being applied")
+        await turned(lambda: room.applied, "the reload is being applied")
         waiting = room.reloads.request()
         room.reloads.end()
         assert (await waiting).errors == (await room.reloads.request()).errors == ("the edge is draining",)
@@ -296,7 +296,7 @@ def test_a_cancelled_reload_counts_as_failed(file: Path) -> None:
         room.gate.clear()
         room.write("drain: 1s\n")
         running = room.reloads.request()
-        await turned(lambda: room.applied, "it is being applied")
+        await turned(lambda: room.applied, "the reload is being applied")
         await tasks.cancel()
         assert (await running).result == "failed"
 
@@ -323,9 +323,9 @@ def test_watching_covers_included_files_and_links(tmp_path: Path) -> None:
     async def scene(room: Room, tasks: Tasks) -> None:
         tasks.start("watch", watch_files(room.reloads, 0.01))
         turn("two")
-        await turned(lambda: results(room.reloads) == [1, 0, 0, 0], "it is reloaded")
+        await turned(lambda: results(room.reloads) == [1, 0, 0, 0], "the configuration is reloaded")
         (tmp_path / "two" / "more.yaml").write_text("tiers: {basic: {}, pro: {}}\n")
-        await turned(lambda: results(room.reloads) == [2, 0, 0, 0], "it is reloaded")
+        await turned(lambda: results(room.reloads) == [2, 0, 0, 0], "the configuration is reloaded")
         assert set(room.reloads.serving.tiers) == {"basic", "pro"}
         turn("three")
         await turned(lambda: results(room.reloads) == [2, 0, 1, 0], "the reload is refused")
@@ -401,7 +401,7 @@ def test_a_worker_that_dies_during_prepare_is_replaced() -> None:
         dies, other = made.workers
         assert await made.prepare(2, offer(2, die=[dies.pid]), 10) == []
         made.commit(2, start(number=2))
-        await turned(lambda: made.restarts == 1 and made.ready == 2, "it is replaced")
+        await turned(lambda: made.restarts == 1 and made.ready == 2, "the worker is replaced")
         assert await made.wait_until_followed(10) == []
         (new,) = {process.pid for process in made.workers} - {other.pid}
         await turned(lambda: {process.number for process in made.workers} == {2}, "both workers serve it")
@@ -427,17 +427,17 @@ def test_a_killed_hanging_worker_no_longer_delays_a_configuration() -> None:
         assert await offered == []
         made.commit(2, start(number=2))
         assert await made.wait_until_followed(10) == []
-        await turned(lambda: made.ready == 2, "it is replaced")
+        await turned(lambda: made.ready == 2, "the worker is replaced")
 
     assert run(scene) == [0, 0]
 
 
 def test_a_worker_that_starts_during_a_change_is_updated_first() -> None:
     async def scene(made: Workers, address: Address) -> None:
-        await turned(lambda: len(made.workers) == 2, "they are started")
+        await turned(lambda: len(made.workers) == 2, "both workers are started")
         one, other = made.workers
         one.outbox.send_latest(LoadCertificates())
-        await turned(lambda: one.has_served, "one is ready")
+        await turned(lambda: one.has_served, "the first worker is ready")
         assert await made.prepare(2, offer(2), 10) == []
         made.commit(2, start("late", number=2))
         assert await made.wait_until_followed(10) == []
@@ -451,10 +451,10 @@ def test_a_worker_that_starts_during_a_change_is_updated_first() -> None:
 
 def test_a_late_worker_gets_endpoints_after_its_configuration() -> None:
     async def scene(made: Workers, address: Address) -> None:
-        await turned(lambda: len(made.workers) == 2, "they are started")
+        await turned(lambda: len(made.workers) == 2, "both workers are started")
         one, other = made.workers
         one.outbox.send_latest(LoadCertificates())
-        await turned(lambda: one.has_served, "one is ready")
+        await turned(lambda: one.has_served, "the first worker is ready")
         os.kill(other.pid, signal.SIGSTOP)
         assert await made.prepare(2, offer(2), 10) == []
         made.commit(2, start("late", number=2))
@@ -472,10 +472,10 @@ def test_a_late_worker_gets_endpoints_after_its_configuration() -> None:
 
 def test_a_worker_left_behind_by_a_refused_change_is_replaced() -> None:
     async def scene(made: Workers, address: Address) -> None:
-        await turned(lambda: len(made.workers) == 2, "they are started")
+        await turned(lambda: len(made.workers) == 2, "both workers are started")
         one, other = made.workers
         one.outbox.send_latest(LoadCertificates())
-        await turned(lambda: one.has_served, "one is ready")
+        await turned(lambda: one.has_served, "the first worker is ready")
         # The next configuration is offered before this worker has followed.
         assert await made.prepare(2, offer(2, ignore=[other.pid]), 10) == []
         made.commit(2, start(number=2))
@@ -484,7 +484,7 @@ def test_a_worker_left_behind_by_a_refused_change_is_replaced() -> None:
         await turned(lambda: other.ready, "the other worker serves the old configuration")
         assert await made.prepare(3, offer(3, refuse=[one.pid]), 10) == [f"worker {one.pid}: no row is left"]
         made.discard(3)
-        await turned(lambda: made.restarts == 1 and made.ready == 2, "it is replaced")
+        await turned(lambda: made.restarts == 1 and made.ready == 2, "the worker is replaced")
         assert other.ended.result() == 0
         await served(address, {one.pid: [1, 2], made.workers[1].pid: [2]})
 
@@ -493,14 +493,14 @@ def test_a_worker_left_behind_by_a_refused_change_is_replaced() -> None:
 
 def test_a_worker_that_cannot_follow_is_replaced() -> None:
     async def scene(made: Workers, address: Address) -> None:
-        await turned(lambda: len(made.workers) == 2, "they are started")
+        await turned(lambda: len(made.workers) == 2, "both workers are started")
         one, other = made.workers
         one.outbox.send_latest(LoadCertificates())
-        await turned(lambda: one.has_served, "one is ready")
+        await turned(lambda: one.has_served, "the first worker is ready")
         assert await made.prepare(2, offer(2, refuse=[other.pid]), 10) == []
         made.commit(2, start(number=2))
         other.outbox.send_latest(LoadCertificates())
-        await turned(lambda: made.restarts == 1 and made.ready == 2, "it is replaced")
+        await turned(lambda: made.restarts == 1 and made.ready == 2, "the worker is replaced")
         assert other.ended.result() == 0
         assert await made.wait_until_followed(10) == []
         new = made.workers[1]

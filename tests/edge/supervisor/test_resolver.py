@@ -35,7 +35,7 @@ class Names:
     async def again(self) -> None:
         """Wait until the present answer has arrived: the second look-up from now begins after the first has ended."""
         wanted = len(self.asked) + 2
-        await turned(lambda: len(self.asked) >= wanted, "it is looked up twice more")
+        await turned(lambda: len(self.asked) >= wanted, "the name is looked up twice more")
 
 
 def play(
@@ -85,14 +85,14 @@ def test_failed_look_up_keeps_the_last_addresses(failure: Exception) -> None:
     names = Names(a=["10.0.0.1"])
 
     async def scene(made: Resolver, learned: list[int]) -> None:
-        await turned(lambda: made.is_looked_up, "it was looked up")
+        await turned(lambda: made.is_looked_up, "the name was looked up")
         names.answers["a"] = failure
-        await turned(lambda: made["a"].failures >= 3, "it failed thrice")
+        await turned(lambda: made["a"].failures >= 3, "the look-up failed three times")
         assert made["a"].addresses == ("10.0.0.1",)
         assert made["a"].why in ("Name or service not known", "label too long")
         assert len(learned) == 1
         names.answers["a"] = ["10.0.0.1"]
-        await turned(lambda: not made["a"].why, "it is well again")
+        await turned(lambda: not made["a"].why, "the look-up works again")
         assert len(learned) == 1
 
     with capture_logs() as logs:
@@ -105,10 +105,10 @@ def test_unknown_name_counts_as_looked_up_and_is_retried_soon() -> None:
     names = Names(a=socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"))
 
     async def scene(made: Resolver, learned: list[int]) -> None:
-        await turned(lambda: made.is_looked_up, "it was looked up")
+        await turned(lambda: made.is_looked_up, "the name was looked up")
         assert made["a"].addresses == ()
         names.answers["a"] = ["10.0.0.1"]
-        await turned(lambda: made["a"].addresses, "it is known")
+        await turned(lambda: made["a"].addresses, "the address is known")
 
     play(names, ["a"], scene, every=1000)  # AGAIN is what counts while nothing is known
 
@@ -118,7 +118,7 @@ def test_a_look_up_without_end_counts_as_failed_and_holds_up_no_other(monkeypatc
 
     async def scene(made: Resolver, learned: list[int]) -> None:
         await turned(lambda: made["b"].addresses, "the other one is known")
-        await turned(lambda: made["a"].failures, "it counts as failed")
+        await turned(lambda: made["a"].failures, "the look-up counts as failed")
         assert made["a"].why == "no answer within 0.05 s"
 
     play(Names(a=None, b=["10.0.0.1"]), ["a", "b"], scene)
@@ -131,13 +131,13 @@ def test_long_answer_of_a_name_server_is_cut_and_logged_once() -> None:
     names = Names(a=answer(0))
 
     async def scene(made: Resolver, learned: list[int]) -> None:
-        await turned(lambda: made["a"].addresses, "it was looked up")
+        await turned(lambda: made["a"].addresses, "the name was looked up")
         assert made["a"].addresses == tuple(answer(0)[: resolver.ADDRESSES_MAX])
         looked_up = len(names.asked)
-        await turned(lambda: len(names.asked) > looked_up + 2, "it is looked up again")
+        await turned(lambda: len(names.asked) > looked_up + 2, "the name is looked up again")
         assert len(learned) == 1, "the same answer changes nothing"
         names.answers["a"] = answer(1)
-        await turned(lambda: len(learned) == 2, "it has changed")
+        await turned(lambda: len(learned) == 2, "the address has changed")
 
     with capture_logs() as logs:
         play(names, ["a"], scene)

@@ -113,7 +113,7 @@ def test_copied_state_directory_is_another_host_on_the_hub(tmp_path: Path, table
     assert instance(first) == made
     shutil.copytree(first, copy)
     another = instance(copy)
-    assert another != made, "who has the counts of another must not pass for it"
+    assert another != made, "a copied state directory is another host"
     assert instance(copy) == another
     assert instance(first) == made
     (put,) = identity.list_set_aside(copy / "state")

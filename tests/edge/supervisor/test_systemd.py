@@ -117,15 +117,15 @@ def test_edge_reports_its_life_cycle_to_systemd(manager: socket.socket, tmp_path
     with closing(Edge(tmp_path / "edge", 9, workers=1)) as edge:
         edge.environ = {"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "200000"}
         edge.begin()
-        until(lambda: hears("READY=1"), "it is ready")
+        until(lambda: hears("READY=1"), "systemd learns that the edge is ready")
         assert "READY=1\nSTATUS=serving: 1 of 1 workers ready" in heard
         assert edge.ready()
         (worker,) = edge.worker_pids()
         assert b"NOTIFY_SOCKET" not in Path(f"/proc/{worker}/environ").read_bytes()
         heard.clear()
-        until(lambda: hears("WATCHDOG=1"), "it lives")
+        until(lambda: hears("WATCHDOG=1"), "the watchdog is notified")
         edge.supervisor.send_signal(signal.SIGHUP)
-        until(lambda: hears("RELOADING=1\nMONOTONIC_USEC="), "it reloads")
-        until(lambda: hears("READY=1"), "it is ready again")
+        until(lambda: hears("RELOADING=1\nMONOTONIC_USEC="), "systemd learns of the reload")
+        until(lambda: hears("READY=1"), "systemd learns that the edge is ready again")
         edge.end()
         assert hears("STOPPING=1\nSTATUS=draining: 1 of 1 workers ready")

@@ -68,7 +68,7 @@ def test_each_minute_has_its_growth_by_class_and_route(edge: Edge) -> None:
     reporter = edge.reporter()
     edge.answers("v1", "200", 50)
     edge.turn(reporter)
-    assert not edge.sent, "what was counted before is of no minute that is known"
+    assert not edge.sent, "earlier counts belong to no known minute"
     for status, requests in (("200", 5), ("429", 3), ("404", 2), ("503", 1), ("5xx", 1)):
         edge.answers("v1", status, requests)
     edge.answers("v2", "200", 4, seconds=20.0)
@@ -124,7 +124,7 @@ def test_reports_wait_for_an_unreachable_collector_and_are_dropped_if_refused(ed
     edge.sent.clear()
     edge.reply = ACCEPTED
     edge.turn(reporter)
-    assert len(edge.sent) == 60, "what is older than an hour is given up"
+    assert len(edge.sent) == 60, "reports older than an hour are dropped"
 
 
 def test_a_report_names_the_busiest_routes_and_its_total_has_all(edge: Edge) -> None:
@@ -151,7 +151,7 @@ def test_traffic_report_lists_errors_of_the_minute_and_counts_the_excess(edge: E
     first, second = edge.sent
     assert first.minute == BEGIN + 60
     assert first.errors[ErrorGroup("acme", "v1", 502, "edge")] == 7
-    assert len(first.errors) == ERRORS_MAX, "those with most"
+    assert len(first.errors) == ERRORS_MAX, "the report keeps the most frequent errors"
     assert first.unnamed == 5 + 3
     assert (second.errors, second.unnamed) == ({}, 0)
 

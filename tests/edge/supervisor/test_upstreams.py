@@ -112,7 +112,7 @@ def test_address_resolved_late_is_published_later() -> None:
     async def scene(upstreams: Upstreams, world: World) -> None:
         assert world.last() == [([], []), (["10.0.0.1"], ["10.0.0.1"])]
         world.silent.clear()
-        await turned(lambda: len(world.told) == 2, "it is told")
+        await turned(lambda: len(world.told) == 2, "the addresses are published")
         assert world.last()[0] == (["10.0.0.5"], ["10.0.0.5"])
 
     play(scene, world, begin=0.05, api={"endpoints": ["http://slow.test", "http://10.0.0.1"]})
@@ -136,7 +136,7 @@ def test_changed_address_of_a_name_is_published() -> None:
 
     async def scene(upstreams: Upstreams, world: World) -> None:
         world.names["a.test"] = ["10.0.0.2"]
-        await turned(lambda: len(world.told) == 2, "it is told")
+        await turned(lambda: len(world.told) == 2, "the addresses are published")
         assert world.last() == [(["10.0.0.2"], ["10.0.0.2"])]
         del world.names["a.test"]
         await turned(lambda: upstreams.report()["api"][0]["why"], "look-ups fail")
@@ -150,10 +150,10 @@ def test_failing_and_recovered_addresses_are_published() -> None:
         both = [(["10.0.0.1"], ["10.0.0.1"]), (["10.0.0.2"], ["10.0.0.2"])]
         assert world.last() == both
         world.ill["10.0.0.1"] = "connection refused"
-        await turned(lambda: len(world.told) == 2, "it is told")
+        await turned(lambda: len(world.told) == 2, "the addresses are published")
         assert world.last() == [(["10.0.0.1"], []), both[1]]
         del world.ill["10.0.0.1"]
-        await turned(lambda: len(world.told) == 3, "it is told again")
+        await turned(lambda: len(world.told) == 3, "the addresses are published again")
         assert world.last() == both
 
     play(scene, api=TWO)
@@ -177,10 +177,10 @@ def test_new_address_is_used_only_after_its_probe_while_others_are_up() -> None:
 
     async def scene(upstreams: Upstreams, world: World) -> None:
         world.names["a.test"] = ["10.0.0.1", "10.0.0.2"]
-        await turned(lambda: len(world.told) == 2, "it is told")
+        await turned(lambda: len(world.told) == 2, "the addresses are published")
         assert world.last() == [(["10.0.0.1", "10.0.0.2"], ["10.0.0.1"])]
         world.silent.clear()
-        await turned(lambda: len(world.told) == 3, "it is told again")
+        await turned(lambda: len(world.told) == 3, "the addresses are published again")
         assert world.last() == [(["10.0.0.1", "10.0.0.2"], ["10.0.0.1", "10.0.0.2"])]
 
     play(scene, world, api={"endpoints": ["http://a.test"], "health": HEALTH})
@@ -246,12 +246,12 @@ def test_considered_upstreams_are_probed_and_published_only_after_adoption() -> 
         assert services == {"other": [EndpointAddresses(["10.0.0.2"], ["10.0.0.2"])]}
         world.ill["10.0.0.2"] = "status 500"
         world.names["a.test"] = ["10.0.0.3"]
-        await turned(lambda: len(world.told) == 2, "what serves is told")
+        await turned(lambda: len(world.told) == 2, "the addresses in use are published")
         assert (world.told[-1].number, world.told[-1].services.keys()) == (1, {"api"})
         assert upstreams.report().keys() == {"api"}
         upstreams.adopt(7)
         assert (world.told[-1].number, world.told[-1].services.keys()) == (7, {"other"})
-        await turned(lambda: world.last("other") == [(["10.0.0.2"], [])], "it is told as it is")
+        await turned(lambda: world.last("other") == [(["10.0.0.2"], [])], "the failing address is published as down")
         assert upstreams.report().keys() == {"other"}
 
     play(scene, world, api={"endpoints": ["http://a.test"]})

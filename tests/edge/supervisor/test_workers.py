@@ -68,7 +68,7 @@ def test_workers_without_a_free_column_retry_while_old_workers_leave() -> None:
     leaving = [True]
 
     async def scene(workers: Workers, address: Address) -> None:
-        await turned(lambda: workers.restarts >= 2, "it is tried again")
+        await turned(lambda: workers.restarts >= 2, "the worker is started again")
         assert not workers.first_ready.done()
         leaving.clear()
         with pytest.raises(WorkersFailedError, match=r"^no free column in /state$"):
@@ -121,9 +121,9 @@ def test_a_worker_that_never_got_ready_is_killed_long_before_the_deadline() -> N
 @pytest.mark.parametrize("behaviour", ["hangs up", "babbles"])
 def test_a_worker_that_cannot_be_talked_to_is_replaced(behaviour: str) -> None:
     async def scene(workers: Workers, address: Address) -> None:
-        await turned(lambda: workers.workers, "one is started")
+        await turned(lambda: workers.workers, "a worker is started")
         first = workers.workers[0]
-        await turned(lambda: workers.restarts > 0, "it was replaced")
+        await turned(lambda: workers.restarts > 0, "the worker was replaced")
         assert first.ended.result() == -signal.SIGKILL
 
     run(scene, behaviour, places=1, deadline=0.1)
@@ -236,7 +236,9 @@ def test_a_worker_that_is_busy_reporting_limits_does_not_hang() -> None:
         await ready(workers)
         for process in workers.workers:
             process.on_message = count
-        await turned(lambda: beats >= 250 or workers.restarts > 0, "it has reported for longer than it may be silent")
+        await turned(
+            lambda: beats >= 250 or workers.restarts > 0, "the worker reported for longer than its silence limit"
+        )
         assert workers.restarts == 0
 
     assert run(scene, "reports", places=1, silence=2.0) == [0]

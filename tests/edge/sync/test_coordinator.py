@@ -109,7 +109,7 @@ def test_metrics_and_report_show_a_hub_that_was_never_reached(tmp_path: Path, re
 
             try:
                 coordinator.begin()
-                await turned(lambda: told("edge_hub_errors_total") >= 2, "each attempt is an error")
+                await turned(lambda: told("edge_hub_errors_total") >= 2, "each attempt counts as an error")
                 assert (told("edge_hub_up"), told("edge_hub_nodes_away")) == (0, 1)
                 await turned(lambda: told("edge_limit_sync_age_seconds") >= 1, "the age of the last answer grows")
                 asked = monotonic()

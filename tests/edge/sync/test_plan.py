@@ -31,7 +31,7 @@ def test_late_answer_after_a_full_report_grants_nothing_twice() -> None:
     assert plan.apply_answer(NOW, CELL, 2, told(10)) == 0, "five have been spent since"
     assert plan.claims == 10
     report(4, 0, 5)
-    assert plan.apply_answer(NOW, CELL, 4, told(5 + 3)) == 3, "what was granted without an answer is made up for"
+    assert plan.apply_answer(NOW, CELL, 4, told(5 + 3)) == 3, "the next answer includes the grant of the lost one"
 
 
 def test_a_hybrid_withholds_an_equal_share_after_the_hub_returns() -> None:

@@ -161,7 +161,7 @@ def test_adopt_and_discard(edge: Edge) -> None:
     assert (result.exit_code, "there is no aside.7" in result.stderr) == (1, True)
     result = edge.spool("discard", "aside.2")
     assert (result.exit_code, "aside.2 sealed and did not ship: 1 " in result.stderr) == (1, True)
-    assert (edge.state / "aside.2").exists(), "nobody said yes"
+    assert (edge.state / "aside.2").exists(), "the deletion was not confirmed"
     result = edge.spool("discard", "aside.2", "--yes")
     assert (result.exit_code, result.stdout) == (0, f"{edge.state / 'aside.2'} is gone\n")
     result = edge.spool("discard")

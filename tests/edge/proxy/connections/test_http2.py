@@ -149,7 +149,7 @@ async def test_a_connection_that_turns_out_to_be_of_http2_counts_once(edge: Edge
         assert (await refused.gets_answer()).status == 429
         refused.closes()
         client.closes()
-        await edge.until(lambda: not edge.runtime.connections.clients, "it is gone")
+        await edge.until(lambda: not edge.runtime.connections.clients, "the connection is closed")
 
 
 async def test_half_a_preface_gets_no_longer_than_any_head(edge: Edge) -> None:

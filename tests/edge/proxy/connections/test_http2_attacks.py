@@ -156,7 +156,7 @@ async def test_client_that_reads_no_heads_is_not_read_further(edge: Edge) -> Non
         asked += 50
         await wire.sends(data)
         await edge.settles()
-        assert asked < 50_000, "it is read without end"
+        assert asked < 50_000, "the connection is read without end"
     held = one.transport.get_write_buffer_size()
     assert held > UNSENT_BYTES_MAX
     await wire.sends_within(frame(HEADERS, END_HEADERS | END_STREAM, 2 * asked + 1, head_only), 0.05)

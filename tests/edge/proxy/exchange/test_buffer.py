@@ -194,9 +194,9 @@ async def test_all_bodies_together_have_so_much_room_and_no_more(
     await elsewhere.sends(sized(MIB, "X-Forwarded-For: 192.0.2.9"), BODY[: MIB - 1])
     await edge.until(lambda: files(edge) == 2, "another address has a share of its own")
     elsewhere.aborts()
-    await edge.until(lambda: files(edge) == 1, "it is gone")
+    await edge.until(lambda: files(edge) == 1, "the file is deleted")
     small, upstream = await edge.forwards(sized(1000), b"x" * 1000)
-    assert (await upstream.tells(small, ok())).status == 200, "what fits into memory passes"
+    assert (await upstream.tells(small, ok())).status == 200, "a body that fits into memory passes"
     await first.sends(BODY[-1:])
     is_alike(await upstream.gets_request(), BODY)
     assert (await upstream.tells(first, ok())).status == 200

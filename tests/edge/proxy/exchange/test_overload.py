@@ -591,7 +591,7 @@ async def test_queued_connections_are_accepted_in_one_turn(edge: Edge) -> None:
         for _ in range(5):
             await asyncio.sleep(0)
         assert len(edge.runtime.connections.clients) == len(waiting)
-    await edge.until(lambda: not edge.runtime.connections.clients, "they have all left")
+    await edge.until(lambda: not edge.runtime.connections.clients, "all clients have left")
 
 
 async def test_departed_queued_clients_take_no_slot(edge: Edge) -> None:

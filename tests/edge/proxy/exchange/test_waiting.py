@@ -92,7 +92,7 @@ async def test_a_client_that_leaves_stops_waiting(edge: Edge, shared: Shared, tm
     upstream = await shared.begins()
     client, gate = await shared.asked(request("/v1/left"))
     client.aborts()
-    await edge.until(lambda: not shared.gates(), "nobody waits")
+    await edge.until(lambda: not shared.gates(), "no request waits")
     assert shared.wanted(gate) == gate.waiting == 0
     shared.grants(gate)
     await edge.settles()
@@ -299,7 +299,7 @@ async def test_late_claims_are_returned(edge: Edge, shared: Shared) -> None:
     await shared.begins()
     client, gate = await shared.asked(request("/v1/left"))
     client.aborts()
-    await edge.until(lambda: not shared.gates(), "nobody waits")
+    await edge.until(lambda: not shared.gates(), "no request waits")
     shared.grants(gate, 2)
     await edge.settles()
     assert gate.unspent_claims == 2

@@ -42,7 +42,7 @@ async def test_a_cost_above_the_limit_is_refused_without_retry_after(answering: 
     assert "Retry-After" not in answer
     detail = "Such a request counts for 61, and basic never lets more than 60 pass. Write to us."
     assert json.loads(answer.body)["detail"] == detail
-    assert (await asks(client)).status == 200, "others are served"
+    assert (await asks(client)).status == 200, "other customers are served"
 
 
 # ---- reported costs

@@ -283,13 +283,13 @@ async def test_spans_end_with_the_response_and_a_leaving_client_is_no_error(edge
     assert take(edge) == []
     await upstream.sends(chunks(b"a"))
     assert await client.gets_until(b"0\r\n\r\n")
-    await edge.until(lambda: edge.runtime.spans._spans, "it has ended")
+    await edge.until(lambda: edge.runtime.spans._spans, "the span has ended")
     assert attributes(named(take(edge))["GET"])["http.response.status_code"] == 200
     client = await edge.client()
     await client.sends(get())
     await upstream.gets_request()
     client.closes()
-    await edge.until(lambda: edge.runtime.spans._spans, "it has ended")
+    await edge.until(lambda: edge.runtime.spans._spans, "the span has ended")
     request = named(take(edge))["GET /public/*"]
     assert attributes(request)["error.type"] == "client_gone"
     assert request.status.code != ERROR

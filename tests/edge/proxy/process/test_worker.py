@@ -134,16 +134,19 @@ def test_orphaned_worker_marks_its_column_until_it_drains(worker: Process, edge:
     uvloop.run(scene())
     with closing(Store.join(worker.state)) as other:
         tables = other.limits.values()
-        until(lambda: all(table.seen_by(frozenset({0}), table.version) for table in tables), "it reads the new column")
+        until(
+            lambda: all(table.seen_by(frozenset({0}), table.version) for table in tables),
+            "each table reads the new column",
+        )
         known = other.get_file("connections.1.tbl", "connections")
-        until(lambda: list_orphans(known) == {0: True}, "others know")
+        until(lambda: list_orphans(known) == {0: True}, "other processes see the orphan")
         assert not other.declare_orphan(TOKEN + 1, last=False)
         with socket.create_connection(worker.address) as client:
             client.sendall(get())
             edge.upstream.listening.settimeout(20)
             under_way, _ = edge.upstream.listening.accept()
             worker.process.send_signal(signal.SIGTERM)
-            until(lambda: not list_orphans(known), "it has withdrawn")
+            until(lambda: not list_orphans(known), "the orphan has withdrawn its mark")
             assert columns.list_held_columns(other.metrics.file) | {other.column} == {0, 1}
             under_way.close()
     assert worker.ends()[0] == 0

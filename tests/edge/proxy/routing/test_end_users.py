@@ -28,7 +28,7 @@ async def test_each_end_user_has_the_limit_and_all_of_them_the_customers(named: 
         is_limited(await asks(client, "/v1/x", f"{USER}: {user}"), "user")
     assert (await asks(client, "/v1/x", f"{USER.lower()}:  ada ")).status == 429, "the same name, written otherwise"
     assert (await asks(client, "/v1/x", f"{USER}: carl")).status == 200
-    assert named.used()["all"] == 5, "what one end user is refused is charged to nobody"
+    assert named.used()["all"] == 5, "a refusal of an end user charges nothing"
 
 
 async def test_no_name_takes_long_to_read(named: Edge) -> None:
@@ -105,7 +105,9 @@ async def test_flood_of_end_user_names_takes_no_customer_row(answering: Edge) ->
     assert answering.used() == {"user": 0, "all": 102}, "the customer has its row"
     assert answering.count("edge_table_full_total", "end_users") > 0
     assert answering.count("edge_table_full_total", "customers") == 0
-    assert (*first, (await asks(client, "/v1/x", f"{USER}: ada")).status) == (200, 200, 429), "who has a row keeps it"
+    assert (*first, (await asks(client, "/v1/x", f"{USER}: ada")).status) == (200, 200, 429), (
+        "an end user with a row keeps it"
+    )
     for _ in range(2):
         last = await asks(client, "/v1/x", f"{USER}: 99")
     is_limited(last, "user")

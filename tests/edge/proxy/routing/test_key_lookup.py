@@ -176,7 +176,7 @@ async def test_a_client_that_left_no_longer_waits_for_a_lookup(
     await supervisor.is_asked(MINE)
     client.aborts()
     asked = edge.runtime.key_lookup._waiting
-    await edge.until(lambda: not any(asked.values()), "nobody waits")
+    await edge.until(lambda: not any(asked.values()), "no look-up waits")
     supervisor.tells(MINE)
     assert not asked
     await edge.settles()
@@ -246,7 +246,7 @@ async def test_an_expired_cache_entry_is_used_while_its_key_is_looked_up_again(
     binding = bindings(edge)
     a_minute_passes(edge)
     for _ in range(2):
-        assert (await asks(client, key=MINE)).status == 200, "nobody waits"
+        assert (await asks(client, key=MINE)).status == 200, "no look-up waits"
     await supervisor.is_asked(MINE)
     supervisor.tells(MINE)
     assert (await asks(client, key=MINE)).status == 200

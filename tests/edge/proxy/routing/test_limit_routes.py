@@ -128,7 +128,7 @@ async def test_two_quotas_of_one_meter_limit_different_routes_and_charge_once(an
     ]
     assert await list_statuses(answering, "/v1/a", "/v1/a", "/chat/a") == [200, 200, 429]
     assert await list_statuses(answering, "/v1/a", "/v1/a", "/v1/a") == [200, 200, 429]
-    assert answering.used() == {"requests-day": 8}, "each count has four"
+    assert answering.used() == {"requests-day": 8}, "each quota counts four"
 
 
 async def test_a_route_that_feeds_two_meters_is_held_by_the_quota_of_each(answering: Edge) -> None:

@@ -47,7 +47,7 @@ async def test_returned_endpoint_is_ejected_again_after_one_error(edge: Edge) ->
     bad.answers(lambda request: BROKEN)
     await asks(edge, 60)
     for _ in range(2):
-        await edge.until(lambda: edge.endpoint().state is not EJECTED, "it is back")
+        await edge.until(lambda: edge.endpoint().state is not EJECTED, "the endpoint is back")
         await edge.until(lambda: edge.endpoint().service.list_available() == list(edge.endpoint().service.endpoints))
         asked = len(bad.requests)
         while len(bad.requests) == asked:

@@ -119,7 +119,7 @@ def test_without_probes_an_endpoint_that_was_down_is_a_last_resort(eject: object
     assert {of.select() for _ in range(50)} == ({first} if eject == "off" else {first, second, third})
     of.update_addresses(told("10.0.0.1", "10.0.0.1", "-10.0.0.1"))
     of.on_supervisor_lost(1.0)
-    assert second.state is (HEALTHY if eject == "off" else EJECTED), "it was well at last"
+    assert second.state is (HEALTHY if eject == "off" else EJECTED), "the last result of the endpoint was a success"
 
 
 def test_endpoint_in_another_region_suffices_for_an_ejection() -> None:

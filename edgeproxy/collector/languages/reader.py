@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from babel import Locale, UnknownLocaleError, dates, numbers, units
 
@@ -24,6 +24,8 @@ BYTES = ("byte", "kilobyte", "megabyte", "gigabyte", "terabyte")
 DURATIONS = {1: "second", 60: "minute", 3600: "hour", 86400: "day"}
 """The units of durations, by their seconds."""
 
+Number = TypeVar("Number", float, Decimal)
+
 UNIT_PRICE_MIN = Decimal("0.001")
 """A lower unit price, in whole units of the currency, is written for several units."""
 UNITS_MAX = MILLION = 1_000_000
@@ -37,7 +39,7 @@ class Reader(NamedTuple):
 
     def number(self, value: float) -> str:
         """Return a number in the form 1,234,567."""
-        return numbers.format_decimal(value, locale=self.locale)
+        return numbers.format_decimal(drop_zero_sign(value, 3), locale=self.locale)
 
     def rounded(self, value: float) -> str:
         """Return a number rounded to an integer."""
@@ -59,10 +61,9 @@ class Reader(NamedTuple):
         return numbers.format_currency(to_decimal(amount, currency), currency.upper(), locale=self.locale)
 
     def amount(self, amount: Decimal, currency: str) -> str:
-        """Return an amount given in whole units of a currency. An amount that is rounded to nothing has no sign."""
-        if not round(amount, numbers.get_currency_precision(currency)):
-            amount = Decimal(0)
-        return numbers.format_currency(amount, currency, locale=self.locale)
+        """Return an amount given in whole units of a currency."""
+        unsigned = drop_zero_sign(amount, numbers.get_currency_precision(currency))
+        return numbers.format_currency(unsigned, currency, locale=self.locale)
 
     def whole_money(self, amount: int, currency: str = USD) -> str:
         """Return an amount given in smallest units, rounded to whole units of the currency."""
@@ -72,7 +73,7 @@ class Reader(NamedTuple):
 
     def approximate(self, cents: float, beside: DisplayCurrency) -> str:
         """Return the approximate amount in another currency for cents of US dollars."""
-        return f"≈ {numbers.format_currency(beside.of(cents), beside.code, locale=self.locale)}"
+        return f"≈ {self.amount(beside.of(cents), beside.code)}"
 
     def rate(self, beside: DisplayCurrency) -> str:
         """Return the rate of the US dollar in another currency, with all decimal places."""
@@ -176,7 +177,7 @@ class Reader(NamedTuple):
     def compact(self, value: float) -> str:
         """Return a short number for an axis or a tile, in the form 9.4M."""
         if abs(value) < COMPACT_MIN:
-            return numbers.format_decimal(value, format="#,##0.##", locale=self.locale)
+            return numbers.format_decimal(drop_zero_sign(value, 2), format="#,##0.##", locale=self.locale)
         short = numbers.format_compact_decimal(value, fraction_digits=1, locale=self.locale)
         # German, for example, has no short word for a thousand. It would be written 15000, without a separator.
         return short if any(character.isalpha() for character in short) else self.rounded(value)
@@ -206,6 +207,7 @@ class Reader(NamedTuple):
             number, called = value / 1000**power, f"digital-{BYTES[power]}"
         else:
             return self.compact(value)
+        number = drop_zero_sign(number, 2)
         return units.format_unit(number, called, "short", format="#,##0.##", locale=self.locale)
 
     def quantity_of(self, unit: str, scale: int | None = None) -> Callable[[float], str]:
@@ -221,7 +223,7 @@ class Reader(NamedTuple):
 
     def times(self, value: float) -> str:
         """Return a multiple in the form 4.2 ×."""
-        return f"{numbers.format_decimal(value, format='#,##0.0#', locale=self.locale)} ×"
+        return f"{numbers.format_decimal(drop_zero_sign(value, 2), format='#,##0.0#', locale=self.locale)} ×"
 
     def days(self, count: int) -> str:
         """Return a number of days in the form 21 days."""
@@ -230,6 +232,11 @@ class Reader(NamedTuple):
     def span(self, seconds: float) -> str:
         """Return an approximate duration in the form 5 minutes."""
         return dates.format_timedelta(int(seconds), threshold=0.99, locale=self.locale)
+
+
+def drop_zero_sign(value: Number, places: int) -> Number | int:
+    """Return a number, or 0 if it is rounded to nothing: a reader sees 0.00 and never -0.00."""
+    return value if round(value, places) else 0
 
 
 def parse_time(written: str) -> datetime:

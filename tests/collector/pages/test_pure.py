@@ -13,6 +13,7 @@ from aiohttp.test_utils import make_mocked_request
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.api.code_flow import derive_secret, is_derived
 from edgeproxy.collector.database.schema import DAY
+from edgeproxy.collector.languages.currencies import DisplayCurrency
 from edgeproxy.collector.languages.invisible import escape_invisible
 from edgeproxy.collector.languages.meter_display import find_display
 from edgeproxy.collector.languages.reader import choose_reader, create_reader
@@ -365,6 +366,23 @@ def test_money_has_the_places_of_its_currency() -> None:
     assert [amount.replace("\xa0", " ") for amount in amounts] == ["€12.30", "¥1,230", "KWD1.230"]
 
 
+@pytest.mark.parametrize("language", ["en", "de", "nl"])
+def test_number_rounded_to_nothing_has_no_sign(language: str) -> None:
+    reader = choose_reader(language, None)
+    euro = DisplayCurrency("EUR", Decimal("0.4"), 0)
+    for value in (-0.004, -0.0, 0.0):
+        texts = [
+            *(reader.money(round(value)), reader.whole_money(round(value * 100)), reader.amount(Decimal(value), "USD")),
+            *(reader.approximate(value, euro), reader.exact(round(value)), reader.credits(round(value))),
+            *(reader.number(value / 10), reader.rounded(value), reader.compact(value), reader.times(value)),
+            *(reader.quantity(value, "seconds", 3600), reader.quantity(value)),
+        ]
+        assert [text for text in texts if "-" in text or re.search("[1-9]", text)] == []
+    assert (reader.compact(-0.006), reader.amount(Decimal("-0.006"), "USD")) != ("0", reader.money(0))
+    billion = re.compile(r"\D*1\D000\D000\D000(\D00)?\D*")
+    assert all(billion.fullmatch(text) for text in (reader.money(10**11), reader.number(10**9), reader.credits(10**12)))
+
+
 def test_percentages_below_100_are_truncated() -> None:
     assert choose_reader("en", None).share(0.99999) == "99.99%"
     assert choose_reader("de", None).share(0.9995, 3) == "99,950\xa0%"
@@ -373,7 +391,6 @@ def test_percentages_below_100_are_truncated() -> None:
     assert choose_reader("de", None).share(0.0004, 1) == "<0,1\xa0%"
     assert choose_reader("en", None).share(0.0, 1) == "0.0%"
     assert choose_reader("en", None).share(-0.004, 0) == ">-1%"
-    assert choose_reader("en", None).amount(Decimal("-0.004"), "USD") == "$0.00"
 
 
 def test_a_form_counts_only_from_a_page_of_this_site() -> None:

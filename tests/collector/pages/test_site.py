@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import re
+import secrets
 import signal
 import sqlite3
 import time
@@ -17,9 +18,10 @@ from standardwebhooks import Webhook
 
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.api.app import PAGES_PER_MINUTE
+from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.languages.reader import parse_time
-from edgeproxy.collector.pages import sign_in
-from edgeproxy.collector.pages.sessions import Link
+from edgeproxy.collector.pages import sessions, sign_in
+from edgeproxy.collector.pages.sessions import Link, SignedIn
 from edgeproxy.collector.pages.site import Audience, Page
 from edgeproxy.collector.pages_service import list_signed_in_pages
 from edgeproxy.wire.batch import Gap
@@ -30,6 +32,7 @@ from loadtest.testbed.waiting import until
 from tests.support.filled_site import key_of, pages_of
 from tests.support.receivers import Receiver
 from tests.support.site import PLACES, SCRAPE, PagesStage
+from tests.support.used_database import use_database
 from tests.support.visitor import Read, Visitor
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>"
@@ -580,6 +583,35 @@ def test_every_page_and_form_is_refused_to_the_wrong_session(stage: PagesStage) 
                 assert right.client.post(path, data=token, headers=fields).status_code == 403, page
     nobody.client.close()
     bolt.client.close()
+
+
+FORGED = {"name": "acme", "alert-1": "1", "span": "1h", "email": "x@example.com", "role": "read", "tier": "pro"}
+FORGED |= {"amount": "5", "below": "5", "month_max": "50", "percent": "5", "factor": "2", "for": "24h", "overlap": "1d"}
+FORGED |= {"status": "402", "severity": "P2", "title": "t", "message": "m", "at": "2027-02-01", "why": "forged"}
+"""Fields that pass the checks that pages make before they call the API."""
+VIEWERS_OWN = {"/console/search", "/console/alerts/acknowledge"}
+"""A form that only reads, and one whose page lists the alerts that the API refused."""
+
+
+def test_viewer_cannot_apply_any_form_of_operators(stage: PagesStage) -> None:
+    async def begin_session(database: Database) -> str:
+        async with database.writing() as connection:
+            viewer = SignedIn("operator:viewer", frozenset({"read"}))
+            return await sessions.begin_session(connection, viewer, time.time())
+
+    before = stage.collector.get("/v1/audit", token=ADMIN).json()["entries"][0]
+    secret = use_database(stage.collector.settings["database"], begin_session)
+    with Visitor(stage.site) as viewer:
+        viewer.client.cookies.set("edgeproxy-session", secret)
+        (form,) = {one.fields["form"] for one in viewer.get("/console/customers/acme").forms if "form" in one.fields}
+        forms = [page for page in list_signed_in_pages(sells=True) if (page.method, page.who) == ("POST", "operator")]
+        assert VIEWERS_OWN | {
+            f"/console/customers/{{customer}}/credits/top-up{end}" for end in ("", "/off", "/preview")
+        } <= {page.path for page in forms}
+        fields = FORGED | {"form": form, "once": secrets.token_hex(16)}
+        statuses = {page.path: asked(page, viewer, fields).status_code for page in forms}
+    assert {path: status for path, status in statuses.items() if status != 403}.keys() == VIEWERS_OWN, statuses
+    assert stage.collector.get("/v1/audit", token=ADMIN).json()["entries"][0] == before, "nothing was changed"
 
 
 def test_customer_cannot_read_or_change_objects_of_another_customer(stage: PagesStage) -> None:

@@ -7,21 +7,25 @@ from contextlib import closing
 
 import pytest
 
-from edgeproxy.collector.accounts.contact_roles import CONTACT_ROLES, EVERYBODY, OWNERS, PAYERS
+from edgeproxy.collector.accounts.contact_roles import CONTACT_ROLES, EVERYBODY, OWNERS, PAYERS, ContactRole
 from edgeproxy.collector.api import contact_rights
 from edgeproxy.collector.api.auth import CUSTOMER, DeniedError, Holder
 from edgeproxy.collector.api.groups import GROUPS
 from edgeproxy.collector.pages import invitations
 from edgeproxy.collector.pages.sessions import Link
+from edgeproxy.collector.pages_service import list_signed_in_pages
 from loadtest.testbed.collector import ADMIN
 from tests.support.mailbox import html_of, text_of
-from tests.support.site import SCRAPE, PagesStage
+from tests.support.site import PLACES, SCRAPE, PagesStage
 from tests.support.visitor import Visitor
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 SHARED = {"email": "shared@example.com", "role": "billing"}
 OF_MONEY = ("/account/plan", "/account/invoices", "/account/credits")
 OF_BUILDING = ("/account/keys", "/account/webhooks")
+FIELDS = {"email": "x@example.com", "role": "owner", "amount": "5", "below": "5", "month_max": "50"}
+FIELDS |= {"plan": "standard", "overlap": "1d", "url": "https://hooks.example.com/", "types": "invoice.paid"}
+"""Fields of forged forms, which pass the checks that pages make before they call the API."""
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +66,23 @@ def count_denials(stage: PagesStage) -> int:
 def open_statuses(visitor: Visitor, paths: tuple[str, ...]) -> set[int]:
     """Return the set of statuses of these pages."""
     return {visitor.client.get(path).status_code for path in paths}
+
+
+@pytest.mark.parametrize(("role", "others"), [("developer", OF_MONEY), ("billing", OF_BUILDING)])
+def test_colleague_cannot_apply_any_form_of_another_role(
+    stage: PagesStage, role: ContactRole, others: tuple[str, ...]
+) -> None:
+    stage.join(f"of-{role}")
+    contact = {"email": f"forger-{role}@example.com", "role": role}
+    assert stage.collector.send("POST", f"/v1/customers/of-{role}/contacts", contact).status == 201
+    roots = (*others, *(f"/account/team/{step}" for step in ("invite", "role", "remove")), "/account/data/delete")
+    with stage.customer(f"forger-{role}") as forger:
+        form = forger.get("/account").form("/sign-out").fields["form"]
+        for page in list_signed_in_pages(sells=True):
+            if (page.method, page.who) == ("POST", "customer") and page.path.startswith(roots):
+                fields = FIELDS | {"name": f"of-{role}", "form": form, "once": secrets.token_hex(16)}
+                forger.post(f"{stage.site}{page.path.format(**PLACES)}", fields)
+                assert forger.status == 403, page
 
 
 def test_role_limits_a_colleague_and_a_change_applies_at_once(stage: PagesStage) -> None:

@@ -1,8 +1,11 @@
 """The page *Behind edgeproxy*: its configurations pass their checks, and what runs here works as it says."""
 
+import os
 import re
 import socket
+import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ import yaml
 
 from edgeproxy.config.edge.load import load_edge
 from edgeproxy.config.edge.warnings import list_edge_warnings
+from loadtest.testbed.customers import key_of, people
 from loadtest.testbed.edge import StartEdge
 from loadtest.testbed.http_client import ask
 from loadtest.testbed.ports import HOST, Ports
@@ -43,6 +47,55 @@ def test_flask_links_contain_the_prefix(start_edge: StartEdge, tmp_path: Path) -
         edge = start_edge(upstreams=settings["upstreams"], routes=settings["routes"])
         answer = ask(edge.port, "/shop/orders", fields={"Host": "shop.example.com"})
         assert (answer.status, answer.body) == (200, b"http://shop.example.com/shop/orders")
+    finally:
+        service.stop(10)
+        ports.close()
+
+
+def test_git_and_pip_send_a_key_as_password(start_edge: StartEdge, tmp_path: Path) -> None:
+    """One server of files is both: git reads a repository over plain HTTP, and pip a folder with relative links."""
+    files, home = tmp_path / "files", tmp_path / "home"
+    (files / "simple" / "shelf").mkdir(parents=True)
+    home.mkdir()
+    with zipfile.ZipFile(files / "shelf-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("shelf.py", "")
+        wheel.writestr("shelf-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: shelf\nVersion: 1.0\n")
+        wheel.writestr("shelf-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("shelf-1.0.dist-info/RECORD", "")
+    (files / "simple/shelf/index.html").write_text('<a href="../../shelf-1.0-py3-none-any.whl">shelf</a>')
+    environ = {"PATH": os.environ["PATH"], "HOME": str(home), "GIT_TERMINAL_PROMPT": "0", "PIP_CONFIG_FILE": os.devnull}
+
+    def run(*command: str | Path) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(command, env=environ, cwd=home, capture_output=True, text=True, timeout=60, check=False)
+
+    author = ("-c", "user.name=a", "-c", "user.email=a@example.com")
+    for command in (
+        ("git", "init", "-q", "work"),
+        ("git", "-C", "work", *author, "commit", "-q", "--allow-empty", "-m", "first"),
+        ("git", "clone", "-q", "--bare", "work", files / "project.git"),
+        ("git", "-C", files / "project.git", "update-server-info"),
+    ):
+        assert (made := run(*command)).returncode == 0, made.stderr
+    ports = Ports(1)
+    (port,) = ports.numbers
+    command = [sys.executable, "-m", "http.server", str(port), "--bind", HOST, "--directory", files]
+    service = Process(command, tmp_path / "files.log")
+    try:
+        until(lambda: is_listening(port) or not service.running, "the server of files")
+        git, packages = (yaml.safe_load(YAML.findall(SECTIONS[name])[0]) for name in ("git over HTTP", "pip and npm"))
+        upstreams = git["upstreams"] | packages["upstreams"]
+        for upstream in upstreams.values():
+            upstream["endpoints"] = [f"http://{HOST}:{port}"]
+        routes = git["routes"] + packages["routes"]
+        edge = start_edge(auth=git["auth"], upstreams=upstreams, routes=routes, **people(acme="free"))
+        for key, works in (("wrong", False), (key_of("acme"), True)):
+            place = f"http://x:{key}@{HOST}:{edge.port}"
+            cloned = run("git", "clone", "-q", f"{place}/git/project.git", f"clone-{works}")
+            assert (cloned.returncode == 0) is works, cloned.stderr
+            pip = (sys.executable, "-m", "pip", "download", "--no-input", "--no-cache-dir", "--no-deps", "--dest", home)
+            loaded = run(*pip, "--index-url", f"{place}/pypi/simple/", "shelf")
+            assert (loaded.returncode == 0) is works, loaded.stderr
+            assert (home / "shelf-1.0-py3-none-any.whl").exists() is works
     finally:
         service.stop(10)
         ports.close()

@@ -75,7 +75,7 @@ def test_every_link_and_mention_of_a_page_leads_somewhere() -> None:
     assert not found, "\n".join(found)
 
 
-def test_every_module_that_a_page_names_is_there() -> None:
+def test_each_module_named_by_a_page_exists() -> None:
     names = [f"/{path.relative_to(ROOT)}".split("/") for path in tracked()]
     ends = {"/".join(parts[at:]) for parts in names for at in range(1, len(parts))}
     for page in pages():
@@ -83,7 +83,7 @@ def test_every_module_that_a_page_names_is_there() -> None:
             assert name in ends, f"{page.name}: {name}"
 
 
-def test_every_member_that_a_page_for_developers_names_is_there() -> None:
+def test_each_member_named_by_a_developer_page_exists() -> None:
     code = "\n".join(path.read_text() for path in (ROOT / "edgeproxy").rglob("*.py"))
     for page in (ROOT / "ARCHITECTURE.md", *(ROOT / "docs/design").glob("*.md")):
         for owner, name in re.findall(r"`([A-Z][a-z]+[A-Za-z]*)\.([a-z_]+)`", page.read_text()):
@@ -93,7 +93,7 @@ def test_every_member_that_a_page_for_developers_names_is_there() -> None:
             )
 
 
-def test_every_path_and_command_that_a_page_names_is_there() -> None:
+def test_each_path_and_command_named_by_a_page_exists() -> None:
     for page in pages():
         text = page.read_text()
         for name in PATH.findall(text):

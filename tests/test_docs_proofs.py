@@ -16,7 +16,7 @@ TEST = re.compile(r"(tests/[\w/]+\.py)::(\w+)")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_test_that_a_page_names_is_there(page: Path) -> None:
+def test_each_test_named_by_a_page_exists(page: Path) -> None:
     named = set(TEST.findall(page.read_text()))
     assert named
     for file, name in sorted(named):

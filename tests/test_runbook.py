@@ -20,7 +20,7 @@ INLINE = [found for found in re.findall(r"`(edgeproxy billing [^`]+)`", RUNBOOK.
 
 
 @pytest.mark.parametrize("line", [*LINES, *INLINE])
-def test_a_command_of_the_runbook_can_be_said(line: str) -> None:
+def test_each_runbook_command_parses(line: str) -> None:
     name, *words = shlex.split(line)
     assert name == "edgeproxy"
     command = typer.main.get_command(app)

@@ -42,7 +42,7 @@ LEFT_OUT = (("demo", "greenlet"), ("dev", "typer"))
 
 @pytest.mark.parametrize("python", PYTHONS)
 @pytest.mark.parametrize("chosen", ["run", "parquet", "kms", "demo", "dev", "load"])
-def test_all_that_is_asked_for_is_pinned(chosen: str, python: str) -> None:
+def test_each_requirement_is_pinned(chosen: str, python: str) -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     asked = declared["dependencies"] if chosen == "run" else declared["optional-dependencies"][chosen]
     pinned = pins(ROOT / f"requirements/{chosen}.txt", python)

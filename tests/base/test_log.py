@@ -22,7 +22,9 @@ def said(capsys: pytest.CaptureFixture[str]) -> int:
     return "".join(capsys.readouterr()).count("\n")
 
 
-def test_the_same_thing_is_said_once_in_a_time(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+def test_rate_limited_log_writes_a_repeated_line_once_per_interval(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
     limited = log.RateLimitedLog(10.0)
     lines = []
     for clock[0] in (0.0, 9.0, 10.0, 19.0, 20.0):
@@ -31,7 +33,7 @@ def test_the_same_thing_is_said_once_in_a_time(clock: list[float], capsys: pytes
     assert lines == [1, 0, 1, 0, 1]
 
 
-def test_different_things_are_said_each(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+def test_rate_limited_log_writes_each_distinct_line(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     limited = log.RateLimitedLog(10.0)
     for event, about in (("broke", "this"), ("broke", "that"), ("went", "this")):
         limited.error(event, about)

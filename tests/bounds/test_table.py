@@ -100,7 +100,7 @@ TESTS = {
     "hub depth": HUB,
     "hub answer": "hub/test_bounds.py::test_an_endless_answer_is_rejected",
     "hub line": HUB,
-    "hub time": "hub/test_hub.py::test_a_server_that_hangs_is_away_after_a_second",
+    "hub time": "hub/test_hub.py::test_hanging_hub_is_unavailable_after_a_second",
     **{f"called server {name}": PEERS for name in ("head", "fields", "field", "interim answers", "framing")},
     **{f"{name} {what}": PEERS for _, name, _, _ in CALLED for what in ("body", "time")},
     **{

@@ -109,7 +109,7 @@ def test_a_process_that_is_gone_has_ended() -> None:
 
 
 @pytest.mark.parametrize("words", [["--pid", "1"], ["--log", "x"], ["--wait", "soon"]])
-def test_arguments_that_cannot_be_used_are_told(words: list[str]) -> None:
+def test_invalid_readiness_arguments_are_reported(words: list[str]) -> None:
     assert probe("--admin", "127.0.0.1:1", *words).exit_code == 2
 
 

@@ -58,7 +58,7 @@ def test_digest_covers_all_files_read(loaded):
     assert loaded("include: a.yaml\n", files={"a.yaml": "tiers: {}\n"}).sha256 == digest
 
 
-def test_a_configuration_with_problems_is_none(folder):
+def test_configuration_with_problems_does_not_load(folder):
     write(folder, {"edge.yaml": "drain: 5\n"})
     with pytest.raises(ConfigError) as caught:
         load_edge(Path("edge.yaml"), {})

@@ -101,7 +101,7 @@ def test_listener_accepts_one_kind_of_authorization_proxy(problems):
         assert all(kind in problem for kind in ("original", "forwarded", "path"))
 
 
-def test_proxies_ask_over_http_1_alone(problems):
+def test_authorize_listener_refuses_http2(problems):
     text = LEAST + "trusted_proxies: [10.0.0.2]\nlisten: {address: 127.0.0.1:2, authorize: path, http2: %s}\n"
     assert problems(text % "true") == [
         "edge.yaml:4: listen.http2: is not spoken where proxies ask, leave it out here: they ask over HTTP/1.1"

@@ -406,7 +406,7 @@ def test_a_loopback_address_is_here(origin, here):
     assert addresses.is_local_url(origin) is here
 
 
-def test_a_token_is_one_word_and_is_not_shown():
+def test_token_must_be_one_word_and_is_hidden():
     assert [parsers.read_token(written) for written in (None, "", "a.b-c")] == [None, None, "a.b-c"]
     for written, why in (
         ("a secret", "has white space"),
@@ -577,7 +577,7 @@ def test_an_invalid_server_name_is_refused(name):
     assert refusal(addresses.read_server_name, name) == (f"{name!r} is not a host name", addresses.A_SERVER_NAME)
 
 
-def test_an_empty_secret_is_none():
+def test_empty_secret_parses_to_none():
     assert parsers.read_secret("s") == "s"
     assert parsers.read_secret("") is None
     assert parsers.read_secret(None) is None

@@ -49,7 +49,7 @@ def test_secret_is_read_without_its_line_end(tmp_path: Path, content: str, secre
 
 
 @pytest.mark.parametrize(("content", "why"), CASES)
-def test_secret_that_is_none_is_refused_with_the_reason(tmp_path: Path, content: str | bytes, why: str) -> None:
+def test_invalid_secret_is_refused_with_the_reason(tmp_path: Path, content: str | bytes, why: str) -> None:
     file = tmp_path / "secret"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InvalidSecretError, match=why) as told:

@@ -85,7 +85,7 @@ def test_empty_members_are_reported_and_quoted_ones_are_text():
     assert reported == [(2, ("a", 0), "has no value", "write one, or leave it out")]
 
 
-def test_a_field_that_is_there_twice_is_reported_with_both_lines():
+def test_duplicate_field_is_reported_with_both_lines():
     tree, reported = read("tiers:\n  basic: 1\n  pro: 2\n  basic: {x: }\n")
     assert tree == {"tiers": {"basic": "1", "pro": "2"}}
     assert reported == [

@@ -163,7 +163,7 @@ def test_demo_reports_a_process_that_fails_to_start_in_one_line(
         ("v=8.2", None),
     ],
 )
-def test_a_redis_that_is_missing_or_old_is_told(
+def test_demo_reports_a_missing_or_old_redis(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str | None, missing: str | None
 ) -> None:
     server = tmp_path / "redis-server"

@@ -151,7 +151,7 @@ def test_refused_renewal_keeps_the_certificate_and_waits(site: Site) -> None:
     site.until_issued(2)
 
 
-def test_authority_that_is_away_delays_no_start(site: Site) -> None:
+def test_unreachable_acme_authority_does_not_delay_the_start(site: Site) -> None:
     site.authority.close()
     site.start()
     assert site.shown().issuer == x509.Name([])

@@ -302,7 +302,7 @@ def test_the_api_reference_is_searched_and_a_request_is_tried(stage: PagesStage,
 
 
 @needs_axe
-def test_the_page_of_residencies_can_be_used_by_everybody(residencies: Visitor, browser: Chromium) -> None:
+def test_residency_page_is_accessible(residencies: Visitor, browser: Chromium) -> None:
     walked = walk(browser, residencies.site, residencies, ["/console/residencies"])
     assert asyncio.run(asyncio.wait_for(walked, SECONDS)) == []
 
@@ -373,9 +373,7 @@ def odd(stage: PagesStage) -> list[str]:
 
 
 @pytest.mark.parametrize("scripts", [True, False])
-def test_a_customer_signs_in_and_rotates_a_key_by_keyboard_alone(
-    stage: PagesStage, browser: Chromium, scripts: bool
-) -> None:
+def test_customer_signs_in_and_rotates_a_key_by_keyboard(stage: PagesStage, browser: Chromium, scripts: bool) -> None:
     async def visit() -> None:
         made = stage.collector.send("POST", "/v1/customers/bolt/keys", {"name": "mine"}).json()
         async with tab(browser) as page:
@@ -464,7 +462,7 @@ def test_customer_signs_in_changes_plan_and_pays_by_keyboard(stage: PagesStage, 
 
 @needs_axe
 @pytest.mark.parametrize(("width", "scheme", "language"), [(360, "dark", "de"), (WIDE, "light", "nl")])
-def test_a_customer_turns_automatic_top_up_on_and_off_by_keyboard_alone(
+def test_customer_turns_automatic_top_up_on_and_off_by_keyboard(
     stage: PagesStage, browser: Chromium, width: int, scheme: str, language: str
 ) -> None:
     say = load_catalog(language).gettext
@@ -504,7 +502,7 @@ def test_a_customer_turns_automatic_top_up_on_and_off_by_keyboard_alone(
     asyncio.run(asyncio.wait_for(visit(), SECONDS))
 
 
-def test_an_operator_replays_a_dead_letter_by_keyboard_alone(stage: PagesStage, browser: Chromium) -> None:
+def test_operator_replays_a_dead_letter_by_keyboard(stage: PagesStage, browser: Chromium) -> None:
     async def visit() -> None:
         bad = {"id": "10", "source": "app", "customer": "bolt", "meter": "tokens", "value": "many"}
         assert stage.collector.send("POST", "/v1/events", [bad], token=SERVICE).status == 202

@@ -131,7 +131,7 @@ def test_grafana_knows_each_field_of_the_dashboards() -> None:
     assert "/panels/fieldConfig/defaults/custom/opacity" in {*unknown(misspelt, loaded)}
 
 
-def test_each_variable_that_is_used_is_there() -> None:
+def test_each_used_dashboard_variable_is_defined() -> None:
     for file in FILES:
         made = read(file)
         known = {variable["name"] for variable in made["templating"]["list"]}
@@ -139,7 +139,7 @@ def test_each_variable_that_is_used_is_there() -> None:
         assert used == known, file.name
 
 
-def test_grafana_is_told_of_prometheus_and_of_the_dashboards() -> None:
+def test_grafana_provisioning_names_prometheus_and_the_dashboards() -> None:
     (source,) = yaml.safe_load((GRAFANA / "provisioning/datasources/prometheus.yml").read_text())["datasources"]
     (provider,) = yaml.safe_load((GRAFANA / "provisioning/dashboards/edgeproxy.yml").read_text())["providers"]
     services = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())["services"]

@@ -158,7 +158,7 @@ def test_stated_tokens_reach_the_edges_counts_and_the_ledger(served: Served) -> 
     until(lambda: served.list_ledger() == counts, "the ledger has it all")
 
 
-def test_usage_by_key_comes_to_the_ledger(served: Served) -> None:
+def test_usage_by_key_reaches_the_ledger(served: Served) -> None:
     asyncio.run(play(served, Models(), 4))
     usage_key = hashlib.sha256(key_of("acme").encode()).hexdigest()[:16]
     edge = Counter[str]()

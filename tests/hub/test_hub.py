@@ -40,7 +40,7 @@ def test_answers_come_in_the_order_of_the_questions(redis: Redis) -> None:
     asyncio.run(play())
 
 
-def test_a_killed_server_is_away_at_once_and_reached_again(redis: Redis) -> None:
+def test_killed_hub_is_unavailable_at_once_and_reconnects(redis: Redis) -> None:
     async def play() -> None:
         async with reached(redis.url) as hub:
             assert (await hub.report_rate(report(1, 3))).known is False
@@ -58,7 +58,7 @@ def test_a_killed_server_is_away_at_once_and_reached_again(redis: Redis) -> None
     asyncio.run(play())
 
 
-def test_a_server_that_hangs_is_away_after_a_second(redis: Redis) -> None:
+def test_hanging_hub_is_unavailable_after_a_second(redis: Redis) -> None:
     async def play() -> None:
         async with reached(redis.url) as hub:
             redis.stop()

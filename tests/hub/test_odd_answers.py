@@ -66,7 +66,7 @@ def test_hub_that_is_no_redis_is_unavailable(answers: Answers, why: str) -> None
 
 
 @pytest.mark.parametrize("user", ["", "edge:s3cret@", ":s3cret@"])
-def test_a_hub_that_greets_wrongly_is_away(user: str) -> None:
+def test_hub_with_an_invalid_greeting_is_unavailable(user: str) -> None:
     async def play() -> None:
         async with fake(all_alike(b"+OK\r\n")) as url, tried(url.replace("//", f"//{user}")) as hub:
             await until(lambda: hub.errors >= 2)

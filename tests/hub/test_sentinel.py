@@ -80,7 +80,7 @@ def test_no_primary_is_an_unavailable_hub(sentinels: Sentinels, service: str) ->
         asyncio.run(Link.open(f"redis+sentinel://{where}/{service}/0", Tls()))
 
 
-def test_password_is_for_the_primary_alone(tmp_path: Path) -> None:
+def test_password_is_sent_only_to_the_primary(tmp_path: Path) -> None:
     with Sentinels(tmp_path) as sentinels:
         with redis.Redis(port=sentinels.primary.port) as client:
             client.config_set("requirepass", "s3cret")

@@ -24,7 +24,7 @@ def test_a_get_that_is_not_answered_was_sent_once(told: dict[str, Any]) -> None:
     assert told["closed"] == {"asked": 1, "status": BROKEN}
 
 
-def test_half_an_answer_is_none(told: dict[str, Any]) -> None:
+def test_truncated_answer_is_a_failure(told: dict[str, Any]) -> None:
     assert told["half"] == {"asked": 1, "status": BROKEN}
 
 

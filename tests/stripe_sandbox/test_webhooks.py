@@ -104,7 +104,7 @@ def test_webhook_events_are_signed_and_resent_until_accepted(stripe_sandbox: San
     sandbox.call("DELETE", f"/v1/webhook_endpoints/{made['id']}")
 
 
-def test_events_are_lost_late_twice_or_forged_as_is_asked_for(stripe_sandbox: Sandbox, receiver: Receiver) -> None:
+def test_webhook_faults_lose_delay_repeat_or_forge_events(stripe_sandbox: Sandbox, receiver: Receiver) -> None:
     sandbox = stripe_sandbox
     made = sandbox.call("POST", "/v1/webhook_endpoints", f"url={receiver.url}&enabled_events[]=*").json()
     sandbox.faults(

@@ -24,7 +24,7 @@ FEW = "2"
     [pytest.param("sqlite", marks=() if EXAMPLES else pytest.mark.soak), "postgresql"],
     indirect=True,
 )
-def test_every_endpoint_answers_as_it_is_described(collector: Collector, tmp_path: Path, seed: int) -> None:
+def test_each_endpoint_answers_as_described(collector: Collector, tmp_path: Path, seed: int) -> None:
     drawn = ["--max-examples", EXAMPLES or FEW, "--seed", str(seed if EXAMPLES else 0)]
     command = [
         sys.executable,

@@ -52,7 +52,7 @@ def written(second: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))
 
 
-def test_usage_is_told_by_dimension(collector: Collector) -> None:
+def test_usage_is_grouped_by_dimension(collector: Collector) -> None:
     told = collector.usage(by="model", meter="tokens")
     rows = [{"model": "", "value": 2}, {"model": "m1", "value": 5}, {"model": "m2", "value": 3}]
     assert told == {"total": 10, "rows": rows}

@@ -61,7 +61,7 @@ def test_collector_exits_with_the_faults_of_an_invalid_configuration(tmp_path: P
     assert [line.split(": ")[1] for line in process.output.splitlines()] == ["database", "tokens"]
 
 
-def test_an_address_that_is_taken_is_told(tmp_path: Path) -> None:
+def test_address_in_use_is_reported(tmp_path: Path) -> None:
     with closing(socket.create_server((HOST, 0))) as taken, closing(Collector(tmp_path, "sqlite:///x")) as collector:
         port = taken.getsockname()[1]
         collector.settings["listen"] = f"{HOST}:{port}"
@@ -77,7 +77,7 @@ def test_collector_refuses_a_foreign_database_file_and_leaves_it_unchanged(tmp_p
     assert file.read_bytes() == before
 
 
-def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_uncreatable_database_directory_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert "cannot be used: " in unusable(f"sqlite:///{tmp_path}/file/ledger.db")
 
@@ -98,7 +98,7 @@ async def change(database: str) -> None:
     await opened.close()
 
 
-def test_a_database_of_a_later_version_is_told(database: str) -> None:
+def test_database_of_a_later_version_is_refused(database: str) -> None:
     asyncio.run(change(database))
     assert "was made by a later version" in unusable(database)
 

@@ -187,7 +187,7 @@ def test_a_dry_run_changes_nothing(source: str, empty_database: str) -> None:
         (("sqlite:////nowhere/x.db", "sqlite:////nowhere/y.db"), "is not there"),
     ],
 )
-def test_databases_that_cannot_be_used_are_told(urls: tuple[str, str], why: str) -> None:
+def test_unusable_databases_are_reported(urls: tuple[str, str], why: str) -> None:
     result = copy(*urls)
     assert (result.exit_code, why in result.output) == (2, True), result.output
 

@@ -160,7 +160,7 @@ def test_an_address_that_cannot_be_meant_is_refused(url: str, says: str) -> None
     assert "secret" not in str(refused.value)
 
 
-def test_password_that_is_none_is_refused_and_not_shown() -> None:
+def test_invalid_password_is_refused_and_not_shown() -> None:
     async def run() -> None:
         async with open_clickhouse("https://clickhouse.example.com/a", {"CLICKHOUSE_PASSWORD": "hush hush"}):
             pass

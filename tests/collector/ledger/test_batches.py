@@ -218,7 +218,7 @@ def test_batch_above_the_largest_value_is_quarantined_alone(collector: Collector
     assert collector.counted(large, other) == MINUTE_VALUE_MAX + 7 + 7
 
 
-def test_unknown_names_are_kept_and_flagged(collector: Collector) -> None:
+def test_batches_with_unknown_names_are_stored_and_flagged(collector: Collector) -> None:
     chain = Chain()
     stranger = f"customer-of-{chain.edge}"
     before = collector.metric("collector_unknown_names", kind="customer")

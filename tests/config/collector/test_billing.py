@@ -64,7 +64,7 @@ def test_problem_of_plans_names_the_line_in_their_file(tmp_path: Path) -> None:
         load(tmp_path, {"plans": "nowhere.yaml"})
 
 
-def test_plans_have_a_tier_that_is_there_where_tiers_are_known(tmp_path: Path) -> None:
+def test_plan_with_an_unknown_tier_is_refused(tmp_path: Path) -> None:
     assert load(tmp_path, {}, tiers={"basic": {}}).plans
     with pytest.raises(ConfigError, match=r"collector.yaml:\d+: billing.plans: has basic@1, whose tier basic is not"):
         load(tmp_path, {}, tiers={"gold": {}})

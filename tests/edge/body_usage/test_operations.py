@@ -30,7 +30,7 @@ OPENAI = get_usage_format("openai")
         (b"GET", b"/async/chat/completions", Work.STORED),
     ],
 )
-def test_work_is_told_by_method_and_path(method: bytes, path: bytes, work: Work) -> None:
+def test_method_and_path_identify_model_work(method: bytes, path: bytes, work: Work) -> None:
     assert find_work(method, path)[0] is work
 
 

@@ -52,7 +52,7 @@ def test_how_many_hosts_the_hub_knew_is_there_for_the_next(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 4096, b"edge.ctl"])
-def test_another_file_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_control_file_of_another_kind_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "control"
     path.write_bytes(content)
     before = os.listdir("/proc/self/fd")

@@ -178,7 +178,7 @@ def test_version_with_another_parent_raises_outdated_version_error(there: Direct
      b'{"name":5}', b'{"name":"a","customer":{"tier":18446744073709551615},"keys":{}}',
      b'{"name":"a","customer":{"tier":"t"},"keys":{"00":{}}}'],
 )  # fmt: skip
-def test_a_line_that_is_none_spoils_the_version(there: DirectoryCache, odd: bytes) -> None:
+def test_invalid_line_invalidates_the_directory_version(there: DirectoryCache, odd: bytes) -> None:
     writing = there.begin_version(None)
     with pytest.raises(ValueError, match="a line of the directory"):
         writing.write_lines([line("a"), odd])
@@ -280,7 +280,7 @@ def test_damaged_cache_raises_an_error_and_can_be_recreated(there: DirectoryCach
     assert who(there, "k") == "a"
 
 
-def test_a_disk_without_a_file_system_to_write_to_is_told(tmp_path: Path) -> None:
+def test_missing_cache_directory_raises_an_error(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="gone"):
         DirectoryCache(tmp_path / "gone")
 

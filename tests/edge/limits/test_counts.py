@@ -84,7 +84,7 @@ def test_a_charge_between_the_decision_and_the_closing_revives_the_row(worker: W
     assert policy.left(later + GRACE_SECONDS) == 9
 
 
-def test_a_row_that_was_freed_is_claimed_anew(worker: Worker) -> None:
+def test_policy_claims_a_new_row_after_its_row_was_freed(worker: Worker) -> None:
     policy = Policies(worker(0)).get_policy(RULE, b"acme")
     charge(policy, START)
     later = START + IDLE_FROM

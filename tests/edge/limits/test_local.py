@@ -47,7 +47,7 @@ def test_without_a_row_a_subject_has_its_share_of_the_limit(table: LimitTable) -
     assert spend(Policies(table, hosts=3).get_policy(RULE, b"hooli")) == 3
 
 
-def test_a_full_table_is_told_of_once_a_second(table: LimitTable) -> None:
+def test_full_table_is_logged_once_a_second(table: LimitTable) -> None:
     full: list[float] = []
     policy = Policies(table, full=lambda: full.append(START)).get_policy(RULE, b"initech")
     for step in range(100):

@@ -18,7 +18,7 @@ def test_each_early_death_doubles_the_wait_up_to_the_longest() -> None:
     assert waits(*[0.01] * 8) == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
 
 
-def test_a_long_life_starts_the_series_anew() -> None:
+def test_long_life_resets_the_backoff() -> None:
     assert waits(0.0, 0.0, LONG_LIFE_SECONDS, 0.0) == [
         FIRST_WAIT_SECONDS,
         2 * FIRST_WAIT_SECONDS,

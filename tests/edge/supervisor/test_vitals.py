@@ -53,7 +53,7 @@ def test_a_process_is_seen_as_it_is() -> None:
         assert after.descriptors == before.descriptors + 2
 
 
-def test_usage_of_a_dead_process_is_none() -> None:
+def test_dead_process_has_no_usage() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as child:
         # Ended, and not waited for: its entries are there, and empty.
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
@@ -105,7 +105,7 @@ def test_starting_workers_have_no_vital_series(tmp_path: Path) -> None:
     play(tmp_path, scene, "mute")
 
 
-def test_a_worker_that_runs_out_of_descriptors_is_told_of_once(tmp_path: Path) -> None:
+def test_worker_out_of_descriptors_is_logged_once(tmp_path: Path) -> None:
     async def scene(workers: Workers, vitals: Vitals) -> None:
         await ready(workers)
         scarce, other = workers.workers

@@ -77,7 +77,7 @@ def test_workers_without_a_free_column_retry_while_old_workers_leave() -> None:
     run(scene, "crowded", places=1, patient=lambda: bool(leaving))
 
 
-def test_a_command_that_cannot_be_run_is_told_as_such() -> None:
+def test_unrunnable_worker_command_is_reported() -> None:
     async def scene() -> None:
         workers = Workers(1, ["/nonexistent/worker"], (), start())
         workers.start()

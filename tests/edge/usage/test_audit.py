@@ -58,7 +58,7 @@ def test_audit_accepts_missing_acknowledged_batches(spool: Spool) -> None:
     assert problems(spool) == []
 
 
-def test_a_record_without_a_batch_is_told_of(spool: Spool) -> None:
+def test_verify_reports_a_record_without_a_batch(spool: Spool) -> None:
     append(spool, 1)
     append(spool, 2, content=b"{}")
     append(spool, 3)

@@ -193,7 +193,7 @@ def test_missing_state_directory_is_an_error_for_adopt_and_discard(tmp_path: Pat
     ("content", "why"),
     [(b"", "is damaged"), (b"{}", "is damaged"), (b'{"version":2}', "has version 2, and this program reads 1")],
 )
-def test_an_identity_that_cannot_be_understood_is_told_of(tmp_path: Path, content: bytes, why: str) -> None:
+def test_unreadable_identity_is_reported(tmp_path: Path, content: bytes, why: str) -> None:
     (tmp_path / "identity.json").write_bytes(content)
     with pytest.raises(IdentityError, match=why):
         load_identity(tmp_path)

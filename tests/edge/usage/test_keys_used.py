@@ -18,7 +18,7 @@ def told(keys: KeysUsed) -> list[str]:
     return parse_field(fields.get(FIELD))[1]
 
 
-def test_each_key_is_told_once_a_day() -> None:
+def test_each_used_key_is_reported_once_a_day() -> None:
     keys = KeysUsed()
     assert keys.format_fields() == {}
     keys.record([digest(1), digest(2)], 5 * DAY + 7)

@@ -83,7 +83,7 @@ def test_acknowledged_batch_counts_as_sealed(folder: Path) -> None:
         reopened(spool)
 
 
-def test_a_damaged_record_in_the_middle_is_told_of_and_not_skipped(folder: Path) -> None:
+def test_damaged_record_in_the_middle_is_reported_and_not_skipped(folder: Path) -> None:
     spool = Spool.open(folder)
     append(spool, 4)
     (path,) = list_segments(folder)
@@ -213,7 +213,7 @@ def test_acknowledged_segments_are_kept_until_retention_ends(folder: Path) -> No
         b'{"seq":true,"counted":0,"until":0,"most":0}',
     ],
 )
-def test_a_watermark_that_cannot_be_read_is_none(folder: Path, content: bytes) -> None:
+def test_unreadable_watermark_counts_as_missing(folder: Path, content: bytes) -> None:
     folder.mkdir()
     (folder / "watermark.json").write_bytes(content)
     assert fetch_watermark(folder) == 0

@@ -214,7 +214,7 @@ def test_tax_goes_back_in_units_that_can_be_paid() -> None:
     assert postings.compute_net(grant, 500 * CENT, 10) == 460 * CENT, "not 464 fils"
 
 
-def test_a_refund_that_failed_is_there_again() -> None:
+def test_failed_refund_returns_to_the_grant() -> None:
     grant = Grant("p", 500 * CENT, paid=1000 * CENT, tax=190 * CENT)
     held = postings.refund_entries(grant, 500 * CENT)
     balance = apply_entries(CreditBalance((grant,)), held)

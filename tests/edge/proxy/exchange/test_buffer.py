@@ -97,7 +97,7 @@ async def test_a_body_that_is_too_large_is_413(edge: Edge, how: str) -> None:
     assert not edge.upstream.is_asked()
 
 
-async def test_a_client_that_waits_for_100_is_told_to_go_on(edge: Edge) -> None:
+async def test_client_that_expects_100_continue_gets_it(edge: Edge) -> None:
     client = await edge.client()
     await client.sends(sized(3, "Expect: 100-continue"))
     await client.gets(CONTINUE)

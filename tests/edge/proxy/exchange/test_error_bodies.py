@@ -35,7 +35,7 @@ def is_openai(answer: Message, status: int) -> dict[str, Any]:
     return error
 
 
-async def test_a_missing_key_is_told_in_the_form_of_the_route(edge: Edge) -> None:
+async def test_missing_key_error_has_the_format_of_the_route(edge: Edge) -> None:
     client = await edge.client()
     error = is_openai(await asks(client, "/openai/x", key=""), 401)
     assert (error["code"], "An API key is needed" in error["message"]) == ("invalid_api_key", True)
@@ -69,14 +69,14 @@ async def test_limits_refuse_in_the_form_of_the_route_again_and_again(edge: Edge
     assert (await asks(client, path, method="HEAD")).body == b""
 
 
-async def test_an_upstream_that_fails_is_told_in_the_form_of_the_route(edge: Edge) -> None:
+async def test_upstream_error_has_the_format_of_the_route(edge: Edge) -> None:
     edge.upstream.refuses()
     client = await edge.client()
     assert is_openai(await asks(client, "/openai/x"), 502)["type"] == "server_error"
     is_problem(await asks(client, "/x"), 502)
 
 
-async def test_a_body_that_is_too_long_is_told_in_the_form_of_the_route(edge: Edge) -> None:
+async def test_oversized_body_error_has_the_format_of_the_route(edge: Edge) -> None:
     data = head("POST /openai/x HTTP/1.1", "Host: h", f"X-API-Key: {KEY}", "Content-Length: 2000")
     assert is_openai(await edge.refuses(data, "POST"), 413)["code"] == "request_too_large"
 

@@ -76,7 +76,7 @@ async def test_clients_see_the_field_where_it_is_passed(edge: Edge) -> None:
     assert "x-usage-model" in str(got).lower()
 
 
-def test_values_are_taken_anew_each_day() -> None:
+def test_dimension_values_are_admitted_anew_each_day() -> None:
     values = DimensionValues()
     one = Dimension(values=1)
     take: Callable[[bytes], str] = lambda said: values.count_value("acme", "runs", "model", said, one)  # noqa: E731

@@ -37,7 +37,7 @@ def refusal(routes: list[Leads], host: bytes | None, path: bytes, method: bytes 
 # ---- paths
 
 
-def test_an_exact_path_matches_itself_alone() -> None:
+def test_exact_path_matches_only_itself() -> None:
     routes = [Leads("exact", b"/v1/status")]
     assert found(routes, b"h", b"/v1/status") == "exact"
     for other in (b"/v1/status/", b"/v1/status/x", b"/v1/statu", b"/v1/Status", b"/"):

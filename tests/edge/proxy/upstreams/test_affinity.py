@@ -147,7 +147,7 @@ def test_a_cookie_leads_to_the_endpoint_that_it_names_while_that_is_up() -> None
 
 
 @pytest.mark.parametrize("forged", ["10.0.0.2:80", "0" * 32, "F" * 32, "x" * 32, "", None])
-def test_a_forged_cookie_is_none(forged: str | None) -> None:
+def test_forged_affinity_cookie_is_ignored(forged: str | None) -> None:
     of = service(endpoints=[at(f"10.0.0.{n}") for n in (1, 2)], balance=COOKIE)
     assert of.affinity is not None
     of.endpoints[1].outstanding = 100

@@ -104,7 +104,7 @@ async def test_a_closed_kept_connection_with_a_retry_is_no_failure(edge: Edge) -
 
 
 @pytest.mark.parametrize("answer", [b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\nConte", b""])
-async def test_an_answer_that_is_none_is_the_upstreams_fault(edge: Edge, answer: bytes) -> None:
+async def test_invalid_answer_counts_towards_ejection(edge: Edge, answer: bytes) -> None:
     client, upstream = await ask(edge)
     await upstream.sends(answer)
     upstream.closes()

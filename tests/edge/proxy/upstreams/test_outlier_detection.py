@@ -25,7 +25,7 @@ def test_consecutive_errors_eject_an_endpoint_for_the_configured_time() -> None:
     assert {of.select() for _ in range(100)} == {bad, good}
 
 
-def test_a_success_in_between_begins_the_count_anew() -> None:
+def test_success_resets_the_count_of_consecutive_errors() -> None:
     of = service(2, eject={"errors": 3})
     bad, _ = of.endpoints
     for _ in range(10):

@@ -434,9 +434,7 @@ def test_payment_that_succeeds_after_it_was_given_up_counts_in_the_month(
     play(sqlite_database, own_sandbox, work)
 
 
-def test_step_does_not_pay_for_a_customer_who_turns_it_off_during_the_steps_of_others(
-    sqlite_database: str, own_sandbox: Sandbox
-) -> None:
+def test_top_up_turned_off_during_a_round_is_not_paid(sqlite_database: str, own_sandbox: Sandbox) -> None:
     async def work(shop: Shop) -> None:
         await shop.open()
         shop.client.faults = [(CallOutcome.LOST, False)]
@@ -451,7 +449,7 @@ def test_step_does_not_pay_for_a_customer_who_turns_it_off_during_the_steps_of_o
 
 
 @pytest.mark.parametrize("is_slow", [True, False])
-def test_round_leaves_other_customers_to_the_next_one_after_a_failure_and_once_it_is_long(
+def test_failed_or_slow_round_postpones_other_customers(
     sqlite_database: str, own_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, is_slow: bool
 ) -> None:
     async def work(shop: Shop) -> None:

@@ -1,12 +1,15 @@
 """Portal, console and API give one answer to "may I call now?", with the remedy that ends the refusal."""
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import pytest
 
+from edgeproxy.collector.languages.reader import create_reader
 from loadtest.testbed.batch_chains import Chain
+from loadtest.testbed.collector import ADMIN
 from loadtest.testbed.waiting import until
 from tests.support.site import PagesStage
 
@@ -76,3 +79,20 @@ def test_access_page_and_api_give_the_same_verdict(stage: PagesStage, name: str)
             assert f"refuses with {first['status']}" in text, path
     text = stage.operator.get(f"/console/customers/{name}").text
     assert (refused in text, words in text, "no limit is reached" in text) == (True, True, False), text
+
+
+def test_soft_quota_beyond_its_units_is_called_used_up(stage: PagesStage) -> None:
+    """The quota's month is that of Auckland, so its end is at 11:00 or 12:00 UTC on the last day of a month."""
+    stage.join("kiwi")
+    quota = {"meter": "requests", "per": "month", "included": 5, "timezone": "Pacific/Auckland"}
+    assert stage.collector.send("PATCH", "/v1/customers/kiwi", {"quotas": [quota]}).status == 200
+    minute = int(time.time()) // 60 * 60
+    assert stage.collector.post(Chain("e-kiwi", "eu-west", minute).next(("kiwi", "requests", "v1", 9))).status == 200
+    with stage.customer("kiwi") as visitor:
+        until(lambda: "used up, refuses nobody" in visitor.get("/account/limits").text, "it is used up", seconds=20)
+        (shown,) = stage.collector.get("/v1/customers/kiwi/quotas", token=ADMIN).json()["quotas"]
+        assert "nearly used up" not in visitor.read.text
+        assert re.fullmatch(r"\d{4}-\d\d-(28|29|30|31)T1[12]:00:00\.000Z", shown["resets"])
+        end = create_reader("en").moment(shown["resets"])
+    for text in (visitor.read.text, stage.operator.get("/console/customers/kiwi").text):
+        assert f"Wait until {end}." in text

@@ -15,6 +15,7 @@ from edgeproxy.collector.billing.credits.top_up_decision import (
     RETRY_SECONDS,
     Decision,
     TopUp,
+    add_paid,
     begin_purchase,
     decide_purchase,
     end_declined,
@@ -65,6 +66,11 @@ def test_third_declined_payment_turns_it_off() -> None:
         assert top_up.state == (DECLINED if seconds is None else ON)
     off = end_declined(IDLE._replace(state=OFF, declines=2, purchase="topup_1", purchase_amount=20), now)
     assert (off.state, off.declines, off.spent) == (OFF, 3, 20), "a person has turned it off meanwhile"
+
+
+def test_late_payment_counts_in_the_month_in_which_it_arrives() -> None:
+    assert add_paid(IDLE, 20, LAST) == IDLE._replace(spent=60)
+    assert add_paid(IDLE, 20, FIRST) == IDLE._replace(month=FIRST, spent=20)
 
 
 STEPS = st.lists(

@@ -43,6 +43,8 @@ class CustomerQuery(AnyCustomerQuery):
 class CustomerChangeQuery(ChangeQuery):
     """The customer whose billing is changed, and options of the change."""
 
+    errors = CustomerQuery.errors
+
     customer: Printed | None = None
     """The customer, by id or name. A customer's own token need not name it."""
 

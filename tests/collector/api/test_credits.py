@@ -173,6 +173,7 @@ BODIES: dict[str, Any] = {
     "/billing/subscription/preview": {"plan": "standard"},
     "/billing/subscription/coupon": {"coupon": "LAUNCH20"},
     "/billing/checkout": {"millicredits": 5_000_000, "success_url": "https://shop.example/back"},
+    "/billing/credits/top-up": {"below": 5_000_000, "millicredits": 5_000_000, "month_max": 5_000_000},
     "/billing/portal": {"return_url": "https://shop.example/back"},
     "/billing/spend-alerts": {"amounts": [20000]},
     "/billing/details": {"name": "Acme"},

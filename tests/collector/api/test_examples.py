@@ -34,6 +34,7 @@ REFUSED = {
     **{f"post_billing_invoices_invoice_{what}": 404 for what in ("settle", "write_off")},
     "get_billing_purchases_purchase_receipt": 404,
     **dict.fromkeys(("post_billing_portal", "post_billing_checkout", "post_billing_refunds"), 409),
+    "put_billing_credits_top_up": 409,
     "patch_billing_details": 409,
     "post_billing_webhooks_stripe": 404,
     "post_billing_webhooks_event_replay": 409,

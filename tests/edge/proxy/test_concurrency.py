@@ -345,10 +345,8 @@ async def test_a_tunnel_of_a_removed_customer_releases_its_slot(edge: Edge) -> N
     client, upstream = await tunnel(edge, "/v1/ws", WITH_KEY)
     del edge.config["customers"]["acme"]
     edge.config["keys"] = [key for key in edge.config["keys"] if key["customer"] != "acme"]
-    for _ in range(3):
-        await edge.reloads()
     assert edge.in_use() == 1
-    client.closes()
-    await upstream.gets_eof()
-    upstream.closes()
+    await edge.reloads()
+    for wire in (client, upstream):
+        await wire.gets_cut()
     await is_over(edge)

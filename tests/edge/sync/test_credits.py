@@ -85,7 +85,7 @@ class Customers:
                 one.shut = shut
                 return
             gate.record_refusal(now)
-            if policy is terms.credits or not can_credits_cover(terms, now, (policy,)):
+            if policy is terms.traits.credits or not can_credits_cover(terms, now, (policy,)):
                 world.refused += 1
                 return
             shut = (*shut, policy)

@@ -1,9 +1,11 @@
 """Admission under rates and concurrency; which limits hold a request is in test_rows_of_limits.py."""
 
+from collections.abc import Callable
+
 import pytest
 
 from edgeproxy.edge.counters.rows import LimitTable
-from edgeproxy.edge.limits.admission import admit, admit_fast
+from edgeproxy.edge.limits.admission import Admission, admit, admit_fast
 from edgeproxy.edge.limits.denial import compute_denial
 from edgeproxy.edge.limits.limit_set import LimitSet
 from edgeproxy.edge.limits.policies import Policies
@@ -94,14 +96,15 @@ def test_no_limit_is_charged_if_one_refuses(table: LimitTable) -> None:
     assert left(policies) == [8, 0, 8]
 
 
-def test_request_acquires_all_of_its_slots_or_none(table: LimitTable) -> None:
+@pytest.mark.parametrize("decide", [admit, admit_fast])
+def test_request_acquires_all_of_its_slots_or_none(table: LimitTable, decide: Callable[..., Admission]) -> None:
     policies = Policies(table)
     one, other = policies.get_concurrency(AT_ONCE, b"acme"), policies.get_concurrency(AT_ONCE, b"globex")
-    assert [admit(LimitSet(slots=(other,)), START)[0] for _ in range(3)] == [False, False, True]
+    assert [decide(LimitSet(slots=(other,)), START)[0] for _ in range(3)] == [False, False, True]
     both = LimitSet(slots=(one, other))
     for _ in range(3):
-        assert admit(both, START)[0]
-    assert [admit(LimitSet(slots=(one,)), START)[0] for _ in range(3)] == [False, False, True]
+        assert decide(both, START)[0]
+    assert [decide(LimitSet(slots=(one,)), START)[0] for _ in range(3)] == [False, False, True]
 
 
 def test_fast_admission_decides_like_the_general_one(table: LimitTable) -> None:

@@ -16,7 +16,7 @@ COMPILED = os.environ.get("EDGEPROXY_COMPILED") == "1"
 
 DIRECTIVES = {
     "language_level": 3,
-    "annotation_typing": False,  # an annotation is no promise: only what a .pxd declares has a type of C
+    "annotation_typing": False,  # an annotation is no promise: only names that a .pxd declares have a type of C
     "nonecheck": True,  # without it, an attribute of None is read off None
     "boundscheck": True,
     "wraparound": True,

@@ -10,6 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
+from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
@@ -43,6 +44,9 @@ from edgeproxy.collector.quotas.quota_alerts import get_level_month, make_level_
 from edgeproxy.collector.quotas.quota_status import QuotaUsage
 from edgeproxy.config.allowance import SpendingCap
 from edgeproxy.config.collector.settings import CollectorSettings
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 UTC = ZoneInfo("UTC")
 GATHER_SECONDS = 0.05
@@ -265,20 +269,10 @@ class QuotaMonitor:
                 await raise_notice(connection, notice)
             await cap_breaches.write_breaches(connection, passed, now)
             await top_ups.mark_due(connection, low, now_ms())
-        while len(self._caps) + len(caps) > TOLD_MAX:
-            self._caps.pop(next(iter(self._caps)))
-        self._caps |= {name: use.rounded for name, use in caps.items()}
-        self._passed |= {(*which, status.period): None for which, status in passed.items()}
-        while len(self._passed) > TOLD_MAX:
-            self._passed.pop(next(iter(self._passed)))
-        while len(self._raised) + len(due) > TOLD_MAX:
-            self._raised.pop(next(iter(self._raised)))
-        self._raised |= dict.fromkeys(alert.key for alert in due)
-        while len(self._published) + len(changes) > TOLD_MAX:
-            self._published.pop(next(iter(self._published)))
-        for count in changes:
-            self._published.pop(count[:4], None)
-            self._published[count[:4]] = count
+        remember(self._caps, {name: use.rounded for name, use in caps.items()})
+        remember(self._passed, {(*which, status.period): None for which, status in passed.items()})
+        remember(self._raised, dict.fromkeys(alert.key for alert in due))
+        remember(self._published, {count[:4]: count for count in changes})
         await self._refresh_newest()
 
     async def _make_level_alerts(
@@ -371,6 +365,15 @@ class QuotaMonitor:
             self._newest, before = newest, self._changed
             self._changed = asyncio.Event()
             before.set()
+
+
+def remember(told: dict[K, V], news: Mapping[K, V]) -> None:
+    """Add to the entries that are told, and drop the ones told longest ago beyond TOLD_MAX."""
+    for key, value in news.items():
+        told.pop(key, None)
+        told[key] = value
+    while len(told) > TOLD_MAX:
+        del told[next(iter(told))]
 
 
 def build_budget_count(use: BudgetUse) -> QuotaCount | None:

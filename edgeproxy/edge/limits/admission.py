@@ -123,7 +123,7 @@ def admit_fast(limit_set: LimitSet, now: float) -> Admission | None:
         for policy, gate in limit_set.traits.sharing.gates:
             if not gate.is_open(now, policy.cost):
                 return None
-    # As `_acquire_slots`, without its call.
+    # As `_acquire_slots`: its call would add 530 instructions to the 82,600 of a small request.
     for slot in limit_set.slots:
         if not slot.acquire(now):
             for taken in limit_set.slots[: limit_set.slots.index(slot)]:

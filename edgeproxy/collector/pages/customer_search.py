@@ -8,7 +8,6 @@ from edgeproxy.collector.languages.marks import N_
 from edgeproxy.collector.pages.customer_money import may_see_money
 from edgeproxy.collector.pages.list_pages import build_view, fetch_from, respond_list
 from edgeproxy.collector.pages.lists import Column, Filter, Listing, ListView, sort_by
-from edgeproxy.collector.pages.navigation import INVOICE_READERS
 from edgeproxy.collector.pages.site import ApiRefusedError, Page, Visit, format_path
 from edgeproxy.config.collector.catalog import get_default_currency, get_plan_name
 from edgeproxy.config.collector.currency_units import DECIMALS
@@ -121,7 +120,7 @@ async def search_customers(visit: Visit) -> web.Response:
 
 async def _find_invoice(visit: Visit, number: str) -> str | None:
     """Return the id of the invoice with this number, or None if there is none or the visitor may not see it."""
-    if not INVOICE_NUMBER.fullmatch(number) or not visit.signed_in.who.roles & INVOICE_READERS:
+    if not INVOICE_NUMBER.fullmatch(number) or not may_see_money(visit):
         return None
     response = await visit.call("GET", "/billing/invoices", query={"number": number.upper(), "limit": "2"})
     invoices = response.body["invoices"] if response.is_success else []

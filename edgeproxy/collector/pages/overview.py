@@ -12,10 +12,11 @@ from edgeproxy.collector.languages.reader import parse_time
 from edgeproxy.collector.pages import alert_handling, traffic
 from edgeproxy.collector.pages.alert_groups import group_alerts
 from edgeproxy.collector.pages.api import JsonDocument
+from edgeproxy.collector.pages.customer_money import may_see_money
 from edgeproxy.collector.pages.edges import LATE_SECONDS, EdgeView, is_late
 from edgeproxy.collector.pages.incidents import Incident
 from edgeproxy.collector.pages.invoice_status import DAY_SECONDS
-from edgeproxy.collector.pages.navigation import INVOICE_READERS, REVENUE_READERS
+from edgeproxy.collector.pages.navigation import REVENUE_READERS
 from edgeproxy.collector.pages.site import Page, Visit
 
 COUNTED_MAX = 25
@@ -114,9 +115,8 @@ async def fetch_alerts(visit: Visit) -> dict[str, object]:
 
 async def fetch_money(visit: Visit) -> dict[str, object]:
     """Return the state of billing, overdue amounts and revenue. A value is None if this operator may not see it."""
-    roles = visit.signed_in.who.roles
     values: dict[str, object] = dict.fromkeys(("charging", "held", "unpaid", "revenue"))
-    if visit.site.settings_now().billing is None or not roles & INVOICE_READERS:
+    if not may_see_money(visit):
         return values
     charged, held, owed, revenue = await asyncio.gather(
         visit.fetch("GET", "/billing/status"),

@@ -25,6 +25,11 @@ class CreditUsage(NamedTuple):
     used: int
     currency: str = USD
 
+    @property
+    def left(self) -> int:
+        """The credits that are left; negative if more was spent."""
+        return self.granted - self.used
+
 
 async def fetch_credit_usage(
     connection: AsyncConnection, meters: CreditMeters, names: Collection[str]

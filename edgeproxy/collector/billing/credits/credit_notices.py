@@ -54,7 +54,7 @@ def _build_notice(
     customer: str, number: int, granted: int, usage: CreditUsage, low_percent: int, now: float
 ) -> Alert | None:
     """Return the notice that is due for a customer, if any. Its last purchase or gift is `number`, over `granted`."""
-    left = usage.granted - usage.used
+    left = usage.left
     if left > 0 and left > granted * low_percent // 100:
         return None
     kind, details = AlertKind.CREDITS_SPENT, {}  # Developers read it, but no amounts.

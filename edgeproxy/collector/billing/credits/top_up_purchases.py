@@ -106,7 +106,7 @@ class TopUpPurchases:
         if top_up.purchase is not None:
             await self._settle(buyer, top_up, billing, now)
             return
-        left = usage[row.name].granted - usage[row.name].used if row.name in usage else 0
+        left = usage[row.name].left if row.name in usage else 0
         bounds = find_bounds(billing, buyer)
         decision = decide_purchase(top_up, left, round(now * 1000), bounds)
         async with self._database.writing() as connection:

@@ -109,7 +109,7 @@ async def find_low(connection: AsyncConnection, usages: Mapping[str, CreditUsage
             .where(customers.c.name.in_(names[at : at + NAMES_MAX]), IS_FREE)
         )
         rows = await connection.execute(statement)
-        low += [row.customer for row in rows if usages[row.name].granted - usages[row.name].used < row.below]
+        low += [row.customer for row in rows if usages[row.name].left < row.below]
     return low
 
 

@@ -367,13 +367,13 @@ class QuotaMonitor:
             before.set()
 
 
-def remember(told: dict[K, V], news: Mapping[K, V]) -> None:
-    """Add to the entries that are told, and drop the ones told longest ago beyond TOLD_MAX."""
-    for key, value in news.items():
-        told.pop(key, None)
-        told[key] = value
-    while len(told) > TOLD_MAX:
-        del told[next(iter(told))]
+def remember(memory: dict[K, V], new: Mapping[K, V]) -> None:
+    """Add entries to a memory. Beyond TOLD_MAX it forgets the entries that were added longest ago."""
+    for key, value in new.items():
+        memory.pop(key, None)
+        memory[key] = value
+    while len(memory) > TOLD_MAX:
+        del memory[next(iter(memory))]
 
 
 def build_budget_count(use: BudgetUse) -> QuotaCount | None:

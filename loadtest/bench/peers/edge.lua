@@ -63,13 +63,23 @@ end
 local FLOOD = problem(429, "Too many requests from this address")
 local NOBODY = problem(401, "No or unknown key")
 
+-- People by raw SHA-256 of the key, from lines of `digest name tier limit at_once`. A table in Lua source has its
+-- entries as constants of one function, of which LuaJIT allows 65,536.
+local function read_people(path)
+    local people = {}
+    for line in io.lines(path) do
+        local hex, name, tier, limit, at_once = line:match("^(%x+) (%S+) (%S+) (%d+) (%d+)$")
+        people[raw(hex)] = {name = name, tier = tier, limit = tonumber(limit), at_once = tonumber(at_once)}
+    end
+    return people
+end
+
 -- A lane is a customer on a route, with all that is settled before a request comes.
-function M.setup(people, names, rate)
+function M.setup(path, names, rate)
     math.randomseed(ngx.time() * 1000 + ngx.worker.pid())
     address_rate = rate
     routes = {}
-    local by_digest = {}
-    for hex, person in pairs(people) do by_digest[raw(hex)] = person end
+    local by_digest = read_people(path)
     for _, name in ipairs(names) do
         -- Lanes are made when a customer first uses a route: many customers on many routes would not fit into memory.
         local lanes = setmetatable({}, {__index = function(self, digest)

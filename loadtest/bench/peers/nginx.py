@@ -54,15 +54,15 @@ class Lua(Peer):
 
     def launch(self, place: Place) -> Running:
         port, counts = ports.free(2)
-        people = {each.key_sha256: each for each in place.customers}
-        (place.folder / "people.lua").write_text(_lua_table(people))
+        people = place.folder / "people"
+        people.write_text("".join(_people_line(each) for each in place.customers))
         http = nginx.fill(
             (_HERE / "lua.conf").read_text(),
             PROXY=_proxy(place),
             PORT=port,
             COUNTS=counts,
             LUA=_HERE,
-            PEOPLE=place.folder / "people.lua",
+            PEOPLE=people,
             ADDRESS_RATE=ADDRESS_RATE,
             ROUTES=", ".join(json.dumps(route) for route in place.routes),
             SHARED=8 if place.crowd is None else 256,
@@ -93,14 +93,9 @@ def _locations(place: Place, inside: str) -> str:
     return "\n".join(nginx.fill(template, ROUTE=route, REGION=REGION) for route in place.routes)
 
 
-def _lua_table(people: dict[str, Customer]) -> str:
-    """`people` as a Lua file that returns it."""
-    rows = (
-        f"  [{json.dumps(digest)}] = {{name = {json.dumps(each.name)}, tier = {json.dumps(each.tier)},"
-        f" limit = {each.limit}, at_once = {each.at_once}}},\n"
-        for digest, each in people.items()
-    )
-    return "return {\n" + "".join(rows) + "}\n"
+def _people_line(customer: Customer) -> str:
+    """Return the line of a customer in the file that edge.lua reads."""
+    return f"{customer.key_sha256} {customer.name} {customer.tier} {customer.limit} {customer.at_once}\n"
 
 
 def _counted(port: int) -> int:

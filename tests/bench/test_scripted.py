@@ -25,6 +25,9 @@ def test_exchanges_take_place_without_sockets(scenario: str, tmp_path: Path) -> 
         ("many-100", ()),
         ("many-400-first", ()),
         ("many-50-zipf-routes100-new", ()),
+        ("many-50-64k", ()),
+        ("many-50-http2-10", ()),
+        ("many-50-64k-http2", ()),
         ("small", ("--workers", "9")),
         ("many-20", ("--workers", "3")),
     ],
@@ -43,7 +46,14 @@ def test_crowd_name_sets_keys_routes_and_paths() -> None:
     assert keys.most_common(1)[0][1] > 20 * min(keys.values())
     assert len({each.partition(b" HTTP")[0] for each in asked}) == 2000
     assert len({each.split(b"/")[1] for each in asked}) == 100
-    assert parse_crowd("many-0") is parse_crowd("small") is None
+    assert parse_crowd("many-0") is parse_crowd("small") is parse_crowd("many-5-new-64k") is None
+
+
+@pytest.mark.parametrize("name", ["many-3-zipf-routes100-new-first", "many-3-64k-http2", "many-3-http2-10"])
+def test_crowd_has_the_name_that_it_was_parsed_from(name: str) -> None:
+    crowd = parse_crowd(name)
+    assert crowd is not None
+    assert crowd.name == name
 
 
 def test_first_request_crowd_uses_keys_absent_from_warm_up() -> None:

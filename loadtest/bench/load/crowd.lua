@@ -26,7 +26,7 @@ end
 
 request = function()
     sent = sent + 1
-    local tail = has_new_paths and "orders/" .. random(1000000, 2000000000) or "small"
+    local tail = has_new_paths and "orders/" .. random(1000000, 2000000000) or "@KIND@"
     return format("GET /r%d/%s HTTP/1.1\r\nHost: api.example.com\r\nAuthorization: Bearer @KEY@\r\n\r\n",
         random(0, routes - 1), tail, draw_customer())
 end

@@ -74,6 +74,7 @@ def crowd_script(crowd: Crowd, seed: int) -> str:
         ROUTES=crowd.routes,
         SEED=seed,
         KEY=KEY,
+        KIND=crowd.kind,
         **{name: str(value).lower() for name, value in flags.items()},
     )
 

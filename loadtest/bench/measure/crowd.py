@@ -1,8 +1,13 @@
 """Requests of many customers: for the program whose instructions are counted, and for the load of the bench.
 
-A scenario is `many-CUSTOMERS`, optionally with `-zipf` (the k-th customer sends 1/k as many requests as the first;
-otherwise all send equally), `-routes100`, `-new` (each path is new, as with ids) and `-first` (each request is the
-first of its customer; otherwise each customer has sent one before).
+A scenario is `many-CUSTOMERS` with options in this order:
+
+- `-zipf`: the k-th customer sends 1/k as many requests as the first. Otherwise all send equally.
+- `-routes100`: a hundred routes, drawn uniformly.
+- `-new`: each path is new, as with ids. Or `-64k`: answers have 64 KiB.
+- `-http2`: HTTP/2, and `-http2-10` ten streams in each read of a connection. Only instructions are counted, as h2load
+  cannot change fields between requests.
+- `-first`: each request is the first of its customer. Otherwise each customer has sent one before.
 """
 
 import itertools
@@ -18,7 +23,8 @@ from loadtest.bench import people
 from loadtest.bench.people import ACME
 
 NAME = re.compile(
-    r"many-(?P<customers>[1-9]\d{0,6})(?P<zipf>-zipf)?(-routes(?P<routes>[1-9]\d{0,3}))?(?P<new>-new)?(?P<first>-first)?"
+    r"many-(?P<customers>[1-9]\d{0,6})(?P<zipf>-zipf)?(-routes(?P<routes>[1-9]\d{0,3}))?((?P<new>-new)|(?P<large>-64k))?"
+    r"(?P<http2>-http2(-(?P<streams>[1-9]\d{0,2}))?)?(?P<first>-first)?"
 )
 """The name of such a scenario."""
 
@@ -44,6 +50,9 @@ class Crowd:
     is_zipf: bool = False
     has_new_paths: bool = False
     is_first: bool = False
+    has_large_answers: bool = False
+    streams: int = 0
+    """Streams of HTTP/2 in each read; 0: HTTP/1.1."""
 
     def add_to(self, settings: EdgeSettings) -> EdgeSettings:
         """Return the settings with these customers instead of all others, each with the bench's own tier."""
@@ -59,11 +68,24 @@ class Crowd:
     def name(self) -> str:
         """The scenario's name."""
         routes = "" if self.routes == 1 else f"-routes{self.routes}"
-        parts = (("-zipf", self.is_zipf), (routes, True), ("-new", self.has_new_paths), ("-first", self.is_first))
+        http2 = "" if self.streams == 0 else "-http2" if self.streams == 1 else f"-http2-{self.streams}"
+        parts = (
+            ("-zipf", self.is_zipf),
+            (routes, True),
+            ("-new", self.has_new_paths),
+            ("-64k", self.has_large_answers),
+            (http2, True),
+            ("-first", self.is_first),
+        )
         return f"many-{self.customers}" + "".join(part for part, is_so in parts if is_so)
 
+    @property
+    def kind(self) -> str:
+        """The scenario with the same answers for one customer."""
+        return "64k" if self.has_large_answers else "small"
+
     def list_customers(self) -> Iterator[people.Customer]:
-        """Yield the customers for the peers of the bench."""
+        """Yield each customer for the peers."""
         return (replace(ACME, name=f"c{number}", key=format_key(number)) for number in range(self.customers))
 
     def list_route_names(self) -> tuple[str, ...]:
@@ -86,7 +108,7 @@ class Crowd:
         numbers = range(self.customers)
         chosen = numbers[-WARM_UP:] if self.is_first else numbers[:customers]
         paths, chance = self._list_paths(), random.Random(2)
-        return (format_request(number, f"{chance.choice(paths)}/small") for number in chosen)
+        return (format_request(number, f"{chance.choice(paths)}/{self.kind}") for number in chosen)
 
     def _list_paths(self) -> list[str]:
         return [f"/r{number}" for number in range(self.routes)]
@@ -104,7 +126,7 @@ class Crowd:
             who = chance.choices(numbers, cum_weights=[*itertools.accumulate(1 / (1 + k) for k in numbers)], k=times)
         else:
             who = chance.choices(numbers, k=times)
-        tails = (f"orders/{1000 + each}" if self.has_new_paths else "small" for each in range(times))
+        tails = (f"orders/{1000 + each}" if self.has_new_paths else self.kind for each in range(times))
         return [
             format_request(number, f"{chance.choice(paths)}/{tail}") for number, tail in zip(who, tails, strict=True)
         ]
@@ -122,6 +144,8 @@ def parse_crowd(name: str) -> Crowd | None:
         is_zipf=bool(given["zipf"]),
         has_new_paths=bool(given["new"]),
         is_first=bool(given["first"]),
+        has_large_answers=bool(given["large"]),
+        streams=int(given["streams"] or 1) if given["http2"] else 0,
     )
 
 
@@ -129,8 +153,9 @@ def list_crowds(sizes: Iterable[int]) -> list[Crowd]:
     """Return the crowds of these sizes that the bench measures: with each number of routes the first requests, which
     fill caches, then later ones.
     """
-    kinds: tuple[dict[str, bool], ...] = ({"is_first": True}, {}, {"has_new_paths": True}, {"is_zipf": True})
-    return [Crowd(size, routes, **kind) for size in sizes for routes in (1, 100) for kind in kinds]
+    kinds: list[dict[str, bool]] = [{"is_first": True}, {}, {"has_new_paths": True}, {"is_zipf": True}]
+    of_routes = {1: [*kinds, {"has_large_answers": True}], 100: kinds}
+    return [Crowd(size, routes, **kind) for size in sizes for routes in of_routes for kind in of_routes[routes]]
 
 
 def format_key(number: int) -> str:
@@ -139,7 +164,7 @@ def format_key(number: int) -> str:
 
 
 def format_request(number: int, path: str) -> bytes:
-    """Return a customer's request: the scenario `small` with another key."""
+    """Return a customer's request: the scenario `small` with another key and path."""
     return (
         f"GET {path} HTTP/1.1\r\nHost: api.example.com\r\nAuthorization: Bearer {format_key(number)}\r\n\r\n"
     ).encode()

@@ -5,6 +5,7 @@ Each round starts every peer anew, since two starts of one program can differ by
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import groupby, product
 
 from loadtest.bench.measure.crowd import Crowd, list_crowds
@@ -26,7 +27,7 @@ CROWD_PEERS = (Edge.name, Lua.name, HAProxy.name)
 def list_crowd_scenarios(customers: Sequence[int]) -> Iterator[tuple[Crowd, list[Scenario]]]:
     """Yield the scenarios of many customers, with the crowd that a start of the peers serves."""
     for crowd, same in groupby(list_crowds(customers), lambda crowd: Crowd(crowd.customers, crowd.routes)):
-        yield crowd, [Scenario(each.name, "small, of many customers", crowd=each) for each in same]
+        yield crowd, [replace(SCENARIOS[each.kind], name=each.name, crowd=each) for each in same]
 
 
 def run_crowds(stage: Stage, peers: Sequence[Peer], say: Callable[[str], None]) -> tuple[list[Slice], dict[str, str]]:

@@ -37,7 +37,7 @@ from edgeproxy.edge.proxy.exchange.runtime import Runtime  # noqa: E402
 from edgeproxy.edge.proxy.exchange.snapshot import Snapshot  # noqa: E402
 from loadtest.bench.measure import scripted_http2  # noqa: E402
 from loadtest.bench.measure.crowd import parse_crowd  # noqa: E402
-from loadtest.bench.measure.scripted_http2 import KINDS  # noqa: E402
+from loadtest.bench.measure.scripted_http2 import KINDS, Kind  # noqa: E402
 from loadtest.bench.peers.edge import settings  # noqa: E402
 from loadtest.bench.peers.peer import Place  # noqa: E402
 from loadtest.bench.scenario import CHANGES, FALLBACK, SCENARIOS, SMALL_ANSWER, STREAMS, Scenario  # noqa: E402
@@ -166,7 +166,9 @@ def exchanges(folder: Path, name: str, times: int, workers: int = 1) -> Callable
     """Set up an edge as the bench does and warm it up. Returns a function that does this many exchanges."""
     http2, crowd = KINDS.get(name), parse_crowd(name)
     if crowd is not None:
-        scenario = SCENARIOS["small"]
+        scenario = SCENARIOS[crowd.kind]
+        if crowd.streams:
+            http2 = Kind(scenario, crowd.streams, has_crowd=True)
     else:
         scenario = {**SCENARIOS, **STREAMS, FALLBACK.name: FALLBACK}[name] if http2 is None else http2.scenario
     configuration: dict[str, Any] = settings(Place(folder, 0, (7001, 7002), Path(sys.executable)), 7003, 7004, 7005)
@@ -187,15 +189,18 @@ def exchanges(folder: Path, name: str, times: int, workers: int = 1) -> Callable
     Store.prepare(folder / "state", workers=workers, customers=rows, addresses=1000)
     first, *others = join_workers(folder / "state", workers)
     distinct = scripted_http2.DISTINCT if http2 is not None else DISTINCT
-    texts = [] if crowd is not None else requests(scenario, distinct)
+    warm_up = WARM_UP + (DISTINCT if name.endswith("vary") else 0)
+    texts = requests(scenario, distinct)
     for store in others:
         Stand(store, dumped, attempts).connect()(crowd.warm_up(1) if crowd is not None else [texts[0].encode()])
     stand = Stand(first, dumped, attempts)
     if crowd is not None:
-        run, asked = stand.connect(), crowd.ask(times)
-        run(crowd.warm_up())
-        return lambda: run(asked)
-    warm_up = WARM_UP + (DISTINCT if name.endswith("vary") else 0)
+        before, asked = list(crowd.warm_up()), crowd.ask(times)
+        if not crowd.streams:
+            run = stand.connect()
+            run(before)
+            return lambda: run(asked)
+        warm_up, texts = len(before), [each.decode() for each in before + asked]
     if http2 is not None:
         exchange = scripted_http2.exchanges(
             stand.runtime, http2, texts, attempts[0][0], stand.connector, stand.transport

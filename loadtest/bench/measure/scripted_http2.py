@@ -22,10 +22,11 @@ WINDOW = (1 << 30) - 1
 
 @dataclass(frozen=True)
 class Kind:
-    """`streams` of them come in one read."""
+    """`streams` of them come in one read. With many customers their keys are in no table."""
 
     scenario: Scenario
     streams: int = 1
+    has_crowd: bool = False
 
 
 KINDS = {
@@ -39,9 +40,13 @@ KINDS = {
 
 
 class Encoder:
-    """Encodes field blocks as nghttp2 does: every field but `:path` goes into the table."""
+    """Encodes field blocks: every field but `:path` goes into the table, and of several customers not the key either.
 
-    def __init__(self) -> None:
+    nghttp2 never indexes `authorization`.
+    """
+
+    def __init__(self, *, indexes_keys: bool) -> None:
+        self._literal = {b":path"} if indexes_keys else {b":path", b"authorization"}
         self._table: list[tuple[bytes, bytes]] = []
         """The newest entry first."""
 
@@ -53,7 +58,7 @@ class Encoder:
         if (name, value) in table:
             return encode_integer(table.index((name, value)) + 1, 0x7F, 0x80)
         index = next((number for number, (each, _) in enumerate(table, 1) if each == name), 0)
-        mask, kind = (0x0F, 0x00) if name == b":path" else (0x3F, 0x40)
+        mask, kind = (0x0F, 0x00) if name in self._literal else (0x3F, 0x40)
         if kind:
             self._table.insert(0, (name, value))
             while sum(len(each) + len(its) + ENTRY_OVERHEAD for each, its in self._table) > TABLE_BYTES:
@@ -61,12 +66,12 @@ class Encoder:
         return encode_integer(index, mask, kind) + (b"" if index else encode_string(name)) + encode_string(value)
 
 
-def encode_requests(texts: list[str]) -> list[bytes]:
+def encode_requests(texts: list[str], *, indexes_keys: bool = True) -> list[bytes]:
     """Encode requests of HTTP/1.1 as field blocks.
 
     If they are alike, all but the first may be sent repeatedly. Otherwise all may, because the first empties the table.
     """
-    encoder = Encoder()
+    encoder = Encoder(indexes_keys=indexes_keys)
     blocks = [encoder.encode(parse_fields(text)) for text in texts]
     if len(texts) == 1:
         return [*blocks, encoder.encode(parse_fields(texts[0]))]
@@ -107,7 +112,7 @@ def exchanges(
     """Set up a client; returns what lets so many exchanges take place."""
     client: Any = Http2Client(runtime, "127.0.0.1", runtime.snapshot.addresses.compute_subject("127.0.0.1"))
     client.connection_made(transport)
-    asked = Frames(encode_requests(texts))
+    asked = Frames(encode_requests(texts, indexes_keys=not kind.has_crowd))
     client.data_received(asked.begin())
     streams = kind.streams
 

@@ -113,6 +113,9 @@ def _measure(stage: Stage, results: Results) -> None:
     if "memory" in parts:
         results.memory, failures = memory.run(stage, peers, say)
         results.left_out.update(failures)
+    if "many-memory" in parts:
+        results.crowd_memory, failures = memory.run_crowds(stage, peers, say)
+        results.left_out.update(failures)
     if "tls" in parts:
         results.tls, failures = tls.run(stage, peers, say)
         results.left_out.update(failures)

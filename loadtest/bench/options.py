@@ -11,9 +11,9 @@ from loadtest.bench.peers import HTTP2_PEERS, PEERS
 from loadtest.bench.scenario import SCENARIOS
 
 DEFAULT_PARTS = ("cpu", "http2", "latency", "memory", "micro", "policies", "tls")
-PARTS = (*DEFAULT_PARTS, "instructions", "many", "workers")
+PARTS = (*DEFAULT_PARTS, "instructions", "many", "many-memory", "workers")
 """Instructions take a minute for each scenario and version, `workers` eight of them, and `many` some two minutes a
-round.
+round. `many-memory` takes some two minutes.
 """
 _NAMES = tuple(dict.fromkeys(peer.name for peer in (*PEERS, *HTTP2_PEERS)))
 
@@ -28,7 +28,7 @@ class Options:
     only: tuple[str, ...]
     scenarios: tuple[str, ...]
     customers: tuple[int, ...]
-    """The numbers of customers of the part `many`."""
+    """The numbers of customers of the parts `many` and `many-memory`."""
     parts: tuple[str, ...]
     python: Path
     against: str | None
@@ -58,7 +58,7 @@ def parse(argv: Sequence[str]) -> Options:
         "--customers",
         type=_names(tuple(map(str, SIZES))),
         metavar="NUMBER,…",
-        help=f"in the part many: of {', '.join(map(str, SIZES))} (default all)",
+        help=f"in the parts many and many-memory: of {', '.join(map(str, SIZES))} (default all)",
     )
     parser.add_argument("--parts", type=_names(PARTS), metavar="PART,…", help=f"of {', '.join(PARTS)}")
     parser.add_argument(

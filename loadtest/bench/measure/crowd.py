@@ -81,7 +81,7 @@ class Crowd:
 
     @property
     def kind(self) -> str:
-        """The scenario with the same answers for one customer."""
+        """The scenario of one customer with equal answers."""
         return "64k" if self.has_large_answers else "small"
 
     def list_customers(self) -> Iterator[people.Customer]:
@@ -89,7 +89,7 @@ class Crowd:
         return (replace(ACME, name=f"c{number}", key=format_key(number)) for number in range(self.customers))
 
     def list_route_names(self) -> tuple[str, ...]:
-        """Return the names of the routes, each of which is its path too."""
+        """Return the names of the routes. Each is its path, too."""
         return tuple(path[1:] for path in self._list_paths())
 
     def list_routes(self) -> list[dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Memory of what serves: idle, and with many idle connections that have each had one answer."""
+"""Memory of what serves: idle, with many idle connections that have each had one answer, and with many customers."""
 
 import resource
 import socket
@@ -6,13 +6,18 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from loadtest.bench.load import wrk
+from loadtest.bench.measure.crowd import Crowd
+from loadtest.bench.measure.rounds import list_crowd_peers
 from loadtest.bench.peers.peer import Peer, Running
-from loadtest.bench.scenario import SCENARIOS, SMALL_ANSWER
+from loadtest.bench.scenario import SCENARIOS, SMALL_ANSWER, Scenario
 from loadtest.bench.stage import Stage
 
 CONNECTIONS = 2000
 _ADDRESSES = 8
 """They come from several addresses, as a bound on connections per address would otherwise stop them."""
+_REFUSED_AT_MOST = 0.01
+"""The share of first requests that may be refused: on a busy machine some wait too long for their rows."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,16 @@ class Memory:
     idle: Footprint
     control: Footprint
     connection: float
+
+
+@dataclass(frozen=True)
+class CrowdMemory:
+    """Memory once each customer has sent a request: of the processes that serve, and of the others."""
+
+    peer: str
+    customers: int
+    serving: Footprint
+    control: Footprint
 
 
 def parse(smaps_rollup: str) -> Footprint:
@@ -68,6 +83,41 @@ def run(stage: Stage, peers: Sequence[Peer], say: Callable[[str], None]) -> tupl
         except (OSError, RuntimeError) as error:
             failures[peer.name] = f"memory: {error}"
     return found, failures
+
+
+def run_crowds(
+    stage: Stage, peers: Sequence[Peer], say: Callable[[str], None]
+) -> tuple[list[CrowdMemory], dict[str, str]]:
+    """The memory of each peer with each number of customers, and by name why one has none."""
+    footprints: list[CrowdMemory] = []
+    failures: dict[str, str] = {}
+    for customers in stage.options.customers:
+        crowd = Crowd(customers)
+        for peer in list_crowd_peers(peers):
+            say(f"memory of {customers} customers: {peer.name}")
+            try:
+                with stage.serving(peer, crowd=crowd) as running:
+                    _send_first_requests(stage, running, Crowd(customers, is_first=True))
+                    serving, control = of_processes(running.workers()), of_processes(running.control)
+                    footprints.append(CrowdMemory(peer.name, customers, serving, control))
+            except (OSError, RuntimeError) as error:
+                failures[peer.name] = f"memory of {customers} customers: {error}"
+    return footprints, failures
+
+
+def _send_first_requests(stage: Stage, running: Running, crowd: Crowd) -> None:
+    scenario = Scenario(crowd.name, "first requests", crowd=crowd)
+    options = stage.options
+    load = wrk.run(
+        scenario,
+        running.port,
+        seconds=options.seconds,
+        connections=options.connections,
+        core=options.load_core,
+        folder=stage.folder,
+    )
+    if load.failed or load.refused > load.requests * _REFUSED_AT_MOST or load.requests < crowd.customers:
+        raise RuntimeError(f"{load.requests} answers, {load.refused} of them refusals")
 
 
 def _of_peer(name: str, running: Running) -> Memory:

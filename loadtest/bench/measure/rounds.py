@@ -32,8 +32,12 @@ def list_crowd_scenarios(customers: Sequence[int]) -> Iterator[tuple[Crowd, list
 
 def run_crowds(stage: Stage, peers: Sequence[Peer], say: Callable[[str], None]) -> tuple[list[Slice], dict[str, str]]:
     """Return the slices of many customers, and by name why a peer was left out."""
-    serving = [peer for peer in peers if peer.name in CROWD_PEERS or isinstance(peer, OtherVersion)]
-    return _run(stage, serving, say, list(list_crowd_scenarios(stage.options.customers)))
+    return _run(stage, list_crowd_peers(peers), say, list(list_crowd_scenarios(stage.options.customers)))
+
+
+def list_crowd_peers(peers: Sequence[Peer]) -> list[Peer]:
+    """Return the peers that serve many customers."""
+    return [peer for peer in peers if peer.name in CROWD_PEERS or isinstance(peer, OtherVersion)]
 
 
 def run(stage: Stage, peers: Sequence[Peer], say: Callable[[str], None]) -> tuple[list[Slice], dict[str, str]]:

@@ -9,7 +9,7 @@ from loadtest.bench.machine import Interpreter, Machine
 from loadtest.bench.measure.http2 import Http2Cost
 from loadtest.bench.measure.instructions import Instructions
 from loadtest.bench.measure.latency import Latency
-from loadtest.bench.measure.memory import Memory
+from loadtest.bench.measure.memory import CrowdMemory, Memory
 from loadtest.bench.measure.micro import Decision
 from loadtest.bench.measure.policies import Policy
 from loadtest.bench.measure.slice import Slice
@@ -34,6 +34,7 @@ class Results:
     slices: list[Slice] = field(default_factory=list)
     latencies: list[Latency] = field(default_factory=list)
     memory: list[Memory] = field(default_factory=list)
+    crowd_memory: list[CrowdMemory] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
     policies: list[Policy] = field(default_factory=list)
     tls: list[Tls] = field(default_factory=list)

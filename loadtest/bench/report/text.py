@@ -26,6 +26,7 @@ def text(results: Results) -> str:
         _instructions,
         _latency,
         _memory,
+        _crowd_memory,
         _tls,
         _http2,
         _decisions,
@@ -190,6 +191,20 @@ def _memory(results: Results) -> str:
             ]
         )
     return f"Memory of what serves, idle, and for each idle connection\n{table(rows)}"
+
+
+def _crowd_memory(results: Results) -> str:
+    if not results.crowd_memory:
+        return ""
+    rows = [["customers", "peer", "serving: RSS, PSS, private MiB", "control", "RSS together"]]
+    for each in results.crowd_memory:
+        sizes = [
+            ", ".join(f"{size / 2**20:.1f}" for size in (of.rss, of.pss, of.private))
+            for of in (each.serving, each.control)
+        ]
+        together = each.serving.rss + each.control.rss
+        rows.append([f"{each.customers:,}", each.peer, *sizes, f"{together / 2**20:.1f}"])
+    return f"Memory once each customer has sent a request\n{table(rows)}"
 
 
 def _tls(results: Results) -> str:

@@ -8,6 +8,7 @@ import re
 from edgeproxy.config.addresses import HOST
 from edgeproxy.config.edge import methods
 from edgeproxy.config.edge.proxy_fields import has_proxy_field
+from edgeproxy.config.edge.stamps import STAMP_FIELDS
 from edgeproxy.config.forms import OFF as OFF_FORM
 from edgeproxy.config.forms import build_any_of, build_one_or_more, build_text, written
 from edgeproxy.config.parsers import OFF, read_file_path, read_one_or_more, read_unless_off
@@ -29,7 +30,7 @@ REQUEST_FIELDS = frozenset(
         *("keep-alive", "proxy-connection", "proxy-authorization", "proxy-authenticate", "proxy", "trailer"),
         *("traceparent", "tracestate", "x-request-id", "forwarded"),
         *("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "x-real-ip"),
-        *("x-edge-region", "x-customer-id", "x-customer-tier", "x-edge-signature"),
+        *STAMP_FIELDS,
     )
 )
 """Fields of requests with an own meaning for the edge."""

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field
 
 from edgeproxy.config import parsers
 from edgeproxy.config.edge.path_patterns import UnsafePatternError, compile_pattern
+from edgeproxy.config.edge.stamps import STAMP_FIELDS
 from edgeproxy.config.forms import build_any_of, build_number, build_text, written
 from edgeproxy.config.part import Part
 from edgeproxy.config.units import PatternText, Whole, format_value, read_switch, read_text, value_error
@@ -66,8 +67,9 @@ FRAMING = frozenset(
 """Fields of the connection and of message framing, and the request id. Only the edge sets them."""
 
 REQUEST_OWN = FRAMING | {
-    *("host", "expect", "max-forwards", "forwarded", "traceparent", "origin", "x-customer-id", "x-customer-tier"),
+    *("host", "expect", "max-forwards", "forwarded", "traceparent", "origin"),
     *("true-client-ip", "remote-user"),
+    *STAMP_FIELDS,
 }
 REQUEST_SETTABLE = frozenset(("x-real-ip", "x-forwarded-prefix"))
 """Fields that a route may set but not remove, because clients cannot send them."""

@@ -6,6 +6,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer
 
 from edgeproxy.config import parsers, units
 from edgeproxy.config.edge import readers
+from edgeproxy.config.edge.stamps import STAMP_FIELDS
 from edgeproxy.config.part import Part
 
 CONDITIONS = ("path", "methods", "field", "larger")
@@ -15,7 +16,7 @@ UNSEEN_FIELDS = frozenset(
         *("connection", "upgrade", "te", "max-forwards", "keep-alive", "proxy-connection", "proxy", "trailer"),
         *("proxy-authorization", "proxy-authenticate", "traceparent", "x-request-id"),
         *("x-forwarded-for", "x-forwarded-proto"),
-        *("x-edge-region", "x-customer-id", "x-customer-tier", "x-edge-signature"),
+        *STAMP_FIELDS,
     )
 )
 """Fields that are already removed from requests when rules are evaluated."""

@@ -6,9 +6,9 @@ from enum import IntEnum, auto
 from typing import Final
 
 from edgeproxy.config.edge.proxy_fields import create_matcher, is_proxy_field
+from edgeproxy.config.edge.stamps import STAMPS
 from edgeproxy.edge.http1.grammar import TOKEN
 from edgeproxy.edge.http1.security_fields import BITS, PLACES
-from edgeproxy.edge.http1.stamps import STAMPS
 
 
 class FieldKind(IntEnum):

@@ -1,37 +1,9 @@
-"""The stamps: fields that only the edge may set in requests to upstreams.
+"""The lines of the stamps (config/edge/stamps.py) in heads for upstreams."""
 
-This table is complete. Route bindings make their upstream lines from it. Its names, in every spelling (fields.py), are
-the fields that are dropped from clients' requests: a stamp that is made here cannot be forged. Fields that trusted
-proxies may set too, for example X-Forwarded-For, have rules of their own in fields.py.
-"""
-
-from collections.abc import Callable
 from functools import lru_cache
-from typing import Final, NamedTuple
 
+from edgeproxy.config.edge.stamps import STAMPS, StampValues
 from edgeproxy.edge.http1.grammar import parse_field_name
-
-
-class StampValues(NamedTuple):
-    """The values of stamps: the edge's region, and the customer and the tier of the request; None if it has none."""
-
-    region: str
-    customer: str | None
-    tier: str | None
-
-
-Value = Callable[[StampValues], str | None]
-"""The value of a stamp; None to leave the field out."""
-
-STAMPS: Final[dict[bytes, Value | None]] = {
-    b"X-Edge-Region": lambda binding: binding.region,
-    b"X-Customer-Id": lambda binding: binding.customer,
-    b"X-Customer-Tier": lambda binding: binding.tier,
-    b"X-Edge-Signature": None,
-}
-"""Each stamp, and the function that makes its value; None: the value is new for each request, and `format_opening`
-makes the part of the line before it.
-"""
 
 
 def format_lines(binding: StampValues) -> bytes:

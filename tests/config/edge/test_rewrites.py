@@ -17,8 +17,8 @@ from edgeproxy.config.edge.rewrites import (
     read_template,
     read_value,
 )
+from edgeproxy.config.edge.stamps import STAMPS
 from edgeproxy.edge.http1.fields import REQUEST, RESPONSE, FieldKind
-from edgeproxy.edge.http1.stamps import STAMPS
 from tests.config.conftest import LEAST
 
 UPSTREAM = LEAST.splitlines()[0] + "\n"

@@ -8,7 +8,7 @@ import uuid
 
 import pytest
 
-from edgeproxy.edge.http1 import stamps
+from edgeproxy.config.edge import stamps
 from tests.support.transcript import KEY, UNLIMITED, Edge, chunks, get, head, ok, post
 from tests.support.wire import Message
 
@@ -104,7 +104,7 @@ STAMPS = {
 
 
 async def test_clients_cannot_send_the_fields_that_the_edge_adds(edge: Edge) -> None:
-    """The test takes the names from a received request, so it also finds stamps missing in edge/http1/stamps.py."""
+    """The test takes the names from a received request, so it also finds stamps missing in config/edge/stamps.py."""
     edge.config["stamp_secret"] = SECRET
     key = f"X-API-Key: {KEY}"
     request, _ = await passes(edge, key)

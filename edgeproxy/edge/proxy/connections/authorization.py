@@ -8,6 +8,7 @@ to be checked.
 import re
 from typing import TYPE_CHECKING, Final
 
+from edgeproxy.config.edge.stamps import STAMPS
 from edgeproxy.edge import problem_codes
 from edgeproxy.edge.body_usage.prompts import UNKNOWN
 from edgeproxy.edge.errors import DirectResponseError, RejectedError
@@ -37,7 +38,7 @@ FORWARDED: Final = (b"x-forwarded-method", b"x-forwarded-uri")
 """The method and the target, as Traefik and Caddy state them."""
 
 OVERWRITTEN: Final = frozenset(
-    (*map(bytes.lower, stamps.STAMPS), b"x-request-id", *KEY_FIELDS, b"cookie", b"sec-websocket-protocol")
+    (*map(bytes.lower, STAMPS), b"x-request-id", *KEY_FIELDS, b"cookie", b"sec-websocket-protocol")
 )
 """Fields of the answer that the service gets. The proxy overwrites or drops the client's fields in this spelling
 only.

@@ -21,11 +21,12 @@ from edgeproxy.config.allowance import (
 from edgeproxy.config.customers import DirectoryKey
 from edgeproxy.config.directory import KeyOwner, parse_customer
 from edgeproxy.config.edge.auth import AUTHORIZATION
+from edgeproxy.config.edge.stamps import StampValues
 from edgeproxy.config.selection import RouteSelector, is_of_all
 from edgeproxy.edge import problem_codes
 from edgeproxy.edge.counters.usage_key import qualify_customer
 from edgeproxy.edge.errors import RejectedCustomerError, RejectedError, UnidentifiedError
-from edgeproxy.edge.http1 import stamps
+from edgeproxy.edge.http1.stamps import format_lines
 from edgeproxy.edge.limits.route_limits import NO_CLAIMS, LimitTerms, RouteLimits
 from edgeproxy.edge.proxy.metering.labels import NO_LABEL
 from edgeproxy.edge.proxy.routing.binding import BindingTerms, Route, RouteBinding, SortedMeters
@@ -235,8 +236,8 @@ class RouteAccess:
 
     def _split_stamps(self, customer: str | None, tier: str) -> tuple[bytes, bytes]:
         """Return the stamp lines before and after the customer's name, or all lines if there is no customer."""
-        values = stamps.StampValues(self._edge_region, customer, None if tier == NO_LABEL else tier)
-        before, _, after = stamps.format_lines(values).partition(SOMEBODY.encode())
+        values = StampValues(self._edge_region, customer, None if tier == NO_LABEL else tier)
+        before, _, after = format_lines(values).partition(SOMEBODY.encode())
         return before, after
 
     def _sort_meters(self, route: Route) -> SortedMeters:

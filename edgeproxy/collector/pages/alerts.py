@@ -12,8 +12,9 @@ from edgeproxy.collector.pages.alert_groups import group_alerts
 from edgeproxy.collector.pages.api import JsonDocument
 from edgeproxy.collector.pages.list_pages import fetch_from, fetch_list, send_list
 from edgeproxy.collector.pages.lists import Column, Filter, Listing, ListView, build_query, order_by
+from edgeproxy.collector.pages.navigation import LABELS
 from edgeproxy.collector.pages.site import Page, Visit
-from edgeproxy.collector.pages.words import ACKNOWLEDGED, DELIVERY_STATES, NAVIGATION_LINKS, SEVERITIES
+from edgeproxy.collector.pages.words import ACKNOWLEDGED, DELIVERY_STATES, SEVERITIES
 
 PATH = "/v1/alerts"
 NUMBER_DIGITS_MAX = 15
@@ -76,7 +77,7 @@ async def show_alerts(visit: Visit) -> web.Response:
         policy = find_policy(alert["kind"])
         alert["action"] = None if policy is None else say(policy.action)
         page = ABOUT.get(alert["kind"])
-        alert["about"] = None if page is None else (page, say(NAVIGATION_LINKS[page]))
+        alert["about"] = None if page is None else (page, say(LABELS[page]))
     return visit.render("alerts.html", view=view, groups=group_alerts(view.rows), **alert_handling.find_choices(visit))
 
 

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from edgeproxy.collector.accounts.contact_roles import BUILDERS, EVERYBODY, OWNERS, PAYERS
+from edgeproxy.collector.languages.marks import N_
 from edgeproxy.collector.pages.sessions import SignedIn
-from edgeproxy.collector.pages.words import NAVIGATION_GROUPS, NAVIGATION_LINKS
+from edgeproxy.collector.pages.words import NAVIGATION_GROUPS
 from edgeproxy.config.collector.settings import CollectorSettings
 
 INVOICE_READERS: Final = frozenset({"support", "billing", "admin"})
@@ -55,6 +56,14 @@ Rule = Callable[[Services, frozenset[str]], object]
 """Decides whether a page exists for these services and roles."""
 
 
+class NavigationItem(NamedTuple):
+    """A page of the navigation, before it is known who visits."""
+
+    label: str
+    """The name of the page in English."""
+    exists: Rule
+
+
 def _always(_: Services, __: frozenset[str]) -> bool:
     return True
 
@@ -99,54 +108,65 @@ def _with_reference(services: Services, _: frozenset[str]) -> bool:
     return services.has_reference
 
 
-CONSOLE: Mapping[str, Mapping[str, Rule]] = {
-    "": {"/console": _always},
+CONSOLE: Mapping[str, Mapping[str, NavigationItem]] = {
+    "": {"/console": NavigationItem(N_("Overview"), _always)},
     "traffic": {
-        "/console/edges": _always,
-        "/console/refusals": _always,
-        "/console/incidents": _always,
-        "/console/alerts": _always,
+        "/console/edges": NavigationItem(N_("Edges"), _always),
+        "/console/refusals": NavigationItem(N_("Refusals"), _always),
+        "/console/incidents": NavigationItem(N_("Incidents"), _always),
+        "/console/alerts": NavigationItem(N_("Alerts"), _always),
     },
-    "customers": {"/console/customers": _always, "/console/audit": _for_admins},
+    "customers": {
+        "/console/customers": NavigationItem(N_("Customers"), _always),
+        "/console/audit": NavigationItem(N_("Audit log"), _for_admins),
+    },
     "money": {
-        "/console/invoices": _for_invoices,
-        "/console/disputes": _for_invoices,
-        "/console/price-changes": _for_invoices,
-        "/console/rollout": _for_billing,
-        "/console/reconciliation": _for_billing,
-        "/console/business-metrics": _for_billing,
+        "/console/invoices": NavigationItem(N_("Invoices"), _for_invoices),
+        "/console/disputes": NavigationItem(N_("Disputes"), _for_invoices),
+        "/console/price-changes": NavigationItem(N_("Prices"), _for_invoices),
+        "/console/rollout": NavigationItem(N_("Charging"), _for_billing),
+        "/console/reconciliation": NavigationItem(N_("Reconciliation"), _for_billing),
+        "/console/business-metrics": NavigationItem(N_("Business metrics"), _for_billing),
     },
     "system": {
-        "/console/quarantine": _for_admins,
-        "/console/tokens": _for_admins,
-        "/console/jobs": _always,
-        "/console/residencies": _for_residencies,
-        "/status": _with_status,
+        "/console/quarantine": NavigationItem(N_("Rejected usage"), _for_admins),
+        "/console/tokens": NavigationItem(N_("Machine tokens"), _for_admins),
+        "/console/jobs": NavigationItem(N_("Jobs"), _always),
+        "/console/residencies": NavigationItem(N_("Residencies"), _for_residencies),
+        "/status": NavigationItem(N_("Status"), _with_status),
     },
 }
 """The pages of operators, by group."""
-PORTAL: Mapping[str, Mapping[str, Rule]] = {
-    "": {"/account": _always},
+PORTAL: Mapping[str, Mapping[str, NavigationItem]] = {
+    "": {"/account": NavigationItem(N_("Home"), _always)},
     "usage": {
-        "/account/month": _always,
-        "/account/usage": _always,
-        "/account/limits": _always,
-        "/account/alerts": _always,
+        "/account/month": NavigationItem(N_("Usage and costs"), _always),
+        "/account/usage": NavigationItem(N_("Explore usage"), _always),
+        "/account/limits": NavigationItem(N_("Limits"), _always),
+        "/account/alerts": NavigationItem(N_("Alerts"), _always),
     },
     "build": {
-        "/account/get-started": _with_api,
-        "/account/keys": _always,
-        "/account/docs": _with_reference,
-        "/account/webhooks": _with_webhooks,
+        "/account/get-started": NavigationItem(N_("Get started"), _with_api),
+        "/account/keys": NavigationItem(N_("API keys"), _always),
+        "/account/docs": NavigationItem(N_("API reference"), _with_reference),
+        "/account/webhooks": NavigationItem(N_("Webhooks"), _with_webhooks),
     },
     "billing": {
-        "/account/plan": _with_plans,
-        "/account/invoices": _with_plans,
-        "/account/credits": _with_credits,
+        "/account/plan": NavigationItem(N_("Plan"), _with_plans),
+        "/account/invoices": NavigationItem(N_("Invoices"), _with_plans),
+        "/account/credits": NavigationItem(N_("Credits"), _with_credits),
     },
-    "account": {"/account/team": _always, "/account/data": _always, "/status": _with_status},
+    "account": {
+        "/account/team": NavigationItem(N_("Team"), _always),
+        "/account/data": NavigationItem(N_("Your data"), _always),
+        "/status": NavigationItem(N_("Status"), _with_status),
+    },
 }
 """The pages of customers, by group."""
+LABELS: Final[Mapping[str, str]] = {
+    path: item.label for groups in (CONSOLE, PORTAL) for items in groups.values() for path, item in items.items()
+}
+"""The name of each page, by its path."""
 ROLES_OF_PAGES = {
     "/account/get-started": BUILDERS,
     "/account/keys": BUILDERS,
@@ -179,9 +199,9 @@ def list_groups(
     groups = CONSOLE if who.customer is None else PORTAL
     for group, pages in groups.items():
         links = [
-            NavigationLink(page, say(NAVIGATION_LINKS[page]), find_current(page, path))
-            for page, rule in pages.items()
-            if rule(services, who.roles) and is_for(page, who)
+            NavigationLink(page, say(item.label), find_current(page, path))
+            for page, item in pages.items()
+            if item.exists(services, who.roles) and is_for(page, who)
         ]
         if links:
             yield say(NAVIGATION_GROUPS[group]) if group else "", links

@@ -14,18 +14,6 @@ from edgeproxy.collector.billing.stripe.customers import CUSTOMER
 from edgeproxy.collector.billing.stripe.webhook_event import REPORT, REPORTS
 from edgeproxy.collector.billing.webhooks.processor import StripeDeniedError, StripeUnavailableError
 
-RETRIEVE: Mapping[str, str] = {
-    "invoice": "v1.invoices.retrieve",
-    "credit_note": "v1.credit_notes.retrieve",
-    "subscription": "v1.subscriptions.retrieve",
-    "customer": "v1.customers.retrieve",
-    "charge": "v1.charges.retrieve",
-    "refund": "v1.refunds.retrieve",
-    "dispute": "v1.disputes.retrieve",
-    "checkout.session": "v1.checkout.sessions.retrieve",
-    REPORT: "v2.core.events.retrieve",
-}
-"""The method of Stripe's package that fetches an object, by type."""
 EXPANDED: Mapping[str, list[str]] = {
     "invoice": list(stripe_payments.EXPANDED),
     "refund": ["payment_intent"],
@@ -57,7 +45,7 @@ class StripeObjects:
         # Before the call: a change here after this moment is newer than the fetched state.
         requested_at = now_ms()
         expanded = {"expand": EXPANDED[object_type]} if object_type in EXPANDED else {}
-        stripe_object = await self._fetch(RETRIEVE[object_type], id, **expanded)
+        stripe_object = await self._fetch(find_method(object_type), id, **expanded)
         if stripe_object is None:
             return {"id": id, "object": object_type, "deleted": True}
         if object_type in PAYMENT_PARTS:
@@ -106,6 +94,11 @@ class StripeObjects:
             if error.outcome in TRANSIENT_OUTCOMES:
                 raise _build_unavailable(error) from error
             raise
+
+
+def find_method(object_type: str) -> str:
+    """Return the method of Stripe's package that fetches an object of this type."""
+    return "v2.core.events.retrieve" if object_type == REPORT else f"v1.{object_type}s.retrieve"
 
 
 def _build_unavailable(error: StripeCallError) -> StripeUnavailableError:

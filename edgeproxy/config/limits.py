@@ -5,7 +5,14 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from edgeproxy.config import parsers, units
-from edgeproxy.config.algorithms import DEFAULT_ALGORITHM, DEFAULT_DEPTHS, AlgorithmName
+from edgeproxy.config.algorithms import (
+    ALGORITHM_DESCRIPTION,
+    BURST_DESCRIPTION,
+    DEFAULT_ALGORITHM,
+    DEFAULT_DEPTHS,
+    RATE_DESCRIPTION,
+    AlgorithmName,
+)
 from edgeproxy.config.end_users import Per
 from edgeproxy.config.field_types import Count, FieldName, Name, Rate, Sentence
 from edgeproxy.config.part import FieldMark, Part
@@ -47,23 +54,17 @@ class Limit(Rated):
     another name, order or tier.
     """
 
-    rate: Rate = Field(
-        description="Requests in a time. `sliding_window`: at most this number in *any* window of that length. "
-        "`token_bucket`: the rate at which the bucket empties."
-    )
+    rate: Rate = Field(description=RATE_DESCRIPTION)
     name: Annotated[Name, FieldMark.FILLED] = Field(
         description="Label in the RateLimit fields. By default the tier's name, then `<tier>-2` and so on."
     )
     algorithm: AlgorithmName = Field(
         default=DEFAULT_ALGORITHM,
-        description="How requests are counted. `sliding_window` keeps a promise that clients can check. `token_bucket` "
-        "lets a steady rate pass, and bursts now and then. `hybrid` is both: the window, and a bucket that spreads "
-        "its requests.",
+        description=ALGORITHM_DESCRIPTION,
     )
     burst: Count | None = Field(
         default=None,
-        description="Depth of the bucket: requests that may arrive at once. Only for `token_bucket` (by default the "
-        "count of the rate) and `hybrid` (by default a tenth of it, at least 1).",
+        description=BURST_DESCRIPTION,
     )
     scope: Literal["customer", "key", "ip", "route", "customer_route"] = Field(
         default="customer",

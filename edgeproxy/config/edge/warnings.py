@@ -5,7 +5,7 @@ Each warning is a sentence that begins with its field, names the danger, and say
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from edgeproxy.config.algorithms import DEFAULT_DEPTHS
+from edgeproxy.config.algorithms import DEFAULT_DEPTHS, WINDOWS
 from edgeproxy.config.allowance import ANONYMOUS, compute_allowance, holds_route
 from edgeproxy.config.edge.conditions import covers
 from edgeproxy.config.edge.proxy_fields import create_matcher, is_proxy_field
@@ -402,4 +402,4 @@ def compute_burst(limit: Limit) -> int:
     """Return the number of units that an unused limit permits at once."""
     if DEFAULT_DEPTHS[limit.algorithm] is None:
         return limit.count
-    return min(limit.count, limit.depth) if limit.algorithm == "hybrid" else limit.depth
+    return min(limit.count, limit.depth) if limit.algorithm in WINDOWS else limit.depth

@@ -9,8 +9,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/design/adding.md").read_text()
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
-ROWS = re.findall(r"^\| ([\w ]+) \| `([^`]+)` \| (.+) \|$", PAGE, re.MULTILINE)
-PLACES = re.compile(r"`([\w/]+\.(?:py|yml))` \(((?:`[^`]+`(?:, )?)+)\)")
+ROWS = re.findall(r"^\| ([\w ]+) \| `([^`]+)` \| (.+) \|$", PAGE.partition("## Measured")[0], re.MULTILINE)
+PLACES = re.compile(r"`([\w/]+\.(?:py|yml|html))` \(((?:`[^`]+`(?:, )?)+)\)")
 BESIDE = ("stripe_sandbox/", "edgeproxy/client/", "edgeproxy/probe/")
 """Programs of their own, which share no tables with the wings."""
 
@@ -32,8 +32,8 @@ def list_files_with(word: str) -> set[Path]:
     return {ROOT / name for name in listed if name.startswith(product) and not name.startswith(BESIDE)}
 
 
-def test_there_are_fourteen() -> None:
-    assert len(ROWS) == 14
+def test_there_are_sixteen() -> None:
+    assert len(ROWS) == 16
 
 
 @pytest.mark.parametrize(("change", "example", "files"), ROWS, ids=[row[0] for row in ROWS])
@@ -45,7 +45,7 @@ def test_a_change_touches_these_files(change: str, example: str, files: str) -> 
     listed = {path for path, _ in places}
     assert list_files_with(example) <= listed, change
     product = [path for path in listed if not path.is_relative_to(ROOT / "tests")]
-    assert re.findall(r" \| (\d+) \| \d+ \| \d+ \| ", files) == [str(len(product))], change
+    assert re.findall(r" \| (\d+)$", files) == [str(len(product))], change
 
 
 @pytest.mark.parametrize(("change", "files"), [(row[0], row[2]) for row in ROWS], ids=[row[0] for row in ROWS])

@@ -13,6 +13,7 @@ from edgeproxy.base.json_values import JsonObject, JsonValue
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.alerts import words
 from edgeproxy.collector.alerts.kinds import Severity, find_policy
+from edgeproxy.collector.alerts.labels import LABELS, OPERATOR_LABELS
 from edgeproxy.collector.database.unreadable_rows import parse_object, parse_word
 from edgeproxy.collector.languages.catalogs import load_catalog
 from edgeproxy.collector.languages.invisible import format_line
@@ -165,9 +166,7 @@ def format_mail(
     """Return a mail to operators that tells them what to do."""
     say = load_catalog(reader.language).gettext
     policy = find_policy(message.kind)
-    facts = [
-        (say(words.LABELS[name]) if name in words.LABELS else name, text) for name, text in _list_facts(message, reader)
-    ]
+    facts = [(say(OPERATOR_LABELS.get(name, name)), text) for name, text in _list_facts(message, reader)]
     paragraphs = []
     if policy is not None:
         more = format_runbook(message.kind, runbooks)
@@ -194,7 +193,7 @@ def format_customer_mail(
     It has the facts with a label for customers, and a button if the customer can act.
     """
     say = load_catalog(reader.language).gettext
-    facts = [(say(words.LABELS[name]), text) for name, text in _list_facts(message, reader) if name in words.LABELS]
+    facts = [(say(LABELS[name]), text) for name, text in _list_facts(message, reader) if name in LABELS]
     button = words.find_button(message.kind, message.details)
     link, text = str(message.details.get(button.detail) or ""), button.text
     if not link.startswith(("https://", "http://")) or link != format_line(link):

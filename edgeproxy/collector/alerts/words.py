@@ -8,6 +8,7 @@ version, the title is shown.
 import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from functools import partial
 from typing import Final, NamedTuple
 
 import orjson
@@ -40,6 +41,8 @@ SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
     ),
     AlertKind.REQUEST_CAP_EXCEEDED: (
         N_("Answers to %(customer)s on %(route)s have cost %(above)s credits more than a request may"),
+        N_("Answers on %(route)s have cost %(above)s credits more than a request may"),
+        N_("Answers to %(customers)s customers of the edge %(edge)s have cost more than a request may"),
     ),
     AlertKind.DIMENSION_LIMIT_EXCEEDED: (
         N_("%(customer)s has more than %(values)s values of %(dimension)s in %(month)s: others count as ~other"),
@@ -139,11 +142,90 @@ SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
     AlertKind.ROW_UNREADABLE: (
         N_("A row of the table %(table)s cannot be read and is left out: %(key)s"),
     ),
+    AlertKind.ESTIMATES_HIGH: (
+        N_("Much of the usage of %(customer)s is estimated: %(estimated)s of %(units)s (%(meter)s)"),
+    ),
+    AlertKind.CUSTOMER_PAUSE_FAILED: (
+        N_("%(of)s uses far more than usual and cannot be paused here: %(why)s"),
+    ),
+    AlertKind.PRICE_CHANGE_DECIDED: (
+        N_("Price change of %(at)s: %(state)s"),
+    ),
+    AlertKind.CUSTOMERS_UNKNOWN: (
+        N_("Usage is counted for customers that nobody knows: %(names)s"),
+    ),
+    AlertKind.PRIVACY_REQUEST_DUE: (
+        N_("The request %(request)s of a person is to be answered by %(due_at)s"),
+    ),
+    AlertKind.SUBSCRIPTION_PERIOD_FAILED: (
+        N_("The period of a subscription cannot end: %(why)s"),
+    ),
+    AlertKind.IMPORTED_SUBSCRIPTION_FAILED: (
+        N_("An imported subscription does not begin here: %(why)s"),
+    ),
+    AlertKind.INVOICE_HELD: (
+        N_("The invoice of %(of)s for the period from %(period)s is held: %(why)s"),
+    ),
+    AlertKind.INVOICE_REPLACED: (
+        N_("The draft of %(of)s for the period from %(period)s was changed at Stripe by hand: a new one is made"),
+    ),
+    AlertKind.INVOICE_FAILED: (
+        N_("The invoice of %(of)s for the period from %(period)s fails, and is tried again: %(why)s"),
+    ),
+    AlertKind.INVOICE_PAID_TWICE: (
+        N_("The invoice of %(of)s for the period from %(period)s was paid at Stripe, and by a transfer too"),
+    ),
+    AlertKind.INVOICE_DRAFT_MISSING: (
+        N_("Stripe has no draft of the invoice of %(of)s for the period from %(period)s"),
+    ),
+    AlertKind.CREDIT_NOTE_FAILED: (
+        N_("A credit note cannot be made at Stripe: %(why)s"),
+    ),
+    AlertKind.PLAN_STOPPED: (
+        N_("The plan of %(of)s is not paid: %(after)s"),
+    ),
+    AlertKind.DECISION_FAILED: (
+        N_("The decision on the invoice of %(of)s for the period from %(period)s failed: %(why)s"),
+    ),
+    AlertKind.REFUND_FAILED: (
+        N_("A refund of %(amount)s to %(of)s failed"),
+    ),
+    AlertKind.PAYMENT_DISPUTED: (
+        N_("A payment of %(amount)s of %(of)s is disputed: answer at Stripe by %(answer_by)s"),
+        N_("A payment of %(amount)s of %(of)s is disputed"),
+    ),
+    AlertKind.DISPUTE_CLOSED: (
+        N_("The dispute with %(of)s over %(amount)s: %(state)s"),
+    ),
+    AlertKind.CHARGING_STOPPED: (
+        N_("Nobody is charged any more: %(why)s"),
+    ),
+    AlertKind.USAGE_EXPORT_FAILED: (
+        N_("Stripe does not take reported usage of %(customer)s: %(why)s"),
+    ),
+    AlertKind.USAGE_EXPORT_STOPPED: (
+        N_("No usage is reported to Stripe any more: %(why)s"),
+    ),
+    AlertKind.METER_EVENTS_REJECTED: (
+        N_("Stripe could not count usage that it had taken: %(why)s"),
+    ),
+    AlertKind.WEBHOOK_EVENT_FAILED: (
+        N_("The event %(event)s from Stripe could not be applied"),
+        N_("Stripe does not return %(unread)s: %(why)s"),
+        N_("Stripe does not return an invoice of %(customer)s: its payment is unknown"),
+    ),
+    AlertKind.WEBHOOK_MODE_MISMATCH: (
+        N_("Stripe sends events of the mode %(mode)s, which is not configured"),
+    ),
+    AlertKind.CATALOG_PRICE_MISSING: (
+        N_("Stripe lacks the price %(price)s of a plan"),
+    ),
+    AlertKind.RECONCILIATION_MISMATCH: (
+        N_("Two books are %(part)s apart: %(books)s"),
+    ),
 }
 # fmt: on
-"""Sentences for alerts, for all kinds that customers read and for kinds of operators. The first sentence with all of
-its details is used.
-"""
+"""Sentences for alerts of each kind. The first sentence with all of its details is used."""
 
 # fmt: off
 OWN_SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
@@ -295,49 +377,6 @@ CONDITIONS: Final[Mapping[AlertKind, frozenset[str]]] = {
 QUOTA_PERIODS: Final = ("day", "month")
 """The first periods of quotas. Each has its own sentence."""
 
-LABELS: Final[Mapping[str, str]] = {
-    "quota": N_("Quota"),
-    "meter": N_("Meter"),
-    "limit": N_("Included"),
-    "used": N_("Used"),
-    "since": N_("Since"),
-    "resets": N_("Begins anew"),
-    "amount_cents": N_("Amount"),
-    "spent_cents": N_("Spent"),
-    "usual_cents": N_("Usual"),
-    "times": N_("Times the usual usage"),
-    "period_start": N_("Period since"),
-    "plan": N_("Plan"),
-    "trial_ends_at": N_("End of the trial"),
-    "route": N_("Route"),
-    "dimension": N_("Dimension"),
-    "month": N_("Month"),
-    "value": N_("Usage"),
-    "expected": N_("Usual"),
-    "start": N_("Key"),
-    "name": N_("Name"),
-    "rotate_by": N_("To be rotated by"),
-    "ends_on": N_("Ends"),
-    "amount": N_("Amount"),
-    "why": N_("Reason"),
-    "next_retry": N_("Next attempt"),
-    "next_payment_attempt": N_("Next attempt"),
-    "at": N_("At"),
-    "fee_before": N_("Fee so far"),
-    "fee": N_("Fee from then on"),
-    "host": N_("Host"),
-    "by": N_("By"),
-    "number": N_("Number"),
-    "due_at": N_("Due"),
-    "pdf": N_("PDF"),
-    "new_start": N_("New key"),
-    "works_until": N_("Works until"),
-    "left": N_("Credit left"),
-    "granted": N_("Last purchase or gift"),
-    "erased_on": N_("Data erased on"),
-}
-"""Labels of details. A customer's mail has only details with a label."""
-
 
 class Button(NamedTuple):
     """The place where a customer acts: the detail with the address, and the text of the button.
@@ -411,11 +450,45 @@ def find_button(kind: str, details: JsonObject) -> Button:
 ACTORS: Final[Mapping[str, str]] = {"operator": N_("the operator"), "token": N_("one of your tokens")}
 """Actors for a customer that are no contacts."""
 LEAKED = N_("The key was found in public.")
+PRICE_CHANGE_STATES: Final = {"scheduled": N_("scheduled"), "done": N_("in force"), "withdrawn": N_("withdrawn")}
+DISPUTE_STATES: Final = {
+    "inquiry": N_("the bank asks"),
+    "needs_response": N_("waits for an answer"),
+    "under_review": N_("the bank decides"),
+    "won": N_("won"),
+    "lost": N_("lost"),
+    "closed": N_("ended"),
+}
+RECONCILED: Final = {
+    "A": N_("The ledger and the outbox"),
+    "B": N_("The outbox and Stripe's sums"),
+    "C": N_("Our rating and Stripe's invoices"),
+    "D": N_("Payments and the journal"),
+    "E": N_("Credit entries and balances"),
+}
+"""The books that each kind of reconciliation compares."""
+UNPAID_STEPS: Final = {
+    "pause": N_("its fees rest until all is paid"),
+    "cancel": N_("it has ended"),
+    "uncollectible": N_("it has ended, and the invoices are written off"),
+}
+"""The results of a plan whose invoices are not paid."""
+CODES: Final[Mapping[str, Mapping[str, str]]] = {
+    "state": PRICE_CHANGE_STATES | DISPUTE_STATES,
+    "after": UNPAID_STEPS,
+    "books": RECONCILED,
+}
+"""The words for details that are codes, by the name of the detail."""
 
 
 def find_sentence(kind: str, customer: str | None, details: JsonObject) -> str | None:
     """Return the English sentence of an alert with placeholders, or None if none fits."""
-    return _choose_sentence(SENTENCES, kind, {**details, "customer": customer or None})
+    return _choose_sentence(SENTENCES, kind, _name_customer(customer, details))
+
+
+def _name_customer(customer: str | None, details: JsonObject) -> JsonObject:
+    """Return the details with the customer of an alert. Some alerts for operators have it only there."""
+    return {**details, "customer": customer} if customer else details
 
 
 def find_own_sentence(kind: str, details: JsonObject) -> str | None:
@@ -446,7 +519,7 @@ def describe(reader: Reader, kind: str, customer: str | None, details: JsonObjec
     sentence = find_sentence(kind, customer, details)
     if sentence is None:
         return None
-    return _fill_sentence(reader, sentence, {**details, "customer": customer})
+    return _fill_sentence(reader, sentence, _name_customer(customer, details))
 
 
 def describe_action(reader: Reader, kind: str, details: JsonObject) -> str | None:
@@ -501,6 +574,14 @@ def _format_day(reader: Reader, value: JsonValue, _: str | None) -> str:
     return reader.day(str(value))
 
 
+def _format_month(reader: Reader, value: JsonValue, _: str | None) -> str:
+    return reader.month(str(value))
+
+
+def _format_meter(reader: Reader, value: JsonValue, _: str | None) -> str:
+    return load_catalog(reader.language).gettext(format_label(str(value)))
+
+
 def _format_percent(reader: Reader, value: JsonValue, _: str | None) -> str:
     return reader.share(float(str(value)) / 100, 0)
 
@@ -531,6 +612,18 @@ def _format_reason(reader: Reader, value: JsonValue, _: str | None) -> str:
     return load_catalog(reader.language).gettext(LEAKED) if value == "leaked" else str(value)
 
 
+def _format_ratio(reader: Reader, value: JsonValue, _: str | None) -> str:
+    return reader.share(float(str(value)), 4)
+
+
+def _format_names(reader: Reader, value: JsonValue, _: str | None) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else _format_plain(reader, value, None)
+
+
+def _find_word(words: Mapping[str, str], reader: Reader, value: JsonValue, _: str | None) -> str:
+    return load_catalog(reader.language).gettext(words[str(value)])
+
+
 def _format_plan(_: Reader, value: JsonValue, __: str | None) -> str:
     return str(value).partition("@")[0]
 
@@ -549,16 +642,23 @@ FORMS: Final[Mapping[str, Form]] = {
             "hour",
             "works_until",
             "expires",
+            "answer_by",
+            "counts_as_unpaid_at",
         ),
         _format_moment,
     ),
     **dict.fromkeys(("amount_cents", "spent_cents", "usual_cents", "fee", "fee_before"), _format_money),
     **dict.fromkeys(("threshold", "percent"), _format_percent),
-    **dict.fromkeys(("rotate_by", "ends_on", "due_at", "erased_on"), _format_day),
+    **dict.fromkeys(("rotate_by", "ends_on", "due_at", "erased_on", "period"), _format_day),
+    **{name: partial(_find_word, words) for name, words in CODES.items()},
+    **dict.fromkeys(("names", "edges", "moves", "missing", "rejected"), _format_names),
+    "part": _format_ratio,
     "by": _format_actor,
     "why": _format_reason,
     **dict.fromkeys(("amount", "used", "left", "granted"), _format_amount),
     "plan": _format_plan,
+    "month": _format_month,
+    "meter": _format_meter,
     **dict.fromkeys(("above", "credits"), _format_credits),
 }
 """Formats of details that are no plain text or number, by name."""

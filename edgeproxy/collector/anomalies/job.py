@@ -248,6 +248,7 @@ def build_pause_alert(customer: str, meter: str, finding: Finding, now: float, *
         kind=AlertKind.CUSTOMER_PAUSED if why_not is None else AlertKind.CUSTOMER_PAUSE_FAILED,
         customer=customer if why_not is None else None,
         title=f"{customer} has used {times:.1f} times as much {meter} as usual in an hour, {done}",
-        details={"meter": meter, "at": format_time(finding.at), **finding.details},
+        details={"meter": meter, "at": format_time(finding.at), **finding.details}
+        | ({} if why_not is None else {"of": customer, "why": why_not}),
         at=now,
     )

@@ -77,7 +77,12 @@ async def record_reconciliation(
         named, books = differing[:NAMED_MAX], COMPARED_BOOKS[kind]
         ratio = 100 * worst_drift(drifts.values()).ratio
         differences = ", ".join(f"{row.customer} {row.meter} {row.difference:+}" for row in named)
-        details = {"rows": [comparison_to_response(kind, row) for row in named], "different": drift.different}
+        details = {
+            "rows": [comparison_to_response(kind, row) for row in named],
+            "books": str(kind),
+            "part": ratio / 100,
+            "different": drift.different,
+        }
         alert = Alert(
             key=f"billing-drift-{kind}-{span.start}-{span.end}-{worst_level}",
             kind=AlertKind.RECONCILIATION_MISMATCH,

@@ -8,7 +8,7 @@ from aiohttp import web
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.alerts.words import format_detail
 from edgeproxy.collector.ledger.queries import format_time
-from edgeproxy.collector.pages import keys, usage_periods
+from edgeproxy.collector.pages import usage_periods
 from edgeproxy.collector.pages.api import JsonDocument
 from edgeproxy.collector.pages.site import Page, Visit
 from edgeproxy.collector.pages.usage_explorer import ROWS_MAX, UsageCounts, UsageSeries, compute_counts, compute_series
@@ -42,7 +42,6 @@ async def show_key(visit: Visit) -> web.Response:
         creator=await find_creator(visit, key),
         budgets={one["key"]: one for one in budgets["budgets"]},
         usage=await fetch_usage(visit, key),
-        overlaps=keys.OVERLAPS,
         to_decimal=to_decimal,
     )
 

@@ -17,8 +17,6 @@ from edgeproxy.config.collector.currency_units import to_decimal
 from edgeproxy.wire.key_uses import USAGE_KEY_DIGITS
 
 CUSTOMER = "/console/customers/{customer}"
-OVERLAPS = ("0s", "1h", "1d", "7d", "30d")
-"""Selectable times until a rotated key ends."""
 KEYS = "/v1/customers/{customer}/keys"
 PUBLIC_KEY = "/v1/customers/{customer}/public-key"
 LISTING = Listing(
@@ -65,7 +63,7 @@ async def list_keys(visit: Visit, customer: str, listing: Listing = LISTING) -> 
     view = await fetch_list(visit, listing, fetch_from(visit, listing, KEYS, customer=customer))
     budgets = await visit.fetch("GET", "/v1/customers/{customer}/key-budgets", names={"customer": customer})
     by_key = {one["key"]: one for one in budgets["budgets"]}
-    return {"keys": view, "overlaps": OVERLAPS, "customer": customer, "budgets": by_key, "to_decimal": to_decimal}
+    return {"keys": view, "customer": customer, "budgets": by_key, "to_decimal": to_decimal}
 
 
 async def fetch_labels(visit: Visit, customer: str, usage_keys: Iterable[str]) -> Mapping[str, str]:

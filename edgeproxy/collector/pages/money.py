@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from edgeproxy.base.json_values import JsonObject
+from edgeproxy.collector.alerts.words import DISPUTE_STATES, RECONCILED
 from edgeproxy.collector.languages.marks import N_
 from edgeproxy.collector.pages import keys
 from edgeproxy.collector.pages.api import JsonDocument, RequestOptions
@@ -13,7 +14,7 @@ from edgeproxy.collector.pages.forms import is_whole_number
 from edgeproxy.collector.pages.list_pages import fetch_from, respond_list
 from edgeproxy.collector.pages.lists import Column, Filter, Listing, ListView, read_query, sort_by
 from edgeproxy.collector.pages.site import Page, PageError, Visit, format_path
-from edgeproxy.collector.pages.words import DISPUTE_STATES, INVOICE_STATES, RECONCILED
+from edgeproxy.collector.pages.words import INVOICE_STATES
 from edgeproxy.collector.problems import page_codes
 from edgeproxy.config.collector.currency_units import DECIMALS, USD, get_payable_unit, parse_amount, to_decimal
 

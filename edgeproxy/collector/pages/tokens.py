@@ -29,7 +29,7 @@ async def show_tokens(visit: Visit) -> web.Response:
     """Show a page of tokens, beginning after the name `cursor`."""
     tokens: list[TokenResponse] = (await visit.fetch("GET", "/v1/tokens"))["tokens"]
     some, more = lists.paginate(tokens, "name", LISTED_MAX, visit.request.query.get("cursor"))
-    return visit.render("tokens.html", tokens=some, more=more, roles=ROLES, overlaps=keys.OVERLAPS)
+    return visit.render("tokens.html", tokens=some, more=more, roles=ROLES)
 
 
 async def create_token(visit: Visit) -> web.Response:

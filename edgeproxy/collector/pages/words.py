@@ -1,5 +1,6 @@
 """Texts of pages for the API's values, in English. Other languages are in collector/languages/locale/."""
 
+from edgeproxy.collector.alerts.words import DISPUTE_STATES, PRICE_CHANGE_STATES, RECONCILED
 from edgeproxy.collector.languages.marks import N_
 from edgeproxy.collector.pages.audit_words import AUDIT_ACTIONS
 from edgeproxy.collector.pages.console_words import EDGE_LATENESS, EDGE_STATES, MATCHES, PRICE_TERMS
@@ -168,8 +169,15 @@ PART_STATES = {
     "maintenance": N_("under maintenance"),
     "unknown": N_("not measured yet"),
 }
-SPANS = {
+OVERLAPS = {
     "0s": N_("at once"),
+    "1h": N_("after 1 hour"),
+    "1d": N_("after 1 day"),
+    "7d": N_("after 7 days"),
+    "30d": N_("after 30 days"),
+}
+"""The end of a key or secret after its replacement."""
+SPANS = {
     "1h": N_("1 hour"),
     "8h": N_("8 hours"),
     "24h": N_("24 hours"),
@@ -256,14 +264,6 @@ CREDIT_NOTE_STATES = {
     "refused": N_("refused by Stripe"),
     "void": N_("void"),
 }
-DISPUTE_STATES = {
-    "inquiry": N_("the bank asks"),
-    "needs_response": N_("waits for an answer"),
-    "under_review": N_("the bank decides"),
-    "won": N_("won"),
-    "lost": N_("lost"),
-    "closed": N_("ended"),
-}
 DISPUTE_REASONS = {
     "fraudulent": N_("the payment was not authorized"),
     "unrecognized": N_("the payment was not recognized"),
@@ -274,7 +274,6 @@ DISPUTE_REASONS = {
     "credit_not_processed": N_("a refund did not come"),
     "general": N_("other reasons"),
 }
-PRICE_CHANGE_STATES = {"scheduled": N_("scheduled"), "done": N_("in force"), "withdrawn": N_("withdrawn")}
 INVOICE_KINDS = {
     "start": N_("first fee"),
     "change": N_("change of plan"),
@@ -282,14 +281,6 @@ INVOICE_KINDS = {
     "threshold": N_("usage"),
 }
 MODES = {"off": N_("off"), "shadow": N_("shadow: only who is listed is charged"), "live": N_("live")}
-RECONCILED = {
-    "A": N_("The ledger and the outbox"),
-    "B": N_("The outbox and Stripe's sums"),
-    "C": N_("Our rating and Stripe's invoices"),
-    "D": N_("Payments and the journal"),
-    "E": N_("Credit entries and balances"),
-}
-"""The books that each kind of reconciliation compares."""
 LEVELS = {"none": N_("agree"), "warn": N_("differ a little"), "page": N_("differ")}
 
 DEFINITIONS = {
@@ -358,6 +349,7 @@ WORDS: dict[str, dict[str, str] | dict[int, str]] = {
     "maintenance_updates": MAINTENANCE_UPDATES,
     "part_states": PART_STATES,
     "spans": SPANS,
+    "overlaps": OVERLAPS,
     "credit_kinds": CREDIT_KINDS,
     "periods": PERIODS,
     "severities": SEVERITIES,

@@ -69,7 +69,8 @@ def test_each_alert_format_has_its_own_body() -> None:
     assert mail["Message-ID"] == f"<{SAID.name}@example.com>"
     assert mail["Subject"] == "[PAGE] edge-1 <!channel> & more"
     text = text_of(mail)
-    assert "Customer: acme\nseq: 3\nReason: a b\n\nKind: batches_lost, edges report batches that are gone\n" in text
+    assert "Customer: acme\nBatch number: 3\nReason: a b\n\n" in text
+    assert "Kind: batches_lost, edges report batches that are gone\n" in text
     assert "What to do: Compare the edge's own totals" in text
     assert "More: docs/operations/alerts.md#collectorgap\n" in text
     linked = [

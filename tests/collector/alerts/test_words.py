@@ -1,13 +1,18 @@
 """Alerts in the words of their readers: three languages, numbers and money as they write them, and a button to act."""
 
+import ast
 import re
+from pathlib import Path
 
 import pytest
 
+import edgeproxy.collector
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.alerts import words
 from edgeproxy.collector.alerts.kinds import ALERT_POLICIES, AlertKind
+from edgeproxy.collector.alerts.labels import OPERATOR_LABELS
 from edgeproxy.collector.alerts.message import AlertMessage, ServiceSite, format_customer_mail, format_mail
+from edgeproxy.collector.languages.catalogs import load_catalog
 from edgeproxy.collector.languages.reader import create_reader
 from tests.support.mailbox import html_of, text_of
 
@@ -85,6 +90,61 @@ DETAILS: dict[AlertKind, tuple[JsonObject, ...]] = {
 """Details that the product writes for each kind of alert for customers."""
 
 
+HELD_INVOICE = {"invoice": "i1", "of": "acme", "period": "2026-11-01", "why": "the amounts differ"}
+DISPUTED = {"dispute": "d1", "of": "acme", "amount": "12.34 USD", "reason": "fraudulent", "state": "needs_response"}
+FAILED: JsonObject = {"why": "it is gone"}
+OPERATOR_DETAILS: dict[AlertKind, tuple[JsonObject, ...]] = {
+    AlertKind.REQUEST_CAP_EXCEEDED: ({"route": "chat", "above": 7, "edge": "e1"}, {"customers": 70, "edge": "e1"}),
+    AlertKind.BATCHES_LOST: ({"token": "svc", "edge": "e1", "seq": 4, "why": "lost", "to_seq": 7, "batches": 1},),
+    AlertKind.BATCHES_QUARANTINED: ({"token": "svc", "edge": "e1", "seq": 4, "why": "version", "edges": ["e1"]},),
+    AlertKind.TOKEN_EDGE_LIMIT_REACHED: ({"token": "svc", "edge": "e1", "seq": 4, "why": "many"},),
+    AlertKind.EVENTS_REJECTED: ({"token": "svc", "error": "json", "letter": "l1"},),
+    AlertKind.CUSTOMERS_UNKNOWN: ({"names": ["ghost", "spook"], "more": 3},),
+    AlertKind.REQUESTS_DENIED: ({"denials": 700, "worst": [{"actor": "edge", "count": 600}]},),
+    AlertKind.CERTIFICATE_EXPIRING: ({"file": "tls.pem", "expires": AT},),
+    AlertKind.PRIVACY_REQUEST_DUE: ({"request": "r1", "kind": "access", "law": "GDPR", "due_at": AT},),
+    AlertKind.ROW_UNREADABLE: ({"table": "invoices", "key": "i1", "error": "JSON"},),
+    AlertKind.ESTIMATES_HIGH: ({"customer": "acme", "meter": "tokens", "at": AT, "estimated": 900, "units": 1000},),
+    AlertKind.CUSTOMER_PAUSE_FAILED: ({**UNUSUAL, "of": "acme", "why": "it is in a file"},),
+    AlertKind.PRICE_CHANGE_DECIDED: (
+        {"change": "c1", "state": "withdrawn", "at": AT, "moves": ["pro@1 → pro@2"], "by": "operator:mara"},
+    ),
+    AlertKind.SUBSCRIPTION_PERIOD_FAILED: ({**FAILED, "subscription": "s1"},),
+    AlertKind.IMPORTED_SUBSCRIPTION_FAILED: ({**FAILED, "subscription": "sub_1"},),
+    AlertKind.INVOICE_HELD: (HELD_INVOICE,),
+    AlertKind.INVOICE_REPLACED: ({**HELD_INVOICE, "stripe_id": "in_1", "status": "deleted"},),
+    AlertKind.INVOICE_FAILED: (HELD_INVOICE,),
+    AlertKind.INVOICE_PAID_TWICE: ({**HELD_INVOICE, "stripe_id": "in_1"},),
+    AlertKind.INVOICE_DRAFT_MISSING: (HELD_INVOICE,),
+    AlertKind.CREDIT_NOTE_FAILED: ({**FAILED, "credit_note": "n1", "invoice": "i1"},),
+    AlertKind.PLAN_STOPPED: ({"subscription": "s1", "of": "acme", "after": "pause", "since": "2026-11-01"},),
+    AlertKind.DECISION_FAILED: ({**HELD_INVOICE, "decided": "void"},),
+    AlertKind.REFUND_FAILED: ({"refund": "f1", "purchase": "cs_1", "of": "acme", "amount": "$12.34"},),
+    AlertKind.PAYMENT_DISPUTED: ({**DISPUTED, "answer_by": AT}, DISPUTED),
+    AlertKind.DISPUTE_CLOSED: ({**DISPUTED, "state": "lost"},),
+    AlertKind.CHARGING_STOPPED: ({"who": "operator:mara", "why": "wrong prices"},),
+    AlertKind.USAGE_EXPORT_FAILED: (
+        {**FAILED, "stops": False, "customer": "acme", "meter": "tokens", "slice": 7, "answer": "400"},
+    ),
+    AlertKind.USAGE_EXPORT_STOPPED: (FAILED,),
+    AlertKind.METER_EVENTS_REJECTED: ({**FAILED, "event": "evt_1", "rejected": ["u1"]},),
+    AlertKind.WEBHOOK_EVENT_FAILED: (
+        {**FAILED, "event": "evt_1"},
+        {**FAILED, "unread": "its list of events"},
+        {"customer": "acme", "since": AT, "counts_as_unpaid_at": AT},
+    ),
+    AlertKind.WEBHOOK_MODE_MISMATCH: ({"event": "evt_1", "mode": "live", "type": "invoice.paid"},),
+    AlertKind.CATALOG_PRICE_MISSING: ({"price": "pro fee", "missing": ["pro fee"]},),
+    AlertKind.RECONCILIATION_MISMATCH: (
+        {"rows": [{"customer": "acme"}], "books": "B", "part": 0.0123, "different": 7},
+    ),
+}
+"""Details that the product writes for each kind of alert for operators alone."""
+CASES = [
+    *((kind, "acme", details) for kind, variants in DETAILS.items() for details in variants),
+    *((kind, None, details) for kind, variants in OPERATOR_DETAILS.items() for details in variants),
+]
+"""Kinds with the customer concerned and details."""
 KEY_KINDS = (AlertKind.KEY_CREATED, AlertKind.KEY_ROTATED, AlertKind.KEY_REVOKED)
 PAGES = {
     **dict.fromkeys(
@@ -108,15 +168,55 @@ def make(kind: AlertKind, details: JsonObject) -> AlertMessage:
     return AlertMessage(7, "the-key", kind, "warn", "acme", "the title in English", details, 1_790_000_000_123)
 
 
-def test_each_customer_alert_kind_has_sentences_for_its_details() -> None:
+def test_each_alert_kind_has_sentences_for_its_details() -> None:
     assert DETAILS.keys() == {kind for kind, policy in ALERT_POLICIES.items() if policy.to_customer}
-    for kind, variants in DETAILS.items():
-        taken = [words.find_sentence(kind, "acme", details) for details in variants]
-        assert set(taken) == set(words.SENTENCES[kind]), kind
+    assert words.SENTENCES.keys() == set(AlertKind)
+    taken = {(kind, words.find_sentence(kind, customer, details)) for kind, customer, details in CASES}
+    assert taken == {(kind, sentence) for kind, sentences in words.SENTENCES.items() for sentence in sentences}
+
+
+@pytest.mark.parametrize("language", ["de", "nl"])
+def test_no_english_title_or_label_is_left_in_mails_of_operators(language: str) -> None:
+    reader, say = create_reader(language), load_catalog(language).gettext
+    foreign = {english for english in OPERATOR_LABELS.values() if say(english) != english}
+    for kind, customer, details in CASES:
+        alert = make(kind, details)._replace(customer=customer)
+        mail = format_mail(alert, "a@example.com", ("b@example.com",), reader, SITE)
+        assert "the title in English" not in mail["Subject"], kind
+        assert words.describe(create_reader("en"), kind, customer, details) not in mail["Subject"], kind
+        assert details.keys() <= OPERATOR_LABELS.keys(), kind
+        labels = {line.partition(":")[0].strip() for line in text_of(mail).splitlines()}
+        assert not labels & foreign, kind
+
+
+def test_each_alert_is_raised_with_the_details_of_a_sentence() -> None:
+    calls = [
+        {word.arg: word.value for word in node.keywords}
+        for file in Path(edgeproxy.collector.__file__).parent.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "Alert"
+    ]
+    checked = set()
+    for call in calls:
+        kind, details = ast.unparse(call["kind"]).removeprefix("AlertKind."), call.get("details", ast.Dict([], []))
+        names = (
+            {key.value for key in details.keys if isinstance(key, ast.Constant)}
+            if isinstance(details, ast.Dict)
+            else set()
+        )
+        if kind in AlertKind.__members__ and isinstance(details, ast.Dict) and None not in details.keys:
+            holes = [set(words.HOLE.findall(text)) - {"customer"} for text in words.SENTENCES[AlertKind[kind]]]
+            assert any(one <= names for one in holes), (kind, names)
+            checked.add(kind)
+    assert len(checked) > 25, "others gather their details"
 
 
 def test_a_kind_for_operators_has_a_sentence_in_their_language() -> None:
     german = create_reader("de")
+    text = words.describe(german, AlertKind.DISPUTE_CLOSED, None, {**DISPUTED, "state": "lost"})
+    assert text == "Angefochtene Zahlung von acme über 12,34 $: verloren"
+    text = words.describe(german, AlertKind.RECONCILIATION_MISMATCH, None, {"books": "B", "part": 0.0123})
+    assert text == "Zwei Bücher weichen um 1,2300 % voneinander ab: Der Postausgang und die Summen von Stripe"
     text = words.describe(german, AlertKind.EVENTS_REJECTED, None, {"token": "svc", "error": "json", "letter": "l1"})
     assert text == "Ereignisse des Tokens svc wurden abgelehnt: Sie zählen bisher nicht"
     expiring: JsonObject = {"file": "tls.pem", "expires": AT}
@@ -185,7 +285,7 @@ def test_alert_without_matching_sentence_uses_its_title() -> None:
     for kind, details in (("quota_reached", {}), ("kind_of_tomorrow", {"threshold": 1}), ("batches_lost", {})):
         assert words.describe(reader, kind, "acme", details) is None
     odd: JsonObject = {"threshold": "x\ny", "quota": ["a"], "amount": "12", "at": "soon", "currency": 7, "fee": "?"}
-    assert words.describe(reader, "quota_reached", "a", odd) == 'a hat x y von dem genutzt, was von ["a"] enthalten ist'
+    assert words.describe(reader, "quota_reached", "a", odd) == 'a hat x y der enthaltenen Menge genutzt (["a"])'
     assert [words.format_detail(reader, name, odd) for name in ("amount", "at", "fee")] == ["12", "soon", "?"]
     mail = format_customer_mail(make(AlertKind.QUOTA_REACHED, {}), "a@example.com", "b@example.com", reader, SITE)
     assert mail["Subject"] == "the title in English"

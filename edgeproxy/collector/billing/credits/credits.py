@@ -241,7 +241,8 @@ async def _report_failed_refund(books: Journal, refund_row: TransactionRow, refu
         key=f"refund-failed:{refund_row.source}",
         kind=AlertKind.REFUND_FAILED,
         title=f"A refund of {amount} to {name} failed: the credits can be spent again",
-        details={"refund": refund_row.source, "purchase": refund_row.original, "amount": amount, "stripe_id": refund},
+        details={"refund": refund_row.source, "purchase": refund_row.original, "of": name, "amount": amount}
+        | {"stripe_id": refund},
         at=now_ms() / 1000,
     )
     await raise_once(books.connection, alert)

@@ -267,7 +267,7 @@ async def report_failed_refund(connection: AsyncConnection, refund: StripeObject
         key=f"refund-failed:{refund['id']}",
         kind=AlertKind.REFUND_FAILED,
         title=f"A refund of {amount} of an invoice of {invoice.name} failed: {refund.get('failure_reason')}",
-        details={"invoice": invoice.id, "amount": amount, "stripe_id": refund["id"]},
+        details={"invoice": invoice.id, "of": invoice.name, "amount": amount, "stripe_id": refund["id"]},
         at=now_ms() / 1000,
     )
     await raise_once(connection, alert)

@@ -313,7 +313,7 @@ def build_decision_alert(row: InvoiceRow, decided: str, why: str) -> Alert:
         key=f"decision-failed:{row.id}:{decided}",
         kind=AlertKind.DECISION_FAILED,
         title=f"The invoice of {row.name} for {row.period} was to become {decided}: {why}",
-        details={"invoice": row.id, "decided": decided, "why": why},
+        details={"invoice": row.id, "of": row.name, "period": row.period, "decided": decided, "why": why},
         at=now_ms() / 1000,
     )
 

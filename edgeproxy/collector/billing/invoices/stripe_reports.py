@@ -180,7 +180,8 @@ async def replace_invoice(connection: AsyncConnection, row: InvoiceRow, stripe_i
             kind=AlertKind.INVOICE_REPLACED,
             title=f"The draft of {row.name} for {row.period} was {REPLACED.get(status, status)} at Stripe by hand: "
             "a new one is made",
-            details={"invoice": row.id, "stripe_id": stripe_invoice["id"], "status": status},
+            details={"invoice": row.id, "of": row.name, "period": row.period, "stripe_id": stripe_invoice["id"]}
+            | {"status": status},
             at=now_ms() / 1000,
         ),
     )
@@ -203,7 +204,7 @@ async def _hold_invoice(connection: AsyncConnection, row: InvoiceRow, stripe_inv
         key=key,
         kind=AlertKind.INVOICE_HELD,
         title=f"The invoice of {row.name} for {row.period} is held: {why}",
-        details={"invoice": row.id, "why": why},
+        details={"invoice": row.id, "of": row.name, "period": row.period, "why": why},
         at=now_ms() / 1000,
     )
     # The alert was raised before, so the row has this reason already.
@@ -262,6 +263,6 @@ def build_paid_twice_alert(row: InvoiceRow, now: float) -> Alert:
         key=f"invoice-paid-twice:{row.id}",
         kind=AlertKind.INVOICE_PAID_TWICE,
         title=f"The invoice of {row.name} for {row.period} was paid at Stripe, and by a transfer too",
-        details={"invoice": row.id, "stripe_id": row.stripe_id},
+        details={"invoice": row.id, "of": row.name, "period": row.period, "stripe_id": row.stripe_id},
         at=now,
     )

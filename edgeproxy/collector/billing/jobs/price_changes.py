@@ -149,7 +149,7 @@ class PriceChangeJob:
                 key=f"billing-catalog-{min(plans)}",
                 kind=AlertKind.CATALOG_PRICE_MISSING,
                 title=f"Stripe has other prices for a version that is scheduled: {lacking[0].name}",
-                details={"missing": [str(step) for step in lacking]},
+                details={"price": lacking[0].name, "missing": [str(step) for step in lacking]},
                 at=now,
             )
             async with self._database.writing() as connection:

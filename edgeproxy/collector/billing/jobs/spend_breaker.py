@@ -150,6 +150,7 @@ class SpendBreaker:
                 key=f"spend-pause-failed:{spike.customer}:{day}",
                 kind=AlertKind.CUSTOMER_PAUSE_FAILED,
                 title=f"{spike.title}, and cannot be paused here: {error.why}",
+                details={**spike.details, "of": spike.customer, "why": error.why},
                 at=now,
             )
             async with self._database.writing() as connection:

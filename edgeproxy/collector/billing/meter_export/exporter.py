@@ -206,6 +206,7 @@ class MeterExporter:
                 key=f"billing-export-stopped-{int(now) // 3600}",
                 kind=AlertKind.USAGE_EXPORT_STOPPED,
                 title=f"Exports to Stripe have stopped: {why}",
+                details={"why": why},
                 at=now,
             )
             await raise_once(connection, alert)
@@ -332,7 +333,7 @@ def build_alert(outcome: RowOutcome, reply: Reply, meaning: Meaning, now: float)
         key=f"billing-export-{reply}-{row.customer}-{int(now) // 86400}",
         kind=AlertKind.USAGE_EXPORT_FAILED,
         title=meaning.alert,
-        details={"stops": meaning.stops, **details},
+        details={"stops": meaning.stops, "why": meaning.alert, **details},
         at=now,
     )
 

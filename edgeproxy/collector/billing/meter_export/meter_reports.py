@@ -43,7 +43,7 @@ async def apply_report(connection: AsyncConnection, report: StripeObject) -> Non
         key=f"billing-meter-errors-{report['id']}",
         kind=AlertKind.METER_EVENTS_REJECTED,
         title=f"Stripe could not count usage: {summary}",
-        details={"event": report["id"], "rejected": rejected},
+        details={"event": report["id"], "why": summary, "rejected": rejected},
         at=now / 1000,
     )
     await raise_once(connection, alert)

@@ -141,7 +141,7 @@ class InvoiceTries:
                 key=f"invoice-failed:{row.id}",
                 kind=AlertKind.INVOICE_FAILED,
                 title=f"The invoice of {row.name} for {row.period} fails, and is tried again: {error!r}",
-                details={"invoice": row.id, "why": repr(error)},
+                details={"invoice": row.id, "of": row.name, "period": row.period, "why": repr(error)},
                 at=now,
             )
             await raise_once(connection, alert)
@@ -155,7 +155,7 @@ class InvoiceTries:
                 key=f"invoice-held:{row.id}:{why}"[:TITLE_CHARACTERS_MAX],
                 kind=AlertKind.INVOICE_HELD,
                 title=f"The invoice of {row.name} for {row.period} is held: {why}",
-                details={"invoice": row.id, "why": why},
+                details={"invoice": row.id, "of": row.name, "period": row.period, "why": why},
                 at=now,
             ),
         )

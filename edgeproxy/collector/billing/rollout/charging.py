@@ -127,7 +127,7 @@ async def stop_charging(connection: AsyncConnection, caller: Caller, message: st
             key=f"billing-stopped-{row.version + 1}",
             kind=AlertKind.CHARGING_STOPPED,
             title=f"Nobody is charged any more: {why}",
-            details={"who": caller.actor},
+            details={"who": caller.actor, "why": why},
             at=now,
         ),
     )

@@ -342,7 +342,7 @@ class MeterSubscriptions:
                 key=f"billing-catalog-{segment.plan_version}-{int(now) // 86400}",
                 kind=AlertKind.CATALOG_PRICE_MISSING,
                 title=f"Stripe has no price for {segment.plan_version}: run edgeproxy billing sync",
-                details={"missing": missing},
+                details={"price": missing[0], "missing": missing},
                 at=now,
             )
             async with self._database.writing() as connection:

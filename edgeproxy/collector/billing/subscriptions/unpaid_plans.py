@@ -4,13 +4,14 @@ A plan is checked when its period ends. Suspended fees resume once nothing is un
 """
 
 from collections.abc import Collection
-from typing import Final, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
+from edgeproxy.collector.alerts.words import UNPAID_STEPS
 from edgeproxy.collector.billing.invoices import dunning, invoices
 from edgeproxy.collector.billing.invoices.dunning import EXHAUSTED
 from edgeproxy.collector.billing.rating.periods import format_period
@@ -23,11 +24,6 @@ from edgeproxy.collector.database.schema import customers
 from edgeproxy.config.collector.billing import Unpaid
 
 UnpaidStep = Literal["pause", "cancel", "uncollectible"]
-RESULTS: Final[dict[UnpaidStep, str]] = {
-    "pause": "its fees rest until all is paid",
-    "cancel": "it has ended",
-    "uncollectible": "it has ended, and the invoices are written off",
-}
 IS_UNPAID = (invoices_table.c.state == invoices.OPEN) & (invoices_table.c.total > 0)
 
 
@@ -83,7 +79,7 @@ async def raise_stopped(connection: AsyncConnection, loaded: LoadedSubscription,
     alert = Alert(
         key=f"plan-stopped:{row.id}:{end}",
         kind=AlertKind.PLAN_STOPPED,
-        title=f"The plan {row.plan_version} of {loaded.customer.name} is not paid: {RESULTS[step]}",
+        title=f"The plan {row.plan_version} of {loaded.customer.name} is not paid: {UNPAID_STEPS[step]}",
         details={
             "subscription": row.id,
             "of": loaded.customer.name,

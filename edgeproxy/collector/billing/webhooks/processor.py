@@ -304,7 +304,7 @@ class Processor:
             title=f"Stripe denies us {what}: check the permissions of the API key"
             if isinstance(error, StripeDeniedError)
             else f"Stripe has not returned {what} for {UNREAD_SECONDS_MAX // HOUR} hours",
-            details={"why": str(error)[:ERROR_CHARACTERS_MAX]},
+            details={"unread": what, "why": str(error)[:ERROR_CHARACTERS_MAX]},
             at=now,
         )
         async with self._database.writing() as connection:

@@ -85,7 +85,11 @@ async def insert_events(connection: AsyncConnection, rows: Sequence[EventRow], n
             key=f"billing-livemode-{now // DAY_MS}",
             kind=AlertKind.WEBHOOK_MODE_MISMATCH,
             title=f"Stripe sends events of {'live' if foreign['livemode'] else 'test'} mode, which is not ours",
-            details={"event": foreign["id"], "type": foreign["type"]},
+            details={
+                "event": foreign["id"],
+                "mode": "live" if foreign["livemode"] else "test",
+                "type": foreign["type"],
+            },
             at=now / 1000,
         )
         await raise_once(connection, alert)

@@ -254,7 +254,7 @@ class MeteredInvoices(InvoiceItems):
             key=f"billing-draft-missing-{row.id}",
             kind=AlertKind.INVOICE_DRAFT_MISSING,
             title=f"Stripe has no draft for {row.name} and the period {row.period}: look at its subscription there",
-            details={"invoice": row.id},
+            details={"invoice": row.id, "of": row.name, "period": row.period},
             at=time.time(),
         )
         async with self._database.writing() as connection:

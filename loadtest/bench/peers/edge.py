@@ -125,8 +125,13 @@ def _own_environment(place: Place) -> dict[str, str]:
 
 
 def _started(place: Place, configuration: dict[str, object], env: dict[str, str] | None = None) -> Child:
-    # YAML is a superset of JSON.
     file = place.folder / "edge.yaml"
+    if place.crowd is not None:
+        # Many customers are lines of a file of their own, as users have them: the YAML parser takes ten times as long.
+        configuration = {"include": ["customers.yaml"]} | configuration
+        del configuration["customers"], configuration["keys"]
+        (place.folder / "customers.yaml").write_text(_format_customers(place))
+    # YAML is a superset of JSON.
     file.write_text(json.dumps(configuration, indent=1))
     return Child(
         [place.python, "-m", "edgeproxy", "edge", "-c", file],
@@ -135,6 +140,13 @@ def _started(place: Place, configuration: dict[str, object], env: dict[str, str]
         env=_own_environment(place) if env is None else env,
         cwd=place.folder,
     )
+
+
+def _format_customers(place: Place) -> str:
+    """Return the customers and keys in YAML, a line for each."""
+    customers = [f"  {each.name}: {{tier: {each.tier}}}\n" for each in place.customers]
+    keys = [f"  - {{sha256: {each.key_sha256}, customer: {each.name}}}\n" for each in place.customers]
+    return "".join(("customers:\n", *customers, "keys:\n", *keys))
 
 
 def settings(place: Place, port: int, admin: int, secure_port: int) -> dict[str, object]:

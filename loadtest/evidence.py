@@ -132,7 +132,7 @@ class Verdict:
     unjudged: "list[Unjudged]" = field(default_factory=list)
     requests: dict[int, tuple[Times, Counter[int]]] = field(default_factory=dict)
     """Response times except refusals, and all statuses, by the number of a request's name; home and moved."""
-    worst: dict[str, limits.Worst] = field(default_factory=dict)
+    worst: dict[str, limits.WorstWindow] = field(default_factory=dict)
     """The fullest window by customer of a limited tier."""
     false_429: dict[str, tuple[int, int]] = field(default_factory=dict)
     """By tier: requests refused although the window had room, and all its requests."""

@@ -225,7 +225,9 @@ def _of_limits(evidence: Evidence, found: Verdict) -> Iterator[str]:
     """Yield findings on limits as clients saw them, and on wrong 429s."""
     workload = evidence.workload
     kinds, hosts = [*workload.kinds], len(workload.regions)
-    people: defaultdict[tuple[str, int], limits.Asked] = defaultdict(lambda: limits.Asked([], [], []))
+    people: defaultdict[tuple[str, int], limits.CustomerRequests] = defaultdict(
+        lambda: limits.CustomerRequests([], [], [])
+    )
     asked, regions = Counter[str](), [*workload.regions]
     refused_at: dict[tuple[str, int], list[str]] = defaultdict(list)
     for one in record.unpacked(evidence.rows):
@@ -247,7 +249,7 @@ def _of_limits(evidence: Evidence, found: Verdict) -> Iterator[str]:
     over: dict[str, list[tuple[float, str]]] = defaultdict(list)
     for (kind, person), its in sorted(people.items()):
         limit, window = workload.limits[kind]
-        wrong = set(limits.false_refusals(its, limit, window))
+        wrong = set(limits.find_false_refusals(its, limit, window))
         # While the hub is away a host has its share of a limit, whatever others leave of theirs.
         wrong = {span for span in wrong if not limits.overlaps(span[0] - AFTER_CUT, span[1], evidence.cuts)}
         if not evidence.fresh:
@@ -256,7 +258,7 @@ def _of_limits(evidence: Evidence, found: Verdict) -> Iterator[str]:
         falsely_at[kind].update(
             at for at, span in zip(refused_at[kind, person], its.refused, strict=True) if span in wrong
         )
-        worst = limits.worst(
+        worst = limits.find_worst_window(
             its,
             limit,
             window,
@@ -272,7 +274,7 @@ def _of_limits(evidence: Evidence, found: Verdict) -> Iterator[str]:
             found.worst[name] = worst
             if worst.admitted > worst.accepted:
                 text = f"{name} {worst.admitted} of {limit}, {worst.accepted:g} may, from {worst.begin:.1f} s on"
-                over[kind].append((worst.admitted / worst.accepted, text))
+                over[kind].append((worst.excess, text))
     for kind, several in over.items():
         yield f"limit_error {max(several)[1]}; {len(several)} {kind} customers above what is accepted"
     for kind, count in asked.items():

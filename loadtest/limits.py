@@ -15,9 +15,10 @@ Span = tuple[float, float]
 """Begin and end in seconds."""
 
 
-class Asked(NamedTuple):
-    """A customer's requests: the start and the answer of each. `unsure` requests got no answer; an edge may have
-    admitted them.
+class CustomerRequests(NamedTuple):
+    """A customer's requests: the start and the answer of each.
+
+    `unsure` requests got no answer; an edge may have admitted them.
     """
 
     admitted: list[Span]
@@ -25,33 +26,38 @@ class Asked(NamedTuple):
     unsure: list[Span]
 
 
-class Worst(NamedTuple):
+class WorstWindow(NamedTuple):
     """The window that exceeds its bound most: its begin, its requests, and the accepted number."""
 
     begin: float
     admitted: int
     accepted: float
 
+    @property
+    def excess(self) -> float:
+        """The admitted requests as a multiple of the accepted number."""
+        return self.admitted / self.accepted
 
-def false_refusals(asked: Asked, limit: int, window: float) -> list[Span]:
+
+def find_false_refusals(requests: CustomerRequests, limit: int, window: float) -> list[Span]:
     """Return the wrong refusals: fewer than `limit` requests can have been admitted in the window and a cell before
     them.
 
     An edge may have admitted a request at any moment between its start and its answer. Each request that may have
     counted is treated as counted.
     """
-    counted = asked.admitted + asked.unsure
+    counted = requests.admitted + requests.unsure
     sent = sorted(begin for begin, _ in counted)
     ended = sorted(end for _, end in counted)
     span = window * (1 + 1 / CELLS)
     return [
         (begin, end)
-        for begin, end in asked.refused
+        for begin, end in requests.refused
         if bisect_left(sent, end) - bisect_right(ended, begin - span) < limit
     ]
 
 
-def accepted(limit: int, hosts: int, demand: float, *, first: bool, moved: bool, cut: bool) -> float:
+def compute_accepted(limit: int, hosts: int, demand: float, *, first: bool, moved: bool, cut: bool) -> float:
     """Return the accepted requests in one window, at a demand of this many times the limit.
 
     `first`: the window begins with a customer who was idle before, or who sends in bursts. `moved`: clients went to
@@ -72,8 +78,8 @@ def overlaps(begin: float, end: float, spans: Iterable[Span]) -> bool:
     return any(first < end and last > begin for first, last in spans)
 
 
-def worst(
-    asked: Asked,
+def find_worst_window(
+    requests: CustomerRequests,
     limit: int,
     window: float,
     hosts: int,
@@ -83,26 +89,28 @@ def worst(
     bursts: bool = False,
     moved: Sequence[Span] = (),
     cut: Sequence[Span] = (),
-) -> Worst | None:
+) -> WorstWindow | None:
     """Return the window that exceeds the accepted number most, or comes closest to it; None if nothing was admitted.
 
     `seconds` is the time with demand. `share` is the accepted excess over the limit and replaces the targets.
     `bursts` means that the customer sends in bursts, each after idle time. `moved` and `cut` say when clients had to
     use other regions, and when the hub was down.
     """
-    times = sorted(end for _, end in asked.admitted)
+    times = sorted(end for _, end in requests.admitted)
     if not times:
         return None
-    demand = (len(asked.admitted) + len(asked.refused)) * window / max(seconds, window) / limit
-    found = None
+    demand = (len(requests.admitted) + len(requests.refused)) * window / max(seconds, window) / limit
+    worst = None
     last = 0
-    for number, begin in enumerate(times):
+    # Each window begins with an admitted request: another one has no more requests than the window that begins with its
+    # first request.
+    for first, begin in enumerate(times):
         while last < len(times) and times[last] < begin + window:
             last += 1
         if share is not None:
-            may: float = limit * (1 + share)
+            accepted: float = limit * (1 + share)
         else:
-            may = accepted(
+            accepted = compute_accepted(
                 limit,
                 hosts,
                 demand,
@@ -110,7 +118,7 @@ def worst(
                 moved=overlaps(begin, begin + window, moved),
                 cut=overlaps(begin, begin + window, cut),
             )
-        one = Worst(begin, last - number, may)
-        if found is None or one.admitted / one.accepted > found.admitted / found.accepted:
-            found = one
-    return found
+        window_from_here = WorstWindow(begin, last - first, accepted)
+        if worst is None or window_from_here.excess > worst.excess:
+            worst = window_from_here
+    return worst

@@ -1,8 +1,8 @@
-"""The schedule of a soak test's deeds, drawn from a seed. Each deed happens at least once if there is time.
+"""The schedule of a soak test's faults, drawn from a seed. Each kind happens at least once if there is time.
 
-The course has three phases. In the first and last, all deeds happen. In the calm phase between them, only deeds
-happen that end no process of the edge, so that growth can be measured. A short course has only the first phase,
-because some seconds show no growth.
+The course has three phases. In the first and last, all kinds of faults happen. The calm phase between them has only
+faults that end no process of the edge, so that growth can be measured. A short course has only the first phase, because
+some seconds show no growth.
 """
 
 import random
@@ -11,53 +11,53 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 
-from loadtest.soak.fault import Deed
+from loadtest.soak.delivery_faults import DeliveryFaults
+from loadtest.soak.fault import FaultKind
 from loadtest.soak.reloads import Reloads
 from loadtest.soak.site import LASTING, Site
-from loadtest.soak.way import Way
 
 EDGE = {
-    Deed.RELOAD: 6,
-    Deed.BAD_RELOAD: 2,
-    Deed.KILL_WORKER: 4,
-    Deed.HANG_WORKER: 1,
-    Deed.KILL_SUPERVISOR: 2,
-    Deed.ROLL: 2,
+    FaultKind.RELOAD: 6,
+    FaultKind.BAD_RELOAD: 2,
+    FaultKind.KILL_WORKER: 4,
+    FaultKind.HANG_WORKER: 1,
+    FaultKind.KILL_SUPERVISOR: 2,
+    FaultKind.ROLL: 2,
 }
-"""Weights of the deeds that change or break the way from clients to upstreams."""
+"""Weights of the faults between clients and upstreams, reloads included."""
 WAY = {
-    Deed.KILL_STEP: 6,
-    Deed.KILL_EDGE: 2,
-    Deed.TEAR: 2,
-    Deed.END: 2,
-    Deed.MOVE: 1,
-    Deed.SWITCH: 1,
-    Deed.FILL: 3,
-    Deed.CLOCK: 2,
-    Deed.WEATHER: 6,
-    Deed.LATE: 2,
-    Deed.COLLECTOR_KILL: 4,
-    Deed.COLLECTOR_END: 1,
-    Deed.COLLECTOR_COPY: 3,
-    Deed.COLLECTOR_BACK: 1,
+    FaultKind.KILL_STEP: 6,
+    FaultKind.KILL_EDGE: 2,
+    FaultKind.TEAR: 2,
+    FaultKind.END: 2,
+    FaultKind.MOVE: 1,
+    FaultKind.SWITCH: 1,
+    FaultKind.FILL: 3,
+    FaultKind.CLOCK: 2,
+    FaultKind.WEATHER: 6,
+    FaultKind.LATE: 2,
+    FaultKind.COLLECTOR_KILL: 4,
+    FaultKind.COLLECTOR_END: 1,
+    FaultKind.COLLECTOR_COPY: 3,
+    FaultKind.COLLECTOR_BACK: 1,
 }
-"""Weights of the deeds on the way of counts to the ledger."""
-ENDPOINT_DEEDS = (Deed.RESTART, Deed.OUTAGE)
+"""Weights of the faults between the edge's counts and the ledger."""
+ENDPOINT_FAULTS = (FaultKind.RESTART, FaultKind.OUTAGE)
 CALM = (
-    Deed.RELOAD,
-    Deed.BAD_RELOAD,
-    *(Deed.SWITCH, Deed.FILL, Deed.CLOCK, Deed.WEATHER, Deed.LATE),
-    *(Deed.COLLECTOR_KILL, Deed.COLLECTOR_END, Deed.COLLECTOR_COPY, Deed.COLLECTOR_BACK),
+    FaultKind.RELOAD,
+    FaultKind.BAD_RELOAD,
+    *(FaultKind.SWITCH, FaultKind.FILL, FaultKind.CLOCK, FaultKind.WEATHER, FaultKind.LATE),
+    *(FaultKind.COLLECTOR_KILL, FaultKind.COLLECTOR_END, FaultKind.COLLECTOR_COPY, FaultKind.COLLECTOR_BACK),
 )
-"""The deeds that end no process of the edge."""
+"""The faults that end no process of the edge."""
 ROUND = 120.0
 """Seconds between two checks that all sums agree."""
 BETWEEN = (0.0, 3.0)
-"""Seconds between two deeds on the edge."""
+"""Seconds between two faults of the edge."""
 ENDPOINTS = (3.0, 8.0)
-"""Seconds between two deeds on endpoints: longer than an ejection lasts."""
+"""Seconds between two faults of endpoints: longer than an ejection lasts."""
 OUTAGES = 0.2
-"""The share of outages among these deeds."""
+"""The share of outages among these faults."""
 RETRIES = 11.0
 """Seconds after an outage until the retries that it cost are forgotten (edge/proxy/upstreams/retry_budget.py)."""
 HASTE = 0.5
@@ -77,9 +77,9 @@ class Calm:
 
 
 class Course:
-    """The deeds of one soak test."""
+    """The faults of one soak test."""
 
-    def __init__(self, site: Site, seed: int, seconds: float, weights: dict[Deed, int]) -> None:
+    def __init__(self, site: Site, seed: int, seconds: float, weights: dict[FaultKind, int]) -> None:
         self.calm = Calm()
         self._weights = weights
         self._site, self._seconds = site, seconds
@@ -87,39 +87,39 @@ class Course:
         self._reloads = Reloads(site)
         self._over = threading.Event()
         self._failures: list[BaseException] = []
-        self._deeds: dict[Deed, Callable[[random.Random], None]] = {
-            Deed.RELOAD: self._reloads.good,
-            Deed.BAD_RELOAD: self._reloads.bad,
-            Deed.KILL_WORKER: self._kill_worker,
-            Deed.HANG_WORKER: self._hang_worker,
-            Deed.KILL_SUPERVISOR: site.kill_supervisor,
-            Deed.ROLL: site.roll,
-            **Way(site).deeds,
+        self._handlers: dict[FaultKind, Callable[[random.Random], None]] = {
+            FaultKind.RELOAD: self._reloads.reload_valid,
+            FaultKind.BAD_RELOAD: self._reloads.reload_invalid,
+            FaultKind.KILL_WORKER: self._kill_worker,
+            FaultKind.HANG_WORKER: self._hang_worker,
+            FaultKind.KILL_SUPERVISOR: site.kill_supervisor,
+            FaultKind.ROLL: site.roll,
+            **DeliveryFaults(site).handlers,
         }
 
     @property
-    def deeds(self) -> frozenset[Deed]:
-        """The deeds that happen at least once."""
-        return frozenset({*self._weights, *ENDPOINT_DEEDS})
+    def fault_kinds(self) -> frozenset[FaultKind]:
+        """The kinds of faults that happen at least once."""
+        return frozenset({*self._weights, *ENDPOINT_FAULTS})
 
     def run(self) -> None:
-        """Run the whole course. Raises the error of a failed deed."""
+        """Run the whole course. Raises the error of a fault that failed, for example if the site did not recover."""
         endpoints = threading.Thread(target=self._endpoints, name="endpoints", daemon=True)
         endpoints.start()
         try:
             begun = monotonic()
             calm, again, end = (begun + share * self._seconds for share in (*PARTS, 1.0))
             if self._seconds < WITH_CALM:
-                self._several(list(self._weights), end)
+                self._make_faults(list(self._weights), end)
             else:
-                self._several(list(self._weights), calm)
+                self._make_faults(list(self._weights), calm)
                 self._site.settle()
                 self.calm.began = monotonic()
-                self._several(
-                    [deed for deed in CALM if deed in self._weights], max(again, self.calm.began + (again - calm))
+                self._make_faults(
+                    [kind for kind in CALM if kind in self._weights], max(again, self.calm.began + (again - calm))
                 )
                 self.calm.ended = monotonic()
-                self._several(list(self._weights), end, each=False)
+                self._make_faults(list(self._weights), end, each=False)
             self._reloads.repair()
         finally:
             self._over.set()
@@ -127,15 +127,15 @@ class Course:
         if self._failures:
             raise self._failures[0]
 
-    def _several(self, deeds: list[Deed], until: float, *, each: bool = True) -> None:
-        """Do each deed once, however long that takes, and then random ones until that moment or until a sum is
-        wrong.
+    def _make_faults(self, kinds: list[FaultKind], until: float, *, each: bool = True) -> None:
+        """Make each kind of fault once, however long that takes, and then random ones until that moment or until a
+        sum is wrong.
         """
-        due = self._draw.sample(deeds, len(deeds)) if each else []
+        due = self._draw.sample(kinds, len(kinds)) if each else []
         rest = monotonic() + ROUND
         while (due or monotonic() < until) and not self._failures and not self._site.is_wrong:
-            deed = due.pop() if due else self._draw.choices(deeds, [self._weights[each] for each in deeds])[0]
-            self._deeds[deed](self._draw)
+            kind = due.pop() if due else self._draw.choices(kinds, [self._weights[each] for each in kinds])[0]
+            self._handlers[kind](self._draw)
             self._over.wait(self._draw.uniform(*BETWEEN))
             if monotonic() > rest:
                 self._site.rest()
@@ -145,7 +145,7 @@ class Course:
     def _kill_worker(self, draw: random.Random) -> None:
         self._site.kill_worker(draw)
         if draw.random() < HASTE:
-            self._reloads.good(draw)
+            self._reloads.reload_valid(draw)
         self._site.settle()
 
     def _hang_worker(self, draw: random.Random) -> None:

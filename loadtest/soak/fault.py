@@ -1,11 +1,11 @@
-"""The deeds of a soak test, their times, and the marks of the client troubles that they cause."""
+"""The faults of a soak test, their times, and the marks of the client troubles that they cause."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 
-class Deed(StrEnum):
-    """A deed on the edge, on its endpoints, or on the way of its counts to the ledger."""
+class FaultKind(StrEnum):
+    """A kind of fault: of the edge, of its endpoints, or between its counts and the ledger. Reloads are kinds too."""
 
     RELOAD = "reload"
     BAD_RELOAD = "invalid reload"
@@ -33,9 +33,9 @@ class Deed(StrEnum):
 
 @dataclass
 class Fault:
-    """A deed. Times are seconds of the monotonic clock."""
+    """A fault that the test has made. Times are seconds of the monotonic clock."""
 
-    deed: Deed
+    kind: FaultKind
     began: float
     ended: float = float("inf")
     """When everything that it broke worked again."""

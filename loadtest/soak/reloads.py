@@ -1,17 +1,16 @@
-"""Reloads: good ones that change live settings, and bad ones that may change only `/status`."""
+"""Reloads: valid ones that change live settings, and invalid ones that may change only `/status`."""
 
 import random
 import signal
 from collections.abc import Callable
 from http.client import HTTPConnection
-from pathlib import Path
 from time import monotonic, time
 from typing import Any
 
 import orjson
 import yaml
 
-from loadtest.soak.fault import Deed
+from loadtest.soak.fault import FaultKind
 from loadtest.soak.kinds import API, COMER, DETOUR, LIMITED
 from loadtest.soak.site import GUEST, LIMITS, Site
 from loadtest.testbed.customers import key_line
@@ -28,41 +27,42 @@ class Reloads:
 
     def __init__(self, site: Site) -> None:
         self._site, self._edge = site, site.edge
-        self._whole: Settings = unshared(self._edge.settings)
+        self._whole: Settings = copy_unshared(self._edge.settings)
         """The settings with all temporary customers, routes and endpoints."""
         self._gone_at: int | None = None
         """The requests that the guest endpoint had received when it was removed; None while it is configured, or never
         was.
         """
 
-    # ---- deeds
+    # ---- faults
 
-    def good(self, draw: random.Random) -> None:
+    def reload_valid(self, draw: random.Random) -> None:
         """Make one or two changes, which all workers apply by the end of the reload."""
         changes = draw.sample(list(CHANGES), draw.choice((1, 1, 2)))
-        settings: Settings = unshared(self._edge.settings)
+        settings: Settings = copy_unshared(self._edge.settings)
         for name in changes:
             CHANGES[name](settings, self._whole, draw)
         assert self._gone_at in (None, self._guest_received()), "an endpoint is asked that was taken out"
-        with self._site.deed(Deed.RELOAD, note=", ".join(changes)):
+        with self._site.record_fault(FaultKind.RELOAD, note=", ".join(changes)):
             self._hold(self._edge.settings, settings, certain=False)
             self._edge.settings.update(settings)
             self._write(settings)
             self._reload(draw, 200)
-            self._assert_well()
+            self._assert_config_ok()
             self._hold(settings, settings, certain=True)
         (limit,) = self._edge.limits(LIMITED)
         assert limit["limit"] == int(settings["customers"][LIMITED]["limits"][0]["rate"].partition("/")[0])
-        self._look_for_guest()
+        self._check_guest()
 
-    def bad(self, draw: random.Random) -> None:
-        """Write an invalid file. It is refused as a whole, `/status` shows since when and why, and the next good one
-        clears it.
+    def reload_invalid(self, draw: random.Random) -> None:
+        """Write an invalid file. The edge refuses it as a whole and goes on; `/status` shows since when and why.
+
+        The next valid file clears the error. Half of the time it comes at once, else with a later fault.
         """
-        what = draw.choice(list(FLAWS))
+        flaw = draw.choice(list(FLAWS))
         before = self._edge.status()["config"]
-        with self._site.deed(Deed.BAD_RELOAD, note=what):
-            self._write(self._edge.settings, FLAWS[what])
+        with self._site.record_fault(FaultKind.BAD_RELOAD, note=flaw):
+            self._write(self._edge.settings, FLAWS[flaw])
             began = self._now()
             self._reload(draw, 422)
             shown = self._edge.status()["config"]
@@ -81,22 +81,22 @@ class Reloads:
         self._write(self._edge.settings)
         answer = self._post()
         assert answer.status == 200, answer
-        self._assert_well()
+        self._assert_config_ok()
 
-    # ---- parts of deeds
+    # ---- their steps
 
     def _write(self, settings: Settings, flaw: Callable[[str], str] = lambda text: text) -> None:
         """Replace the file atomically, as an editor does."""
         text = flaw(yaml.safe_dump(settings, sort_keys=False))
-        fresh = self._edge.file.with_suffix(".fresh")
-        fresh.write_text(text)
-        Path(fresh).replace(self._edge.file)
+        new = self._edge.file.with_suffix(".new")
+        new.write_text(text)
+        new.replace(self._edge.file)
 
-    def _reload(self, draw: random.Random, wanted: int) -> None:
+    def _reload(self, draw: random.Random, expected_status: int) -> None:
         """Reload by a request or a signal; returns once it has taken effect."""
         if draw.random() < 0.6:
             answer = self._post()
-            assert answer.status == wanted, answer
+            assert answer.status == expected_status, answer
             return
         before = self._edge.status()["config"]
         self._edge.supervisor.send_signal(signal.SIGHUP)
@@ -110,7 +110,7 @@ class Reloads:
         finally:
             connection.close()
 
-    def _assert_well(self) -> None:
+    def _assert_config_ok(self) -> None:
         assert self._edge.status()["config"]["error"] is None
         assert total(self._edge.metrics(), "edge_config_ok") == 1
 
@@ -121,14 +121,14 @@ class Reloads:
     def _hold(self, before: Settings, after: Settings, *, certain: bool) -> None:
         """Record the present customers and routes; `certain` means that every process has applied the change."""
         now = monotonic()
-        for name, there in THERE.items():
-            if certain or there(before) != there(after):
-                self._site.held[name].turn(now, there(after) if certain else None)
+        for name, is_configured in IS_CONFIGURED.items():
+            if certain or is_configured(before) != is_configured(after):
+                self._site.held[name].turn(now, is_configured(after) if certain else None)
 
     def _guest_received(self) -> int:
         return self._site.tallies[GUEST].total()
 
-    def _look_for_guest(self) -> None:
+    def _check_guest(self) -> None:
         """Require that an added endpoint gets requests, and a removed one none, after running requests have ended."""
         if len(self._edge.settings["upstreams"][API]["endpoints"]) == len(self._site.services):
             self._gone_at = None
@@ -139,8 +139,8 @@ class Reloads:
             self._gone_at = self._guest_received()
 
 
-def unshared(settings: Settings) -> Settings:
-    """Return a copy without shared parts, because YAML would write those as aliases."""
+def copy_unshared(settings: Settings) -> Settings:
+    """Return a copy in which no two places share an object, because YAML would write them as aliases."""
     copied: Settings = orjson.loads(orjson.dumps(settings))
     return copied
 
@@ -148,13 +148,13 @@ def unshared(settings: Settings) -> Settings:
 # ---- changes
 
 
-def other_limit(settings: Settings, _: Settings, draw: random.Random) -> None:
+def change_limit(settings: Settings, _: Settings, draw: random.Random) -> None:
     """Set another rate for the customer that has one."""
     limit = settings["customers"][LIMITED]["limits"][0]
     limit["rate"] = draw.choice([rate for rate in LIMITS if rate != limit["rate"]])
 
 
-def customer(settings: Settings, whole: Settings, _: random.Random) -> None:
+def toggle_customer(settings: Settings, whole: Settings, _: random.Random) -> None:
     """Add a customer, or remove it with its key."""
     if settings["customers"].pop(COMER, None) is None:
         settings["customers"][COMER] = whole["customers"][COMER]
@@ -163,7 +163,7 @@ def customer(settings: Settings, whole: Settings, _: random.Random) -> None:
         settings["keys"].remove(key_line(COMER))
 
 
-def route(settings: Settings, whole: Settings, _: random.Random) -> None:
+def toggle_route(settings: Settings, whole: Settings, _: random.Random) -> None:
     """Add or remove a route."""
     (one,) = [each for each in whole["routes"] if each["name"] == DETOUR]
     if one in settings["routes"]:
@@ -172,19 +172,19 @@ def route(settings: Settings, whole: Settings, _: random.Random) -> None:
         settings["routes"].insert(0, one)
 
 
-def endpoint(settings: Settings, whole: Settings, _: random.Random) -> None:
+def toggle_endpoint(settings: Settings, whole: Settings, _: random.Random) -> None:
     """Add or remove an endpoint."""
     (*lasting, guest), now = whole["upstreams"][API]["endpoints"], settings["upstreams"][API]["endpoints"]
     settings["upstreams"][API]["endpoints"] = lasting if guest in now else [*lasting, guest]
 
 
 CHANGES: dict[str, Callable[[Settings, Settings, random.Random], None]] = {
-    "limit": other_limit,
-    "customer": customer,
-    "route": route,
-    "endpoint": endpoint,
+    "limit": change_limit,
+    "customer": toggle_customer,
+    "route": toggle_route,
+    "endpoint": toggle_endpoint,
 }
-THERE: dict[str, Callable[[Settings], bool]] = {
+IS_CONFIGURED: dict[str, Callable[[Settings], bool]] = {
     COMER: lambda settings: COMER in settings["customers"],
     DETOUR: lambda settings: any(each["name"] == DETOUR for each in settings["routes"]),
 }

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 
 from loadtest.soak.account import HOW
-from loadtest.soak.fault import Deed
+from loadtest.soak.fault import FaultKind
 from loadtest.soak.kinds import KINDS
 from loadtest.soak.verdict import DESCRIPTORS, MEMORY, Outcome
 from loadtest.soak.watch import EXEMPT, trend
@@ -32,7 +32,7 @@ def report(outcome: Outcome) -> str:
         "",
         "### What was done",
         "",
-        deeds(outcome),
+        format_faults(outcome),
         "",
         table(["what became of a request to the collector", "times"], sorted(outcome.met.items())),
         "",
@@ -96,19 +96,19 @@ def sums(outcome: Outcome) -> str:
     return table(heads, rows)
 
 
-def deeds(outcome: Outcome) -> str:
-    """Return the number and durations of each deed."""
+def format_faults(outcome: Outcome) -> str:
+    """Return the number and durations of each kind of fault."""
     rows = []
-    for deed in Deed:
-        took = [fault.ended - fault.began for fault in outcome.faults if fault.deed is deed]
+    for kind in FaultKind:
+        took = [fault.ended - fault.began for fault in outcome.faults if fault.kind is kind]
         if took:
-            rows.append([deed, len(took), f"{median(took):.2f}", f"{max(took):.2f}"])
-    return table(["deed", "times", "median s", "longest s"], rows)
+            rows.append([kind, len(took), f"{median(took):.2f}", f"{max(took):.2f}"])
+    return table(["fault", "times", "median s", "longest s"], rows)
 
 
 def troubles(outcome: Outcome) -> str:
     """Return the explained troubles by cause, and the number of unexplained ones."""
-    rows = [[deed, how, status, HOW[how], count] for (deed, how, status), count in sorted(outcome.explained().items())]
+    rows = [[kind, how, status, HOW[how], count] for (kind, how, status), count in sorted(outcome.explained().items())]
     rows.append(["no fault", "", "", "unexplained", len(outcome.unexplained())])
     return table(["because of", "how", "status", "which is", "times"], rows)
 

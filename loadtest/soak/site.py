@@ -1,4 +1,4 @@
-"""The edge, its endpoints, clients and collector, and the deeds on the edge and endpoints. Each deed is recorded."""
+"""The edge, its endpoints, clients and collector, and the faults of the edge and endpoints. Each fault is recorded."""
 
 import random
 import signal
@@ -16,7 +16,7 @@ import orjson
 
 from loadtest.soak import sockets
 from loadtest.soak.account import Account
-from loadtest.soak.fault import Deed, Fault, Held
+from loadtest.soak.fault import Fault, FaultKind, Held
 from loadtest.soak.kinds import API, BULK, COMER, DETOUR, KINDS, LIMITED
 from loadtest.soak.service import HEALTH
 from loadtest.soak.sums import Sums
@@ -47,7 +47,9 @@ LIMITS = ("100/10s", "150/10s", "60/10s")
 
 
 class Site:
-    """The whole site, from `open` to `close`. One thread does deeds on the edge, another one those on endpoints."""
+    """The whole site, from `open` to `close`. One thread makes the faults of the edge, another one the faults of
+    endpoints.
+    """
 
     def __init__(self, folder: Path, seed: int, *, slower: float = 1.0) -> None:
         """`slower`: see traffic.Plan."""
@@ -206,12 +208,12 @@ class Site:
 
         until(settled, "only the new ones", seconds=DRAIN + LATE)
 
-    # ---- deeds
+    # ---- faults
 
     @contextmanager
-    def deed(self, deed: Deed, endpoints: frozenset[str] = frozenset(), note: str = "") -> Iterator[Fault]:
-        """Record that this deed happens during the block, unless the block states other times."""
-        fault = Fault(deed, monotonic(), endpoints=endpoints, note=note)
+    def record_fault(self, kind: FaultKind, endpoints: frozenset[str] = frozenset(), note: str = "") -> Iterator[Fault]:
+        """Record that a fault of this kind happens during the block, unless the block states other times."""
+        fault = Fault(kind, monotonic(), endpoints=endpoints, note=note)
         self.faults.append(fault)
         yield fault
         fault.ended = min(fault.ended, monotonic())
@@ -222,7 +224,7 @@ class Site:
         Its successor may still be starting on return; `settle` waits for it.
         """
         pid = draw.choice(self.edge.worker_pids())
-        with self.deed(Deed.KILL_WORKER) as fault:
+        with self.record_fault(FaultKind.KILL_WORKER) as fault:
             sockets.stop(pid)
             fault.ports = sockets.clients(pid, (self.edge.port, self.secure_port))
             kill(pid)
@@ -230,7 +232,7 @@ class Site:
     def hang_worker(self, draw: random.Random) -> None:
         """Stop a worker until its supervisor has replaced it."""
         pid = draw.choice(self.edge.worker_pids())
-        with self.deed(Deed.HANG_WORKER) as fault:
+        with self.record_fault(FaultKind.HANG_WORKER) as fault:
             sockets.stop(pid)
             fault.ports = sockets.clients(pid, (self.edge.port, self.secure_port))
             until(lambda: sockets.state(pid) in "ZX", "the worker that hangs is ended", seconds=30)
@@ -239,7 +241,7 @@ class Site:
         """Kill the supervisor with SIGKILL. Workers continue to serve, and leave once another supervisor's workers
         serve.
         """
-        with self.deed(Deed.KILL_SUPERVISOR) as fault:
+        with self.record_fault(FaultKind.KILL_SUPERVISOR) as fault:
             with self.well:
                 orphans = set(self.edge.worker_pids())
                 kill(self.edge.supervisor.pid)
@@ -252,7 +254,7 @@ class Site:
 
     def roll(self, _: random.Random) -> None:
         """Start a new edge beside the old one, which then drains."""
-        with self.deed(Deed.ROLL) as fault:
+        with self.record_fault(FaultKind.ROLL) as fault:
             old = self.edge.supervisor
             served = self.edge.output.count('"event": "edge serving"')
             self.edge.begin()
@@ -267,7 +269,10 @@ class Site:
         """Kill these endpoints with SIGKILL and start them again on their ports. Returns once the edge knows that they
         are up.
         """
-        with self.well, self.deed(Deed.OUTAGE if len(names) > 1 else Deed.RESTART, frozenset(names)) as fault:
+        with (
+            self.well,
+            self.record_fault(FaultKind.OUTAGE if len(names) > 1 else FaultKind.RESTART, frozenset(names)) as fault,
+        ):
             for name in names:
                 self._stop_service(name)
             down = monotonic() + draw.uniform(0, 2.5)

@@ -8,7 +8,7 @@ from pathlib import Path
 from edgeproxy.edge.proxy.connections.client import LAST_REQUEST_SECONDS
 from loadtest.soak.account import Account, How, Trouble
 from loadtest.soak.course import Calm
-from loadtest.soak.fault import Deed, Fault, Held
+from loadtest.soak.fault import Fault, FaultKind, Held
 from loadtest.soak.kinds import KINDS
 from loadtest.soak.sums import Sums
 from loadtest.soak.watch import Vitals, Watch, trend
@@ -95,26 +95,26 @@ def by_nothing(_: Fault, __: Trouble) -> bool:
     return False
 
 
-EXPLAINS: dict[Deed, Callable[[Fault, Trouble], bool]] = {
-    **dict.fromkeys(Deed, by_nothing),
-    Deed.KILL_WORKER: by_worker,
-    Deed.HANG_WORKER: by_worker,
-    Deed.KILL_SUPERVISOR: by_drain,
-    Deed.KILL_STEP: by_drain,
-    Deed.ROLL: by_drain,
-    Deed.RESTART: by_endpoint,
-    Deed.OUTAGE: by_outage,
-    Deed.KILL_EDGE: by_death,
-    Deed.TEAR: by_death,
-    Deed.END: by_end,
-    Deed.MOVE: by_end,
+EXPLAINS: dict[FaultKind, Callable[[Fault, Trouble], bool]] = {
+    **dict.fromkeys(FaultKind, by_nothing),
+    FaultKind.KILL_WORKER: by_worker,
+    FaultKind.HANG_WORKER: by_worker,
+    FaultKind.KILL_SUPERVISOR: by_drain,
+    FaultKind.KILL_STEP: by_drain,
+    FaultKind.ROLL: by_drain,
+    FaultKind.RESTART: by_endpoint,
+    FaultKind.OUTAGE: by_outage,
+    FaultKind.KILL_EDGE: by_death,
+    FaultKind.TEAR: by_death,
+    FaultKind.END: by_end,
+    FaultKind.MOVE: by_end,
 }
 
 
 def explanation(trouble: Trouble, faults: list[Fault]) -> Fault | None:
     """Return the fault that was under way and may have caused this trouble, or None."""
     for fault in faults:
-        if fault.began <= trouble.at <= fault.ended + GRACE and EXPLAINS[fault.deed](fault, trouble):
+        if fault.began <= trouble.at <= fault.ended + GRACE and EXPLAINS[fault.kind](fault, trouble):
             return fault
     return None
 
@@ -125,8 +125,8 @@ class Outcome:
 
     seed: int
     seconds: float
-    deeds: frozenset[Deed]
-    """The deeds that the test had to do."""
+    fault_kinds: frozenset[FaultKind]
+    """The kinds of faults that the test had to make."""
     faults: list[Fault]
     held: dict[str, Held]
     sums: list[Sums]
@@ -149,16 +149,17 @@ class Outcome:
         return [*self.undone(), *self.unexplained(), *self.fallen(), *sums, *self.turns(), *self.growth()]
 
     def undone(self) -> list[str]:
-        """Return the planned deeds that were not done, so that the test says nothing about them."""
-        return [f"not done: {deed}" for deed in Deed if deed in self.deeds - {fault.deed for fault in self.faults}]
+        """Return the planned kinds of faults that did not happen: the test proves nothing about them."""
+        missing = self.fault_kinds - {fault.kind for fault in self.faults}
+        return [f"not done: {kind}" for kind in FaultKind if kind in missing]
 
     def explained(self) -> Counter[tuple[str, str, str]]:
-        """Count the explained troubles by (deed, how, status or empty)."""
+        """Count the explained troubles by (kind of fault, how, status or empty)."""
         found: Counter[tuple[str, str, str]] = Counter()
         for trouble in self.account.troubles:
             fault = explanation(trouble, self.faults)
             if fault is not None:
-                found[fault.deed, trouble.how, str(trouble.status) if trouble.how == "status" else ""] += 1
+                found[fault.kind, trouble.how, str(trouble.status) if trouble.how == "status" else ""] += 1
         return found
 
     def unexplained(self) -> list[str]:
@@ -168,10 +169,10 @@ class Outcome:
             fault = explanation(trouble, self.faults)
             if fault is None:
                 found.append(f"no fault explains {trouble}")
-            elif EXPLAINS[fault.deed] is by_drain and is_handshake(trouble):
+            elif EXPLAINS[fault.kind] is by_drain and is_handshake(trouble):
                 handshakes[self.faults.index(fault)] += 1
         several = [(self.faults[index], number) for index, number in handshakes.items() if number > LOST]
-        return found + [f"{fault.deed} at {fault.began:.2f} lost {number} handshakes" for fault, number in several]
+        return found + [f"{fault.kind} at {fault.began:.2f} lost {number} handshakes" for fault, number in several]
 
     def fallen(self) -> list[str]:
         """Return the counters that fell, and the exemptions that are not needed."""

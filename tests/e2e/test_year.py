@@ -61,7 +61,7 @@ class Year:
     def live(self) -> None:
         """Play all months."""
         world, sides = self.world, self.world.sides
-        world.each(life.join, self.people)
+        world.run_for(life.join, self.people)
         for name, side in sides.items():
             self.begins |= {one.name: life.fetch_begin(side, one) for one in self.people[name]}
         self.tell("all have joined")
@@ -73,13 +73,13 @@ class Year:
             self.live_month(month)
             self.tell(f"month {month + 1} is over")
         for day in RETRY_DAYS:
-            world.to(begin_of(LENGTH) + FREEZE + day * DAY + 1200)
+            world.set_clocks(begin_of(LENGTH) + FREEZE + day * DAY + 1200)
             world.settle()
 
     def live_month(self, month: int) -> None:
         """Play a month until its invoices are paid."""
         world, sides, begin, end = self.world, self.world.sides, begin_of(month), begin_of(month + 1)
-        world.to(begin + 12 * DAY)
+        world.set_clocks(begin + 12 * DAY)
         for name, side in sides.items():
             life.report_month(side, self.people[name], self.seed, month, begin + (3 + month % 5) * DAY)
         if month % 4 == 0:
@@ -89,17 +89,17 @@ class Year:
                 side.keep_observed(month)
             world.end_edges()
         if month == 0:
-            world.each(life.buy_credits, self.choose(lambda one: one.buys_credits))
-            world.each(life.sign_in, self.choose(lambda one: one.asks))
-            world.each(life.trouble_operators, self.people)
+            world.run_for(life.buy_credits, self.choose(lambda one: one.buys_credits))
+            world.run_for(life.sign_in, self.choose(lambda one: one.asks))
+            world.run_for(life.trouble_operators, self.people)
         if month == DISPUTES:
             paying = self.choose(lambda one: one.find_charge(self.seed, month, LENGTH) > 0)
             disputing = sum(life.dispute(side, paying[name]) for name, side in sides.items())
         if month == LENGTH - 1:
-            world.each(life.cancel, self.people)
-        world.to(end + 600)
+            world.run_for(life.cancel, self.people)
+        world.set_clocks(end + 600)
         world.settle()
-        world.to(end + FREEZE + 600)
+        world.set_clocks(end + FREEZE + 600)
         world.settle()
         if month == DISPUTES:
             assert sum(map(life.win_disputes, sides.values())) == disputing
@@ -122,9 +122,9 @@ class Year:
         """Erase people, every other one through the API. Return a backup of each side from before."""
         world, sides = self.world, self.world.sides
         backups = {name: erasure.back_up(side, world.server) for name, side in sides.items()}
-        world.each(erasure.delete, {name: some[1::2] for name, some in self.erased.items()})
-        world.to(world.now() + GRACE_DAYS * DAY)
-        world.each(erasure.erase_by_command, {name: some[::2] for name, some in self.erased.items()})
+        world.run_for(erasure.delete, {name: some[1::2] for name, some in self.erased.items()})
+        world.set_clocks(world.now() + GRACE_DAYS * DAY)
+        world.run_for(erasure.erase_by_command, {name: some[::2] for name, some in self.erased.items()})
         self.await_erasure()
         world.start_edges()
         for region in RESIDENCIES:
@@ -221,7 +221,7 @@ def test_months_of_random_use_keep_invoices_correct_and_residencies_separate(
         year.tell("a quarter is erased")
         year.check_money()
         world.verify()
-        world.leave_nothing()
+        world.purge_deleted()
         found = search_files(*(file.parent for file in backups.values()))
         assert found.keys() >= year.erased_names, "the search finds who is in the backups"
         year.check_nothing_left()
@@ -229,7 +229,7 @@ def test_months_of_random_use_keep_invoices_correct_and_residencies_separate(
         year.tell("backups from before are restored")
         year.check_money()
         world.verify()
-        world.leave_nothing()
+        world.purge_deleted()
         year.check_nothing_left()
         year.check_sides()
         year.tell("nothing is left of who was erased")

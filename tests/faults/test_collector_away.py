@@ -30,33 +30,35 @@ GROWTH_MAX = 16 << 10
 @pytest.fixture
 def collector(tmp_path: Path) -> Iterator[Collector]:
     directory_signatures.create_key_file(tmp_path / "directory.key")
-    with closing(hosted(tmp_path, "first")) as made:
+    with closing(create_collector(tmp_path, "first")) as made:
         yield made.start()
 
 
-def hosted(folder: Path, host: str) -> Collector:
+def create_collector(folder: Path, host: str) -> Collector:
     """Create a collector with its own state directory and address."""
     (folder / host).mkdir()
     ledger = f"sqlite:///{folder / host}/ledger.db"
     return Collector(folder / host, ledger, directory={"key": str(folder / "directory.key")})
 
 
-def follows(collector: Collector, folder: Path) -> dict[str, object]:
+def build_settings(collector: Collector, folder: Path) -> dict[str, object]:
+    """Return the settings of an edge that ships to this collector and follows its directory."""
     return {
         "usage": {"collector": f"http://127.0.0.1:{collector.port}", "token": EDGE, "every": "200ms"},
         "directory": {"from": "collector", "trust": Signer.load(folder / "directory.key").public_key},
     }
 
 
-def ledger(collector: Collector) -> dict[str, int]:
+def sum_ledger(collector: Collector) -> dict[str, int]:
+    """Return the requests of each customer in the ledger."""
     return {row["customer"]: row["value"] for row in collector.usage(by="customer", meter="requests")["rows"]}
 
 
-def all_arrived(edge: Edge, collector: Collector, asking: Asking) -> None:
+def check_all_arrived(edge: Edge, collector: Collector, asking: Asking) -> None:
     """Wait until the ledger equals the edge's counts, and check that these equal the clients' answers."""
     assert (asking.lost, asking.refused) == (0, 0)
     until(lambda: edge.status()["usage"]["unshipped"] == 0, "everything is shipped", seconds=60)
-    until(lambda: ledger(collector).get(UNLIMITED) == edge.usage()[UNLIMITED], "the ledger has it", seconds=60)
+    until(lambda: sum_ledger(collector).get(UNLIMITED) == edge.usage()[UNLIMITED], "the ledger has it", seconds=60)
     assert edge.usage()[UNLIMITED] == asking.statuses[200]
     assert checked(collector)[0] == 0
 
@@ -66,10 +68,10 @@ def all_arrived(edge: Edge, collector: Collector, asking: Asking) -> None:
 def test_collector_outage_loses_no_usage_and_needs_no_memory(
     seconds: float, collector: Collector, start_edge: StartEdge, service: Service, tmp_path: Path
 ) -> None:
-    edge = start_edge(port=service.port, **people(), **follows(collector, tmp_path))
+    edge = start_edge(port=service.port, **people(), **build_settings(collector, tmp_path))
     asking = Asking(edge.port, UNLIMITED)
     with at_work(asking):
-        until(lambda: ledger(collector).get(UNLIMITED, 0) > 20, "usage arrives")
+        until(lambda: sum_ledger(collector).get(UNLIMITED, 0) > 20, "usage arrives")
         collector.kill()
         until(lambda: edge.status()["usage"]["unshipped"] > 5, "batches wait")
         before = vitals(edge.supervisor.pid)
@@ -87,34 +89,34 @@ def test_collector_outage_loses_no_usage_and_needs_no_memory(
     print(f"{waiting['unshipped']} counts unshipped, {waiting['spool_bytes']} bytes in the spool")
     assert waiting["unshipped"] > 2 * seconds
     assert after.memory - before.memory < GROWTH_MAX
-    all_arrived(edge, collector, asking)
+    check_all_arrived(edge, collector, asking)
 
 
 def test_collector_move_to_another_host_loses_no_usage(
     collector: Collector, start_edge: StartEdge, service: Service, tmp_path: Path
 ) -> None:
     """The collector ends, its database moves to another address, and the edge is reloaded. Clients see no error."""
-    edge = start_edge(port=service.port, **people(), **follows(collector, tmp_path))
+    edge = start_edge(port=service.port, **people(), **build_settings(collector, tmp_path))
     asking = Asking(edge.port, UNLIMITED)
-    with closing(hosted(tmp_path, "second")) as second:
+    with closing(create_collector(tmp_path, "second")) as second:
         with at_work(asking):
             assert collector.send("POST", "/v1/customers", {"name": "dora", "tier": "basic"}).status == 201
             key = {"sha256": sha256(key_of("dora")), "name": "key"}
             made = collector.send("POST", "/v1/customers/dora/keys", key).json()
-            until(lambda: answers(edge, "dora") == {200}, "the edge knows dora")
-            until(lambda: ledger(collector).get(UNLIMITED, 0) > 20, "usage arrives")
+            until(lambda: fetch_statuses(edge, "dora") == {200}, "the edge knows dora")
+            until(lambda: sum_ledger(collector).get(UNLIMITED, 0) > 20, "usage arrives")
             collector.end()
             shutil.copy(collector.database, second.database)
             until(lambda: edge.status()["usage"]["unshipped"] > 5, "batches wait")
             second.start()
-            assert edge.reload(**follows(second, tmp_path)).status == 200
+            assert edge.reload(**build_settings(second, tmp_path)).status == 200
             until(lambda: edge.status()["usage"]["unshipped"] < 3, "the waiting batches are shipped")
-            assert answers(edge, "dora") == {200}
+            assert fetch_statuses(edge, "dora") == {200}
             assert second.send("DELETE", f"/v1/keys/{made['id']}").status in (200, 204)
-            until(lambda: answers(edge, "dora") == {401}, "the edge follows the second collector")
-        all_arrived(edge, second, asking)
+            until(lambda: fetch_statuses(edge, "dora") == {401}, "the edge follows the second collector")
+        check_all_arrived(edge, second, asking)
 
 
-def answers(edge: Edge, customer: str) -> set[int]:
+def fetch_statuses(edge: Edge, customer: str) -> set[int]:
     """Return the statuses of several requests of a customer, over all workers."""
     return {edge.ask(fields={"Authorization": f"Bearer {key_of(customer)}"}).status for _ in range(8)}

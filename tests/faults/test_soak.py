@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from loadtest.soak.course import EDGE, WAY, Course
-from loadtest.soak.fault import Deed
+from loadtest.soak.fault import FaultKind
 from loadtest.soak.report import report
 from loadtest.soak.site import Site
 from loadtest.soak.verdict import Outcome
@@ -39,7 +39,7 @@ def site(tmp_path: Path, seed: int, request: pytest.FixtureRequest, monkeypatch:
         site.close()
 
 
-def soak(site: Site, seed: int, seconds: float, weights: dict[Deed, int]) -> Outcome:
+def soak(site: Site, seed: int, seconds: float, weights: dict[FaultKind, int]) -> Outcome:
     """Run the load and the fault schedule. Return the records."""
     before = descriptors(site)
     idle = min(held.memory for pid in site.kin() if (held := vitals(pid)) is not None)
@@ -55,7 +55,7 @@ def soak(site: Site, seed: int, seconds: float, weights: dict[Deed, int]) -> Out
     return Outcome(
         seed=seed,
         seconds=seconds,
-        deeds=course.deeds,
+        fault_kinds=course.fault_kinds,
         faults=site.faults,
         held=site.held,
         sums=site.sums,
@@ -68,7 +68,7 @@ def soak(site: Site, seed: int, seconds: float, weights: dict[Deed, int]) -> Out
 
 def timeline(outcome: Outcome) -> str:
     """Return every fault with its times, to compare with complaints."""
-    return "\n".join(f"{each.began:.3f} to {each.ended:.3f}: {each.deed} ({each.note})" for each in outcome.faults)
+    return "\n".join(f"{each.began:.3f} to {each.ended:.3f}: {each.kind} ({each.note})" for each in outcome.faults)
 
 
 def descriptors(site: Site) -> int:

@@ -8,7 +8,7 @@ import pytest
 from loadtest.soak import verdict
 from loadtest.soak.account import Account, How, Seen, Trouble
 from loadtest.soak.course import Calm
-from loadtest.soak.fault import Deed, Fault, Held
+from loadtest.soak.fault import Fault, FaultKind, Held
 from loadtest.soak.kinds import COMER, DETOUR, KINDS, LIMITED
 from loadtest.soak.report import report
 from loadtest.soak.sums import Sums
@@ -18,8 +18,8 @@ from loadtest.soak.watch import Vitals, Watch, trend
 
 AT = 10.0
 FAULTS = {
-    deed: Fault(deed, AT, AT + 1, frozenset({4000}) if "worker" in deed else frozenset(), frozenset({"a"}))
-    for deed in Deed
+    kind: Fault(kind, AT, AT + 1, frozenset({4000}) if "worker" in kind else frozenset(), frozenset({"a"}))
+    for kind in FaultKind
 }
 
 
@@ -31,53 +31,53 @@ def trouble(
 
 
 SAYS = {
-    (Deed.KILL_WORKER, "reset"): trouble("reset"),
-    (Deed.KILL_WORKER, "closed"): trouble("closed"),
-    (Deed.HANG_WORKER, "cut"): trouble("cut"),
-    (Deed.RESTART, "cut"): trouble("cut"),
-    (Deed.RESTART, "502 to a POST"): trouble("status", kind="sized", status=502),
-    (Deed.OUTAGE, "502 to a GET"): trouble("status", status=502),
-    (Deed.OUTAGE, "503"): trouble("status", status=503),
-    (Deed.ROLL, "told"): trouble("told", kind="socket"),
-    (Deed.KILL_SUPERVISOR, "told"): trouble("told", kind="socket"),
-    (Deed.KILL_STEP, "told"): trouble("told", kind="socket"),
-    (Deed.KILL_EDGE, "reset"): trouble("reset"),
-    (Deed.TEAR, "refused"): trouble("refused"),
-    (Deed.END, "refused"): trouble("refused"),
-    (Deed.MOVE, "told"): trouble("told", kind="socket"),
+    (FaultKind.KILL_WORKER, "reset"): trouble("reset"),
+    (FaultKind.KILL_WORKER, "closed"): trouble("closed"),
+    (FaultKind.HANG_WORKER, "cut"): trouble("cut"),
+    (FaultKind.RESTART, "cut"): trouble("cut"),
+    (FaultKind.RESTART, "502 to a POST"): trouble("status", kind="sized", status=502),
+    (FaultKind.OUTAGE, "502 to a GET"): trouble("status", status=502),
+    (FaultKind.OUTAGE, "503"): trouble("status", status=503),
+    (FaultKind.ROLL, "told"): trouble("told", kind="socket"),
+    (FaultKind.KILL_SUPERVISOR, "told"): trouble("told", kind="socket"),
+    (FaultKind.KILL_STEP, "told"): trouble("told", kind="socket"),
+    (FaultKind.KILL_EDGE, "reset"): trouble("reset"),
+    (FaultKind.TEAR, "refused"): trouble("refused"),
+    (FaultKind.END, "refused"): trouble("refused"),
+    (FaultKind.MOVE, "told"): trouble("told", kind="socket"),
 }
-DEADLY = {Deed.KILL_EDGE, Deed.TEAR, Deed.END, Deed.MOVE}
+DEADLY = {FaultKind.KILL_EDGE, FaultKind.TEAR, FaultKind.END, FaultKind.MOVE}
 """Nobody serves for a while."""
-BREAKING = {*DEADLY, Deed.KILL_WORKER, Deed.HANG_WORKER, Deed.RESTART, Deed.OUTAGE}
+BREAKING = {*DEADLY, FaultKind.KILL_WORKER, FaultKind.HANG_WORKER, FaultKind.RESTART, FaultKind.OUTAGE}
 
 
-@pytest.mark.parametrize(("deed", "what"), SAYS, ids=str)
-def test_a_fault_explains_its_own_kind_of_trouble(deed: Deed, what: str) -> None:
-    assert explanation(SAYS[deed, what], [FAULTS[deed]]) is FAULTS[deed]
+@pytest.mark.parametrize(("kind", "what"), SAYS, ids=str)
+def test_a_fault_explains_its_own_kind_of_trouble(kind: FaultKind, what: str) -> None:
+    assert explanation(SAYS[kind, what], [FAULTS[kind]]) is FAULTS[kind]
 
 
-@pytest.mark.parametrize(("deed", "what"), SAYS, ids=str)
-def test_fault_explains_no_error_outside_its_time(deed: Deed, what: str) -> None:
+@pytest.mark.parametrize(("kind", "what"), SAYS, ids=str)
+def test_fault_explains_no_error_outside_its_time(kind: FaultKind, what: str) -> None:
     for at in (AT - 0.01, AT + 1 + GRACE + 0.01):
-        assert explanation(replace(SAYS[deed, what], at=at), [FAULTS[deed]]) is None
+        assert explanation(replace(SAYS[kind, what], at=at), [FAULTS[kind]]) is None
 
 
 @pytest.mark.parametrize("how", ["refused", "wrong", "timeout", "unconnected"])
 def test_no_fault_explains_a_refused_connection_or_a_wrong_answer(how: How) -> None:
-    others = [fault for deed, fault in FAULTS.items() if deed not in DEADLY]
+    others = [fault for kind, fault in FAULTS.items() if kind not in DEADLY]
     assert explanation(trouble(how, port=1), others) is None
     assert how == "refused" or how == "unconnected" or explanation(trouble(how), list(FAULTS.values())) is None
 
 
 @pytest.mark.parametrize("how", ["reset", "closed", "cut", "unconnected"])
 def test_a_lost_worker_explains_its_own_connections_only(how: How) -> None:
-    faults = [FAULTS[Deed.KILL_WORKER], FAULTS[Deed.HANG_WORKER]]
+    faults = [FAULTS[FaultKind.KILL_WORKER], FAULTS[FaultKind.HANG_WORKER]]
     assert explanation(trouble(how), faults) is not None
     assert explanation(trouble(how, port=4001), faults) is None
 
 
 def test_lost_endpoint_explains_only_its_own_and_unretried_answers() -> None:
-    faults = [FAULTS[Deed.RESTART]]
+    faults = [FAULTS[FaultKind.RESTART]]
     assert explanation(trouble("cut", endpoint="b"), faults) is None
     assert explanation(trouble("cut", endpoint=""), faults) is None
     assert explanation(trouble("status", status=502), faults) is None
@@ -87,21 +87,21 @@ def test_lost_endpoint_explains_only_its_own_and_unretried_answers() -> None:
 
 @pytest.mark.parametrize("how", ["reset", "closed", "cut", "status"])
 def test_an_edge_that_is_ended_breaks_off_nothing(how: How) -> None:
-    assert explanation(trouble(how), [FAULTS[Deed.END], FAULTS[Deed.MOVE]]) is None
+    assert explanation(trouble(how), [FAULTS[FaultKind.END], FAULTS[FaultKind.MOVE]]) is None
 
 
 @pytest.mark.parametrize(("idle", "is_explained"), [(0.6, False), (1.1, True)])
 def test_a_drain_explains_the_end_of_a_connection_that_was_idle_too_long(idle: float, is_explained: bool) -> None:
     late = replace(trouble("closed", endpoint=""), idle=idle)
-    assert (explanation(late, [FAULTS[Deed.ROLL]]) is not None) is is_explained
-    assert explanation(replace(late, how="cut"), [FAULTS[Deed.ROLL]]) is None
-    assert explanation(late, [FAULTS[Deed.RELOAD]]) is None
+    assert (explanation(late, [FAULTS[FaultKind.ROLL]]) is not None) is is_explained
+    assert explanation(replace(late, how="cut"), [FAULTS[FaultKind.ROLL]]) is None
+    assert explanation(late, [FAULTS[FaultKind.RELOAD]]) is None
 
 
 @pytest.mark.parametrize("migrates", [False, True])
 def test_drain_explains_lost_handshakes_only_without_migration(migrates: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verdict, "MIGRATES", migrates)
-    roll = FAULTS[Deed.ROLL]
+    roll = FAULTS[FaultKind.ROLL]
     for how in ("unconnected", "reset", "closed"):
         assert (explanation(trouble(how, new=True), [roll]) is roll) is not migrates
         assert explanation(trouble(how), [roll]) is None
@@ -114,11 +114,11 @@ def test_drain_explains_lost_handshakes_only_without_migration(migrates: bool, m
     assert soak.unexplained() != []
 
 
-@pytest.mark.parametrize("deed", [deed for deed in Deed if deed not in BREAKING], ids=str)
-def test_fault_without_process_loss_explains_no_error(deed: Deed) -> None:
+@pytest.mark.parametrize("kind", [kind for kind in FaultKind if kind not in BREAKING], ids=str)
+def test_fault_without_process_loss_explains_no_error(kind: FaultKind) -> None:
     for each in SAYS.values():
         if each.how != "told":
-            assert explanation(each, [FAULTS[deed]]) is None
+            assert explanation(each, [FAULTS[kind]]) is None
 
 
 # ---- sums
@@ -152,7 +152,16 @@ def outcome() -> Outcome:
         verdicts={"edgeproxy verify": (0, "OK")},
     )
     return Outcome(
-        1, 100.0, frozenset(Deed), list(FAULTS.values()), held, [sums], Counter(arrives=9), watch, Calm(10, 90), 30_000
+        1,
+        100.0,
+        frozenset(FaultKind),
+        list(FAULTS.values()),
+        held,
+        [sums],
+        Counter(arrives=9),
+        watch,
+        Calm(10, 90),
+        30_000,
     )
 
 
@@ -289,7 +298,7 @@ def test_counters_that_fall_and_needless_exemptions_are_found() -> None:
 def test_verdict_reports_missing_faults_and_readings() -> None:
     wrong = outcome()
     wrong.faults.pop()
-    assert complaint(wrong) == f"not done: {list(Deed)[-1]}"
+    assert complaint(wrong) == f"not done: {list(FaultKind)[-1]}"
     wrong = outcome()
     wrong.watch.readings = 3
     assert complaint(wrong) == "only 3 looks at the counters"

@@ -25,24 +25,28 @@ Change = Callable[[Request, str, str], dict[str, Any] | None]
 
 
 def evidence(change: Change = lambda one, region, kind: {}, **settings: Any) -> Evidence:
-    """All answered after 20 ms; of each basic customer 60, with 429 for the others."""
+    """Return the evidence of a run in which each request was answered after 20 ms, with the expected status.
+
+    60 requests of each basic customer pass, and its others get 429. `change` changes single requests, `settings` whole
+    fields of the evidence.
+    """
     regions, kinds = [*WORKLOAD.regions], [*WORKLOAD.kinds]
     schedule = list(arrivals(WORKLOAD.phases(), WORKLOAD.regions, WORKLOAD.kinds, WORKLOAD.seed))
-    rows, asked, due = [], dict.fromkeys(range(2), 0), [0] * 11
+    rows, counts, due = [], dict.fromkeys(range(2), 0), [0] * 11
     for one in schedule:
         due[int(one.due)] += 1
         home, status = regions.index(one.region), 401 if one.kind == "bad_key" else 200
         if one.kind == "basic":
-            asked[one.person] += 1
-            status = 200 if asked[one.person] <= 60 else 429
-        asks = NO_REGION if one.kind == "direct" else home
-        row = Request(one.due, 0.02, 0.0195, 0.0005, 0, home, asks, kinds.index(one.kind), one.person, status)
+            counts[one.person] += 1
+            status = 200 if counts[one.person] <= 60 else 429
+        named = NO_REGION if one.kind == "direct" else home
+        row = Request(one.due, 0.02, 0.0195, 0.0005, 0, home, named, kinds.index(one.kind), one.person, status)
         changed = change(row, one.region, one.kind)
         if changed is not None:
             rows.append(row._replace(**changed))
     judged = sum(one.due >= WORKLOAD.warm_up for one in schedule)
     packed = b"".join(row.packed() for row in rows)
-    given: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "workload": WORKLOAD, "seconds": length(WORKLOAD.phases()), "rows": packed, "due": due, "due_judged": judged,
     }  # fmt: skip
-    return Evidence(**given | settings)
+    return Evidence(**fields | settings)

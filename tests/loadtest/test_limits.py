@@ -2,7 +2,7 @@
 
 import pytest
 
-from loadtest.limits import Asked, Span, accepted, false_refusals, worst
+from loadtest.limits import CustomerRequests, Span, compute_accepted, find_false_refusals, find_worst_window
 
 WINDOW = 28.0
 """Of which a cell is a second."""
@@ -26,28 +26,28 @@ def at(*moments: float) -> list[Span]:
 def test_a_429_is_due_where_the_window_may_have_been_full(
     admitted: tuple[float, ...], refused: float, due: bool
 ) -> None:
-    asked = Asked(at(*admitted), at(refused), [])
-    assert (not false_refusals(asked, 3, WINDOW)) == due
+    requests = CustomerRequests(at(*admitted), at(refused), [])
+    assert (not find_false_refusals(requests, 3, WINDOW)) == due
 
 
 def test_a_request_without_an_answer_may_have_been_admitted() -> None:
-    assert false_refusals(Asked(at(0, 1), at(10), at(5)), 3, WINDOW) == []
+    assert find_false_refusals(CustomerRequests(at(0, 1), at(10), at(5)), 3, WINDOW) == []
 
 
 def test_the_worst_window_is_held_to_its_own_row() -> None:
     burst = at(*(number / 100 for number in range(90)))  # 90 at once, from idle
     again = at(*(100 + number / 100 for number in range(90)))  # and later
-    first = worst(Asked(burst, [], []), 60, 60.0, 3, seconds=60)
+    first = find_worst_window(CustomerRequests(burst, [], []), 60, 60.0, 3, seconds=60)
     assert first is not None
     assert (first.admitted, first.accepted) == (90, 90)
-    later = worst(Asked(burst + again, [], []), 60, 60.0, 3, seconds=200)
+    later = find_worst_window(CustomerRequests(burst + again, [], []), 60, 60.0, 3, seconds=200)
     assert later is not None
     assert (later.admitted, later.accepted) == (90, 63)
     assert later.begin > 100
-    bursts = worst(Asked(burst + again, [], []), 60, 60.0, 3, seconds=200, bursts=True)
+    bursts = find_worst_window(CustomerRequests(burst + again, [], []), 60, 60.0, 3, seconds=200, bursts=True)
     assert bursts is not None
     assert bursts.accepted == 90
-    cut = worst(Asked(burst + again, [], []), 60, 60.0, 3, seconds=200, cut=[(90, 120)])
+    cut = find_worst_window(CustomerRequests(burst + again, [], []), 60, 60.0, 3, seconds=200, cut=[(90, 120)])
     assert cut is not None
     assert cut.accepted == 75
 
@@ -69,4 +69,6 @@ def test_the_worst_window_is_held_to_its_own_row() -> None:
 def test_accepted_requests_have_a_bound_per_limit(
     limit: int, demand: float, flags: dict[str, bool], may: float
 ) -> None:
-    assert accepted(limit, 3, demand, **{"first": False, "moved": False, "cut": False, **flags}) == pytest.approx(may)
+    assert compute_accepted(
+        limit, 3, demand, **{"first": False, "moved": False, "cut": False, **flags}
+    ) == pytest.approx(may)

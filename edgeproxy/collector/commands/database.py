@@ -40,6 +40,9 @@ from edgeproxy.config.collector.settings import CollectorSettings
 
 CommandResult = tuple[int, str]
 
+REFUSED_SHOWN_MAX = 20
+"""Objects that failed to import and are listed with the reason."""
+
 
 class CommandError(Exception):
     """A command fails. The message is a sentence why."""
@@ -58,7 +61,7 @@ class RightsReport(NamedTuple):
 def report_rights(settings: CollectorSettings) -> RightsReport:
     """Report the owner of the tables and the state of row-level security. Nothing is changed. Tables need not exist."""
 
-    async def look() -> RightsReport:
+    async def inspect() -> RightsReport:
         database = Database(settings.database)
         if database.is_sqlite:
             return RightsReport(0, "SQLite has no row-level security: handlers alone hold customers apart")
@@ -81,7 +84,7 @@ def report_rights(settings: CollectorSettings) -> RightsReport:
         return RightsReport(int(is_fault), "\n".join(lines), sql)
 
     try:
-        return event_loop.run(look())
+        return event_loop.run(inspect())
     except Exception as error:  # For example a wrong password: the driver has its own class for it.
         return RightsReport(2, f"the database cannot be read: {format_reason(error)}")
 
@@ -101,7 +104,7 @@ def migrate(settings: CollectorSettings, owner_url: str | None) -> CommandResult
         urls = [one.render_as_string() for one in (make_url(owner_url), login)]
         return 2, f"{urls[0]} is another database than {urls[1]}, where the collector serves"
 
-    async def do() -> str:
+    async def migrate_tables() -> str:
         database = await Database.connect(owner_url or settings.database)
         try:
             ownership, gap = database.ownership, database.row_security_gap
@@ -120,14 +123,14 @@ def migrate(settings: CollectorSettings, owner_url: str | None) -> CommandResult
         finally:
             await database.close()
 
-    return _run(do)
+    return _run(migrate_tables)
 
 
 def downgrade(settings: CollectorSettings, revision: str, owner_url: str | None) -> CommandResult:
     """Bring the tables to an earlier revision, as the user of `owner_url` or else as the collector's login."""
     from edgeproxy.collector.database import migrate as migrate_tables  # Loads Alembic, which nothing else here needs.
 
-    async def do() -> str:
+    async def downgrade_tables() -> str:
         database = Database(owner_url or settings.database)
         try:
             async with database.writing() as connection:
@@ -139,7 +142,7 @@ def downgrade(settings: CollectorSettings, revision: str, owner_url: str | None)
         finally:
             await database.close()
 
-    return _run(do)
+    return _run(downgrade_tables)
 
 
 def _locate(url: URL) -> tuple[str, str | None, int | None, str | None]:
@@ -150,7 +153,7 @@ def _locate(url: URL) -> tuple[str, str | None, int | None, str | None]:
 def list_quarantine(settings: CollectorSettings) -> CommandResult:
     """List the batches in quarantine, one per line."""
 
-    async def look(database: Database) -> str:
+    async def list_batches(database: Database) -> str:
         async with database.reading(whole=True) as connection:
             report = await quarantine.list_batches(connection)
         rows = report["batches"]
@@ -159,7 +162,7 @@ def list_quarantine(settings: CollectorSettings) -> CommandResult:
             lines.append(f"and {report['count'] - len(rows)} more")
         return "\n".join(lines) or "nothing is in quarantine"
 
-    return run_on_database(settings, look)
+    return run_on_database(settings, list_batches)
 
 
 def show_batch(settings: CollectorSettings, edge: str, seq: int, file: Path | None) -> CommandResult:
@@ -170,7 +173,7 @@ def show_batch(settings: CollectorSettings, edge: str, seq: int, file: Path | No
             with open(file, "wb", opener=open_owner_only) as opened:
                 opened.write(body)
 
-    async def look(database: Database) -> str:
+    async def show(database: Database) -> str:
         async with database.reading(whole=True) as connection:
             report = await quarantine.find_batch(connection, edge, seq)
             body = await quarantine.find_body(connection, edge, seq)
@@ -180,7 +183,7 @@ def show_batch(settings: CollectorSettings, edge: str, seq: int, file: Path | No
         width = max(map(len, report))
         return "\n".join(f"{name:{width}}  {'-' if value is None else value}" for name, value in report.items())
 
-    return run_on_database(settings, look)
+    return run_on_database(settings, show)
 
 
 def replay_batch(
@@ -189,27 +192,27 @@ def replay_batch(
     """Count a quarantined batch with its own body, with the body in `file`, or with an empty one (`nothing`)."""
 
     try:
-        given = file.read_bytes() if file is not None else None
+        file_body = file.read_bytes() if file is not None else None
     except OSError as error:
         return 2, str(error)
 
     async def count(database: Database) -> str:
-        body = given
+        body = file_body
         if nothing:
             async with database.reading() as connection:
                 body = await quarantine.build_empty_body(connection, edge, seq)
 
-        async def record(connection: AsyncConnection, done: quarantine.ReplayResult) -> None:
-            after = {**done.to_response(), "own_body": body is None}
+        async def record(connection: AsyncConnection, result: quarantine.ReplayResult) -> None:
+            after = {**result.to_response(), "own_body": body is None}
             caller = get_command_caller()
             await audit.append_entry(
                 connection, caller, audit.AuditEntry("quarantine.replay", f"{edge}/{seq}", None, after)
             )
 
-        done = await quarantine.replay_batch(database, edge, seq, body, record=record, meters=settings.meters)
-        response = done.to_response()
-        what = f"{format_count(done.rows, 'row')} with a total of {done.total} in the minute {response['minute']}"
-        return f"batch {seq} of {edge} {'was counted before' if done.again else 'is counted'}: {what}"
+        result = await quarantine.replay_batch(database, edge, seq, body, record=record, meters=settings.meters)
+        response = result.to_response()
+        what = f"{format_count(result.rows, 'row')} with a total of {result.total} in the minute {response['minute']}"
+        return f"batch {seq} of {edge} {'was counted before' if result.again else 'is counted'}: {what}"
 
     return run_on_database(settings, count)
 
@@ -234,14 +237,14 @@ def back_up(settings: CollectorSettings, to: Path, recipient: str | None = None)
 def import_configuration(settings: CollectorSettings, *, dry: bool) -> CommandResult:
     """Import customers, keys and flags from the configuration into the database."""
 
-    async def bring(database: Database) -> str:
+    async def import_all(database: Database) -> str:
         caller = get_command_caller()
         results = await transfer.import_settings(database, settings, caller, dry=dry)
         lines = [
-            f"{what}: {done.added} new, {done.changed} changed, {done.same} as they were"
-            for what, done in results.items()
+            f"{what}: {result.added} new, {result.changed} changed, {result.same} as they were"
+            for what, result in results.items()
         ]
-        refused = [why for done in results.values() for why in done.refused]
+        refused = [why for result in results.values() for why in result.refused]
         if refused:
             more = [f"and {len(refused) - REFUSED_SHOWN_MAX} more"] if len(refused) > REFUSED_SHOWN_MAX else []
             raise CommandError(
@@ -249,19 +252,19 @@ def import_configuration(settings: CollectorSettings, *, dry: bool) -> CommandRe
             )
         return "\n".join([*lines, *(["nothing was changed: it was a dry run"] if dry else [])])
 
-    return run_on_database(settings, bring)
+    return run_on_database(settings, import_all)
 
 
 def export_configuration(settings: CollectorSettings, to: TextIO, *, for_edges: bool) -> CommandResult:
     """Write customers, keys and flags of the database to `to` as a configuration file, with `for_edges` for edges."""
 
-    async def take(database: Database) -> str:
+    async def export(database: Database) -> str:
         async with database.reading(whole=True) as connection:
             async for line in transfer.export_lines(connection, for_edges=for_edges):
                 to.write(line + "\n")
         return ""
 
-    return run_on_database(settings, take)
+    return run_on_database(settings, export)
 
 
 def export_journal(settings: CollectorSettings, day: date, form: accounting.Format, currency: str) -> CommandResult:
@@ -278,10 +281,6 @@ def export_journal(settings: CollectorSettings, day: date, form: accounting.Form
         return accounting.render_journal(journal, form, names).decode()
 
     return run_on_database(settings, write)
-
-
-REFUSED_SHOWN_MAX = 20
-"""Objects that failed to import and are listed with the reason."""
 
 
 def sign_in_link(settings: CollectorSettings, customer: str | None) -> CommandResult:
@@ -313,7 +312,7 @@ def sign_in_link(settings: CollectorSettings, customer: str | None) -> CommandRe
 def run_on_database(settings: CollectorSettings, work: Callable[[Database], Awaitable[str]]) -> CommandResult:
     """Run work with the database, and return its result."""
 
-    async def do() -> str:
+    async def connect_and_work() -> str:
         database = await Database.connect(settings.database, as_it_is=True)
         try:
             await open_keyring(database, settings.encryption)
@@ -321,7 +320,7 @@ def run_on_database(settings: CollectorSettings, work: Callable[[Database], Awai
         finally:
             await database.close()
 
-    return _run(do)
+    return _run(connect_and_work)
 
 
 def _run(work: Callable[[], Coroutine[object, object, str]]) -> CommandResult:

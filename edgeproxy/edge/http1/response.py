@@ -21,6 +21,10 @@ PlainResponse = tuple[int, int, bytes, bytes, int, bool]
 
 NOT_PLAIN: Final[PlainResponse] = (0, -1, b"", b"", 0, True)
 """The result of `read_plain_response` for a head that is not plain."""
+VERSION: Final = b"HTTP/1."
+"""The beginning of every status line (RFC 9112 section 4)."""
+FieldsByKind = dict[FieldKind, list[Field]]
+"""The lines that are more than passed on, by kind, in their order."""
 NO_HEAD: Final = b"\0"
 """Bytes that no answer begins with."""
 recall = RESPONSE_LINES.get
@@ -69,8 +73,8 @@ def read_plain_response(block: bytes) -> PlainResponse:
     `block` is the status line and the field lines, each with its CRLF, without the blank line. Plain is: HTTP/1.1, a
     final status, Content-Length or a status without a body, the connection kept. `length` is the number of bytes that
     follow the head, unless the request was HEAD; in NOT_PLAIN it is -1. ResponseHead describes the rest. The result
-    depends on nothing but the bytes, so it may be remembered. Longer than a screen, as each call in the loop would
-    cost. Raises UpstreamError for a malformed field line.
+    depends on nothing but the bytes, so it may be remembered. The function is longer than a screen, because each call
+    in the loop would cost time. Raises UpstreamError for a malformed field line.
     """
     lines = block.split(b"\r\n")
     lines.pop()
@@ -169,12 +173,6 @@ def check_unfinished(data: bytes) -> None:
         raise _create_protocol_error("sent a malformed status line")
     if b"\n\n" in data:
         raise _create_protocol_error("ended its lines without a carriage return")
-
-
-VERSION: Final = b"HTTP/1."
-
-FieldsByKind = dict[FieldKind, list[Field]]
-"""The lines that are more than passed on, by kind, in their order."""
 
 
 def _create_protocol_error(what: str) -> UpstreamError:

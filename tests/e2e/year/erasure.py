@@ -59,7 +59,7 @@ def restore(side: Side, server: Postgresql, backup: Path) -> None:
         file.unlink()
 
 
-def leave_nothing(side: Side, server: Postgresql) -> None:
+def purge_deleted(side: Side, server: Postgresql) -> None:
     """Make the server rewrite the files of a side whose collector has ended, and start new WAL."""
     if not side.is_on_sqlite:
         for statement in WRITTEN_ANEW:

@@ -29,6 +29,7 @@ from tests.support.moved_clock import write_offset
 AT_ONCE = 6
 """People who act at once."""
 SETTLE_SECONDS = 900.0
+"""Real seconds that due work may take."""
 TRY_SECONDS = 61
 """Seconds until the retry of most failed actions."""
 
@@ -46,7 +47,7 @@ class World:
         self.pool = ends.enter_context(ThreadPoolExecutor(AT_ONCE))
         databases = {"eu": server.database(), "us": f"sqlite:///{folder}/us/data/ledger.db"}
         self.sides = {name: Side(folder / name, name, databases[name], self.clock, ends) for name in RESIDENCIES}
-        self.to(begin_of(0) + 60)
+        self.set_clocks(begin_of(0) + 60)
         for side in self.sides.values():
             side.collector.start()
         self._ends = ends
@@ -57,8 +58,8 @@ class World:
         """Return the common time."""
         return float(self.sides["eu"].sandbox.control("clock")["now"])
 
-    def to(self, moment: float) -> None:
-        """Move the clocks to this moment, here and at Stripe."""
+    def set_clocks(self, moment: float) -> None:
+        """Set the clocks to this Unix second: that of our processes, and that of each Stripe sandbox."""
         for side in self.sides.values():
             side.sandbox.control("clock", {"now": moment})
         write_offset(self.clock, moment - time.time())
@@ -69,11 +70,11 @@ class World:
         while any(left := [asyncio.run(count_due(side, self.now())) for side in self.sides.values()]):
             assert time.monotonic() < deadline, left
             time.sleep(0.25)
-            self.to(self.now() + TRY_SECONDS)
+            self.set_clocks(self.now() + TRY_SECONDS)
 
     # ---- people
 
-    def each(self, act: Callable[[Side, Person], object], people: dict[str, list[Person]]) -> None:
+    def run_for(self, act: Callable[[Side, Person], object], people: dict[str, list[Person]]) -> None:
         """Run an action for each of these people, several at once."""
         work = [self.pool.submit(act, self.sides[name], one) for name in RESIDENCIES for one in people[name]]
         for one in work:
@@ -123,23 +124,23 @@ class World:
 
     # ---- the end
 
-    def leave_nothing(self) -> None:
+    def purge_deleted(self) -> None:
         """Stop the collectors, and purge deleted data from the files of their databases."""
         for side in self.sides.values():
             side.collector.end()
-            erasure.leave_nothing(side, self.server)
+            erasure.purge_deleted(side, self.server)
 
     def search(self, side: Side, *more: Path) -> dict[str, set[str]]:
         """Return the marks in any byte of a side, of the hub, and of further folders, with their files."""
         Client.from_url(self.hub.url).save()
         objects = {f"{side.name}: {url}/{path}": body for url, path, body in side.list_objects()}
         assert objects, "something was exported"
-        found = search_files(
+        places_by_mark = search_files(
             side.folder, self.folder / "hub", *more, *([self.server.data] if side.name == "eu" else [])
         )
         for mark, places in search_texts(objects).items():
-            found.setdefault(mark, set()).update(places)
-        return found
+            places_by_mark.setdefault(mark, set()).update(places)
+        return places_by_mark
 
     def verify(self) -> None:
         """Verify both ledgers and their exports."""

@@ -1,4 +1,4 @@
-"""That the table of kinds has whatever operators may write."""
+"""The table of kinds has a row for each algorithm that operators may configure."""
 
 from typing import get_args
 
@@ -7,7 +7,9 @@ from edgeproxy.edge.limits.kinds import KINDS
 
 
 def test_each_configurable_algorithm_with_a_depth_has_a_bucket() -> None:
-    written = {name: depth is not None for name, depth in DEFAULT_DEPTHS.items()}
-    assert set(get_args(AlgorithmName)) == written.keys()
+    configured = {name: depth is not None for name, depth in DEFAULT_DEPTHS.items()}
+    assert set(get_args(AlgorithmName)) == configured.keys()
     rates = {name: kind.rate for name, kind in KINDS.items()}
-    assert written == {name: rate is not None and rate.has_bucket for name, rate in rates.items() if name in written}
+    assert configured == {
+        name: rate is not None and rate.has_bucket for name, rate in rates.items() if name in configured
+    }

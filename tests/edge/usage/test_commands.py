@@ -30,6 +30,7 @@ class Edge:
         self.now = NOW
 
     def serve(self, seals: int = 1) -> str:
+        """Serve until so many batches of one count are sealed, then stop. Return the edge's id."""
         set_aside_if_moved(self.state, self.state)
         store = prepare(self.state)
         sealer = Sealer.open(store, "here", self.now)
@@ -42,7 +43,7 @@ class Edge:
             one.close()
         return sealer.identity.id
 
-    def moved(self) -> None:
+    def move(self) -> None:
         """Replace the directory with a copy of itself."""
         copy = self.state.with_name("copy")
         shutil.copytree(self.state, copy)
@@ -69,7 +70,7 @@ def test_ls_lists_segments_and_quarantined_directories(edge: Edge) -> None:
     assert len(listed) > 1
     assert lines[1] == "to be shipped: batches 1 to 4, 4 counted"
     assert lines[2:] == [f"{one.path.name}  batches {one.first} to {one.last}, {one.size} bytes" for one in listed]
-    edge.moved()
+    edge.move()
     second = edge.serve()
     lines = edge.spool("ls").stdout.splitlines()
     assert lines[0].startswith(f"{second}, ")
@@ -145,12 +146,12 @@ def test_verify_reports_a_spool_of_another_edge(edge: Edge) -> None:
     assert verdict.problems == (f"{path}:16: batch 1 is of {mine}, and the spool of edge-other",)
 
 
-def test_adopt_and_discard(edge: Edge) -> None:
+def test_adopt_resumes_an_identity_and_discard_deletes_one(edge: Edge) -> None:
     first = edge.serve(2)
-    edge.moved()
+    edge.move()
     result = edge.spool("adopt")
     assert (result.exit_code, result.stdout) == (0, f"{first} goes on in {edge.state}\n")
-    edge.moved()
+    edge.move()
     second = edge.serve(1)
     result = edge.spool("adopt")
     assert result.stdout == f"{first} goes on in {edge.state}; what was there is in {edge.state / 'aside.2'}\n"
@@ -181,14 +182,14 @@ def test_damage_is_given_up_though_the_edge_runs(edge: Edge) -> None:
     seq = int(second.stem)
     store = prepare(edge.state)
     result = edge.spool("discard", "--damaged", "--yes")
-    said = f"given up: batches {seq} to {seq}: {second.name}:16: has another checksum than it should\n"
-    assert (result.exit_code, result.stdout) == (0, said)
+    given_up = f"given up: batches {seq} to {seq}: {second.name}:16: has another checksum than it should\n"
+    assert (result.exit_code, result.stdout) == (0, given_up)
     store.close()
-    assert said in edge.spool("ls").stdout
+    assert given_up in edge.spool("ls").stdout
     result = edge.spool("verify")
     assert (result.exit_code, result.stdout[:14]) == (0, "OK: 7 batches ")
     assert re.fullmatch(rf"{second}:16: has another checksum than it should \(\d+ bytes\): given up\n", result.stderr)
-    # Once is enough, and it is about this spool.
+    # Nothing more is damaged, and the option is about the spool in use, not about one that was set aside.
     assert edge.spool("discard", "--damaged", "--yes").stderr == nothing
     assert edge.spool("discard", "--damaged", "aside.1").exit_code == 2
     (folder / "discarded.json").write_bytes(b"?")

@@ -27,7 +27,7 @@ from tests.support.transcript import Edge, get
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_cleanly(worker: Process, number: int) -> None:
+def test_a_stop_signal_ends_the_worker_cleanly(worker: Process, number: int) -> None:
     async def scene() -> None:
         await worker.begins()
         os.kill(worker.process.pid, number)
@@ -66,9 +66,7 @@ def test_orphaned_worker_serves_until_another_supervisor_serves(worker: Process)
     assert worker.ends()[0] == 0
 
 
-def test_orphaned_worker_accepts_handshakes_until_it_leaves(
-    worker: Process,
-) -> None:
+def test_orphaned_worker_accepts_handshakes_until_it_leaves(worker: Process) -> None:
     async def scene() -> None:
         await worker.begins()
         worker.channel.close()
@@ -90,23 +88,23 @@ def is_queued(worker: Process) -> bool:
 
 
 @pytest.fixture
-def untold(edge: Edge) -> Iterator[Process]:
-    """A worker that has to be told where its upstream is."""
+def unresolved(edge: Edge) -> Iterator[Process]:
+    """A worker whose upstream has a name, so it waits for addresses from its supervisor."""
     edge.config["upstreams"]["api"]["endpoints"] = ["http://upstream.test:80"]
     yield from lived(edge)
 
 
-def test_worker_serves_after_its_supervisor_dies_before_readiness(untold: Process) -> None:
+def test_worker_serves_after_its_supervisor_dies_before_readiness(unresolved: Process) -> None:
     async def scene() -> None:
-        await untold.is_configured()
-        await untold.channel.send(SetEndpoints(1, {"api": [EndpointAddresses([], [])]}))
-        untold.channel.close()
+        await unresolved.is_configured()
+        await unresolved.channel.send(SetEndpoints(1, {"api": [EndpointAddresses([], [])]}))
+        unresolved.channel.close()
         async with asyncio.timeout(30):
-            assert await untold.asks(get("/nowhere")) == 404
-        untold.supervisor.control.write_heartbeat(TOKEN + 1, monotonic())
+            assert await unresolved.asks(get("/nowhere")) == 404
+        unresolved.supervisor.control.write_heartbeat(TOKEN + 1, monotonic())
 
     uvloop.run(scene())
-    assert untold.ends()[0] == 0
+    assert unresolved.ends()[0] == 0
 
 
 def test_orphaned_worker_leaves_if_enough_others_serve_on(worker: Process) -> None:
@@ -121,7 +119,7 @@ def test_orphaned_worker_leaves_if_enough_others_serve_on(worker: Process) -> No
     code, written = worker.ends()
     assert code == 0
     assert "enough others serve on" in written
-    assert not is_queued(worker), "the others have not its sockets"
+    assert not is_queued(worker), "no connection waits for the worker that has left"
     other.close()
 
 

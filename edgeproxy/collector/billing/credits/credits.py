@@ -74,6 +74,8 @@ class HeldRefund(NamedTuple):
 async def book_purchase(connection: AsyncConnection, customer: str, payment: Payment) -> int | None:
     """Book a purchase of credits."""
     async with open_journal(connection) as books:
+        # Stripe reports a purchase several times: by events, in its lists, and in a repair. The lock of the journal
+        # makes this check and the booking one step.
         if await books.find_transaction("purchase", payment.session) is not None:
             return None
         balance = await books.fetch_credit_balance(customer)
@@ -185,9 +187,11 @@ async def hold_refund(
         balance = await books.fetch_credit_balance(row.customer)
         grant_state = balance.grant(grant)
         assert grant_state is not None
+        # Usage that is not booked yet will take credits, also those of this purchase. They cannot be paid back.
         grant_state = grant_state._replace(rest=min(grant_state.rest, balance.balance - pending))
         payable_unit = get_payable_unit(books.get_currency(row.customer))
         unit = CENT * payable_unit
+        # Stripe pays whole units only, for example cents. The rest below one stays as credits.
         refunded = grant_state.refundable - grant_state.refundable % unit if amount is None else amount
         if refunded == 0:
             raise ChangeRejectedError(billing_codes.PURCHASE_SPENT, "nothing is unspent of this purchase")
@@ -369,6 +373,7 @@ async def _load_refund(connection: AsyncConnection, row: TransactionRow) -> Held
 
 async def _get_paid_grant(connection: AsyncConnection, id_: str) -> GrantRow:
     """Return the row of a purchased grant. Raises ChangeRejectedError."""
+    # Gifts are grants, too, but nobody paid for them.
     rows = await fetch_grants(connection, credit_grants.c.id == id_, credit_grants.c.paid > 0)
     if not rows:
         raise ChangeRejectedError(billing_codes.PURCHASE_NOT_FOUND, "there is no such purchase")
@@ -399,11 +404,13 @@ def _build_entries(
 
 def _sum_net(entries: list[JournalEntry]) -> int:
     """Return the net amount of a refund, without its tax."""
+    # Net of tax: the account of credits never contains tax.
     return sum(entry.amount for entry in entries if entry.account == "deferred")
 
 
 def _refund_cents(entries: list[JournalEntry] | tuple[JournalEntry, ...]) -> int:
     """Return the cents of a refund, including tax."""
+    # `refund_entries` completes a refund with the money to pay, so this entry is the last.
     return -entries[-1].amount // CENT
 
 

@@ -83,6 +83,7 @@ class TopUpPurchases:
             due = await top_ups.list_due(connection, round(now * 1000), PAGE)
         for top_up in due:
             async with self._database.reading() as connection:
+                # Asked before each purchase, because operators stop charging when something is wrong.
                 charging_state = await charging.fetch_charging(connection, billing)
             if not charging_state.is_on:
                 return
@@ -113,6 +114,7 @@ class TopUpPurchases:
             if not decision.buys:
                 await top_ups.set_due(connection, top_up, decision.due_at)
                 return
+            # The purchase is on disk before Stripe is called. If the collector dies in between, `_settle` finds it.
             begun = await top_ups.begin(connection, top_up, f"{top_ups.PURCHASE}{generate_id()}", round(now * 1000))
         if begun is not None:
             await self._pay(buyer, begun, billing, now)
@@ -133,6 +135,8 @@ class TopUpPurchases:
 
     async def _find_intent(self, stripe_id: str, top_up: TopUp) -> StripeObject | None:
         """Return the payment intent of a pending purchase, or None. Raises StripeCallError."""
+        # Stripe's search by metadata lags behind, so the customer's recent payments are listed. Stripe's clock may
+        # differ from ours.
         created = {"gte": top_up.begun_at // 1000 - CLOCK_SECONDS}
         intents = await self._stripe.list_all("v1.payment_intents.list", customer=stripe_id, created=created)
         return next((one for one in intents if (one.get("metadata") or {}).get(TOP_UP) == top_up.purchase), None)
@@ -147,6 +151,7 @@ class TopUpPurchases:
                 return
             intent = await self._stripe.call(
                 "v1.payment_intents.create",
+                # With one key, a repeated call after a lost answer cannot charge twice.
                 key=f"{purchase}_{self._tries.get(purchase, 0)}",
                 amount=top_up.purchase_amount // CENT,
                 currency=buyer.currency,
@@ -161,6 +166,7 @@ class TopUpPurchases:
         except StripeCallError as error:
             if error.outcome in UNKNOWN:
                 self._tries[purchase] = self._tries.get(purchase, 0) + 1
+            # Any other outcome may have charged the customer: the next step asks Stripe.
             if error.outcome is not CallOutcome.REFUSED:
                 raise
             await self._decline(buyer, top_up, error.message, now)

@@ -63,9 +63,12 @@ async def turn_on(connection: AsyncConnection, caller: Caller, customer: Custome
     The limit of the month still counts what was bought in it before.
     """
     before = await find_top_up(connection, customer.id, lock=True)
+    # Due at once, because the balance may be below the new amount already.
     values: dict[str, object] = {"state": ON, **terms._asdict(), "declines": 0, "due_at": now}
     new = {"customer": customer.id, "month": 0, "spent": 0, "purchase_amount": 0, "begun_at": 0, **values}
     upsert = build_insert(connection, credit_top_ups).values(new)
+    # The month, its sum and a pending purchase stay. So turning it off and on again does not renew the limit of the
+    # month.
     await connection.execute(upsert.on_conflict_do_update(index_elements=["customer"], set_=values))
     await _record_audit(connection, caller, customer.id, before, {"state": ON, **terms._asdict()})
     after = await find_top_up(connection, customer.id)
@@ -81,6 +84,7 @@ async def turn_off(connection: AsyncConnection, caller: Caller, customer: str, n
     before = await find_top_up(connection, customer, lock=True)
     if before is None or before.state == OFF:
         return before
+    # Due once more, so that the job gives up a purchase that was not sent.
     after = before._replace(state=OFF, declines=0, due_at=now)
     await _write(connection, after)
     await _record_audit(connection, caller, customer, before, {"state": OFF})
@@ -115,6 +119,7 @@ async def find_low(connection: AsyncConnection, usages: Mapping[str, CreditUsage
 
 async def mark_due(connection: AsyncConnection, customer_ids: Collection[str], now: int) -> None:
     """Have the balances of these customers looked at."""
+    # Always in this order, so that two collectors do not wait for each other's rows.
     for customer in sorted(customer_ids):
         own = (columns.customer == customer) & IS_FREE
         await connection.execute(sa.update(credit_top_ups).where(own).values(due_at=now))
@@ -156,6 +161,7 @@ async def book_paid(
     top_up = await find_top_up(connection, customer, lock=True)
     if top_up is not None and top_up.purchase == purchase:
         await _write(connection, end_paid(top_up, now))
+    # The purchase was given up here and paid after all. It counts in the limit of the month, too.
     elif top_up is not None and booked is not None:
         await _write(connection, add_paid(top_up, amount * CENT, now))
 

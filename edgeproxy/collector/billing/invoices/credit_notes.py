@@ -106,6 +106,7 @@ def parse_parts(stripe_note: StripeObject) -> NoteParts:
     """Return the parts of a Stripe credit note's amount by the way of their return; all 0 for an unpaid invoice."""
     off_stripe = stripe_note.get("out_of_band_amount") or 0
     refunded = sum(int(part["amount_refunded"]) for part in stripe_note.get("refunds") or ())
+    # Stripe states no sum for the balance, which gets the rest.
     return NoteParts(int(stripe_note["post_payment_amount"]) - refunded - off_stripe, off_stripe, refunded)
 
 
@@ -157,6 +158,7 @@ async def apply_stripe_note(connection: AsyncConnection, stripe_note: StripeObje
     columns = credit_notes.c
     known = match_book_text(connection, columns.stripe_id, stripe_note["id"])
     number = (stripe_note.get("metadata") or {}).get(METADATA)
+    # By our id, too, because the answer with Stripe's id may have been lost on its way.
     if isinstance(number, str):
         known |= columns.id == number
     rows = await connection.execute(sa.select(*FIELDS).where(known).with_for_update())

@@ -82,6 +82,7 @@ async def apply_stripe_dispute(connection: AsyncConnection, stripe_dispute: Stri
         current = Dispute(generate_id(), *subject, INQUIRY, 0, currency, "", None, 0, created_at, None)
     else:
         current = before
+    # A dispute of credits takes nothing off an invoice. Its bookings are with the purchase.
     left = 0 if current.invoice is None else await _compute_left(connection, current)
     after = advance(current, stripe_dispute, left, now_ms() // 1000)
     if before is None:
@@ -89,6 +90,7 @@ async def apply_stripe_dispute(connection: AsyncConnection, stripe_dispute: Stri
         await connection.execute(sa.insert(disputes).values(values))
     elif after != before:
         await connection.execute(sa.update(disputes).where(disputes.c.id == after.id).values(after._asdict()))
+    # Stripe also reports changes that nobody needs to hear of, for example of the evidence.
     if before is None or after.state is not before.state:
         await _report_change(connection, before, after, str(stripe_dispute["id"]))
 
@@ -125,6 +127,7 @@ async def _find_paid_invoice(connection: AsyncConnection, payment_part: StripeOb
 async def _compute_left(connection: AsyncConnection, dispute: Dispute) -> int:
     """Return the part of an invoice that neither credit notes nor other disputes have taken off. Locks the invoice."""
     credited = states.sum_credit_notes(credit_notes.c.amount, COUNTED)
+    # The dispute itself is left out: applied again, it must take off what it took off before.
     lost = states.sum_disputes(disputes.c.taken_off, {LOST}, disputes.c.id != dispute.id)
     statement = sa.select(invoices.c.total - credited - lost).where(invoices.c.id == dispute.invoice)
     return int((await connection.execute(lock_rows(statement, of=invoices))).scalar_one())

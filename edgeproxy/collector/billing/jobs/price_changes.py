@@ -77,6 +77,7 @@ class PriceChangeJob:
         """Raise the alerts of the subscribers that a move affects within `notice` seconds."""
         count, after = 0, ""
         key = sa.literal(f"{_format_key(move.change)}:") + customers.c.name
+        # Customers with an alert are left out. So a run that was interrupted goes on where it ended.
         query = price_changes.build_subscribers(move, moves, versions).where(is_unraised(key))
         query = query.order_by(subscriptions.c.id).limit(PAGE)
         while True:
@@ -97,6 +98,7 @@ class PriceChangeJob:
         (row,) = await subscription_rows.fetch_subscriptions(connection, subscriptions.c.id == number)
         loaded = await subscription_rows.load_subscription(connection, row)
         upcoming = loaded.current.find_upcoming_move()
+        # `build_subscribers` selects by version alone. A planned change or an end may come before the move.
         if upcoming is None or upcoming.after != move.after or upcoming.at - notice > now:
             return None
         before, after = (loaded.plans[version] for version in (upcoming.before, upcoming.after))
@@ -124,6 +126,7 @@ class PriceChangeJob:
             undone = sa.literal(f"{_format_key(change.id, 'withdrawn')}:") + notices.c.customer
             is_notice = (notices.c.kind == AlertKind.PRICE_CHANGE, notices.c.key.startswith(_format_key(change.id)))
             notified = sa.select(notices.c.customer).where(*is_notice, is_unraised(undone)).limit(PAGE)
+            # Each round raises the alerts of its page, so the next query no longer finds these customers.
             names = [""]
             while names:
                 async with self._database.writing() as connection:

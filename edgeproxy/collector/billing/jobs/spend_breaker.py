@@ -118,6 +118,8 @@ class SpendBreaker:
         Return whether it is the first of the day.
         """
         async with self._database.writing() as connection:
+            # The alert is stored before the pause. If this collector dies between them, operators still learn of the
+            # spike.
             if not await raise_once(connection, _build_alert(spike, breaker, now)):
                 return False
         self._log.warning("a customer spends far more than usual", customer=spike.customer, spent=spike.spent)
@@ -244,6 +246,7 @@ async def _fetch_usual_hours(
             break
         try:
             hours.append(await _fetch_hour(connection, loaded, Span(start, start + HOUR), meters))
+        # Earlier weeks are gone, too: the ledger drops its oldest hours first.
         except quantities.UsageNotStoredError:
             break
     return hours

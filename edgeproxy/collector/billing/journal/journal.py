@@ -138,6 +138,8 @@ class Journal:
     def __init__(self, connection: AsyncConnection, head: JournalHead, now: int) -> None:
         self.connection = connection
         self._cipher = find_book_cipher(connection)
+        # Times in the journal never go back, even if this collector's clock is slow. So a day that was closed stays
+        # closed.
         self.at = max(now, head.at)
         """The Unix millisecond of all transactions booked now."""
         self.slice: int = head.slice
@@ -231,6 +233,7 @@ class Journal:
         A transaction about credits gets the currency of the customer's credits; the customer's balance must have been
         read. Raises ValueError if the transaction does not balance, or if its kind may not change credits.
         """
+        # Other kinds state their own currency, for example a payout, which has no customer.
         if posting.kind in CREDIT_KINDS:
             posting = posting._replace(currency=self._currencies[posting.customer])
         _check_posting(posting)
@@ -248,6 +251,7 @@ class Journal:
             "details": self._format_details(posting.details),
             "currency": posting.currency,
         }
+        # The hash covers the details as stored, so `verify` needs no key.
         self._hash = compute_hash(self._hash, row, posting.entries)
         self._transactions.append({**row, "hash": self._hash})
         self._entries += [
@@ -287,10 +291,12 @@ class Journal:
         for id_, customer in self._touched.items():
             grant = self._balances[customer].grant(id_)
             assert grant is not None
+            # `create_grant` enters each new grant in `_payments`, a gift with None.
             (created if id_ in self._payments else changed).append((customer, grant))
         if created:
             await self.connection.execute(sa.insert(credit_grants), [self._grant_row(*item) for item in created])
         if changed:
+            # SQLAlchemy reserves the names of columns for the values to set, so the parameters have other names.
             statement = sa.update(credit_grants).where(credit_grants.c.id == sa.bindparam("of"))
             rows = [{"of": grant.id, "left": grant.rest, "back": grant.returned} for _, grant in changed]
             changed_columns = statement.values(rest=sa.bindparam("left"), returned=sa.bindparam("back"))
@@ -320,6 +326,7 @@ class Journal:
             )
         if new:
             await self.connection.execute(sa.insert(credit_balances), new)
+        # Edges get the sum of all credits and count their use themselves. Consumption is no news to them.
         await self._notify_edges([customer for customer, more in self._granted.items() if more])
 
     async def _notify_edges(self, customers: Sequence[str]) -> None:

@@ -123,6 +123,7 @@ async def insert_revision(
     )
     revision = (await connection.execute(statement)).scalar_one()
     place = (revised.customer, revised.meter, revised.slice, 0 if revision is None else revision + 1)
+    # The next free number, because the identifier contains it, and Stripe counts an identifier once.
     row = new_row(account, place, revised.until, revised.segment, value, since=revised.since, state=state)._replace(
         due=now
     )
@@ -161,7 +162,9 @@ async def claim_rows(connection: AsyncConnection, now: int, rows_max: int = ROUN
 
     A customer with a resting row is skipped, because its later rows must wait.
     """
+    # Rows that were first sent before `oldest` are looked up in Stripe's sums: Stripe forgets identifiers after a day.
     times = {"now": now, "oldest": now - TRIED_SECONDS * 1000}
+    # The statement orders by due time, for its limit. Here the order within a customer matters.
     places = sorted(_RowPlace._make(row) for row in await connection.execute(PLACES, times))
     chains = [
         _first_revisions(customer_places)[:CHAIN_ROWS_MAX]
@@ -259,6 +262,7 @@ async def adopt_counted(
             statement = build_transition([row.state], RowState.VOID, now, RECOVERY_TRANSITIONS)
             await connection.execute(statement.where(*_is_row(row)).values(answer="not at Stripe"))
     for revision, value in counted.items():
+        # A restored database may have the row, as one that was not sent yet.
         if revision in rows:
             statement = build_transition([rows[revision].state], RowState.CONFIRMED, now, RECOVERY_TRANSITIONS)
             statement = statement.where(*_is_row(rows[revision]))

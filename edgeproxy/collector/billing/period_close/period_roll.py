@@ -55,6 +55,7 @@ class PeriodRoll:
     async def step(self, now: float, billing: Billing) -> bool:
         """Roll the periods that are over at this Unix second. Return whether there were any."""
         settings = self._settings()
+        # Subscriptions that just failed are not read again, or PAGE of them would block all others.
         self._put_off = {subject: at for subject, at in self._put_off.items() if at > now}
         failed = list(self._put_off)
         async with self._database.reading() as connection:
@@ -90,6 +91,8 @@ class PeriodRoll:
         if not refused:
             return ()
         try:
+            # A customer who paid while no collector ran would lose the plan: events of such payments are still at
+            # Stripe.
             await self._complete_events()
         except StripeUnavailableError as error:
             self._limited_log.error("periods of refused customers cannot end now, and are tried again", str(error))
@@ -131,6 +134,7 @@ class PeriodRoll:
         try:
             async with self._database.writing() as connection:
                 await change(connection, subject)
+        # Without a database no other change would succeed, and no alert could be stored.
         except CONNECTION_ERRORS:
             raise
         except Exception as error:

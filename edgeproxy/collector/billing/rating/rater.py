@@ -140,6 +140,7 @@ def rate_segments(
     for key in usage:
         if key.segment not in spans:
             raise ValueError(f"there is usage of {key.meter} in {key.segment}, which is no segment")
+    # A trial is free. Only the check above needs it, because its usage is known, too.
     segments = [segment for segment in segments if not segment.is_trial]
     used = list(_rate_usage(segments, usage))
     before = _group_lines(invoiced)
@@ -235,6 +236,8 @@ def _split_further(
     whole = dict(before)
     _add_values(whole, values)
     parts: dict[tuple[PriceStep, str], int] = {}
+    # The price of the whole period less the price of its earlier part: a package or an included amount that an earlier
+    # segment began is not charged again.
     for sign, quantities in ((1, whole), (-1, before)):
         for step, value, quantity in split_by_steps(price, quantities):
             part = step._replace(width=None), value
@@ -292,8 +295,10 @@ def split_by_steps(price: MeterPrice, values: Mapping[str, int]) -> Iterator[tup
     step = next(shared)
     left = step.width
     for value, quantity in quantities.items():
+        # Corrections may exceed the usage that they correct. That earns nothing.
         rest = max(quantity, 0)
         while rest:
+            # The last step has no end, so `next` always finds one.
             if left == 0:
                 step = next(shared)
                 left = step.width

@@ -70,6 +70,7 @@ async def reconcile_days(database: Database, stripe: MeterEvents, now: float, *,
         reconciled_until = await discrepancies.find_reconciled_until(connection, "B")
     first = end - DAY if reconciled_until is None else max(reconciled_until, end - COMPARED_DAYS * DAY)
     for start in range(first, end, DAY):
+        # Later answers of Stripe can settle rows of days that were compared long ago.
         for doubtful in await _list_doubtful_days(database, start):
             await reconcile_span(database, stripe, doubtful, now, pause=pause, only_doubtful=True)
         await reconcile_span(database, stripe, Span(start, start + DAY), now, pause=pause)
@@ -98,12 +99,15 @@ async def reconcile_span(
     for number in range(READS):
         if number:
             await pause(READ_PAUSE_SECONDS)
+        # Read again before each comparison, because rows are sent and accepted meanwhile.
         sums = await _fetch_expected(database, span)
         pairs = differing if number else _choose_pairs(sums, prices, span, only_doubtful=only_doubtful)
         expected = {pair: sums[pair] for pair in pairs if pair in sums}
         stripe_sums = await _fetch_stripe_sums(stripe, expected, span, bucket, pause)
         differing = {}
         for pair, (certain, unknown, _) in expected.items():
+            # If Stripe has exactly all of them, the doubtful rows were counted. Any other sum cannot tell which of them
+            # were.
             is_all_counted = certain + unknown == stripe_sums[pair]
             row = Comparison(*pair, certain + unknown if is_all_counted else certain, stripe_sums[pair])
             (differing if row.difference else agreed)[pair] = row
@@ -192,6 +196,7 @@ async def _fetch_stripe_sums(
                     if attempt == READ_TRIES:
                         raise
                     await pause(2.0**attempt)
+            # Never reached, because the last attempt returns or raises. The checker of types does not see that.
             raise AssertionError
 
     return dict(await asyncio.gather(*map(fetch_sum, pairs)))

@@ -86,6 +86,7 @@ class Fee(NamedTuple):
         """Return the cents of the fee that are revenue at this Unix second, or 0 before it was booked."""
         if self.booked >= second:
             return 0
+        # A fee that pays for no time is revenue at once.
         if self.end <= self.start:
             return self.amount
         return compute_share(
@@ -132,6 +133,8 @@ async def fetch_day_journal(connection: AsyncConnection, day: date, now: float, 
         await fetch_balances_before(connection, begin * 1000, currency),
         await fetch_balances_before(connection, end * 1000, currency),
     )
+    # Fees are earned by the second, without bookings. So the balances of the journal lack the part that was earned by
+    # then.
     for second, balances in ((begin, before), (end, after)):
         revenue = CENT * sum(fee.compute_earned(second) for fee in fees)
         balances["deferred_fees"] = balances.get("deferred_fees", 0) + revenue
@@ -155,6 +158,8 @@ def compute_cents(before: Mapping[str, int], after: Mapping[str, int]) -> list[t
     """
     lines = []
     for account in ACCOUNTS:
+        # The difference of rounded balances, not the rounded difference: so all days together add up to the rounded
+        # balance.
         moved = divide_rounded(after.get(account, 0), CENT) - divide_rounded(before.get(account, 0), CENT)
         if moved:
             lines.append((account, moved))
@@ -183,6 +188,7 @@ def _render_quickbooks(journal: DayJournal, names: Mapping[str, str]) -> str:
     for account, amount in journal.cents:
         whole = to_decimal(abs(amount), journal.currency)
         sides = (f"{whole}", "") if amount > 0 else ("", f"{whole}")
+        # QuickBooks joins the lines of one number to one journal entry.
         number, day = f"EP{journal.day:%Y%m%d}", f"{journal.day:%m/%d/%Y}"
         rows.append((number, day, names[account], *sides, f"edgeproxy {journal.day}"))
     return render_csv(rows)
@@ -222,6 +228,7 @@ def format_exactly(amount: int, currency: str) -> str:
 
 async def _close_day(connection: AsyncConnection, end: int) -> None:
     """Close the books before this Unix millisecond, even if a collector's clock is slow."""
+    # The lock of the journal: a booking under way ends first, and later ones see the new time.
     await connection.execute(sa.select(credit_head.c.seq).with_for_update())
     await connection.execute(sa.update(credit_head).where(credit_head.c.at < end).values(at=end))
 

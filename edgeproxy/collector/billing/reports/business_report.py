@@ -208,6 +208,8 @@ async def fetch_revenue_by_plan(
     end = begin + DAY
     columns, entries = credit_transactions.c, credit_entries.c
     versions = (
+        # A customer who changed its plan on this day counts once, under one of its plans. Otherwise the join would
+        # count its revenue twice.
         sa.select(subscriptions.c.customer, sa.func.max(segments.c.plan_version).label("version"))
         .join_from(segments, subscriptions, subscriptions.c.id == segments.c.subscription)
         .where(segments.c.meter == "", segments.c.start < end, segments.c.end > begin)
@@ -271,6 +273,7 @@ async def fetch_month(
         is_over,
         revenue + _sum_earned(fees, begin, end, now),
         sum((await usage_costs.fetch_costs(connection, begin, end, cogs, scope)).values()),
+        # The journal has what is owed to customers as a negative balance.
         -balances.get("deferred", 0),
         CENT * sum(count * (fee.amount - fee.compute_earned(reached)) for fee, count, _ in invoiced_fees),
         *await sales.count_conversion(connection, calendar_month, scope),

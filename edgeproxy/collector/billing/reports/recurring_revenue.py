@@ -80,6 +80,7 @@ async def fetch_recurring_revenue(
     """
     at_begin, at_end = (_select_terms(second, scope).subquery() for second in (begin, end))
     pairs: list[tuple[_Terms | None, _Terms | None, int]] = []
+    # Two joins, one from each side, in place of a full join: customers who are new, and customers who have left.
     for one, other in ((at_begin, at_end), (at_end, at_begin)):
         for row in await connection.execute(_group_pairs(at_begin, at_end, one, other)):
             values = [*row]
@@ -88,6 +89,7 @@ async def fetch_recurring_revenue(
     sold = await plan_versions.fetch_readable_plans(connection, versions)
     plans: dict[str, Plan] = {}
     for version, plan in sold.items():
+        # A version without a price in the currency is not in `plans`, and the loop below skips its customers.
         with suppress(ValueError):
             plans[version] = plan.in_currency(scope.currency)
     sums: dict[str, int] = defaultdict(int)

@@ -33,6 +33,7 @@ Stage = Literal["shadow", "few", "many"]
 
 def compute_place(customer: str) -> int:
     """Return the customer's place, from 0 to 9999: customers with a lower place are charged first."""
+    # A hash of the name: each customer keeps its place at every collector, and a higher percentage only adds customers.
     return int(hashlib.sha256(f"billing:{customer}".encode()).hexdigest()[:8], 16) % PLACES
 
 
@@ -145,6 +146,7 @@ def _judge_shadow_age(figures: StageFigures) -> Evaluation:
 
 
 def _judge_shadow(figures: StageFigures) -> Evaluation:
+    # No comparison is no proof, so the gate stays closed.
     if not figures.shadow_compared or figures.shadow_different is None:
         return NOT_MEASURED
     return Evaluation(f"{figures.shadow_different} of {figures.shadow_compared} differ", figures.shadow_different == 0)
@@ -154,6 +156,7 @@ def _judge_variance(figures: StageFigures) -> Evaluation:
     if figures.drift is None or not figures.drift.compared:
         return NOT_MEASURED
     drift = figures.drift
+    # The second condition is for sums that are all zero, where 0 < 0 would close the gate.
     is_small = drift.different * WARN_PARTS < drift.units or not drift.different
     return Evaluation(f"{100 * drift.ratio:.4f} % of {drift.units} units", is_small)
 
@@ -185,6 +188,7 @@ def _judge_refusals(figures: StageFigures) -> Evaluation:
     if figures.refused is None or figures.refused_usually is None:
         return NOT_MEASURED
     figure = f"{figures.refused:g} a day, {figures.refused_usually:g} usually"
+    # With `<` no installation without earlier refusals could pass.
     return Evaluation(figure, figures.refused <= REFUSALS_MAX * figures.refused_usually)
 
 

@@ -83,6 +83,7 @@ class ImportPlan(NamedTuple):
 
 async def list_our_customers(connection: AsyncConnection) -> list[OurCustomer]:
     """Return all customers who are not erased, with their identifiers."""
+    # Addresses are encrypted, so the database cannot compare them.
     emails: dict[str, set[str]] = {}
     for contact in await encrypted_rows.fetch_rows(connection, contacts.name, sa.select(contacts)):
         emails.setdefault(str(contact["customer"]), set()).add(str(contact["email"]))
@@ -148,6 +149,7 @@ class _Planner(NamedTuple):
         """Return the plan for a subscription. It is taken over only if nothing prevents it."""
         row = self.rows.get(stripe_subscription["id"])
         match = self.matches.get(stripe_subscription["customer"])
+        # A dropped row is history. The subscription may be imported again.
         if row is not None and row.state != imported_rows.DROPPED:
             return self._plan_recorded(stripe_subscription, row, match)
         left = SubscriptionPlan(stripe_subscription, ImportStep.LEAVE, match=match)
@@ -155,6 +157,7 @@ class _Planner(NamedTuple):
             return left._replace(why="its customer is not mapped")
         if (why := plan_mapping.find_obstacle(stripe_subscription, match.stripe_customer)) is not None:
             return left._replace(why=why)
+        # All of them are left: which of them is the right one is no question for a program.
         if (count := self.counts[match.stripe_id]) > 1:
             return left._replace(why=f"its customer has {count} subscriptions, and can have one here")
         return await self._plan_mapped(connection, left, match.customer, prices, now)
@@ -206,6 +209,7 @@ class _Planner(NamedTuple):
         """Return the reason why our side cannot take over a subscription, or None."""
         if not self.charging.bills(name):
             return f"{name} is not charged here yet, so that its time from then on would be free"
+        # Stripe would renew it while it is taken over.
         if row.begins_at <= now:
             return "its period ends at this moment: import again"
         if row.begins_at < self.options.since:

@@ -53,6 +53,7 @@ def find_obstacle(stripe_subscription: StripeObject, stripe_customer: StripeObje
             return why
     items = stripe_subscription["items"]["data"]
     if stripe_customer.get("discount"):
+        # A discount of the customer applies to each of its subscriptions at Stripe.
         return "its customer has a discount, which would be lost"
     if any(item.get("discounts") for item in items):
         return OBSTACLES["discounts"]
@@ -95,6 +96,7 @@ def map_subscription(
     `prices` has prices by id, with their tiers and products.
     """
     items = stripe_subscription["items"]["data"]
+    # The price within a subscription lacks its tiers.
     of_items = [prices.get(item["price"]["id"], item["price"]) for item in items]
     fees = [price for price in of_items if price["recurring"]["usage_type"] == "licensed"]
     metered = [price for price in of_items if price["recurring"]["usage_type"] == "metered"]
@@ -112,6 +114,7 @@ def map_subscription(
             return PlanMatch(why=f"its {by} names the plan {name!r}, which {customer} cannot have")
     if len(versions) > 1:
         return PlanMatch(why=f"its metadata and the file name {' and '.join(sorted(versions))}")
+    # At most one is left.
     for version, by in versions.items():
         return _match_named(version, plans[version], by, fees[0], [one for one in metered if not _is_named(one, rows)])
     return _match_equal(find_newest_versions(plans, customer).values(), plans, fees[0], metered)
@@ -186,6 +189,7 @@ def _fit_meters(metered: Sequence[StripeObject], plan: Plan, *, is_whole: bool) 
         fitting = next((one for one in left if price["currency"] == plan.currency and _fits_meter(price, one)), None)
         if fitting is None:
             return False
+        # Two equal prices need two meters.
         left.remove(fitting)
     return not (is_whole and left)
 

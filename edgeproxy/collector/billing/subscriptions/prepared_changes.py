@@ -47,6 +47,7 @@ async def prepare_subscription(
     """
     plans = await plan_versions.fetch_plans_on_sale(connection, settings.plans, now, customer.name)
     version = plans_on_sale.resolve_version(plan, plans, customer.name)
+    # Ended subscriptions count, too: a customer gets one trial, whatever the plan.
     has_trial = not await subscription_rows.has_had_trial(connection, customer.id)
     assert settings.billing is not None
     anchor = periods.floor_to_minute(now) if settings.billing.anchor == "signup" else None
@@ -144,6 +145,7 @@ def discount_change(
     loaded: LoadedSubscription, change: PlanChange, invoiced: Sequence[RatedLine], discounts: Sequence[Discount]
 ) -> PlanChange:
     """Return an immediate change with the lines of discounts."""
+    # A later change has its lines when it begins. Coupons may have ended by then.
     if change.begun is None:
         return change
     segments = [*loaded.current.segments, change.begun]

@@ -153,6 +153,7 @@ async def load_subscription(connection: AsyncConnection, row: SubscriptionRow) -
 async def _load_subscription(connection: AsyncConnection, row: SubscriptionRow) -> LoadedSubscription:
     of_fees = sa.select(segments).where(segments.c.subscription == row.id, segments.c.meter == "")
     rows = (await connection.execute(of_fees.order_by(segments.c.start))).all()
+    # Old segments keep their version, whose prices do not change, so earlier periods are rated as they were.
     versions = {segment.plan_version for segment in rows}
     if row.next_version is not None:
         versions.add(row.next_version)
@@ -203,6 +204,7 @@ async def get_by_customer(connection: AsyncConnection, ref: str, *, lock: bool =
 async def get_subscriber(connection: AsyncConnection, ref: str, *, lock: bool = False) -> Subscriber:
     """Return a customer by id or name. Raises ChangeRejectedError if it does not exist."""
     row = await customers.get_row(connection, ref, lock=lock)
+    # A currency that this version does not know must not reach the computation of amounts.
     with reading_row(customers_table.name, row.id):
         if row.currency is not None and row.currency not in DECIMALS:
             raise ValueError("there is no such currency")
@@ -254,6 +256,7 @@ async def begin_segment(
     """Write a segment that begins, with the collection of its usage."""
     row = {
         "subscription": subscription,
+        # The row of the plan. Stripe's meters have rows of their own.
         "meter": "",
         "start": segment.span.start,
         "end": segment.span.end,

@@ -76,6 +76,7 @@ async def create_subscription(
     It has the plan's trial if the customer has had none, a coupon if its code is given, and the currency if none was
     chosen yet. Raises ChangeRejectedError and CouponRejectedError.
     """
+    # Of two requests at once, the second waits for this lock and then finds the subscription of the first.
     customer = await get_subscriber(connection, ref, lock=True)
     terms = PlanTerms(is_yearly, quantity, currency)
     ended = await eligibility.check_may_subscribe(connection, customer, now)
@@ -120,6 +121,7 @@ async def _resume_subscription(
     await _apply_plan(connection, caller, customer, begun, current.anchor, settings)
     await invoice_change(connection, row, change, now)
     await cancellations.drop_feedback(connection, row.id)
+    # `customer` was read before the plan set its tier: this is the tier to restore when the subscription ends again.
     values = {**NOTHING_PLANNED, "cancel_at": None, "tier_before": customer.tier}
     values |= {"plan_version": begun.version, "is_yearly": int(begun.is_yearly), "quantity": begun.quantity}
     return await write_change(connection, caller, loaded._replace(customer=customer), values, state=ACTIVE)
@@ -156,6 +158,7 @@ async def begin_prepared(
     discounts = []
     if coupon is not None:
         discounts = [await coupons.redeem(connection, caller, customer, created.id, current, (), coupon, settings, now)]
+    # A trial is free. `roll_period` invoices the first fee when the trial ends.
     if not current.last.is_trial:
         await _invoice_first_fee(connection, created, current.segments, discounts, current.period, now)
     response = to_response(created, customer.name, current.last.plan.currency)
@@ -291,9 +294,11 @@ async def roll_period(
     """
     loaded = await subscription_rows.get_by_id(connection, number)
     row, current = loaded.row, loaded.current
+    # The row is locked only now. Since the caller listed it, another collector may have rolled its period.
     if row.state == CANCELED or row.period_end > now:
         return False
     begun = changes.next_segment(current, loaded.plans)
+    # A plan that follows a trial would only run up a debt if nobody can pay it.
     if begun is not None and not can_pay and changes.needs_payment_method(current, begun):
         begun = None
     if begun is not None:
@@ -318,6 +323,7 @@ async def roll_period(
         await _invoice_first_fee(connection, row, [begun], loaded.discounts, period, now)
     else:
         await _create_period_invoice(connection, loaded, now, settings, begun)
+    # A renewal without a change is no event for the audit log: each subscription has one in each period.
     is_recorded = is_trial or "next_version" in values
     await write_change(connection, RUNNER, loaded, values, state=ACTIVE, is_recorded=is_recorded)
     return True
@@ -410,6 +416,7 @@ async def _create_period_invoice(
         loaded.row.id,
         await invoices.choose_kind(connection, loaded.row.customer, loaded.current.period, changes.PERIOD),
         loaded.current.period,
+        # The lines are computed after the freeze, when all usage of the period has arrived.
         None,
         currency=[loaded.current.last, *begun][-1].plan.currency,
         now=now,

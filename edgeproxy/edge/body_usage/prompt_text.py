@@ -59,6 +59,7 @@ def measure_prompt(
     most = len(body) if size is None else size
     lead = bytes(body[:64]).removeprefix(b"\xef\xbb\xbf").lstrip()
     if lead.startswith((b"{", b"[")):
+        # A body that was cut is no JSON, so decoding it would be in vain.
         measured = None if surplus else _measure_json(body.removeprefix(b"\xef\xbb\xbf"), provider)
         if measured is None:
             measured = _measure_strings(body, provider)
@@ -69,12 +70,14 @@ def measure_prompt(
         text = body.decode()
     except UnicodeDecodeError:
         return PromptSize(0, 0)
+    # A binary format may be valid UTF-8, but text has no NUL.
     return PromptSize(0 if "\0" in text else most, 0)
 
 
 def _measure_json(body: bytes | bytearray, provider: str) -> PromptSize | None:
     """Return the size of a JSON text; None if it is not one."""
     try:
+        # Deep nesting raises RecursionError, which is among FAILURES: a client chooses the body.
         value: object = msgspec.json.decode(body)
         reader = _PartReader(provider)
         reader.read_request(value)
@@ -96,6 +99,7 @@ def _measure_strings(body: bytes | bytearray, provider: str) -> PromptSize:
         elif BLANK.search(text):
             other += _count_bytes(text)
     images = sum(1 for _ in IMAGES.finditer(body))
+    # If no string belongs to a known member, the form is unknown, and all texts count.
     return PromptSize(known or other, images * MEDIA[f"{provider} image"].tokens)
 
 
@@ -106,6 +110,7 @@ def _measure_parts(body: bytes, surplus: int) -> PromptSize:
     parts = body.split(boundary)[1:]
     for index, part in enumerate(parts):
         head, _, content = part.partition(b"\r\n\r\n")
+        # The bytes that were not kept belong to the part in which the body was cut.
         size = len(content) + (surplus if index == len(parts) - 1 else 0)
         kind = PART_TYPE.search(head)
         if b"filename=" in head:
@@ -152,6 +157,7 @@ class _PartReader:
         if isinstance(value, str):
             self.text_bytes += _count_bytes(value)
         elif isinstance(value, list):
+            # `type`, because True is an int for `isinstance`.
             if value and type(value[0]) is int:
                 self.tokens += len(value)
                 return
@@ -307,6 +313,7 @@ class _PartReader:
         """Add a medium of this type; `data`: its bytes in base64, None if the request does not have them."""
         size = None if data is None else _count_decoded(data)
         medium = _name_medium(provider, media_type, default)
+        # A type that is no medium, for example text/plain, is text.
         if medium is None and size is not None:
             self.text_bytes += size
         else:

@@ -87,6 +87,7 @@ class JsonReader:
         """Read the kept parts: the body has ended."""
         for text in self._text.list_texts():
             self.is_readable = read_json(self._fields, text.removeprefix(BOM), self.values)
+            # An output of zero beside text is a lost number, so the text is measured then, too.
             is_stated = any(map(is_positive, self.values.values())) and self.values.get(OUTPUT) != 0
             if self._answer_text is not None and not is_stated:
                 self._answer_text.add(text)
@@ -168,6 +169,7 @@ class EventStreamReader:
 
     def feed(self, data: bytes) -> None:
         """Read the next piece of the body."""
+        # The usual piece: whole events of text, without usage. One search in C, and no line is read.
         if self._is_between and self._marker not in data and data.endswith(EVENT_ENDS):
             for marker in self._other_markers:
                 if marker in data:
@@ -191,6 +193,7 @@ class EventStreamReader:
             begin = data.find(marker, 0, at)
             if begin >= 0:
                 at = begin
+        # From the last whole event before the marker on: the event with it is read from its beginning.
         end = data.rfind(b"\n\n", 0, at)
         if end < 0:
             return data
@@ -219,6 +222,7 @@ class EventStreamReader:
         return True
 
     def _read_lines(self, data: bytes) -> None:
+        # CR LF may be split between two pieces, and is one end of a line.
         position = 1 if self._ended_with_cr and data.startswith(b"\n") else 0
         while position < len(data):
             match = LINE.match(data, position)
@@ -233,6 +237,7 @@ class EventStreamReader:
         """Read a part of a line; `is_ended`: its last one."""
         if self._value is None:
             part = self._line + part
+            # The byte order mark may be split between pieces, too.
             if self._is_first_line and not is_ended and BOM.startswith(part):
                 self._line = part
                 return
@@ -247,6 +252,7 @@ class EventStreamReader:
                 return
             self._value = part.startswith(b"data:") or part == DATA
             if self._value:
+                # Exactly one space is no part of the value (WHATWG HTML section 9.2.6).
                 part = part[len(DATA) + 1 :].removeprefix(b" ")
                 if self._event is None:
                     self._event = JsonText()
@@ -264,6 +270,7 @@ class EventStreamReader:
             return
         self._content_events += 1
         for text in event.list_texts():
+            # Counted above like any event, and taken back here.
             if text == DONE or NEUTRAL.search(text, 0, NEUTRAL_BYTES_MAX):
                 self._content_events -= 1
             if len(text) > END_BYTES:
@@ -327,6 +334,7 @@ class LinesReader:
                 if self._answer_text is not None:
                     self._answer_text.add(data)
                 return
+        # JSON within a line has no raw line feed (RFC 8259 section 7), so this splits no text.
         *whole, rest = data.split(b"\n")
         for part in whole:
             self._add(part)

@@ -128,6 +128,7 @@ class Accounting:
         self._ending = True
         self._wake.set()
         if self._running is not None:
+            # A disk that hangs must not keep the edge from ending. The counts survive in the tables.
             _, late = await asyncio.wait([self._running], timeout=LAST_SEAL_SECONDS)
             if late:
                 self._log.error("the disk does not take what was counted last; it stays in the tables")
@@ -144,6 +145,7 @@ class Accounting:
         await shipping.end()
 
     async def _first(self) -> tuple[str, ...]:
+        # Only the holder of this lock seals.
         if self._destinations.usages:
             self._store.identity.try_acquire()
         return await self._open()
@@ -151,6 +153,7 @@ class Accounting:
     async def _run(self) -> None:
         ended = False
         while not ended:
+            # Read before the turn: `end` may come during it, and then one more turn seals the last counts.
             ended = self._ending
             await self._attempt(self._run_turn)
             if not self._ending:
@@ -179,6 +182,7 @@ class Accounting:
     async def _open(self) -> tuple[str, ...]:
         """Open and close the chains and shipping as the settings and the identity lock demand. Returns no faults."""
         usages, home = self._destinations
+        # The set of chains decides where counts go, so another set opens all of them anew.
         is_other = self._chains is not None and self._chains.sealers.keys() != usages.keys()
         for residency, shipping in tuple(self._shippings.items()):
             if is_other or shipping.usage != usages.get(residency):
@@ -189,6 +193,7 @@ class Accounting:
             self._close()
         if usages and self._chains is None and self._store.identity.held:
             others = [residency for residency in usages if residency]
+            # Exclusively, because opening may write marks that a killed supervisor had not written (`recover`).
             opened = partial(Chains.open, self._store, self._region, time.time(), home=home, others=others)
             self._chains = await self._table_reader.run_exclusively(opened)
             for sealer in self._chains.sealers.values():
@@ -237,6 +242,8 @@ class Accounting:
                 self._waiting_since = None
                 if sealer.residency in self._shippings:
                     self._shippings[sealer.residency].sealed()
+                # After the batch is on disk. If the edge is killed in between, the next start finds the batch and
+                # completes the marks.
                 await alone(partial(sealer.write_marks, part, batch))
         await alone(partial(chains.record_sealed, growths))
         return faults
@@ -267,6 +274,7 @@ class Accounting:
                 self._log.info("sealing is well again", seconds=round(time.time() - before.since, 1))
             return
         self._problem = SealingProblem(why, time.time() if before is None else before.since)
+        # A full disk names other byte counts at each attempt, which is no news.
         if before is None or NUMBER.sub("", before.why) != NUMBER.sub("", why):
             self._log.error("sealing is not well; what is counted stays in the tables", why=why, exc_info=unforeseen)
 

@@ -52,6 +52,7 @@ class IssuerKeyFetcher:
         for name in self._settings:
             try:
                 self._known[name] = await asyncio.to_thread(self._file(name).read_text)
+                # The time of the file is the time of the last fetch, also across restarts: see `_touch`.
                 self._fetched_at[name] = self._file(name).stat().st_mtime
             except (OSError, UnicodeDecodeError):
                 self._fetched_at[name] = time.time()
@@ -65,7 +66,10 @@ class IssuerKeyFetcher:
         if settings != self._settings:
             await self.end()
             self._known = {
-                name: keys for name, keys in self._known.items() if settings.get(name) == self._settings[name]
+                # Keys of another URL under an old name would let the wrong issuer sign.
+                name: keys
+                for name, keys in self._known.items()
+                if settings.get(name) == self._settings[name]
             }
             self._settings = settings
             await self.begin()
@@ -110,6 +114,7 @@ class IssuerKeyFetcher:
             except (OSError, TimeoutError, aiohttp.ClientError, ValueError) as error:
                 message = "the keys of an issuer cannot be had; those that are known count"
                 self._rare_log.error(message, name, why=str(error) or type(error).__name__)
+                # An issuer that answers without keys has withdrawn them. One that does not answer may only be down.
                 if isinstance(error, InvalidDocumentError) and await self._forget_outdated(name):
                     stored = None
             else:
@@ -117,12 +122,15 @@ class IssuerKeyFetcher:
                 if keys != self._known.get(name):
                     self._known[name] = keys
                     self._tell()
+                # Written only when they change, but the time of the file always tells their age.
                 if keys == stored:
                     await asyncio.to_thread(_touch, self._file(name))
                 elif await self._store(name, keys):
                     stored = keys
+            # Random, so that many edges do not fetch at the same moment.
             pause = (FETCH_SECONDS if name in self._known else RETRY_SECONDS) * random.uniform(0.8, 1.2)
             least = min(pause, HURRY_SECONDS)
+            # Tokens with invented key ids must not make the edge flood the issuer.
             await asyncio.sleep(least)
             try:
                 async with asyncio.timeout(pause - least):

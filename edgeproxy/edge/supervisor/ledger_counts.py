@@ -85,6 +85,7 @@ class LedgerCountWriter:
     def begin(self) -> None:
         """Follow the configured sources."""
         usages, hub = self._sources
+        # The column for these counts is made with the table, at a start.
         if self._store.quotas.hub is None:
             if usages:
                 self._log.warning("quotas go by this edge alone until it is started anew: usage was not shipped before")
@@ -112,6 +113,7 @@ class LedgerCountWriter:
         in_vain = 0
         try:
             while True:
+                # The column has one writer. Another supervisor of this state directory may hold it.
                 if not self._store.identity.try_acquire():
                     await asyncio.sleep(LEAD_SECONDS)
                     continue

@@ -59,6 +59,7 @@ class Shipping:
         status = self._shipper.status
         if not self._running.done():
             return status
+        # The first reader notices the end. Later ones report the same time.
         self._died = self._died or time.time()
         return status._replace(state="stopped", why=DIED, since=self._died)
 
@@ -86,6 +87,7 @@ class Shipping:
         return await self._http.send_report(edge, path, report)
 
     async def _send(self, batch: Batch, body: bytes) -> Reply:
+        # Here and not in `renew`, so that no batch under way loses its connection.
         if self._renewed:
             self._renewed = False
             await self._hang_up()
@@ -95,6 +97,7 @@ class Shipping:
         reply = await self._http(
             batch, body, {**edge_report.format_fields(self._sync_age(), self._residency), **fields}
         )
+        # Until the collector has confirmed them, the keys are sent with each batch.
         if fields and reply.status == HTTPStatus.OK:
             self._keys.acknowledge()
         return reply

@@ -103,6 +103,7 @@ class Status:
         An empty `residency` is the edge's own. Raises OSError, LookupError and ValueError, also if the residency has no
         such customer.
         """
+        # Customers in files belong to the edge's own residency.
         known = None if residency else find_file_customer(self.settings, customer)
         known = known or await self._directories.find_customer(customer, residency)
         if known is None:

@@ -92,6 +92,7 @@ class Supervisor:
         self._store = store
         self._listening = listening
         self._admin = admin
+        # 0 is NO_SUPERVISOR in the control file.
         self._token = secrets.randbits(64) or 1
         self._coordinator = Coordinator(store, settings.hub, self._send_to_workers) if settings.hub.is_shared else None
         self._workers = Workers(
@@ -183,6 +184,7 @@ class Supervisor:
             workers=self._workers.places,
             state=str(self._reloads.serving.state),
         )
+        # Open from the first moment, so that an edge that cannot start says why at `/status`.
         await self._admin.open(self._status, self._table_reader, self._reloads)
         await self._accounting.begin()
         if self._coordinator is not None:
@@ -205,6 +207,7 @@ class Supervisor:
             await self._shut_down()
 
     async def _begin(self) -> None:
+        # In this order: workers begin with the customers, keys and addresses that are known by then.
         await self._directories.begin(read_process_age())
         await self._issuers.begin()
         await self._acme.begin()
@@ -232,6 +235,7 @@ class Supervisor:
 
     async def _apply(self, settings: EdgeSettings) -> Sequence[str]:
         trust = self._reloads.serving.trust
+        # Only the change-over can fail. The parts below follow a configuration that is in force already.
         whys = await self._changeover(settings)
         if not whys:
             if settings.trust != trust:
@@ -314,6 +318,7 @@ class Supervisor:
         begun = self._tasks.start("begin", self._begin())
         await asyncio.wait([begun, stop], return_when=asyncio.FIRST_COMPLETED)
         if begun.done():
+            # Raises its error, which ends the edge.
             begun.result()
         await asyncio.wait([self._workers.first_ready, stop], return_when=asyncio.FIRST_COMPLETED)
         if self._workers.first_ready.done():
@@ -331,6 +336,8 @@ class Supervisor:
         seconds = self._reloads.serving.drain
         self._systemd.stopping(self._describe_status())
         self._log.info("edge draining", seconds=seconds)
+        # The admin socket stays open otherwise, because `/status` and metrics matter during a drain. The next
+        # supervisor needs the address.
         if self._other_serves():
             await self._admin.stop_accepting()
         self._return_claim()
@@ -348,6 +355,7 @@ class Supervisor:
             self._issuers.end(),
             self._acme.end(),
         )
+        # After the directories and the ledger counts, which ask it until they have ended.
         await self._hub_reader.close()
         if self._coordinator is not None:
             await self._coordinator.end()
@@ -380,6 +388,7 @@ class Supervisor:
         while True:
             self._systemd.status(self._describe_status())
             if self._status.phase == "serving" and not self._other_serves():
+                # Needed after a newer supervisor, which moved the path of the socket to itself, has ended.
                 self._admin.take_socket()
                 self._store.control.write_heartbeat(self._token, monotonic())
             await asyncio.sleep(TICK_SECONDS)
@@ -402,6 +411,7 @@ class Supervisor:
             try:
                 tended = await self._table_reader.maintain()
             except OSError as error:
+                # Once for each reason: this runs every second.
                 if str(error) != logged:
                     logged = str(error)
                     self._log.error("the tables could not be tended", why=logged)

@@ -80,6 +80,7 @@ class TrafficReporter:
     async def run(self) -> None:
         """Report each minute, for ever."""
         while True:
+            # A little late rather than early: an early turn would belong to the minute before.
             await asyncio.sleep(MINUTE_SECONDS - self._clock() % MINUTE_SECONDS + 0.001)
             await self.turn()
 
@@ -90,6 +91,7 @@ class TrafficReporter:
         try:
             now = await self._table_reader.traffic()
             before, self._before = self._before, (minute, now)
+            # After a stop of the process, or a jump of the clock, the growth is of another time than a minute.
             if before is not None and before[0] == minute - MINUTE_SECONDS:
                 growth = compute_growth(before[1], now)
                 self._build_reports(before[0], growth, errors, unnamed)
@@ -107,6 +109,7 @@ class TrafficReporter:
             if residency in by_residency:
                 by_residency[residency][group._replace(customer=customer)] = requests
         for residency, own in by_residency.items():
+            # The metrics do not tell residencies apart.
             counts = ({}, own, 0) if residency else (growth, own, unnamed)
             waiting = self._waiting.setdefault(residency, deque(maxlen=AGE_SECONDS_MAX // MINUTE_SECONDS))
             waiting.append(build_report(minute, self._region, *counts))

@@ -165,6 +165,7 @@ class LoadShedder:
         came[priority] = came.get(priority, 0) + 1
         if priority != self._line:
             return priority < self._line
+        # Not by chance: the shed requests are spread evenly, and the share is exact over a short time.
         self._debt += self._part
         if self._debt < 1.0:
             return False
@@ -173,8 +174,10 @@ class LoadShedder:
 
     def sample(self, now: float, late: float, requests: int) -> None:
         """Take a sample: at `now` the loop was `late` seconds for a timer, and `requests` requests are active."""
+        # A long turn of the loop would otherwise move the share by a jump.
         seconds = min(now - self._sampled, SAMPLE_SECONDS_MAX)
         self._sampled = now
+        # A loop that is late with few requests has another reason, which shedding would not end.
         if self._is_persistent(now, late) and requests >= REQUESTS_MIN:
             self._acts = True
         # The smaller of two lags, so that a hiccup does not count during shedding either.
@@ -186,6 +189,7 @@ class LoadShedder:
 
     def _is_persistent(self, now: float, late: float) -> bool:
         """Return whether the loop has been late for a while and is not recovering."""
+        # A lag below the decayed peak is falling by itself.
         self._peak = max(late, self._peak * RECOVERING_SHARE)
         if late < self._lag:
             self._above_since = None
@@ -222,6 +226,7 @@ class LoadShedder:
             return
         recent = self._recent
         rest = self.share * sum(recent.values())
+        # The lowest priority first, whole, until the share is reached within one.
         for priority in sorted(recent):
             n = recent[priority]
             self._line, self._part = priority, rest / n

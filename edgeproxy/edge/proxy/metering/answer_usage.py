@@ -151,6 +151,7 @@ class BodyUsage:
         """The id of the file or batch whose results these are, and the number of lines so far."""
         self._reader: BodyReader | None = None
         self._answer_text: AnswerText | None = None
+        # `len` costs least of all calls that do nothing with a piece.
         self.read: Callable[[bytes], object] = len
         """Reads the next piece of the body. For an unreadable body it does nothing."""
         self._read_on: Callable[[bytes], object] = len
@@ -202,6 +203,7 @@ class BodyUsage:
         """Read the first pieces, which decide the reader. Later pieces are read without a look at the clock."""
         reader = self._reader
         assert reader is not None
+        # The time of the first piece, before it is read, because reading takes time.
         if self._is_stream and not self._began and self._exchange is not None:
             self._first_bytes, self._began = self.size, self._metering.begin_stream(self._exchange.started)
         self._read_on(data)
@@ -223,6 +225,7 @@ class BodyUsage:
 
     def finish(self, reason: str) -> None:
         """Count the usage that the body stated, once. `reason`: why other numbers may be missing."""
+        # An answer may end in several ways, each of which calls this.
         exchange, self._exchange = self._exchange, None
         if exchange is None:
             return

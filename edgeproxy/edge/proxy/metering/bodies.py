@@ -170,6 +170,7 @@ class BodyMetering:
         if not 200 <= status < 300 or not body:
             return
         kind, coding = describe_body(head)
+        # The usual answer, in one piece: read without a reader for pieces.
         if kind is BodyKind.JSON and not coding and body.startswith((b"{", b"[")):
             answer = Answer(exchange)
             answer.size = body
@@ -283,6 +284,7 @@ class BodyMetering:
         counts = self.usage_format.compute_counts(values)
         if ids is None or not counts.has_numbers or (self._owner, results) in ids:
             return
+        # Marks that the lines of this file are counted, so that the batch, which states their sum, is not.
         ids.claim(self._results_key(results))
         name = counts.find_text(ANSWER_ID)
         if ids.claim((self._owner, b"%b:%d" % (results, number) if name is None else name.encode())):
@@ -308,6 +310,7 @@ class BodyMetering:
 
         `reason`: why a number may be missing. `is_estimable`: True if missing numbers are estimated.
         """
+        # The bound on values is per day, so counters of the day before are dropped.
         if self._day != int(time()) // DAY_SECONDS:
             self._begin_day()
         missing: list[BodyMeter] = []

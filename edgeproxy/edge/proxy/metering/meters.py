@@ -156,6 +156,7 @@ class Metering(dict[int, StatusMeters]):
         """
         due = self[status]
         up, down = due.inward.counters, due.outward.counters
+        # Most customers have no quota of these meters, so the counters are used as they are.
         if metered:
             up, down = list_counters(due.inward, metered, clock), list_counters(due.outward, metered, clock)
         for counter in down:
@@ -176,6 +177,7 @@ class Metering(dict[int, StatusMeters]):
         inward = list_counters(due.inward, metered, clock)
         for counter in inward:
             counter.add(exchange.bytes_in)
+        # `admitted` meters are in it already, and counted these bytes.
         exchange.request_counters += inward
         if self.counts_messages and is_grpc_answer(head):
             sent = list_counters(due.messages_in, metered, clock)

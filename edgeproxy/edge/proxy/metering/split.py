@@ -44,6 +44,7 @@ class DimensionValues:
             return OTHER
         counted = self._counted.setdefault((customer, meter, name), set())
         if value not in counted:
+            # Named values have prices, so they keep their place in a flood of others.
             if len(counted) >= dimension.values and value not in dimension.named:
                 return OTHER
             counted.add(value)

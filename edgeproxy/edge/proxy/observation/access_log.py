@@ -161,6 +161,7 @@ class AccessLog:
             return
         if self._mask is not None:
             client = self._mask(client)
+        # Rare enough for a dict and orjson.
         known = format_members({"request_id": escape(rid), "client": client, "status": status})
         self._add(
             LINE % (*self._format_time(now), known, b"", 0, bytes_out, 0.0, b"", format_end(error, False), self._ending)
@@ -178,6 +179,7 @@ class AccessLog:
 
     def clear_caches(self) -> None:
         """Drop the cached parts of route bindings and endpoints, because a new configuration has others."""
+        # Otherwise the caches would keep the objects of the old configuration in memory.
         self._bindings.clear()
         self._endpoints.clear()
 
@@ -213,6 +215,7 @@ class AccessLog:
         """Format edge time in RFC 3339 up to the seconds. Return that, and the milliseconds."""
         unix = now + EPOCH
         second = int(unix)
+        # One `strftime` a second serves all lines of that second.
         if second != self._second:
             self._second = second
             self._date = strftime("%Y-%m-%dT%H:%M:%S", gmtime(second)).encode()
@@ -248,6 +251,7 @@ class AccessLog:
         if request.arrived:
             if endpoint.service.request_id_field is not None and request.upstream_request_id:
                 own_id = escape(request.upstream_request_id, UPSTREAM_ID_CHARACTERS_MAX)
+                # Not in the cached part, because it differs for each request.
                 whom += format_members({"upstream_request_id": own_id})
             return UPSTREAM % (whom, request.arrived - request.sent_at, retries)
         return b'%b,"retries":%d' % (whom, retries)

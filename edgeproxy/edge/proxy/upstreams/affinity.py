@@ -78,6 +78,7 @@ ScoredT = TypeVar("ScoredT", bound=Scored)
 
 def find_owner(among: Sequence[ScoredT], value: bytes, secret: bytes) -> ScoredT:
     """Return the endpoint that has this value, by weight; `among` must not be empty."""
+    # The origin decides between equal scores, so that all edges choose the same endpoint.
     return max(among, key=lambda endpoint: (_compute_score(endpoint, value, secret), endpoint.origin))
 
 
@@ -87,6 +88,7 @@ def _compute_score(endpoint: Scored, value: bytes, secret: bytes) -> float:
     Each endpoint has the highest score with a frequency proportional to its weight (Schindelhauer and Schomaker 2005).
     """
     digest = blake2b(value, digest_size=SCORE_BYTES, key=secret, person=compute_name(endpoint, b"")).digest()
+    # Never 0, whose logarithm does not exist.
     share = (int.from_bytes(digest) + 1) / (1 << 64)
     return -endpoint.weight / math.log(share) if share < 1 else math.inf
 

@@ -77,11 +77,11 @@ class Sold:
                 connection, CALLER, name, plan, settings=self.known, now=now, **{"is_yearly": False, **more}
             )
 
-    async def change(self, name: str, plan: str, *, now: float, when: Any = None, currency: str | None = None) -> None:
+    async def change(self, name: str, plan: str, *, now: float, when: Any = None, **more: Any) -> None:
         """Change the plan of a customer."""
         async with self.database.writing() as connection:
             await subscriptions.change_subscription(
-                connection, CALLER, name, plan, when, settings=self.known, now=now, currency=currency
+                connection, CALLER, name, plan, when, settings=self.known, now=now, **more
             )
 
     async def use(self, name: str, used: Mapping[str, int], *, at: float, split: Mapping[str, str] = {}) -> None:

@@ -8,7 +8,7 @@ import base64
 import binascii
 import hashlib
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -16,14 +16,15 @@ from typing import Any, TypeAlias
 
 import orjson
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.timestamps import format_day
 from edgeproxy.collector.database.schema import DAY, HOUR, MINUTE, customers, ledger, series, series_dimensions
-from edgeproxy.collector.database.statements import AnyColumn, AnyRow, AnySelect
+from edgeproxy.collector.database.statements import AnyColumn, AnyRow, AnySelect, unnest
 from edgeproxy.collector.ledger import rollup
 from edgeproxy.collector.ledger.rollup import RollupState
-from edgeproxy.collector.ledger.sources import NotRetainedError, Source, select_sources
+from edgeproxy.collector.ledger.sources import NotRetainedError, Source, Span, select_sources
 from edgeproxy.config import dimensions
 from edgeproxy.wire.batch import ROUTE_CHARACTERS_MAX, UNIX_SECONDS_MAX
 
@@ -302,35 +303,118 @@ def build_statement(question: LedgerQuery, rolled: RollupState, *conditions: sa.
     since = question.since
     if question.after is not None and question.by[0] in SECONDS:
         since = max(since, int(question.after[0]))  # Earlier rows are not requested.
-    try:
-        taken = select_sources(question.seconds, since, question.until, rolled)
-    except NotRetainedError as error:
-        raise InvalidQueryError(str(error).format(format_time(error.since))) from None
-    if not taken:
-        taken = [Source(ledger, 0, 0)]
+    taken = _select_sources(question.seconds, since, question.until, rolled) or [Source(ledger, 0, 0)]
     of = _select_series(question, conditions)
     parts = [_select_part(source, question, rolled, of) for source in taken]
     part = sa.union_all(*parts).subquery() if len(parts) > 1 else parts[0].subquery()
     keys = [part.c[name] for name in question.by]
-    value = part.c.value
-    halves = (value.op(">>")(HALF), value.op("&")((1 << 32) - 1))
-    # PostgreSQL's type for sums is ten times as expensive to read. The sums of halves fit into 64 bits.
-    statement = sa.select(*keys, *(sa.cast(sa.func.sum(half), sa.BigInteger) for half in halves))
+    statement = sa.select(*keys, *_sum_halves(part.c.value))
     if question.after is not None:
         last = [sa.literal(field, key.type) for field, key in zip(question.after, keys, strict=True)]
         statement = statement.where(sa.tuple_(*keys) > sa.tuple_(*last))
     return statement.group_by(*keys).order_by(*keys)
 
 
+async def fetch_usage_of_spans(
+    connection: AsyncConnection, question: LedgerQuery, spans: Sequence[Span]
+) -> list[tuple[int, UsageRow]]:
+    """Return the rows of a query for each of these spans in place of its own, by the place of the span in `spans`.
+
+    One statement reads any number of spans. Raises InvalidQueryError.
+    """
+    rolled = await rollup.fetch_state(connection)
+    pieces: dict[tuple[sa.Table, bool], list[tuple[int, int, int]]] = defaultdict(list)
+    for number, (since, until) in enumerate(spans):
+        for source in _select_sources(question.seconds, since, until, rolled):
+            pieces[source.table, source.unrolled].append((number, source.since, source.until))
+    if not pieces:
+        return []
+    of, is_sqlite = _select_series(question), connection.dialect.name == "sqlite"
+    parts: list[AnySelect] = []
+    texts: dict[str, str] = {}
+    for place, ((table, unrolled), of_table) in enumerate(pieces.items()):
+        name = f"pieces_{place}"
+        piece, source = _select_pieces(name, is_sqlite=is_sqlite), Source(table, 0, 0, unrolled)
+        texts |= _format_pieces(name, of_table, is_sqlite=is_sqlite)
+        within = (table.c.series == of.c.id) & source.condition_between(piece.c.since, piece.c.until, rolled)
+        if is_sqlite:
+            keys = _list_keys(source.time, question, of)
+            statement = sa.select(piece.c.span, *keys, table.c.value).select_from(piece, of, table).where(within)
+        else:
+            # PostgreSQL's planner takes a part of a series for much of it, and reads all of the series. OFFSET makes it
+            # look the parts up one by one.
+            of_piece = sa.select(source.time.label("time"), table.c.value).where(within).offset(0).lateral()
+            keys = _list_keys(of_piece.c.time, question, of)
+            statement = sa.select(piece.c.span, *keys, of_piece.c.value).select_from(piece, of, of_piece)
+        parts.append(statement if of is not series else statement.where(*_build_conditions(question)))
+    part = sa.union_all(*parts).subquery() if len(parts) > 1 else parts[0].subquery()
+    fields = [part.c.span, *(part.c[name] for name in question.by)]
+    summed = sa.select(*fields, *_sum_halves(part.c.value)).group_by(*fields).order_by(*fields)
+    rows = format_rows(("span", *question.by), (await connection.execute(summed, texts)).all())
+    return [(row.pop("span"), row) for row in rows]
+
+
+async def find_unstored(
+    connection: AsyncConnection, spans: Iterable[Span], seconds: int = DAY
+) -> dict[Span, InvalidQueryError]:
+    """Return the error of each span whose usage is not stored in the detail of this resolution."""
+    rolled = await rollup.fetch_state(connection)
+    unstored = {}
+    for span in spans:
+        try:
+            _select_sources(seconds, *span, rolled)
+        except InvalidQueryError as error:
+            unstored[span] = error
+    return unstored
+
+
+def _select_sources(seconds: int, since: int, until: int, rolled: RollupState) -> list[Source]:
+    """Select the sources of a query. Raises InvalidQueryError."""
+    try:
+        return select_sources(seconds, since, until, rolled)
+    except NotRetainedError as error:
+        raise InvalidQueryError(str(error).format(format_time(error.since))) from None
+
+
+def _select_pieces(name: str, *, is_sqlite: bool) -> sa.CTE:
+    """Select the pieces of spans in the parameters that `_format_pieces` returns: number of the span, begin and end."""
+    columns = ("span", "since", "until")
+    if is_sqlite:
+        rows = sa.func.json_each(sa.bindparam(name, type_=sa.Text())).table_valued("value", name=f"{name}_rows")
+        fields = [sa.func.json_extract(rows.c.value, f"$[{place}]", type_=sa.BigInteger) for place in range(3)]
+        statement: AnySelect = sa.select(*(field.label(of) for field, of in zip(fields, columns, strict=True)))
+    else:
+        texts = {of: sa.bindparam(f"{name}_{of}", type_=sa.Text()) for of in columns}
+        statement = unnest({of: sa.cast(text, ARRAY(sa.BigInteger())) for of, text in texts.items()})
+    return statement.cte(name).prefix_with("MATERIALIZED")
+
+
+def _format_pieces(name: str, pieces: Sequence[tuple[int, int, int]], *, is_sqlite: bool) -> dict[str, str]:
+    """Return the parameters of pieces."""
+    if is_sqlite:
+        return {name: orjson.dumps(pieces).decode()}
+    columns = zip(("span", "since", "until"), zip(*pieces, strict=True), strict=True)
+    return {f"{name}_{of}": "{" + ",".join(map(str, values)) + "}" for of, values in columns}
+
+
+def _sum_halves(value: AnyColumn) -> list[AnyColumn]:
+    """Return the sums of both halves of values."""
+    halves = (value.op(">>")(HALF), value.op("&")((1 << 32) - 1))
+    # PostgreSQL's type for sums is ten times as expensive to read. The sums of halves fit into 64 bits.
+    return [sa.cast(sa.func.sum(half), sa.BigInteger) for half in halves]
+
+
+def _list_keys(time: AnyColumn, question: LedgerQuery, of: sa.FromClause) -> list[AnyColumn]:
+    """Return the fields that rows are grouped by; `time` is the start of their minute, hour or day."""
+    times = {name: (time - time % seconds) for name, seconds in SECONDS.items()}
+    return [times[name].label(name) if name in times else of.c[name].label(name) for name in question.by]
+
+
 def _select_part(source: Source, question: LedgerQuery, rolled: RollupState, of: sa.FromClause) -> AnySelect:
     """Return a table's part of the answer: the fields and the value of each row."""
-    times = {name: (source.time - source.time % seconds) for name, seconds in SECONDS.items()}
-    keys: Iterable[AnyColumn] = [
-        times[name].label(name) if name in times else of.c[name].label(name) for name in question.by
-    ]
     table = source.table
     statement = (
-        sa.select(*keys, table.c.value)
+        sa.select(*_list_keys(source.time, question, of), table.c.value)
         .select_from(table.join(of, of.c.id == table.c.series))
         .where(source.condition(rolled))
     )

@@ -39,7 +39,13 @@ class Source(NamedTuple):
 
     def condition(self, rolled: RollupState) -> sa.ColumnElement[bool]:
         """Return the condition of the rows of this part."""
-        within = (self.time >= self.since) & (self.time < self.until)
+        return self.condition_between(sa.literal(self.since), sa.literal(self.until), rolled)
+
+    def condition_between(
+        self, since: sa.ColumnElement[int], until: sa.ColumnElement[int], rolled: RollupState
+    ) -> sa.ColumnElement[bool]:
+        """Return the condition of the rows of such a part with another begin and end."""
+        within = (self.time >= since) & (self.time < until)
         if not self.unrolled:
             return within
         return within & ((self.time >= rolled.hour + HOUR) | (self.table.c.series > rolled.series))

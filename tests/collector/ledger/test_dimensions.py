@@ -72,6 +72,7 @@ def split(model: str | None, agent: str | None = None) -> str:
     return queries.dimensions.format_dimensions({name: value for name, value in said.items() if value is not None})
 
 
+@pytest.mark.both_databases
 def test_usage_by_dimension_equals_the_counts_before_and_after_rollup(
     database: str,
     clock: Clock,  # noqa: F811
@@ -79,6 +80,29 @@ def test_usage_by_dimension_equals_the_counts_before_and_after_rollup(
 ) -> None:
     print(f"seed {seed}")
     asyncio.run(_at_any_moment(database, clock, random.Random(seed)))
+
+
+async def _check_spans(books: Books, question: LedgerQuery, now: int, chance: random.Random) -> None:
+    """Check that one statement for several spans returns the rows of a statement for each. Spans may overlap."""
+    spans = []
+    for _ in range(12):
+        since = now - chance.choice([5 * HOUR, 3 * DAY, 40 * DAY]) + chance.randrange(3 * HOUR)
+        since -= since % chance.choice([1, MINUTE, HOUR, DAY])
+        spans.append((since, since + chance.choice([0, 1, MINUTE, chance.randrange(3 * HOUR), HOUR, 3 * DAY])))
+    async with books.database.reading(whole=True) as connection:
+        unstored = await queries.find_unstored(connection, spans)
+        stored = [span for span in spans if span not in unstored]
+        by_span = await queries.fetch_usage_of_spans(connection, question, stored)
+        for place, span in enumerate(stored):
+            one = queries.replace(question, since=span[0], until=span[1])
+            rows = (await queries.fetch_usage(connection, one))["rows"]
+            assert [row for number, row in by_span if number == place] == rows, span
+        for span in unstored:
+            one = queries.replace(question, since=span[0], until=span[1])
+            with pytest.raises(queries.InvalidQueryError, match="not kept any more"):
+                await queries.fetch_usage(connection, one)
+            with pytest.raises(queries.InvalidQueryError, match="not kept any more"):
+                await queries.fetch_usage_of_spans(connection, question, spans)
 
 
 async def _at_any_moment(url: str, clock: Clock, chance: random.Random) -> None:  # noqa: F811
@@ -158,6 +182,8 @@ async def _at_any_moment(url: str, clock: Clock, chance: random.Random) -> None:
                 if customer == "acme":
                     own[value] += count
             assert whole == own
+        for by in (("meter",), ("model",), ("day", "model", "agent")):
+            await _check_spans(books, LedgerQuery("acme", "tokens", 0, 0, by), int(clock.now), chance)
     passed = {(find_month_start(minute), customer) for minute, customer, value, _ in counted if value == "~other"}
     assert passed, "the bound was never passed"
     async with books.database.reading() as connection:

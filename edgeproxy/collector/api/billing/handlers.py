@@ -1,7 +1,6 @@
 """Plans, subscriptions and billed usage."""
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -496,19 +495,19 @@ class BillingHandlers(CancellationHandlers):
             loaded = await subscription_rows.get_by_customer(connection, customer)
             current = loaded.current
             last, terms = loaded.current.last, quantities.QuantityTerms(self._settings.meters, loaded.current.anchor)
-            name = loaded.customer.name
+            name, sharing = loaded.customer.name, current.allowance_segments  # They share the included quantities.
             try:
-                used = await quantities.fetch_quantities(connection, name, current.segments, last, terms)
-                waived = Counter(await quantities.fetch_waived(connection, name, last.span))
-                for earlier in current.allowance_segments[:-1]:  # They share the included quantities.
-                    used |= await quantities.fetch_quantities(connection, name, current.segments, earlier, terms)
-                    waived.update(await quantities.fetch_waived(connection, name, earlier.span))
+                by_segment = await quantities.fetch_segment_quantities(
+                    connection, name, current.segments, sharing, terms
+                )
+                waived = await quantities.fetch_waived(connection, name, [segment.span for segment in sharing])
             except (quantities.QuantityTooLargeError, quantities.UsageNotStoredError) as error:
                 raise ProblemError(billing_codes.USAGE_NOT_PRICEABLE, str(error)) from None
+        used = {key: quantity for of_segment in by_segment.values() for key, quantity in of_segment.items()}
         return {
             "customer": name,
             "plan": last.version,
-            "period_start": format_timestamp(current.allowance_segments[0].span.start * 1000),
+            "period_start": format_timestamp(sharing[0].span.start * 1000),
             "period_end": format_timestamp(last.span.end * 1000),
             "meters": quantities.plan_usage_to_response(last.plan, used, waived),
         }

@@ -1,7 +1,7 @@
 """The lines of a period's invoice: its usage, late usage of earlier periods, and the next period's fee."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -21,7 +21,9 @@ from edgeproxy.collector.billing.rating.rater import (
     Segment,
     Span,
     UsageKey,
+    UsageRater,
     rate_segments,
+    subtract_invoiced,
     sum_amounts,
 )
 from edgeproxy.collector.billing.subscriptions import changes, subscription_rows
@@ -161,7 +163,7 @@ async def compute_period_costs(
     current, minute = loaded.current, periods.floor_to_minute(now) + periods.MINUTE
     running = [one for one in current.segments if one.period == current.period and not one.is_trial]
     terms = usage.QuantityTerms(meters, current.anchor)
-    daily = [await usage.fetch_daily_sums(connection, loaded.customer.name, one, terms) for one in running]
+    daily = await usage.fetch_daily_sums(connection, loaded.customer.name, running, terms)
     end = min(minute, current.period.end)
     first = current.period.start // periods.DAY * periods.DAY + periods.DAY
     untils = range(first, end, periods.DAY)
@@ -170,32 +172,70 @@ async def compute_period_costs(
         connection, loaded.customer.name, running, [*untils, current.period.end], terms
     )
     totals = Counter(gauges[current.period.end])
-    for of_segment in daily:
-        for sums in of_segment.values():
-            totals.update(sums)
+    for sums in daily.values():
+        totals.update(sums)
     known = await _fetch_running_usage(connection, loaded, meters, totals)
-    costs: list[CostDay] = []
-    used: Counter[UsageKey] = Counter()
-    for until in untils:
-        for of_segment in daily:
-            used.update(of_segment.get(until - periods.DAY, {}))
-        costs.append(CostDay(until, _sum_running_cost(loaded, known, {**used, **gauges[until]}, until)))
+    costs = _sum_daily_costs(loaded, known, running, untils, daily, gauges)
     costs.append(CostDay(end, _sum_running_cost(loaded, known, known.quantities)))
     _, ends = await _project_usage(connection, loaded, known.quantities, meters, now)
     low, high = (None, None) if ends is None else (_sum_running_cost(loaded, known, quantities) for quantities in ends)
     return PeriodCosts(costs, low, high)
 
 
-def _sum_running_cost(
-    loaded: LoadedSubscription, known: KnownUsage, quantities: Mapping[UsageKey, int], until: int | None = None
-) -> int:
-    """Return the cost of the running period for these quantities, without what begins at `until` or later."""
+def _sum_daily_costs(
+    loaded: LoadedSubscription,
+    known: KnownUsage,
+    running: Sequence[Segment],
+    untils: Sequence[int],
+    daily: Mapping[int, Mapping[UsageKey, int]],
+    gauges: Mapping[int, Mapping[UsageKey, int]],
+) -> list[CostDay]:
+    """Return the cost of the `running` segments until each of these Unix seconds, without what begins later.
 
-    def is_begun(line: RatedLine) -> bool:
-        return until is None or line.segment.start < until
+    Each segment is rated once as a whole, and once for each of the seconds in which it is the last one.
+    """
+    whole, invoiced = _group_by_start(_rate_running_lines(loaded, known, known.quantities)), known.invoiced
+    before = _group_by_start(line for line in known.before if line.meter)
+    rater, over = UsageRater(), 0
+    used: dict[Span, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
+    of_over: list[RatedLine] = []
+    costs = []
+    for until in untils:
+        for key, quantity in daily.get(until - periods.DAY, {}).items():
+            used[key.segment][key.meter][key.value] += quantity
+        begun = sum(segment.span.start < until for segment in running)
+        for segment in running[over : max(begun - 1, 0)]:
+            rater.add(segment, used[segment.span])
+            of_over += whole[segment.span.start]
+            over += 1
+        lines = list(of_over)
+        for segment in running[over:begun]:
+            levels: dict[str, dict[str, int]] = defaultdict(dict)
+            for key, quantity in gauges[until].items():
+                levels[key.meter][key.value] = quantity
+            rated = list(rater.rate(segment, {**used[segment.span], **levels}))
+            lines += (line for line in whole[segment.span.start] if not line.meter)
+            lines += subtract_invoiced(before[segment.span.start], rated)
+        begun_lines = [line for line in invoiced if line.segment.start < until]
+        costs.append(CostDay(until, _sum_due(loaded, lines, begun_lines)))
+    return costs
 
-    lines = [line for line in _rate_running_lines(loaded, known, quantities) if is_begun(line)]
-    invoiced = [line for line in known.invoiced if is_begun(line)]
+
+def _group_by_start(lines: Iterable[RatedLine]) -> dict[int, list[RatedLine]]:
+    """Return the lines by the start of their segments; segments without lines have none."""
+    grouped: dict[int, list[RatedLine]] = defaultdict(list)
+    for line in lines:
+        grouped[line.segment.start].append(line)
+    return grouped
+
+
+def _sum_running_cost(loaded: LoadedSubscription, known: KnownUsage, quantities: Mapping[UsageKey, int]) -> int:
+    """Return the cost of the running period for these quantities."""
+    return _sum_due(loaded, _rate_running_lines(loaded, known, quantities), known.invoiced)
+
+
+def _sum_due(loaded: LoadedSubscription, lines: Sequence[RatedLine], invoiced: Sequence[RatedLine]) -> int:
+    """Return the cost of the running period by these lines, and the lines that are invoiced already."""
     discounts = rate_discounts(lines, invoiced, loaded.current.segments, loaded.discounts)
     return sum(
         line.amount - line.taken_off
@@ -289,28 +329,27 @@ async def _project_usage(
     if len(spans) < DAYS_MIN:
         return len(spans), None
     # Two calls of one page share the days, whose end is that of a minute.
-    of_days = [
-        await fetch_once(
-            (_fetch_day, loaded.row.id, loaded.current.last.version, span),
-            partial(_fetch_day, connection, loaded, meters, Span(*span)),
-        )
-        for span in spans
-    ]
+    of_days = await fetch_once(
+        (_fetch_days, loaded.row.id, loaded.current.last.version, *spans),
+        partial(_fetch_days, connection, loaded, meters, [Span(*span) for span in spans]),
+    )
     return len(spans), projection.project_usage(used, of_days, minute, loaded.current.last.span)
 
 
-async def _fetch_day(
-    connection: AsyncConnection, loaded: LoadedSubscription, meters: Mapping[str, Meter], day: Span
-) -> dict[UsageKey, int]:
-    """Return a day's usage of the plan's meters that are sums.
+async def _fetch_days(
+    connection: AsyncConnection, loaded: LoadedSubscription, meters: Mapping[str, Meter], days: Sequence[Span]
+) -> list[dict[UsageKey, int]]:
+    """Return the usage of the plan's meters that are sums on each of these days.
 
     Levels are held to the end of the period without a projection, and the future of unique counts is unknown.
     """
     last = loaded.current.last
     sums = {meter: price for meter, price in last.plan.meters.items() if is_sum(meters, meter)}
-    recent = last._replace(plan=last.plan.model_copy(update={"meters": sums}), span=day)
+    plan = last.plan.model_copy(update={"meters": sums})
+    recent = [last._replace(plan=plan, span=day) for day in days]
     terms = usage.QuantityTerms(meters, loaded.current.anchor)
-    return await usage.fetch_quantities(connection, loaded.customer.name, [recent], recent, terms)
+    quantities = await usage.fetch_segment_quantities(connection, loaded.customer.name, recent, recent, terms)
+    return [quantities[day] for day in days]
 
 
 def _is_on_waiting_invoice(segment: Segment, waiting: Sequence[Span], current: int) -> bool:
@@ -347,24 +386,23 @@ async def _fetch_usage(
     quantities: dict[UsageKey, int] = {}
     known: set[Span] = set()
     terms = usage.QuantityTerms(meters, loaded.current.anchor)
-    for segment in ended:
-        if segment.is_trial or segment.span.start < period_start - LATE_SECONDS_MAX:
-            continue
-        leaves_out = is_accepted or segment.span.end <= period_start
-        try:
-            if totals is not None:
-                used = usage.select_quantities(totals, segment)
-            else:
-                used = await usage.fetch_quantities(
-                    connection, loaded.customer.name, segments, segment, terms, leaves_out=leaves_out
-                )
-            quantities |= used
-            counted = {key.meter for key in used}
-            if all(meter in counted or not is_sum(meters, meter) for meter in segment.plan.meters):
-                known.add(segment.span)
-        except usage.UsageNotStoredError:
-            if not leaves_out:
-                raise  # It was never invoiced.
+    ended = [
+        segment for segment in ended if not segment.is_trial and segment.span.start >= period_start - LATE_SECONDS_MAX
+    ]
+    if totals is not None:
+        by_segment = usage.check_totals(totals, ended)
+    else:
+        # Unstored usage of an earlier period is left out: it was invoiced.
+        left_out = [segment.span for segment in ended if is_accepted or segment.span.end <= period_start]
+        by_segment = await usage.fetch_segment_quantities(
+            connection, loaded.customer.name, segments, ended, terms, left_out=left_out
+        )
+    for segment in (one for one in ended if one.span in by_segment):
+        used = by_segment[segment.span]
+        quantities |= used
+        counted = {key.meter for key in used}
+        if all(meter in counted or not is_sum(meters, meter) for meter in segment.plan.meters):
+            known.add(segment.span)
     incomplete = {segment.period for segment in segments if segment.span not in known}
     settled = frozenset(segment.span for segment in segments if segment.period not in incomplete)
     # A change after the end of the period was invoiced at once. Its fees belong to a segment outside this invoice.

@@ -5,7 +5,7 @@ unique value) belongs to the whole billing period.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -16,9 +16,7 @@ from edgeproxy.collector.billing.rating.periods import period_at
 from edgeproxy.collector.billing.rating.rater import OTHER, Segment, Span, UsageKey
 from edgeproxy.collector.billing.rollout import charging
 from edgeproxy.collector.ledger import queries, readings
-from edgeproxy.collector.ledger.aggregates import ReadAs
-from edgeproxy.collector.ledger.quantity import fetch_quantities as ledger_quantities
-from edgeproxy.collector.ledger.queries import InvalidQueryError, LedgerQuery
+from edgeproxy.collector.ledger.queries import InvalidQueryError, LedgerQuery, UsageRow
 from edgeproxy.config.collector.catalog import MeterPrice, Plan
 from edgeproxy.config.meters import AggregateName, Meter
 
@@ -60,49 +58,132 @@ async def fetch_quantities(
     *,
     leaves_out: bool = False,
 ) -> dict[UsageKey, int]:
-    """Return the billed usage of a customer, by name, in a segment. `segments` are all of the subscription.
+    """Return the billed usage of one segment, as `fetch_segment_quantities` does.
 
-    Usage in times without charging is left out; a level's peak, average and end are taken from the other times. An
-    unused meter has 0. The connection must read one snapshot. Raises UsageNotStoredError, and QuantityTooLargeError
-    unless `leaves_out` is set.
+    Raises UsageNotStoredError, and QuantityTooLargeError unless `leaves_out` is set.
     """
-    quantities: dict[UsageKey, int] = {}
-    waivers = await charging.list_waived_within(connection, segment.span)
-    # Waived usage is subtracted from the whole: it takes one query for the segment and one for each waiver.
-    summed = Counter(await fetch_sums(connection, customer, segment.span))
-    for span in waivers:
-        summed.subtract(await fetch_sums(connection, customer, span))
-    gauge_span = _find_gauge_span(segments, segment, terms.anchor)
-    for meter, price in segment.plan.meters.items():
-        by = None if price.by is None else price.by.dimension
-        if not is_sum(terms.meters, meter):
-            values = {}  # A later segment of the period has the values.
-            if gauge_span is not None:
-                (end,) = ends = [gauge_span.subscribed.end]
-                gauge = terms.meters[meter].aggregate
-                start, period = gauge_span.subscribed.start, gauge_span.period
-                values = (await _fetch_gauge(connection, customer, meter, start, ends, period, gauge, by))[end]
-        elif by is None:
-            values = {OTHER: summed[meter]}
-        else:
-            values = Counter(await _fetch_quantity(connection, customer, meter, segment.span, "sum", by))
-            for span in waivers:
-                values.subtract(await _fetch_quantity(connection, customer, meter, span, "sum", by))
-        quantities |= _check_quantities(segment.span, meter, values, leaves_out=leaves_out)
+    left_out = [segment.span] if leaves_out else []
+    quantities = await fetch_segment_quantities(connection, customer, segments, [segment], terms, left_out=left_out)
+    if segment.span not in quantities:
+        raise UsageNotStoredError("the usage is not stored any more")
+    return quantities[segment.span]
+
+
+async def fetch_segment_quantities(
+    connection: AsyncConnection,
+    customer: str,
+    segments: Sequence[Segment],
+    rated: Sequence[Segment],
+    terms: QuantityTerms,
+    *,
+    left_out: Collection[Span] = (),
+) -> dict[Span, dict[UsageKey, int]]:
+    """Return the billed usage of a customer, by name, in each of the `rated` segments, by span.
+
+    `segments` are all of the subscription. Sums take as many statements for all segments as for one. Usage in times
+    without charging is left out; a level's peak, average and end are taken from the other times. An unused meter has 0.
+    The connection must read one snapshot. Raises UsageNotStoredError and QuantityTooLargeError; for segments with the
+    spans `left_out`, the segment or the quantity is missing instead.
+    """
+    charged = await charging.list_charged_within(connection, [segment.span for segment in rated])
+    unstored = await queries.find_unstored(connection, (part for parts in charged.values() for part in parts))
+    missing = {span: unstored[part] for span, parts in charged.items() for part in parts if part in unstored}
+    if error := next((error for span, error in missing.items() if span not in left_out), None):
+        raise UsageNotStoredError(str(error)) from None
+    rated = [segment for segment in rated if segment.span not in missing]
+    summed: dict[tuple[Span, str], dict[str, int]] = defaultdict(dict)
+    for key, row in await _fetch_sum_rows(connection, customer, rated, charged, terms):
+        values = summed[key.segment, key.meter]
+        values[key.value] = values.get(key.value, 0) + row["value"]
+    gauge_spans = _find_gauge_spans(segments, terms.anchor)
+    quantities: dict[Span, dict[UsageKey, int]] = {}
+    for segment in rated:
+        leaves_out = segment.span in left_out
+        used: dict[UsageKey, int] = {}
+        try:
+            for meter, price in segment.plan.meters.items():
+                values = summed.get((segment.span, meter), {})
+                if not is_sum(terms.meters, meter):
+                    span = gauge_spans.get(segment.span.start)
+                    values = {}  # A later segment of the period has the values.
+                    if span is not None:
+                        span = span._replace(subscribed=Span(span.subscribed.start, segment.span.end))
+                        values = await _fetch_whole_gauge(connection, customer, meter, span, price, terms)
+                used |= _check_quantities(segment.span, meter, values, leaves_out=leaves_out)
+        except UsageNotStoredError:
+            if not leaves_out:
+                raise
+            continue
+        quantities[segment.span] = used
     return quantities
 
 
-def select_quantities(totals: Mapping[UsageKey, int], segment: Segment) -> dict[UsageKey, int]:
-    """Return the billed usage of a segment from the usage of several, as `fetch_quantities` does.
+async def _fetch_whole_gauge(
+    connection: AsyncConnection, customer: str, meter: str, span: GaugeSpan, price: MeterPrice, terms: QuantityTerms
+) -> dict[str, int]:
+    """Return a gauge's values of a period, by the value that its price depends on."""
+    (end,) = ends = [span.subscribed.end]
+    values = await _fetch_gauge(
+        *(connection, customer, meter, span.subscribed.start, ends, span.period),
+        *(terms.meters[meter].aggregate, get_dimension(price)),
+    )
+    return values[end]
+
+
+def get_dimension(price: MeterPrice) -> str | None:
+    """Return the dimension that a price depends on, or None."""
+    return None if price.by is None else price.by.dimension
+
+
+async def _fetch_sum_rows(
+    connection: AsyncConnection,
+    customer: str,
+    segments: Sequence[Segment],
+    charged: Mapping[Span, Sequence[Span]],
+    terms: QuantityTerms,
+    times: tuple[str, ...] = (),
+) -> list[tuple[UsageKey, UsageRow]]:
+    """Return the rows of the sums of these segments in the `charged` parts of each, by fields `times` as well.
+
+    One statement reads all meters without a dimension, and one each meter and dimension. Raises UsageNotStoredError.
+    """
+    parts = [(segment, part) for segment in segments for part in charged[segment.span]]
+    dimensions = {
+        (meter, get_dimension(price))
+        for segment in segments
+        for meter, price in segment.plan.meters.items()
+        if is_sum(terms.meters, meter)
+    }
+    split = sorted((meter, dimension) for meter, dimension in dimensions if dimension is not None)
+    is_plain = len(split) < len(dimensions)
+    summed: list[tuple[UsageKey, UsageRow]] = []
+    for of_meter, by in (*([(None, None)] if is_plain else []), *split):
+        query = LedgerQuery(customer, of_meter, 0, 0, (by or "meter", *times))
+        try:
+            rows = await queries.fetch_usage_of_spans(connection, query, [part for _, part in parts])
+        except InvalidQueryError as error:
+            raise UsageNotStoredError(str(error)) from None
+        for number, row in rows:
+            segment, meter = parts[number][0], of_meter or str(row["meter"])
+            price = segment.plan.meters.get(meter)
+            if price is not None and (meter, by) in dimensions and get_dimension(price) == by:
+                summed.append((UsageKey(segment.span, meter, OTHER if by is None else str(row[by])), row))
+    return summed
+
+
+def check_totals(totals: Mapping[UsageKey, int], segments: Sequence[Segment]) -> dict[Span, dict[UsageKey, int]]:
+    """Return the billed usage of each segment from the usage of all, as `fetch_segment_quantities` does.
 
     Raises QuantityTooLargeError.
     """
-    quantities: dict[UsageKey, int] = {}
-    for meter in segment.plan.meters:
-        of_meter = {
-            key.value: quantity for key, quantity in totals.items() if (key.segment, key.meter) == (segment.span, meter)
-        }
-        quantities |= _check_quantities(segment.span, meter, of_meter)
+    summed: dict[tuple[Span, str], dict[str, int]] = defaultdict(dict)
+    for key, quantity in totals.items():
+        summed[key.segment, key.meter][key.value] = quantity
+    quantities: dict[Span, dict[UsageKey, int]] = {segment.span: {} for segment in segments}
+    for segment in segments:
+        for meter in segment.plan.meters:
+            values = summed.get((segment.span, meter), {})
+            quantities[segment.span] |= _check_quantities(segment.span, meter, values)
     return quantities
 
 
@@ -136,8 +217,7 @@ async def fetch_running_gauges(
         last = begun[-1]
         for meter, price in last.plan.meters.items():
             if not is_sum(terms.meters, meter):
-                by = None if price.by is None else price.by.dimension
-                rated[meter, by][until] = last, min(last.span.end, until)
+                rated[meter, get_dimension(price)][until] = last, min(last.span.end, until)
     for (meter, by), lasts in rated.items():
         start, aggregate = segments[0].span.start, terms.meters[meter].aggregate
         ends = sorted({end for _, end in lasts.values()})
@@ -149,63 +229,45 @@ async def fetch_running_gauges(
 
 
 async def fetch_daily_sums(
-    connection: AsyncConnection, customer: str, segment: Segment, terms: QuantityTerms
+    connection: AsyncConnection, customer: str, segments: Sequence[Segment], terms: QuantityTerms
 ) -> dict[int, Counter[UsageKey]]:
-    """Return the billed usage of a segment's sums by day: the Unix second at the start of each UTC day with usage.
+    """Return the billed usage of segments' sums by day: the Unix second at the start of each UTC day with usage.
 
-    The quantities of all days add up to those of `fetch_quantities`. Raises UsageNotStoredError.
+    The quantities of all days add up to those of `fetch_segment_quantities`. Raises UsageNotStoredError.
     """
     days: dict[int, Counter[UsageKey]] = defaultdict(Counter)
-    prices = {meter: price for meter, price in segment.plan.meters.items() if is_sum(terms.meters, meter)}
-    split = {meter: price.by.dimension for meter, price in prices.items() if price.by is not None}
-    waivers = await charging.list_waived_within(connection, segment.span)
-    for sign, span in ((1, segment.span), *((-1, waiver) for waiver in waivers)):
-        plain = LedgerQuery(customer, None, *span, ("meter", "day"))
-        by_value = [LedgerQuery(customer, meter, *span, (by, "day")) for meter, by in split.items()]
-        try:
-            for query in (plain, *by_value):
-                async for rows in queries.stream_usage(connection, query):
-                    for row in rows:
-                        meter = query.meter or row["meter"]
-                        if meter not in prices or (meter in split) != (query.meter is not None):
-                            continue
-                        value = row[split[meter]] if meter in split else OTHER
-                        key = UsageKey(segment.span, meter, str(value))
-                        days[queries.parse_time("day", row["day"])][key] += sign * row["value"]
-        except InvalidQueryError as error:
-            raise UsageNotStoredError(str(error)) from None
+    charged = await charging.list_charged_within(connection, [segment.span for segment in segments])
+    for key, row in await _fetch_sum_rows(connection, customer, segments, charged, terms, ("day",)):
+        days[queries.parse_time("day", row["day"])][key] += row["value"]
     return days
 
 
-async def fetch_waived(connection: AsyncConnection, customer: str, span: Span) -> dict[str, int]:
-    """Return a customer's usage of each meter in times without charging, by customer name.
+async def fetch_waived(connection: AsyncConnection, customer: str, spans: Iterable[Span]) -> dict[str, int]:
+    """Return a customer's usage of each meter in the times of these spans without charging, by customer name.
 
     Raises UsageNotStoredError.
     """
-    waived: Counter[str] = Counter()
-    for part in await charging.list_waived_within(connection, span):
-        waived.update(await fetch_sums(connection, customer, part))
-    return dict(waived)
+    waived = [part for span in spans for part in await charging.list_waived_within(connection, span)]
+    usage: Counter[str] = Counter()
+    if waived:
+        query = LedgerQuery(customer, None, 0, 0, ("meter",))
+        try:
+            for _, row in await queries.fetch_usage_of_spans(connection, query, waived):
+                usage[row["meter"]] += row["value"]
+        except InvalidQueryError as error:
+            raise UsageNotStoredError(str(error)) from None
+    return dict(usage)
 
 
-def _find_gauge_span(segments: Sequence[Segment], segment: Segment, anchor: int | None) -> GaugeSpan | None:
-    """Return the span of gauges for the last segment of a period, whose plan rates them; None for other segments."""
-    period = period_at(segment.span.start, anchor)
-    of_period = [other for other in segments if period.start <= other.span.start < period.end]
+def _find_gauge_spans(segments: Sequence[Segment], anchor: int | None) -> dict[int, GaugeSpan]:
+    """Return the span of gauges for the last segment of each period, whose plan rates them, by the segment's start."""
     # A trial has gauges of its own, because nothing of it is charged.
-    spans = [other.span for other in of_period if other.is_trial == segment.is_trial]
-    if spans[-1].start != segment.span.start:
-        return None
-    return GaugeSpan(Span(spans[0].start, segment.span.end), period)
-
-
-async def fetch_sums(connection: AsyncConnection, customer: str, span: Span) -> dict[str, int]:
-    """Return the sum of a customer's usage of each meter. Raises UsageNotStoredError."""
-    try:
-        result = await queries.fetch_usage(connection, LedgerQuery(customer, None, span.start, span.end, ("meter",)))
-    except InvalidQueryError as error:
-        raise UsageNotStoredError(str(error)) from None
-    return {row["meter"]: row["value"] for row in result["rows"]}
+    groups: dict[tuple[Span, bool], list[Span]] = defaultdict(list)
+    for segment in segments:
+        groups[period_at(segment.span.start, anchor), segment.is_trial].append(segment.span)
+    return {
+        spans[-1].start: GaugeSpan(Span(spans[0].start, spans[-1].end), period) for (period, _), spans in groups.items()
+    }
 
 
 async def _fetch_gauge(
@@ -241,20 +303,6 @@ async def _fetch_gauge(
     for end, groups in running.items():
         values[end] = {group[0] if group else OTHER: value // share for group, value in groups.items()}
     return values
-
-
-async def _fetch_quantity(
-    connection: AsyncConnection,
-    customer: str,
-    meter: str,
-    span: Span,
-    aggregate: ReadAs,
-    by: str | None,
-) -> dict[str, int]:
-    try:
-        return await ledger_quantities(connection, customer, meter, *span, aggregate=aggregate, by=by)
-    except InvalidQueryError as error:
-        raise UsageNotStoredError(str(error)) from None
 
 
 class MeterUsageResponse(TypedDict):

@@ -9,7 +9,7 @@ discount.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from edgeproxy.collector.billing.rating.money import compute_amount
@@ -66,7 +66,8 @@ def rate_discounts(
         return []
     # Lines of an invoice without any amount due do not count, nor do their discounts.
     before = [line for line in invoiced if line.stands]
-    charged = [(line, find_period(line, segments)) for line in (*before, *lines) if line.kind != DISCOUNT]
+    places = {one.span.start: place for place, one in enumerate(segments)}
+    charged = [(line, _find_period(line, segments, places)) for line in (*before, *lines) if line.kind != DISCOUNT]
     rated = []
     for discount in discounts:
         # A period whose lines were all taken off may still have discounts to correct.
@@ -93,13 +94,16 @@ def _rate_period(
     )
 
 
-def find_period(line: RatedLine, segments: Sequence[Segment]) -> Span:
-    """Return the period of a line. An unused fee belongs to the period when that fee began."""
-    begun = next(one for one in segments if one.span.start == line.segment.start)
+def _find_period(line: RatedLine, segments: Sequence[Segment], places: Mapping[int, int]) -> Span:
+    """Return the period of a line. An unused fee belongs to the period when that fee began.
+
+    `places` has the place of each segment by its start.
+    """
+    place = places[line.segment.start]
+    paid = begun = segments[place]
     if line.kind not in FEES or line.quantity > 0:
         return begun.period
-    paid = begun
-    for segment in reversed(segments[: segments.index(begun)]):
+    for segment in reversed(segments[:place]):
         if (segment.version, segment.paid.end, segment.quantity) != (line.version, line.span.end, -line.quantity):
             break
         paid = segment

@@ -123,6 +123,10 @@ class PriceStep(NamedTuple):
     """The units of a package. `price` is for a whole package."""
 
 
+_Parts = dict[tuple[PriceStep, str], int]
+"""Units by price step and value."""
+
+
 def rate_segments(
     segments: Sequence[Segment],
     usage: Mapping[UsageKey, int],
@@ -146,6 +150,11 @@ def rate_segments(
     before = _group_lines(invoiced)
     lines = [*_rate_fees(segments, before), *used, *_rate_minimums(segments, used, settled)]
     return _subtract_invoiced(before, lines) if before else lines
+
+
+def subtract_invoiced(invoiced: Iterable[RatedLine], lines: Sequence[RatedLine]) -> list[RatedLine]:
+    """Return the lines to add to the `invoiced` ones, of the same segments, so that they become `lines`."""
+    return _subtract_invoiced(_group_lines(invoiced), lines)
 
 
 def sum_amounts(lines: Iterable[RatedLine]) -> int:
@@ -207,48 +216,97 @@ def _rate_usage(segments: Sequence[Segment], usage: Mapping[UsageKey, int]) -> I
     Included units and price steps apply to a whole period: a later segment of the same plan continues at the step that
     the earlier one reached.
     """
-    by_segment: dict[tuple[Span, str], dict[str, int]] = {}
+    by_segment: dict[Span, dict[str, dict[str, int]]] = {}
     for key, quantity in usage.items():
-        by_segment.setdefault((key.segment, key.meter), {})[key.value] = quantity
-    earlier: dict[tuple[str, Span, str], dict[str, int]] = {}
+        by_segment.setdefault(key.segment, {}).setdefault(key.meter, {})[key.value] = quantity
+    rater = UsageRater()
     for segment in segments:
+        used = by_segment.get(segment.span, {})
+        yield from rater.rate(segment, used)
+        rater.add(segment, used)
+
+
+class UsageRater:
+    """Rates the usage of segments in order of time, also of a segment that is not over."""
+
+    def __init__(self) -> None:
+        self._earlier: dict[tuple[str, Span, str], _EarlierUsage] = {}
+
+    def rate(self, segment: Segment, used: Mapping[str, Mapping[str, int]]) -> Iterator[RatedLine]:
+        """Yield the lines of a segment for its usage by meter and value, after the usage that was added."""
         for meter, price in segment.plan.meters.items():
-            values = by_segment.get((segment.span, meter))
+            values = used.get(meter)
             if values is None:
                 continue
-            before = earlier.setdefault((get_plan_name(segment.version), segment.period, meter), {})
-            for step, value, quantity in _split_further(price, before, values):
+            earlier = self._earlier.get(_identify_allowance(segment, meter))
+            steps = split_by_steps(price, values) if earlier is None else earlier.split_further(price, values)
+            for step, value, quantity in steps:
                 cents = compute_amount(quantity, step.price, segment.plan.currency)
                 yield RatedLine(
                     *("usage", segment.version, segment.span, meter, value, step.tier),
                     *(quantity, step.price, cents, segment.span, step.package),
                 )
-            _add_values(before, values)
+
+    def add(self, segment: Segment, used: Mapping[str, Mapping[str, int]]) -> None:
+        """Add the usage of a segment that is over."""
+        for meter, values in used.items():
+            if meter in segment.plan.meters:
+                self._earlier.setdefault(_identify_allowance(segment, meter), _EarlierUsage()).add(values)
 
 
-def _split_further(
-    price: MeterPrice, before: Mapping[str, int], values: Mapping[str, int]
-) -> Iterator[tuple[PriceStep, str, int]]:
-    """Divide usage among the price steps that remain after the usage `before` of the period."""
-    if not before:
-        yield from split_by_steps(price, values)
-        return
-    whole = dict(before)
-    _add_values(whole, values)
-    parts: dict[tuple[PriceStep, str], int] = {}
-    # The price of the whole period less the price of its earlier part: a package or an included amount that an earlier
-    # segment began is not charged again.
-    for sign, quantities in ((1, whole), (-1, before)):
-        for step, value, quantity in split_by_steps(price, quantities):
-            part = step._replace(width=None), value
-            parts[part] = parts.get(part, 0) + sign * quantity
-    yield from ((step, value, quantity) for (step, value), quantity in parts.items() if quantity)
+def _identify_allowance(segment: Segment, meter: str) -> tuple[str, Span, str]:
+    """Return the identity of a period's included units and price steps: segments of one plan share them."""
+    return get_plan_name(segment.version), segment.period, meter
+
+
+class _EarlierUsage:
+    """The usage of a meter in earlier segments of a period, and its division among the steps of a price."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, int] = {}
+        self._price: MeterPrice | None = None
+        self._parts: _Parts = {}
+        """The division among the steps of `_price`."""
+        self._next: tuple[Mapping[str, int], _Parts] | None = None
+        """The usage that was divided last, and the division of the earlier usage with it."""
+
+    def add(self, values: Mapping[str, int]) -> None:
+        """Add the usage of a segment."""
+        _add_values(self._values, values)
+        if self._next is not None and self._next[0] == values:
+            self._parts = self._next[1]
+        else:
+            self._price = None
+        self._next = None
+
+    def split_further(self, price: MeterPrice, values: Mapping[str, int]) -> Iterator[tuple[PriceStep, str, int]]:
+        """Divide further usage among the price steps that remain."""
+        if self._price is not price:
+            self._price, self._parts = price, _split_parts(price, self._values)
+        whole = dict(self._values)
+        _add_values(whole, values)
+        parts = _split_parts(price, whole)
+        self._next = dict(values), dict(parts)
+        # The price of the whole period less the price of its earlier part: a package or an included amount that an
+        # earlier segment began is not charged again.
+        for part, quantity in self._parts.items():
+            parts[part] = parts.get(part, 0) - quantity
+        yield from ((step, value, quantity) for (step, value), quantity in parts.items() if quantity)
 
 
 def _add_values(sums: dict[str, int], values: Mapping[str, int]) -> None:
     """Add the quantities in `values` to `sums`."""
     for value, quantity in values.items():
         sums[value] = sums.get(value, 0) + quantity
+
+
+def _split_parts(price: MeterPrice, values: Mapping[str, int]) -> _Parts:
+    """Divide usage among the steps of a price, without the widths of the steps."""
+    parts: _Parts = {}
+    for step, value, quantity in split_by_steps(price, values):
+        part = step._replace(width=None), value
+        parts[part] = parts.get(part, 0) + quantity
+    return parts
 
 
 def _rate_minimums(

@@ -10,13 +10,12 @@ from typing import NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.billing.period_close.quantities import QuantityTerms, fetch_quantities
+from edgeproxy.collector.billing.period_close.quantities import QuantityTerms, fetch_segment_quantities
 from edgeproxy.collector.billing.rating.rater import (
     FEES,
     RatedLine,
     Segment,
     Span,
-    UsageKey,
     rate_segments,
     sum_amounts,
 )
@@ -65,10 +64,8 @@ async def _rate_period(
 ) -> list[RatedLine]:
     """Return the lines of the usage of this period so far."""
     of_period = [one for one in loaded.current.segments if one.period == loaded.current.last.period]
-    used: dict[UsageKey, int] = {}
-    for segment in of_period:
-        used |= await fetch_quantities(connection, loaded.customer.name, of_period, segment, terms)
-    return rate_segments(of_period, used)
+    by_segment = await fetch_segment_quantities(connection, loaded.customer.name, of_period, of_period, terms)
+    return rate_segments(of_period, {key: value for used in by_segment.values() for key, value in used.items()})
 
 
 def _rate(segment: Segment, lines: Sequence[RatedLine]) -> PlanCost:

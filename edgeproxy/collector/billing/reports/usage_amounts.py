@@ -6,7 +6,7 @@ used up. Coupons, minimum fees and taxes apply to whole invoices, so they are no
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from itertools import groupby, pairwise
+from itertools import groupby
 from typing import NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -70,16 +70,24 @@ async def rate_usage(
     The connection must read one snapshot. Raises UsageNotStoredError, QuantityTooLargeError, and ChangeRejectedError if
     the customer had no subscription then and has none now.
     """
+    if not is_sum(meters, meter):
+        raise ValueError(f"{meter} is no sum")
     loaded = await _load_subscriptions(connection, customer, span)
     last = loaded[-1].current.last
     parts: list[RatedPart] = []
     for subscription in loaded:
-        current, name = subscription.current, subscription.customer.name
-        terms = QuantityTerms(meters, current.anchor)
-        for _, of_period in groupby(current.segments, key=lambda segment: segment.period):
-            begun = [segment for segment in of_period if segment.span.start < span.end]
-            if any(segment.span.end > span.start for segment in begun):
-                parts += await _rate_period(connection, name, meter, span, begun, terms)
+        current = subscription.current
+        of_periods = [
+            [segment for segment in of_period if segment.span.start < span.end]
+            for _, of_period in groupby(current.segments, key=lambda segment: segment.period)
+        ]
+        of_periods = [begun for begun in of_periods if any(segment.span.end > span.start for segment in begun)]
+        priced = [segment for begun in of_periods for segment in begun if meter in segment.plan.meters]
+        values = await _fetch_values(
+            connection, subscription.customer.name, meter, span, priced, QuantityTerms(meters, current.anchor)
+        )
+        for begun in of_periods:
+            parts += _rate_period(meter, span, begun, values)
     return RatedUsage(last.version, last.plan.currency, parts)
 
 
@@ -91,8 +99,8 @@ async def share_by_group(
     Groups share the amount of each part and priced value by their units in it. Raises UsageNotStoredError.
     """
     shares: dict[Group, int] = defaultdict(int)
-    for part in rated.parts:
-        units = await _fetch_units(connection, customer, meter, part, fields)
+    by_part = await _fetch_units(connection, customer, meter, rated.parts, fields)
+    for part, units in zip(rated.parts, by_part, strict=True):
         for value, amount in part.amounts.items():
             parts = share_amount(amount, units[value])
             for group, share in (parts or {(OTHER,) * len(fields): amount}).items():
@@ -113,29 +121,22 @@ async def _load_subscriptions(connection: AsyncConnection, customer: str, span: 
     return sorted(loaded, key=lambda one: one.current.segments[0].span.start)
 
 
-async def _rate_period(
-    connection: AsyncConnection,
-    customer: str,
-    meter: str,
-    span: Span,
-    segments: Sequence[Segment],
-    terms: QuantityTerms,
+def _rate_period(
+    meter: str, span: Span, segments: Sequence[Segment], values: Mapping[Span, Mapping[str, int]]
 ) -> list[RatedPart]:
     """Return the parts of a span in one period.
 
-    `segments` are the period's segments that begin before the span's end.
+    `segments` are the period's segments that begin before the span's end, `values` the result of `_fetch_values`.
     """
     used, parts = [], []
     for segment in segments:
         if (price := segment.plan.meters.get(meter)) is None:
             continue
         ended = clip_segment(segment, span.end)
-        until_end = await _fetch_values(connection, customer, meter, ended, terms)
         until_begin: Mapping[str, int] = {}
         if segment.span.start < span.start:
-            begun = clip_segment(segment, span.start)
-            until_begin = await _fetch_values(connection, customer, meter, begun, terms)
-        used.append(SegmentUsage(ended, until_begin, until_end))
+            until_begin = values[clip_segment(segment, span.start).span]
+        used.append(SegmentUsage(ended, until_begin, values[ended.span]))
         if segment.span.end > span.start:
             part = Span(max(ended.span.start, span.start), ended.span.end)
             parts.append((ended.span.start, RatedPart(segment.version, part, price, {})))
@@ -146,34 +147,49 @@ async def _rate_period(
 
 
 async def _fetch_values(
-    connection: AsyncConnection, customer: str, meter: str, segment: Segment, terms: QuantityTerms
-) -> dict[str, int]:
-    """Return the billed units of a meter in a segment, by the value that its price depends on."""
-    if not is_sum(terms.meters, meter):
-        raise ValueError(f"{meter} is no sum")
-    only = segment.plan.model_copy(update={"meters": {meter: segment.plan.meters[meter]}})
-    segment = segment._replace(plan=only)
-    used = await quantities.fetch_quantities(connection, customer, [segment], segment, terms)
-    return {key.value: quantity for key, quantity in used.items()}
+    connection: AsyncConnection,
+    customer: str,
+    meter: str,
+    span: Span,
+    segments: Sequence[Segment],
+    terms: QuantityTerms,
+) -> dict[Span, dict[str, int]]:
+    """Return the billed units of a meter in segments until the start and the end of `span`.
+
+    The keys are the clipped segments, and the value that the price depends on.
+    """
+    clipped = {clip.span: clip for segment in segments for clip in (clip_segment(segment, span.end),)}
+    begun = (segment for segment in segments if segment.span.start < span.start)
+    clipped |= {clip.span: clip for segment in begun for clip in (clip_segment(segment, span.start),)}
+    rated = [
+        clip._replace(plan=clip.plan.model_copy(update={"meters": {meter: clip.plan.meters[meter]}}))
+        for clip in clipped.values()
+    ]
+    used = await quantities.fetch_segment_quantities(connection, customer, rated, rated, terms)
+    return {of: {key.value: quantity for key, quantity in keys.items()} for of, keys in used.items()}
 
 
 async def _fetch_units(
-    connection: AsyncConnection, customer: str, meter: str, part: RatedPart, fields: Sequence[str]
-) -> dict[str, dict[Group, int]]:
-    """Return the charged units of a part by priced value and group."""
-    by = tuple(dict.fromkeys((*fields, *(() if part.price.by is None else (part.price.by.dimension,)))))
-    units: dict[str, dict[Group, int]] = defaultdict(lambda: defaultdict(int))
-    waived = await charging.list_waived_within(connection, part.span)
-    for start, end in pairwise((part.span.start, *(at for span in waived for at in span), part.span.end)):
-        if start == end or Span(start, end) in waived:
-            continue
-        query = LedgerQuery(customer, meter, start, end, by)
+    connection: AsyncConnection, customer: str, meter: str, parts: Sequence[RatedPart], fields: Sequence[str]
+) -> list[dict[str, dict[Group, int]]]:
+    """Return the charged units of each part by priced value and group."""
+    units: list[dict[str, dict[Group, int]]] = [defaultdict(lambda: defaultdict(int)) for _ in parts]
+    charged = await charging.list_charged_within(connection, [part.span for part in parts])
+    for by in dict.fromkeys(quantities.get_dimension(part.price) for part in parts):
+        spans = [
+            (number, span)
+            for number, part in enumerate(parts)
+            if quantities.get_dimension(part.price) == by
+            for span in charged[part.span]
+        ]
+        query = LedgerQuery(customer, meter, 0, 0, tuple(dict.fromkeys((*fields, *(() if by is None else (by,))))))
         try:
-            async for rows in queries.stream_usage(connection, query):
-                for row in rows:
-                    value = OTHER if part.price.by is None else str(row.get(part.price.by.dimension, OTHER))
-                    group = tuple(str(row.get(field, OTHER)) for field in fields)
-                    units[get_priced_value(part.price, value)][group] += row["value"]
+            rows = await queries.fetch_usage_of_spans(connection, query, [span for _, span in spans])
         except InvalidQueryError as error:
             raise UsageNotStoredError(str(error)) from None
+        for place, row in rows:
+            number = spans[place][0]
+            value = OTHER if by is None else str(row.get(by, OTHER))
+            group = tuple(str(row.get(field, OTHER)) for field in fields)
+            units[number][get_priced_value(parts[number].price, value)][group] += row["value"]
     return units

@@ -5,6 +5,7 @@ paused for a payment or are past a cap of their plan. Rate limits, quotas of tie
 """
 
 import time
+from collections.abc import Iterable
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -252,8 +253,22 @@ def _waiver_to_response(row: AnyRow) -> Waiver:
 
 async def list_waived_within(connection: AsyncConnection, span: Span) -> list[Span]:
     """Return the parts of a span without charging."""
-    parts = (Span(max(part.start, span.start), min(part.end, span.end)) for part in await list_waived(connection))
-    return [part for part in parts if part.start < part.end]
+    return _clip_spans(await list_waived(connection), span)
+
+
+async def list_charged_within(connection: AsyncConnection, spans: Iterable[Span]) -> dict[Span, list[Span]]:
+    """Return the parts of each span with charging."""
+    waived = await list_waived(connection)
+    # The times between the waived ones.
+    starts, ends = [0, *(span.end for span in waived)], [*(span.start for span in waived), LASTING]
+    charged = list(map(Span, starts, ends))
+    return {span: _clip_spans(charged, span) for span in spans}
+
+
+def _clip_spans(parts: Iterable[Span], span: Span) -> list[Span]:
+    """Return the parts that are within a span, clipped to it."""
+    clipped = (Span(max(part.start, span.start), min(part.end, span.end)) for part in parts)
+    return [part for part in clipped if part.start < part.end]
 
 
 def is_enabled(billing: Billing) -> bool:

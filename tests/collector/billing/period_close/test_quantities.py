@@ -1,27 +1,38 @@
 """Billing of meters that are read instead of summed."""
 
 import asyncio
+import itertools
 import random
 from calendar import timegm
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.billing.period_close.quantities import (
     QuantityTerms,
+    fetch_daily_sums,
     fetch_quantities,
     fetch_running_gauges,
+    fetch_segment_quantities,
 )
 from edgeproxy.collector.billing.rating.periods import period_at
-from edgeproxy.collector.billing.rating.rater import Segment, Span, UsageKey
+from edgeproxy.collector.billing.rating.rater import Segment, Span, UsageKey, rate_segments
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.delivery_tables import waivers
+from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION
 from edgeproxy.collector.events.event import UsageEvent
 from edgeproxy.collector.events.event_rows import insert_events
+from edgeproxy.collector.ledger import rollup
+from edgeproxy.collector.ledger.queries import LedgerQuery, fetch_usage
 from edgeproxy.config.collector.catalog import Plan
+from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.meters import Meter
+from edgeproxy.wire.batch import FIRST
 from loadtest.testbed.tables_ready import put_tables
+from tests.support.sold import Sold
 
 METERS = {
     name: Meter.model_validate({"count": "events", "aggregate": name}) for name in ("max", "average", "last", "unique")
@@ -144,3 +155,78 @@ def test_daily_gauge_quantities_equal_periods_that_end_each_day(database: str) -
         assert statements <= 3 * len(METERS) * len(segments), "as many for a month as for a day"
 
     asyncio.run(work())
+
+
+@pytest.mark.both_databases
+def test_sums_of_all_segments_equal_a_query_for_each(database: str, seed: int) -> None:
+    """The borders of segments and of times without charging are at any minute, several of them within an hour."""
+    chance = random.Random(seed)
+    by = {"dimension": "model", "prices": {"a": "2", "b": "3"}}
+    plans = {
+        "plain@1": {"tokens": {"included": 900, "price": "1"}, "calls": {"price": "1"}},
+        "split@1": {"tokens": {"included": 500, "price": "1", "by": by}},
+    }
+    versions = {name: Plan.model_validate({"fee": "0", "meters": meters}) for name, meters in plans.items()}
+    period, begin = period_at(january(1)), january(10)
+    borders = sorted({begin, *(begin + chance.randrange(1 << chance.randrange(8, 21)) // 60 * 60 for _ in range(60))})
+    spans = [Span(*pair) for pair in itertools.pairwise(borders)]
+    segments = [Segment(name, versions[name], span, period) for span in spans for name in [chance.choice([*versions])]]
+    starts = sorted(chance.sample(range(begin, borders[-1], 60), 3))
+    ends = [*starts[1:], borders[-1]]
+    free = [
+        Span(start, min(start + chance.randrange(1, 200) * 60, end)) for start, end in zip(starts, ends, strict=True)
+    ]
+    used = [
+        (chance.randrange(begin, borders[-1]) // 60 * 60, meter, chance.randrange(-50, 400), chance.choice("abc "))
+        for meter in ("tokens", "calls", "other")
+        for _ in range(150)
+    ]
+    terms = QuantityTerms({}, None)
+
+    async def work() -> None:
+        opened = await Database.connect(database)
+        of = Sold(opened, CollectorSettings.model_construct())
+        for at, meter, value, model in used:
+            await of.use("acme", {meter: value}, at=at, split={} if model == " " else {"model": model})
+        async with opened.writing() as connection:  # Only the usage of known edges is rolled up.
+            edge = {"edge": EVENTS, "region": EVENTS_REGION, "seq": 0, "hash": FIRST, "received": 0}
+            await opened.ledger.insert_edges(connection, [edge | {"latest": borders[-1]}])
+        for _ in range(chance.randrange(20)):
+            await rollup.roll_up_slice(opened, borders[-1], size=50)
+        async with opened.writing() as connection:
+            rows = [{"since": one.start, "until": one.end, "who": "me", "why": "a trial"} for one in free]
+            await connection.execute(sa.insert(waivers), rows)
+        read: list[str] = []
+        async with opened.reading(whole=True) as connection:
+            sa.event.listen(connection.sync_engine, "before_cursor_execute", lambda *call: read.append(call[2]))
+            billed = await fetch_segment_quantities(connection, "acme", segments, segments, terms)
+            statements = sum(" ledger" in one for one in read)
+            daily = await fetch_daily_sums(connection, "acme", segments, terms)
+            for segment in segments:
+                alone = await sum_alone(connection, segment, free)
+                of_segment = {key: value for key, value in billed[segment.span].items() if value or not key.value}
+                assert of_segment == alone, segment
+                assert rate_segments([segment], billed[segment.span]) == rate_segments([segment], alone)
+        await opened.close()
+        assert statements <= 2, read
+        whole = Counter[UsageKey]()
+        for of_day in daily.values():
+            whole.update(of_day)
+        for of_segment in billed.values():
+            whole.subtract(of_segment)
+        assert not any(whole.values())
+
+    asyncio.run(work())
+
+
+async def sum_alone(connection: AsyncConnection, segment: Segment, free: list[Span]) -> dict[UsageKey, int]:
+    """Return the usage of a segment in its times with charging, by a query for each time."""
+    clipped = [Span(max(one.start, segment.span.start), min(one.end, segment.span.end)) for one in free]
+    sums: Counter[UsageKey] = Counter()
+    for meter, price in segment.plan.meters.items():
+        sums[UsageKey(segment.span, meter)] = 0
+        for sign, span in ((1, segment.span), *((-1, one) for one in clipped if one.start < one.end)):
+            by = () if price.by is None else (price.by.dimension,)
+            for row in (await fetch_usage(connection, LedgerQuery("acme", meter, *span, by)))["rows"]:
+                sums[UsageKey(segment.span, meter, row.get("model", ""))] += sign * row["value"]
+    return {key: value for key, value in sums.items() if value or not key.value}

@@ -57,6 +57,7 @@ PLANS: dict[str, Any] = {
     "large@1": {
         "fee": "99",
         "tier": "enterprise",
+        "quantity": {"max": 20},
         "meters": {"tokens": {"included": 2000, "price": "0.007", "by": TOKENS}, "calls": {"price": "0.002"}},
     },
 }
@@ -83,7 +84,8 @@ class Drawn(NamedTuple):
     plan: str
     begun: int
     coupon: str | None
-    change: tuple[int, str] | None
+    changes: list[tuple[int, str, int]]
+    """The time, plan and quantity of each change."""
     events: list[Event]
     late: list[Event]
     cuts: list[int]
@@ -108,11 +110,15 @@ def draw_customer(chance: random.Random, plan: str, coupon: str | None, has_chan
             for _ in range(chance.randrange(most))
         ]
 
-    change = None
+    changes = []
     if has_change:
-        change = chance.randrange(begun + 60, FEBRUARY - 60) // 60 * 60, "large@1"
+        # Some changes follow each other within an hour.
+        first = chance.randrange(begun + 60, FEBRUARY - 60)
+        minutes = {first // 60, *((first + chance.randrange(1 << chance.randrange(21))) // 60 for _ in range(9))}
+        times = sorted(minute * 60 for minute in minutes)
+        changes = [(at, "large@1", quantity) for quantity, at in enumerate(times, start=1) if at < FEBRUARY - 60]
     cuts = sorted(chance.randrange(JANUARY, FEBRUARY) // 60 * 60 for _ in range(3))
-    return Drawn(plan, begun, coupon, change, draw_events(12), draw_events(4), cuts)
+    return Drawn(plan, begun, coupon, changes, draw_events(30), draw_events(4), cuts)
 
 
 class Checker:
@@ -140,10 +146,8 @@ class Checker:
         drawn, of = self._drawn, self._of
         await of.customer(self._name, drawn.plan, now=drawn.begun, coupon=drawn.coupon)
         await self._make_keys()
-        async with of.database.reading() as connection:
-            self._first_fee = sum(line.amount for line in await self._fetch_invoiced(connection))
-        if drawn.change is not None:
-            await of.change(self._name, drawn.change[1], now=drawn.change[0], when="now")
+        for at, plan, quantity in drawn.changes:
+            await of.change(self._name, plan, now=at, when="now", quantity=quantity)
         await self._use(drawn.events)
 
     async def _make_keys(self) -> None:
@@ -213,16 +217,11 @@ class Checker:
         """Check the cost curve: its last day is the cost so far, and the others add up the usage until then."""
         assert days[-1] == CostDay(FEBRUARY, spent)
         assert [day.until for day in days] == [*range(JANUARY + DAY, FEBRUARY, DAY), FEBRUARY]
-        change = self._drawn.change
         if self._drawn.coupon is None:
-            used = [(await self._amounts(meter, Span(JANUARY, FEBRUARY)))[()] for meter in METERS]
-            all_fees = spent - sum(used)
-            for day in days[10::10]:
-                fees = all_fees
-                if change is not None and day.until <= change[0]:
-                    fees = self._first_fee
-                if day.until <= self._drawn.begun:
-                    fees = 0
+            async with self._of.database.reading() as connection:
+                invoiced = await self._fetch_invoiced(connection)
+            for day in days[1::5]:
+                fees = sum(line.amount for line in invoiced if line.segment.start < day.until)
                 used = [(await self._amounts(meter, Span(JANUARY, day.until)))[()] for meter in METERS]
                 assert day.amount == fees + sum(used), day
 

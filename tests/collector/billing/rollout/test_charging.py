@@ -217,7 +217,7 @@ def test_usage_while_charging_is_off_is_in_no_quantity(database: str) -> None:
             billed = await quantities.fetch_quantities(
                 connection, "acme", [segment], segment, quantities.QuantityTerms({}, None)
             )
-            waived = await quantities.fetch_waived(connection, "acme", segment.span)
+            waived = await quantities.fetch_waived(connection, "acme", [segment.span])
         await books.close()
         assert billed[UsageKey(segment.span, "api_calls")] == 200
         (usage,) = (

@@ -8,7 +8,9 @@ from edgeproxy.demo.services import Services
 from edgeproxy.demo.web import send
 
 PAUSE_SECONDS = 0.5
-PATHS = ("/get", "/anything/orders", "/get", "/anything/search", "/get", "/status/404")
+SPENDING = "/response-headers?X-Cost=100"
+"""A request that costs a hundredth of a cent of credits."""
+PATHS = ("/get", "/anything/orders", "/get", "/anything/search", SPENDING, "/get", "/status/404")
 """Few of the answers are errors, as of a program with a mistake."""
 KEYS = ("demo", "demo", "reports")
 """The names of the keys, in turn: one is used more than the other."""

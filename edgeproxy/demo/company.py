@@ -42,6 +42,10 @@ thousand. 2,000,000 of `small` cost $0.004 a thousand.
 TOKENS_CENTS = (("large", 1500), ("small", 800))
 HISTORY_DAYS = 90
 """Days of usage, and of checks on the status page, before the first start."""
+FIRST_CREDITS = 10_000_000
+"""Millicredits that Atlas buys at the first start: ten dollars."""
+TOP_UP = {"below": 25_000_000, "millicredits": 25_000_000, "month_max": 100_000_000}
+"""Atlas's automatic top-up. The first credits are fewer than `below`, so that it buys more at once."""
 CHECKS_PER_DAY = 2880
 """Checks of a region in a day: one each 30 seconds."""
 CUSTOMERS = (NOVA, ORBIT, PULSE, VEGA, ATLAS)
@@ -108,6 +112,28 @@ class Company:
             build_event("mistake", ATLAS, "lm_tokens", 7),
         ]
         require(send(f"{self._services.collector}/v1/events", token=SERVICE_TOKEN, json_body=events), 202)
+
+    def buy_credits(self) -> None:
+        """Buy Atlas's credits, as on Stripe's page, and turn its automatic top-up on, at the first start."""
+        if not self._data.is_new:
+            return
+        body = {"millicredits": FIRST_CREDITS, "success_url": f"{self._services.collector}/account/credits"}
+        session = self._send("POST", f"/billing/checkout?customer={ATLAS.name}", body, 201)
+        require(send(f"{session['url']}/pay", json_body={"card": ATLAS.card}), 200)
+        self._send("PUT", f"/billing/credits/top-up?customer={ATLAS.name}", TOP_UP, 200)
+
+    def create_webhook(self) -> None:
+        """Create Atlas's webhook at the first start, and send it a test message. The API answers its messages."""
+        if not self._data.is_new:
+            return
+        path = f"/v1/customers/{ATLAS.name}/webhook-endpoints"
+        body = {
+            "url": f"{self._services.api}/anything/hooks",
+            "description": "Bookkeeping",
+            "types": ["invoice.paid", "credits.purchased", "payment.failed"],
+        }
+        endpoint = self._send("POST", path, body, 201)
+        self._send("POST", f"{path}/{endpoint['id']}/test", None, 202)
 
     def record_checks(self) -> None:
         """Give the status page the checks of earlier days, at the first start, and drop those of the start itself.

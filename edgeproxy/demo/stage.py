@@ -57,6 +57,8 @@ class Stage:
         self._await(f"{services.collector}/readyz")
         self.company.create_customers()
         self.company.report_usage()
+        self.company.create_webhook()
+        self.company.buy_credits()
         for url in (f"{services.api}/status/200", f"{services.mailbox}/mails"):
             self._await(url)
         for region in services.regions:

@@ -1,5 +1,6 @@
 """The demonstration: its lines work, a wheel has it, its data stays, no process does, and two of it share a host."""
 
+import json
 import os
 import re
 import signal
@@ -19,6 +20,7 @@ from edgeproxy.demo.ports import HOST, Ports
 from loadtest.testbed.process import ROOT
 from loadtest.testbed.waiting import until
 from tests.support.hub_rights import documented, documented_for_loader
+from tests.support.visitor import Visitor
 from tests.support.wheel import SANDBOX_SOURCES, build_wheel, install_wheels, list_pinned
 
 MARK = "hush-9c4e"
@@ -84,6 +86,39 @@ def test_demo_runs_from_the_wheel_keeps_its_data_and_ends_its_processes(tmp_path
         process.terminate()
         assert process.wait(60) == 0
         await_ends(started)
+
+
+SHOWN = {
+    "/status": "100.00%",
+    "/sign-up": "<form",
+    "/account": "LLM tokens",
+    "/account/usage": "large",
+    "/account/keys": "demo",
+    "/account/credits": "Automatic top-up",
+    "/account/webhooks": "Bookkeeping",
+    "/account/docs": "httpbin",
+}
+"""A text on pages of a new demonstration, as its customer sees them."""
+
+
+@pytest.mark.timeout(300)
+def test_new_demo_has_something_on_each_page(tmp_path: Path) -> None:
+    data = tmp_path / "demo"
+    purchases = 'curl -s -H "Authorization: Bearer $ATLAS_TOKEN" $COLLECTOR/billing/purchases'
+
+    def list_kinds() -> list[bool]:
+        return sorted(purchase["is_automatic"] for purchase in json.loads(ask(data, purchases))["purchases"])
+
+    with served(Path(sys.executable), data) as process:
+        until(lambda: list_kinds() == [False, True], "the credits and their top-up are booked", seconds=60)
+        link = ask(data, 'edgeproxy sign-in -c "$CONFIG" --customer atlas').strip()
+        visitor = Visitor(link.partition("/sign-in")[0])
+        visitor.get(link)
+        visitor.send("/sign-in/link")
+        lacking = {path: text for path, text in SHOWN.items() if text not in visitor.client.get(path).text}
+        assert not lacking
+        process.terminate()
+        assert process.wait(60) == 0
 
 
 def await_ends(processes: list[int]) -> None:

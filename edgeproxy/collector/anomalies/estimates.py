@@ -70,7 +70,7 @@ async def fetch_estimated_units(
 
 def build_estimates_alert(use: EstimatedUnits, day: int, now: float) -> Alert:
     """Return the alert for a customer whose units of a day were largely estimated. Pure."""
-    percent = round(100 * use.estimated / use.units)
+    percent = 100 * use.estimated // use.units  # 99.7 % is not 100 %.
     return Alert(
         key=f"estimates:{use.customer}:{use.meter}:{format_time(day)[:10]}",
         kind=AlertKind.ESTIMATES_HIGH,

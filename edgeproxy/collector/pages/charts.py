@@ -145,16 +145,18 @@ def draw_lines(
     return _frame(frame, steps, plot, xs)
 
 
-def draw_sparkline(values: Sequence[float], css: str = "1") -> Markup:
-    """Return a line without axes for a tile or a row. Its number is displayed beside it."""
-    if not values:
+def draw_sparkline(values: Sequence[float | None], css: str = "1") -> Markup:
+    """Return a line without axes for a tile or a row. Its number is displayed beside it. None is a gap."""
+    known = [value for value in values if value is not None]
+    if not known:
         return Markup("")
     values = [*values] * (2 if len(values) == 1 else 1)  # A single value is drawn as a level.
-    span = (max(values) - min(values)) or 1
-    step = 100 / max(len(values) - 1, 1)
-    points = "L".join(f"{_n(n * step)} {_n(95 - 90 * (value - min(values)) / span)}" for n, value in enumerate(values))
-    head = '<svg class="spark" aria-hidden="true" viewBox="0 0 100 100" preserveAspectRatio="none">'
-    return Markup(f'{head}<path class="l l{escape(css)}" d="M{points}"/></svg>')
+    least, span = min(known), (max(known) - min(known)) or 1
+    # From 5 to 95 % of the height, as the line is thick.
+    shares = [None if value is None else 5 + 90 * (value - least) / span for value in values]
+    line = _trace(shares, step=1000 / max(len(values) - 1, 1), top=100)
+    head = '<svg class="spark" aria-hidden="true" viewBox="0 0 1000 100" preserveAspectRatio="none">'
+    return Markup(f'{head}<path class="l l{escape(css)}" d="{line}"/></svg>')
 
 
 def draw_days(days: Sequence[tuple[str, str]], label: str) -> Markup:

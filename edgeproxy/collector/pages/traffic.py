@@ -84,8 +84,8 @@ class RegionTraffic(NamedTuple):
     rates: Rates
     change: float | None
     """The growth of requests since the preceding time, 0.06 for 6 %; None if it had no requests."""
-    history: list[float]
-    """Requests per second by step."""
+    history: list[float | None]
+    """Requests per second by step; None if no edge has reported."""
     failing_since: float | None = None
     """The Unix second of the step since when the share FAILING or more fails, up to the last step.
 
@@ -200,11 +200,16 @@ def compute_regions(
     """
     rows = {(row["region"], find_start(row)): row for row in report["rows"]}
     requests = {step: row["requests"] for step, row in rows.items()}
-    newest = max((second for _, second in rows), default=0.0)  # Later steps are not reported yet. They are no drop.
+    starts = {second for _, second in rows}
+    newest = max(starts, default=0.0)  # Later steps are not reported yet. They are no drop.
     regions = []
     for group in sorted(report["groups"], key=lambda group: -group["requests"])[:REGIONS_MAX]:
         region, rates = group["region"], compute_rates(group, reported)
-        history = [requests.get((region, second), 0) / length for second, length in lengths.items() if second <= newest]
+        history = [
+            requests.get((region, second), 0) / length if second in starts else None
+            for second, length in lengths.items()
+            if second <= newest
+        ]
         change = compute_change(rates.per_second, before.get(region, 0.0))
         steps = [rows[region, second] for second in lengths if (region, second) in rows]
         regions.append(RegionTraffic(region, rates, change, history, *find_failing(steps)))

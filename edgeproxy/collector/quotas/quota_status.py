@@ -7,6 +7,7 @@ from typing_extensions import TypedDict
 
 from edgeproxy.base.calendar import Period
 from edgeproxy.base.clock import EPOCH
+from edgeproxy.base.percent import compute_percent
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.ledger.projection import DAYS_MIN, project_quantity
 from edgeproxy.config.limits import Quota
@@ -61,7 +62,7 @@ class QuotaUsage(NamedTuple):
     def percent(self) -> float:
         """The usage in percent of the included units; 100 if none are included."""
         limit = self.quota.included
-        return round(self.used * 100 / limit, 2) if limit else 100.0
+        return compute_percent(self.used, limit) if limit else 100.0
 
     def has_reached(self, percent: int) -> bool:
         """Return whether this percentage is used."""

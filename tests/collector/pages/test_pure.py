@@ -6,6 +6,7 @@ from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
+from xml.etree import ElementTree
 
 import pytest
 from aiohttp.test_utils import make_mocked_request
@@ -17,7 +18,7 @@ from edgeproxy.collector.languages.currencies import DisplayCurrency
 from edgeproxy.collector.languages.invisible import escape_invisible
 from edgeproxy.collector.languages.meter_display import find_display
 from edgeproxy.collector.languages.reader import choose_reader, create_reader
-from edgeproxy.collector.pages import charts, forms
+from edgeproxy.collector.pages import charts, forms, rendering
 from edgeproxy.collector.pages.availability import DAYS, compute_quantile, compute_regions
 from edgeproxy.collector.pages.brand_files import NO_BRAND, BrandFiles
 from edgeproxy.collector.pages.checks import RegionChecks
@@ -28,7 +29,7 @@ from edgeproxy.collector.pages.job_groups import group_jobs
 from edgeproxy.collector.pages.money import read_amount
 from edgeproxy.collector.pages.month import find_month, find_period
 from edgeproxy.collector.pages.overview import compute_revenue
-from edgeproxy.collector.pages.rendering import create_environment
+from edgeproxy.collector.pages.rendering import CHARTS, create_environment
 from edgeproxy.collector.pages.sign_in import SignInPages, find_local_path
 from edgeproxy.collector.pages.site import PageError, Site, Visit
 from edgeproxy.collector.pages.status import StatusSnapshot, render_page
@@ -535,15 +536,49 @@ def test_an_edge_is_late_for_a_reason(lag: int | None, received: int, why: str |
     assert find_lateness(edge, NOW) == why
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 400])
-def test_charts_draw_any_number_of_values(count: int) -> None:
+def draw_chart(name: str, count: int) -> str:
+    """Return a chart of this many values by the function of this name, as templates call it."""
     labels, values = [str(number) for number in range(count)], [float(number % 7 + 1) for number in range(count)]
-    lines = charts.draw_lines(labels, [("", "1", values)], area=True, unit="", label="")
-    bars = charts.draw_bars(labels, [("", "1", values)], unit="", label="")
-    assert lines.count('class="pt"') == bars.count('class="pt"') == count
-    path = re.findall(r'class="l l1" d="([^"]*)"', lines)[0]
-    assert path.count("L") == (1 if count == 1 else max(count - 1, 0)), "a lone value is drawn, too"
-    assert charts.draw_sparkline(values).count("L") == (1 if count == 1 else max(count - 1, 0))
+    match name:
+        case "draw_sparkline":
+            return charts.draw_sparkline(values)
+        case "draw_days":
+            return charts.draw_days([("o", label) for label in labels], "")
+        case _:
+            draw = getattr(charts, name)
+            return str(draw(labels, [("", "1", values)], unit="", label=""))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 400])
+@pytest.mark.parametrize("name", CHARTS)
+def test_each_chart_of_the_templates_draws_any_number_of_values(name: str, count: int) -> None:
+    drawn = draw_chart(name, count)
+    ElementTree.fromstring(f"<x>{drawn}</x>")
+    if name in ("draw_lines", "draw_sparkline"):
+        path = re.findall(r'class="l l1" d="([^"]*)"', drawn)
+        lines = sum(one.count("L") for one in path)
+        assert lines == (1 if count == 1 else max(count - 1, 0)), "a lone value is drawn, too"
+    else:
+        assert len(re.findall(r'<rect class="f[1o]"', drawn)) == count
+    if name in ("draw_lines", "draw_bars"):
+        assert drawn.count('class="pt"') == count
+    assert "nan" not in drawn.lower()
+
+
+def test_each_chart_of_a_template_is_one_of_the_tested() -> None:
+    drawing = {name for name in vars(charts) if name.startswith("draw_")}
+    called = {
+        name
+        for file in Path(rendering.__file__).with_name("templates").iterdir()
+        for name in re.findall(r"\bdraw_\w+(?=\()", file.read_text())
+    }
+    assert drawing == called == set(CHARTS)
+
+
+def test_sparkline_has_a_gap_where_nothing_was_measured() -> None:
+    drawn = charts.draw_sparkline([1.0, 3.0, None, 2.0])
+    assert re.findall(r' d="([^"]*)"', drawn) == ["M0 95L333.33 5M992 50L1008 50"]
+    assert charts.draw_sparkline([None, None]) == ""
 
 
 def test_chart_area_has_the_gaps_of_its_line() -> None:

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.calendar import Period, period_of
 from edgeproxy.base.clock import EPOCH
+from edgeproxy.base.percent import compute_percent
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts.change import ChangeRejectedError, reject_field
 from edgeproxy.collector.accounts.key_budgets import KeyBudgetRequest, StoredBudget, parse_budget
@@ -69,7 +70,7 @@ class BudgetUse(NamedTuple):
     @property
     def percent(self) -> float | None:
         """The used share in percent; None if it is unknown."""
-        return None if self.used is None else round(self.used * 100 / self.budget.amount, 2)
+        return None if self.used is None else compute_percent(self.used, self.budget.amount)
 
     @property
     def resets(self) -> str:

@@ -25,10 +25,10 @@ const improve = (root) => {
     const points = [...plot.querySelectorAll(".pt")];
     if (!points.length) continue;
     plot.tabIndex = 0;
-    const label = plot.getAttribute("aria-label");
+    const label = plot.getAttribute("aria-label"), unit = plot.closest(".chart").querySelector(".unit span").textContent;
     const show = (number) => {
       points.forEach((point, place) => point.classList.toggle("on", place === number));
-      plot.setAttribute("aria-label", number < 0 ? label : points[number].querySelector(".tip").textContent);
+      plot.setAttribute("aria-label", number < 0 ? label : `${unit}: ${points[number].querySelector(".tip").textContent}`);
     };
     plot.addEventListener("keydown", (event) => {
       const step = { ArrowRight: 1, ArrowLeft: -1, Home: -points.length, End: points.length }[event.key];

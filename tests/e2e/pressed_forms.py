@@ -1,9 +1,184 @@
 """Every form of a page is opened, and its buttons are pressed with the mouse at their coordinates."""
 
-from typing import Any
+import base64
+import re
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from typing import Any, NamedTuple
 
+import orjson
+
+from edgeproxy.collector.pages.site import Page
+from edgeproxy.collector.pages_service import list_signed_in_pages
+from edgeproxy.wire.batch import format_batch, format_headers
+from loadtest.testbed.batch_chains import Chain
+from loadtest.testbed.collector import ADMIN
 from tests.e2e.browser import Tab
+from tests.support.filled_site import EDGE_SEEN, invoice_of, key_of, pages_of
+from tests.support.site import PagesStage
+from tests.support.visitor import Read, Visitor
 
+NEEDS = ("zoom of 400 %", "text of 200 %", "forced colours")
+"""The ways to show a page in which its buttons are pressed, too."""
+UNSEEN = {"/console/customers/{customer}/credits/reverse"}
+"""Forms that no page of a filled site has: this one needs an hour of usage that credits have paid."""
+
+
+class Place(NamedTuple):
+    """A page with forms. `sends` ends the action of the form that leads to it; empty: it is opened by its path."""
+
+    path: str
+    sends: str = ""
+    fields: Mapping[str, str] = {}
+    """The values of that form's fields, if they differ."""
+
+
+RESUMED = Place("/console/rollout")
+"""A page that has another form while charging is stopped."""
+Places = dict[str, tuple[Visitor | None, list[Place]]]
+"""Pages by their reader: operators, a customer, or anyone."""
+
+
+def list_places(stage: PagesStage, invoice: str, change: str) -> Places:
+    """Bring a filled site into the states whose pages have forms of their own. Return their pages by reader."""
+    theirs = invoice_of(stage, "acme")
+    operators = pages_of("operator", invoice, edge=EDGE_SEEN, change=change).values()
+    own = pages_of("customer", theirs, key=key_of(stage, "acme")).values()
+    customers = "/console/customers"
+    draft = _open_states(stage)
+    states = ("paused", "raised", "leaving", "ending/plan", "ending/credits", "bolt/plan")
+    more = [f"{customers}/{name}" for name in states]
+    more += [f"/console/invoices/{one}" for one in (theirs, draft)]
+    previews = [
+        Place(f"{customers}/acme/plan", "/plan/preview", {"plan": "enterprise"}),
+        Place(f"{customers}/acme/credits", "/top-up/preview"),
+        Place(
+            "/console/price-changes",
+            "/price-changes/amounts",
+            {"enterprise@1/fee": "599", "at": "2030-03-01", "why": "a test"},
+        ),
+    ]
+    ending = [f"/account/{page}" for page in ("plan", "keys", "webhooks", "team", "data", "credits")]
+    return {
+        "operator": (stage.operator, [*map(Place, [*operators, *more]), *previews]),
+        "acme": (
+            stage.customer("acme"),
+            [*map(Place, own), Place("/account/plan", "/plan/preview"), Place("/account/credits", "/top-up/preview")],
+        ),
+        "ending": (stage.customer("ending"), [Place(path) for path in ending]),
+        "bolt": (stage.customer("bolt"), [Place("/account/alerts")]),
+        "anyone": (None, [Place(path) for path in ("/sign-in", "/sign-up", "/status/subscribe")]),
+    }
+
+
+def _open_states(stage: PagesStage) -> str:
+    """Bring customers, alerts, an edge and an invoice into further states. Returns the id of a draft."""
+    operator, collector = stage.operator, stage.collector
+    for name in ("paused", "raised", "leaving", "ending", "later"):
+        stage.join(name)
+    leaked = collector.send("POST", "/v1/customers/raised/keys", {"name": "leaked"}).json()["id"]
+    for name in ("ending", "later"):
+        assert collector.send("POST", f"/billing/subscription?customer={name}", {"plan": "standard"}).status == 201
+    page = "/console/customers"
+    steps: tuple[tuple[str, str, dict[str, str]], ...] = (
+        (f"{page}/paused", "/pause", {"why": "a test"}),
+        (f"{page}/raised", "/limits/raise", {"why": "a test"}),
+        (f"{page}/raised", f"/keys/{leaked}/revoke", {}),
+        (f"{page}/ending/plan", "/plan/coupon", {"coupon": "launch20"}),
+        (f"{page}/ending/plan", "/plan/end", {}),
+        (f"{page}/ending/credits", "/top-up/preview", {}),
+        ("", "/credits/top-up", {}),
+        ("/console/tokens", "/tokens", {"name": "robot", "role": "read"}),
+    )
+    stage.save_card("ending")
+    with stage.customer("ending") as ending, stage.customer("bolt") as bolt:
+        jwk = {"kty": "OKP", "crv": "X25519", "x": base64.urlsafe_b64encode(b"k" * 32).decode().rstrip("=")}
+        reached = {"token": ADMIN, "kind": "quota_reached", "customer": "bolt"}
+        alert = collector.get("/v1/alerts", **reached).json()["alerts"][0]["id"]
+        own: tuple[tuple[str, str, dict[str, str]], ...] = (
+            ("/account/keys", "/public-key", {"jwk": orjson.dumps(jwk).decode()}),
+            ("/account/webhooks", "/webhooks", {"url": "http://127.0.0.1:1/edge"}),
+            ("/account/webhooks", "/disable", {}),
+            ("/account/team", "/team/invite", {"email": "colleague-of-ending@example.com"}),
+        )
+        muted = (f"/alerts/{alert}/mute", {"span": "1h", "why": "a test"})
+        for visitor, done in (
+            (operator, (*steps, ("/console/alerts", *muted))),
+            (ending, own),
+            (bolt, (("/account/alerts", *muted),)),
+        ):
+            for path, action, fields in done:
+                if path:
+                    visitor.get(path)
+                visitor.send(action, **fields)
+                assert visitor.status == 200, (path, action, visitor.read.text)
+    assert collector.send("DELETE", "/v1/customers/leaving").status == 202
+    planned = {"begins_at": "2030-02-01T10:00:00Z", "ends_at": "2030-02-01T11:00:00Z"}
+    planned |= {"title": "New disks", "message": "Signing in fails for a minute."}
+    assert collector.send("POST", "/v1/maintenance", planned | {"regions": ["portal"]}).status == 201
+    chain = Chain("edge-new", "eu-west", int(time.time()) - 60)
+    batch = chain.next(("acme", "requests", "v1", 7))
+    later_version = orjson.dumps({**orjson.loads(format_batch(batch)), "version": 2})
+    fields = format_headers(batch, later_version)
+    assert collector.post(later_version, fields=fields).status == 422, "it is in quarantine"
+    draft = invoice_of(stage, "later")
+    with closing(sqlite3.connect(collector.database, timeout=30)) as database, database:
+        database.execute("UPDATE sessions SET factor_at = ? WHERE customer IS NULL", [int(time.time())])
+        database.execute("UPDATE webhook_deliveries SET state = 'dead' WHERE state = 'due'")
+        columns = "alert, channel, state, attempts, due_at"
+        database.execute(f"INSERT INTO alert_deliveries ({columns}) VALUES (?, 'pager', 'dead', 9, 0)", [alert])
+        columns = "key, kind, severity, customer, title, details, at, routed_at"
+        for number in (1, 2):  # Several that wait can be acknowledged at once.
+            row = [f"webhook:{number}", int(time.time() * 1000)]
+            waiting = (
+                "?1, 'webhook_disabled', 'warn', 'bolt', 'A webhook is disabled', '{\"host\": \"a.test\"}', ?2, ?2"
+            )
+            database.execute(f"INSERT INTO alerts ({columns}) VALUES ({waiting})", row)
+        later = int(time.time()) + 86400
+        database.execute("UPDATE invoices SET state = 'draft', try_at = ? WHERE id = ?", [later, draft])
+    return draft
+
+
+@contextmanager
+def stopped_charging(stage: PagesStage) -> Iterator[None]:
+    """Stop charging within the context."""
+    assert stage.collector.send("PUT", "/billing/rollout", {"charging": False, "why": "a test"}).status == 200
+    try:
+        yield
+    finally:
+        assert stage.collector.send("PUT", "/billing/rollout", {"charging": True, "why": "over"}).status == 200
+
+
+def find_forms(read: Read) -> set[str]:
+    """Return the forms of a page, by their path in the table of all pages."""
+    actions = {form.action.partition("?")[0] for form in read.forms}
+    tables = {page.path: re.sub(r"{\w+}", "[^/]+", page.path) for page in list_forms()}
+    return {path for path, pattern in tables.items() if any(re.fullmatch(pattern, action) for action in actions)}
+
+
+def list_forms() -> list[Page]:
+    """Return all forms for signed-in people."""
+    return [page for page in list_signed_in_pages(sells=True) if page.method == "POST"]
+
+
+def open_place(visitor: Visitor, place: Place) -> Read:
+    """Open a page without a browser."""
+    visitor.get(place.path)
+    if place.sends:
+        (form, *_) = [form for form in visitor.read.forms if form.action.endswith(place.sends)]
+        visitor.post(form.action, form.fields | place.fields)
+    assert visitor.status == 200, (place, visitor.read.text)
+    return visitor.read
+
+
+FILL = """
+    const form = [...document.querySelectorAll('main form')].find(it => it.action.endsWith('SENDS'));
+    for (const [name, value] of Object.entries(FIELDS)) form.elements[name].value = value;
+    form.noValidate = true;
+    form.requestSubmit();
+"""
 PREPARE = """
     window.pressed = [];
     document.addEventListener('submit', event => event.preventDefault(), true);
@@ -23,6 +198,28 @@ PLACE = """
     const name = `${button.textContent.trim().slice(0, 60)} (${button.form.getAttribute('action')})`;
     return {x: x + width / 2, y: y + height / 2, name, is_shown: button.checkVisibility() && width > 0 && height > 0};
 """
+
+
+async def show_place(page: Tab, site: str, place: Place) -> None:
+    """Open a page with forms in the browser."""
+    await page.goto(f"{site}{place.path}")
+    if place.sends:
+        async with page.loading():
+            await page.run(FILL.replace("SENDS", place.sends).replace("FIELDS", orjson.dumps(place.fields).decode()))
+
+
+async def adapt(page: Tab, name: str) -> None:
+    """Show a page to readers who need larger text or other colours: each as browsers do it."""
+    if name == "zoom of 400 %":  # A window of 1280 × 1024 then has 320 × 256 px.
+        size = {"width": 320, "height": 256, "deviceScaleFactor": 4, "mobile": False}
+        await page.call("Emulation.setDeviceMetricsOverride", **size)
+    elif name == "text of 200 %":
+        await page.look(768, "light")
+        await page.run("document.documentElement.style.fontSize = '200%'")
+    else:
+        await page.look(1280, "light")
+        await page.run("document.documentElement.style.fontSize = ''")
+        await page.call("Emulation.setEmulatedMedia", features=[{"name": "forced-colors", "value": "active"}])
 
 
 async def press_all(page: Tab, where: str) -> list[str]:

@@ -26,8 +26,22 @@ from tests.e2e.browser import Chromium, Tab, tab
 from tests.e2e.clicks import CLICKS_MAX, CLICKS_MEAN_MAX, do, do_by_keys, do_tasks, prepare_tasks
 from tests.e2e.foreign_texts import find_foreign_texts
 from tests.e2e.page_budget import BYTES_MAX, LCP_MS_MAX, OFTEN, SLOWER, list_pages, visit_pages
-from tests.e2e.pressed_forms import press_all
-from tests.support.filled_site import EDGE_SEEN, fill, held, invoice_of, key_of, pages_of, schedule_price_change
+from tests.e2e.pressed_forms import (
+    NEEDS,
+    RESUMED,
+    UNSEEN,
+    Place,
+    Places,
+    adapt,
+    find_forms,
+    list_forms,
+    list_places,
+    open_place,
+    press_all,
+    show_place,
+    stopped_charging,
+)
+from tests.support.filled_site import fill, held, invoice_of, key_of, pages_of, schedule_price_change
 from tests.support.fourth_language import CODE, add_language
 from tests.support.oidc import THERE
 from tests.support.site import PagesStage
@@ -64,6 +78,20 @@ LEFT_IN_ENGLISH = """
     }
     return left;
 """
+CHARTS_WITHOUT_TABLE = """
+    const named = it => it.caption?.textContent.trim() || it.getAttribute('aria-label');
+    const tables = [...document.querySelectorAll('main table')].filter(named);
+    return [...document.querySelectorAll('.plot, .days')].filter(plot => {
+        const isDays = plot.matches('.days'), label = plot.getAttribute('aria-label');
+        const unit = isDays || plot.closest('.chart').querySelector('.unit span').textContent;
+        const values = plot.querySelectorAll(isDays ? 'rect' : '.pt').length;
+        const after = tables.filter(it => plot.compareDocumentPosition(it) & Node.DOCUMENT_POSITION_FOLLOWING);
+        // Home leads to the page of usage, which has the table.
+        const elsewhere = plot.closest('section')?.querySelector('header a[href^="/account/usage"]');
+        return !label || !unit || !(elsewhere || after.some(it => it.tBodies[0].rows.length >= values));
+    }).map(plot => plot.getAttribute('aria-label'));
+"""
+"""The charts that lack a name, a unit, or a named table with a row for each value."""
 DATA = re.compile(
     r"\S*UTC|edge_v1_\w+|[\w.]+@example.com|\b(acme|bolt|zebra|free|standard(@1)?|pro|enterprise|eu-west|us-east|token-\w+"
     r"|EUR|JPY|US[D$]|CSV|PDF|JSON|Atom|curl|TypeScript|Python|path|edge|read|service|admin|anomalies|[a-z]+-[a-z]+"
@@ -191,6 +219,7 @@ async def walk(
                 for width, scheme in looks:
                     await page.look(width, scheme)
                     faults += await overflowing(page, f"{path} {language}")
+                faults += [f"{path}: {name} has no table" for name in await page.run(CHARTS_WITHOUT_TABLE)]
                 if rules is not None:
                     faults += await judge(page, f"{path} {language}", rules)
                 if language != CODE:
@@ -233,39 +262,56 @@ def test_each_page_is_accessible_at_each_width_and_colour_scheme(
 
 
 @pytest.fixture(scope="module")
-def change(stage: PagesStage) -> str:
-    return schedule_price_change(stage)
+def places(stage: PagesStage, invoice: str) -> Places:
+    return list_places(stage, invoice, schedule_price_change(stage))
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize(
-    ("whose", "part"), [("operator", 0), ("operator", 1), ("operator", 2), ("customer", 0), ("anyone", 0)]
-)
+def test_each_form_of_the_table_of_pages_is_on_a_page_that_is_tried(stage: PagesStage, places: Places) -> None:
+    seen = {
+        form
+        for visitor, shown in places.values()
+        if visitor is not None
+        for place in shown
+        for form in find_forms(open_place(visitor, place))
+    }
+    with stopped_charging(stage):
+        seen |= find_forms(open_place(stage.operator, RESUMED))
+    assert sorted({page.path for page in list_forms()} - seen) == sorted(UNSEEN)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("whose", "part"), [("operator", 0), ("operator", 1), ("operator", 2), ("customers", 0)])
 def test_the_button_of_each_form_can_be_pressed_at_its_coordinates(
-    stage: PagesStage, invoice: str, change: str, browser: Chromium, whose: Audience, part: int
+    stage: PagesStage, places: Places, browser: Chromium, whose: str, part: int
 ) -> None:
-    visitor = {"operator": stage.operator, "customer": stage.customer("acme")}.get(whose)
-    if whose == "operator":
-        places = pages_of(whose, invoice, edge=EDGE_SEEN, change=change)
-        paths = [*places.values(), "/console/customers/bolt/plan"][part :: PARTS[whose]]  # One of no plan yet.
-    elif whose == "customer":
-        paths = list(pages_of(whose, invoice_of(stage, "acme"), key=key_of(stage, "acme")).values())
-    else:
-        paths = ["/sign-in", "/sign-up", "/status/subscribe"]
+    readers = ["operator"] if whose == "operator" else sorted(places.keys() - {"operator"})
+
+    async def press_forms(page: Tab, place: Place) -> list[str]:
+        faults: list[str] = []
+        await page.look(WIDE, "light")
+        await show_place(page, stage.site, place)
+        for width in PRESSED_WIDTHS:
+            await page.look(width, "light")
+            faults += await press_all(page, f"{place} at {width} px")
+        for need in NEEDS:
+            await adapt(page, need)
+            faults += await press_all(page, f"{place}, {need}")
+        return faults
 
     async def visit() -> list[str]:
         faults: list[str] = []
-        async with tab(browser) as page:
-            if visitor is not None:
-                await page.lend(visitor)
-            for path in paths:
-                for width in PRESSED_WIDTHS:
-                    await page.look(width, "light")
-                    await page.goto(f"{stage.site}{path}")
-                    faults += await press_all(page, f"{path} at {width} px")
+        for visitor, shown in map(places.__getitem__, readers):
+            async with tab(browser) as page:
+                if visitor is not None:
+                    await page.lend(visitor)
+                for place in shown[part :: PARTS.get(whose, 1)]:
+                    faults += await press_forms(page, place)
+                if readers == ["operator"] and part == 0:
+                    with stopped_charging(stage):
+                        faults += await press_forms(page, RESUMED)
         return faults
 
-    assert asyncio.run(asyncio.wait_for(visit(), 2 * SECONDS)) == []
+    assert asyncio.run(asyncio.wait_for(visit(), 4 * SECONDS)) == []
 
 
 @needs_axe
@@ -547,6 +593,9 @@ def test_an_operator_zooms_into_usage_by_keyboard_and_by_drawing_over_several_da
             first, *_, before_last, last = await page.run(places)
             await page.run("document.querySelector('.plot').focus()")
             await press(page, ("End", 35, ""))
+            unit = await page.run("return document.querySelector('.unit span').textContent")
+            spoken = await page.run("return document.activeElement.getAttribute('aria-label')")
+            assert re.match(rf"{re.escape(unit)}: .* · ", spoken), "a screen reader tells the unit with the value"
             async with page.loading():
                 await press(page, ENTER)
             assert await page.run(shown) == [last[0], last[1], "hour"]

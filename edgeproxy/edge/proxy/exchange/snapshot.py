@@ -485,9 +485,13 @@ class Snapshot:
         self.directory.count_lookups()
 
     def forget_customers(self, customers: Collection[str] | None) -> None:
-        """Forget the directory's records of these customers; None: of all."""
+        """Forget the directory's records of these customers; None: of all.
+
+        The cached heads of some customers may stay: their identities are refreshed at the next use.
+        """
         self.directory.forget_customers(customers)
-        self._forget_heads()
+        if customers is None:
+            self._forget_heads()
 
     def refresh_flags(self) -> None:
         """Settle again which customer has which flag."""

@@ -124,8 +124,9 @@ class ControlHandler:
             case KeysLookedUp():
                 self._runtime.key_lookup.on_answer(message)
             case ForgetCustomers(names=names, generation=generation):
-                self._generations.forget_customers(names, generation)
-                revocation.recheck_customers(self._runtime, names)
+                customers = None if names is None else frozenset(names)  # A push may change a hundred thousand.
+                self._generations.forget_customers(customers, generation)
+                revocation.recheck_customers(self._runtime, customers)
             case IssuerKeys(keys=keys):
                 self._generations.update_issuer_keys(keys)
             case DirectoryValid(until=until, residency=residency):

@@ -6,8 +6,8 @@ unresolved until the owner is known.
 """
 
 import hashlib
-from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Collection, Iterator
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from edgeproxy.edge.proxy.transport.client_certificate import ClientCertificate
 
 FOREVER, UNRESOLVED = float("inf"), float("-inf")
+
+INDEX_BUCKETS = 4096
+"""Buckets of the index by customer: some 24 identities in each, if 100,000 customers are cached."""
 
 UNCERTIFIED = "A client certificate is needed here"
 
@@ -110,6 +113,40 @@ class CertificateHolder(UnresolvedIdentity):
     __slots__ = ()
 
 
+class CustomerIndex:
+    """The cached identities of directory customers, so that a change of some customers needs no pass over all.
+
+    Identities share buckets, because an entry of a list takes 8 bytes, and one of a dictionary by name 100.
+    """
+
+    def __init__(self) -> None:
+        self._buckets: defaultdict[int, list[UnresolvedIdentity]] = defaultdict(list)
+
+    def add(self, identity: UnresolvedIdentity) -> None:
+        """Add an identity whose owner is known."""
+        assert identity.owner is not None
+        self._buckets[hash(identity.owner.name) % INDEX_BUCKETS].append(identity)
+
+    def remove(self, identity: Identity) -> None:
+        """Remove an identity, if it is here. It must be refreshed before its next use."""
+        if isinstance(identity, UnresolvedIdentity):
+            identity.valid_until = UNRESOLVED
+            bucket = [] if identity.owner is None else self._buckets[hash(identity.owner.name) % INDEX_BUCKETS]
+            if identity in bucket:
+                bucket.remove(identity)
+
+    def find_identities(self, customers: Collection[str]) -> Iterator[UnresolvedIdentity]:
+        """Yield the identities of these customers."""
+        for number in {hash(name) % INDEX_BUCKETS for name in customers}:
+            for identity in self._buckets.get(number, ()):
+                if find_name(identity) in customers:
+                    yield identity
+
+    def clear(self) -> None:
+        """Remove all identities."""
+        self._buckets.clear()
+
+
 def find_name(identity: UnresolvedIdentity) -> str | None:
     """Return the customer of an identity that was unresolved, or None if it is still unknown."""
     return None if identity.owner is None else identity.owner.name
@@ -145,8 +182,10 @@ class Directory:
         if settings.issuers and key_lookup is not None:
             self._issuers = TokenVerifier(settings.issuers, key_lookup.issuer_keys, key_lookup.request_issuer_keys)
         self._certificate_name = settings.auth.certificate
-        self._identities: IdentityMemory[bytes | TokenDigest, Identity] = IdentityMemory(settings.limits.remembered)
-        self._certificate_identities: IdentityMemory[str, Identity] = IdentityMemory(settings.limits.remembered)
+        self._index = index = CustomerIndex()
+        remembered = settings.limits.remembered
+        self._identities: IdentityMemory[bytes | TokenDigest, Identity] = IdentityMemory(remembered, index.remove)
+        self._certificate_identities: IdentityMemory[str, Identity] = IdentityMemory(remembered, index.remove)
         """Identities by certificates, keyed by the names in them, apart from everything that can be sent as a key."""
         self._bind_key = self._bind_held_key
         """One object for all identities. It refers to this directory, until `retire`."""
@@ -296,6 +335,7 @@ class Directory:
                 return None
             # The directory that is out of date may have the key by now.
             self._require_valid(key_lookup.validity.first, now)
+            self._drop_owner(identity)
             return unknown
         person, at = known
         assert person is not None
@@ -305,10 +345,10 @@ class Directory:
         before = None if certified else self._identities.get(identity.secret)
         if isinstance(before, UnresolvedIdentity) and before.owner == person:
             identity = before
-        if not identity.is_bound_to(person, now):
+        if not (is_bound := identity.is_bound_to(person, now)):
+            self._index.remove(identity)
             self._resolve_identity(identity, person, now)
-            if not certified:
-                self._identities.remember(identity.secret, identity)
+        self._remember(identity, is_bound=is_bound, certified=certified)
         if identity.expires <= now:
             return self.expired
         left = at + self._ttl - monotonic()
@@ -317,6 +357,24 @@ class Directory:
             left = STALE_SECONDS
         identity.valid_until = min(now + left, identity.expires, identity.raised_until, valid_until)
         return identity
+
+    def _remember(self, identity: UnresolvedIdentity, *, is_bound: bool, certified: bool = False) -> None:
+        """Cache an identity that was bound anew, or was dropped while a cached head still had it."""
+        if is_bound and identity.bindings.memory is not None:
+            return
+        if not certified:
+            self._identities.remember(identity.secret, identity)
+        if identity.bindings.memory is not None:
+            self._index.add(identity)
+
+    def _drop_owner(self, identity: UnresolvedIdentity) -> None:
+        """Free the bindings of an identity whose key was removed. Cached heads may still have the identity."""
+        if identity.owner is not None:
+            self._index.remove(identity)
+            if self._identities.get(identity.secret) is identity:
+                self._identities.forget(identity.secret)
+            replace_bindings(identity, RouteBindings(_raise_unresolved))
+            identity.owner = None
 
     def _require_valid(self, valid_until: float, now: float) -> float:
         """Return the end of validity of a directory. Raises RejectedError(503) if it is too old at edge time `now`."""
@@ -354,11 +412,12 @@ class Directory:
             self._require_valid(valid_until, now)
             until = min(until, now + (STALE_SECONDS if person is None else self._ttl), valid_until)
         owner = person or KeyOwner(claims.customer, "", "")
-        if not holder.is_bound_to(owner, now):
+        if not (is_bound := holder.is_bound_to(owner, now)):
+            self._index.remove(holder)
             holder.set_owner(owner, now)
             bindings = RouteBindings(lambda route: self._bind_token(claims, person, route, now + EPOCH))
             replace_bindings(holder, bindings)
-            self._identities.remember(holder.secret, holder)
+        self._remember(holder, is_bound=is_bound)
         holder.valid_until = min(until, holder.raised_until)
         return holder
 
@@ -412,15 +471,20 @@ class Directory:
             identity.expires = key.terms.expires - EPOCH
 
     def forget_customers(self, customers: Collection[str] | None) -> None:
-        """Forget the identities of these customers; None: of all that are not in the files."""
+        """Refresh the identities of these customers before their next use.
+
+        None: forget all identities that are not in the files. Their tokens are verified again.
+        """
+        if customers is not None:
+            for identity in self._index.find_identities(customers):
+                identity.valid_until = UNRESOLVED
+            return
         known = self._identities
-        for secret, identity in tuple(known.items()):
-            if isinstance(identity, UnresolvedIdentity) and (customers is None or find_name(identity) in customers):
-                identity.valid_until = UNRESOLVED
-                known.forget(secret)
-        for identity in self._certificate_identities.values():
-            if isinstance(identity, UnresolvedIdentity) and (customers is None or find_name(identity) in customers):
-                identity.valid_until = UNRESOLVED
+        for secret in [secret for secret, who in known.items() if isinstance(who, UnresolvedIdentity)]:
+            known.forget(secret)
+        for who in self._certificate_identities.values():
+            if isinstance(who, UnresolvedIdentity):
+                who.valid_until = UNRESOLVED
 
     def refresh_flags(self) -> None:
         """Drop all bindings, because the customers' flags must be settled again."""
@@ -436,7 +500,8 @@ class Directory:
         Identities refer to the directory through their route bindings. The directory no longer refers to them, so all
         memory is free when the last request ends, without the garbage collector.
         """
-        known, self._identities = self._identities, IdentityMemory(0)
+        known, self._identities = self._identities, IdentityMemory(0, self._index.remove)
+        self._index.clear()
         self._certificate_identities.clear()
         self._users.clear()
         del self._bind_key

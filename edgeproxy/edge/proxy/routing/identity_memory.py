@@ -92,9 +92,13 @@ Who = TypeVar("Who", bound=BoundIdentity)
 class IdentityMemory(OrderedDict[K, Who], Generic[K, Who]):
     """Identities by key, the longest unused first. A user of an identity moves it to the end."""
 
-    def __init__(self, bytes_max: int) -> None:
-        """`bytes_max` is the bound for all bindings together. One binding always fits."""
+    def __init__(self, bytes_max: int, on_release: Callable[[Who], None] | None = None) -> None:
+        """`bytes_max` is the bound for all bindings together. One binding always fits.
+
+        `on_release` is called with each identity that is dropped. It must not refer to the owner of this memory.
+        """
         super().__init__()
+        self._on_release = on_release
         self._most = max(1, bytes_max)
         self._further = 0
         """Bindings beyond the first of each identity."""
@@ -137,6 +141,8 @@ class IdentityMemory(OrderedDict[K, Who], Generic[K, Who]):
         bindings = identity.bindings
         bindings.memory = None
         self._further -= max(0, len(bindings) - 1)
+        if self._on_release is not None:
+            self._on_release(identity)
 
 
 def replace_bindings(identity: BoundIdentity, bindings: RouteBindings) -> None:

@@ -85,7 +85,11 @@ class KeyLookup:
         self._outbox = CoalescingSender(offer, self._collect_questions, self._on_sent)
         self._owners: OrderedDict[bytes, CachedOwner] = OrderedDict()
         self._unknown: OrderedDict[bytes, float] = OrderedDict()
-        """Keys without an owner, and until when that is cached. All dictionaries here are keyed by digest."""
+        """Keys without an owner, and until when that is cached. These dictionaries are keyed by digest."""
+        self._changed: dict[str, float] = {}
+        """Changed customers, and the monotonic time of the change. Their owners of before must be looked up again."""
+        self._unknown_since = 0.0
+        """The monotonic time from which on keys without an owner are cached."""
         self._waiting: dict[bytes, dict[Waiter, asyncio.TimerHandle]] = {}
         """Keys with a pending look-up, and the requests that wait for each."""
         self._places = Places(PENDING_KEYS_MAX)
@@ -115,7 +119,7 @@ class KeyLookup:
     def find_owner(self, digest: bytes) -> CachedOwner | None:
         """Return the cached owner of a key; None if the supervisor must be asked."""
         known = self._owners.get(digest)
-        if known is None or known.owner is None:
+        if known is None or known.owner is None or known.fetched_at <= self._changed.get(known.owner.name, 0.0):
             return None
         self._owners.move_to_end(digest)
         return known
@@ -125,18 +129,26 @@ class KeyLookup:
         until = self._unknown.get(digest)
         if until is None:
             return False
-        if until > monotonic():
+        if until > monotonic() and until > self._unknown_since + UNKNOWN_SECONDS:
             return True
         del self._unknown[digest]
         return False
 
     def forget_customers(self, customers: Collection[str] | None, generation: int = 0) -> None:
-        """Forget the cached owners of these customers; None: of all."""
+        """Forget the cached owners of these customers; None: of all.
+
+        A pass over all owners takes place once in so many changes as there may be owners.
+        """
         self._generation = max(self._generation, generation)
-        self._unknown.clear()
+        self._unknown_since = now = monotonic()
+        if customers is not None and len(self._changed) + len(customers) <= KEYS_MAX:
+            self._changed.update(dict.fromkeys(customers, now))
+            return
+        names = None if customers is None else {*customers, *self._changed}
         for digest, (person, _) in self._owners.items():
-            if person is not None and (customers is None or person.name in customers):
+            if person is not None and (names is None or person.name in names):
                 self._owners[digest] = CachedOwner(None, 0.0)
+        self._changed.clear()
 
     def request_issuer_keys(self, issuer: str) -> None:
         """Request the keys of the issuer with this name, after a token was signed with an unknown key."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from edgeproxy.config.units import REMEMBERED_BYTES
 from edgeproxy.edge.proxy.routing import identity_memory
 from edgeproxy.edge.proxy.routing.identity import Identity
 from edgeproxy.edge.proxy.routing.identity_memory import (
@@ -16,6 +17,7 @@ from edgeproxy.edge.proxy.routing.identity_memory import (
     RouteBindings,
     replace_bindings,
 )
+from tests.edge.proxy.asking import asked, asks, request
 from tests.support.transcript import KEY, READER, UNLIMITED, Edge, digest, get, ok
 
 MEASURE = """
@@ -177,3 +179,30 @@ async def test_a_customers_routes_share_limits_until_its_tier_changes(edge: Edge
         assert [binding.tier for binding in bindings] == [tier] * len(bindings)
         assert (len({id(binding.limit_set) for binding in bindings}) == 1) is shares
         assert len({binding.stamps for binding in bindings}) == 1
+
+
+async def test_storm_of_evictions_leaves_requests_in_progress_and_their_limits(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identity_memory, "IDENTITY_BYTES", REMEMBERED_BYTES // 20)
+    edge.config["tiers"]["basic"] = {"concurrency": 1}
+    for number in range(200):
+        edge.config["customers"][f"c{number}"] = {"tier": "basic"}
+        edge.config["keys"].append({"sha256": digest(f"key {number}"), "customer": f"c{number}"})
+    slow = [await asked(edge, request(key=f"key {number}")) for number in range(10)]
+    directory = edge.runtime.snapshot.directory
+    edge.upstream.answers(lambda request: ok())
+    edge.upstream.begins()
+    client = await edge.client()
+    for number in range(10, 200):
+        assert (await asks(client, key=f"key {number}")).status == 200
+        assert len(directory._identities) <= 20
+    assert not any(f"key {number}".encode() in directory._identities for number in range(10))
+    for number in range(10):
+        assert (await asks(client, key=f"key {number}")).status == 429
+    await edge.reloads()
+    for number, (waiting, upstream) in enumerate(slow):
+        assert (await asks(client, key=f"key {number}")).status == 429
+        await upstream.sends(ok(b"late", "Connection: close"))
+        assert (await waiting.gets_answer()).body == b"late"
+        assert (await asks(client, key=f"key {number}")).status == 200

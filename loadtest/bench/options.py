@@ -29,6 +29,8 @@ class Options:
     scenarios: tuple[str, ...]
     customers: tuple[int, ...]
     """The numbers of customers of the parts `many` and `many-memory`."""
+    idle: int
+    """The idle connections of the parts memory and tls."""
     parts: tuple[str, ...]
     python: Path
     against: str | None
@@ -60,6 +62,9 @@ def parse(argv: Sequence[str]) -> Options:
         metavar="NUMBER,…",
         help=f"in the parts many and many-memory: of {', '.join(map(str, SIZES))} (default all)",
     )
+    parser.add_argument(
+        "--idle", type=_idle, default=2000, help="idle connections in the parts memory and tls (default %(default)s)"
+    )
     parser.add_argument("--parts", type=_names(PARTS), metavar="PART,…", help=f"of {', '.join(PARTS)}")
     parser.add_argument(
         "--python",
@@ -81,6 +86,7 @@ def parse(argv: Sequence[str]) -> Options:
         only=given.only or _NAMES,
         scenarios=given.scenarios or (("small", "rich", "vary", "429") if given.quick else tuple(SCENARIOS)),
         customers=tuple(map(int, given.customers or SIZES)),
+        idle=given.idle,
         parts=given.parts or DEFAULT_PARTS,
         # Not resolved: the interpreter of a virtual environment is a link, and finds its environment by its path.
         python=python.absolute(),
@@ -96,6 +102,13 @@ def _count(text: str) -> int:
     number = int(text)
     if not 1 <= number <= 1000:
         raise argparse.ArgumentTypeError("a whole number from 1 to 1000")
+    return number
+
+
+def _idle(text: str) -> int:
+    number = int(text)
+    if not 100 <= number <= 10_000:
+        raise argparse.ArgumentTypeError("a whole number from 100 to 10000")
     return number
 
 

@@ -13,9 +13,8 @@ from loadtest.bench.peers.peer import Peer, Running
 from loadtest.bench.scenario import SCENARIOS, SMALL_ANSWER, Scenario
 from loadtest.bench.stage import Stage
 
-CONNECTIONS = 2000
-_ADDRESSES = 8
-"""They come from several addresses, as a bound on connections per address would otherwise stop them."""
+_PER_ADDRESS = 250
+"""Idle connections from one address. There are bounds on connections per address."""
 _REFUSED_AT_MOST = 0.01
 """The share of first requests that may be refused: on a busy machine some wait too long for their rows."""
 
@@ -72,14 +71,14 @@ def of_processes(pids: Iterable[int]) -> Footprint:
 
 def run(stage: Stage, peers: Sequence[Peer], say: Callable[[str], None]) -> tuple[list[Memory], dict[str, str]]:
     """The memory of each peer, and by name why one has none."""
-    _allow_files(2 * CONNECTIONS)
+    allow_files(2 * stage.options.idle)
     found: list[Memory] = []
     failures: dict[str, str] = {}
     for peer in peers:
         say(f"memory: {peer.name}")
         try:
             with stage.serving(peer) as running:
-                found.append(_of_peer(peer.name, running))
+                found.append(_of_peer(peer.name, running, stage.options.idle))
         except (OSError, RuntimeError) as error:
             failures[peer.name] = f"memory: {error}"
     return found, failures
@@ -120,17 +119,22 @@ def _send_first_requests(stage: Stage, running: Running, crowd: Crowd) -> None:
         raise RuntimeError(f"{load.requests} answers, {load.refused} of them refusals")
 
 
-def _of_peer(name: str, running: Running) -> Memory:
+def _of_peer(name: str, running: Running, number_idle: int) -> Memory:
     idle, control = of_processes(running.workers()), of_processes(running.control)
     connections: list[socket.socket] = []
     try:
-        for number in range(CONNECTIONS):
-            connections.append(_connected(running.port, f"127.0.0.{number % _ADDRESSES + 1}"))
+        for number in range(number_idle):
+            connections.append(_connected(running.port, get_address(number)))
         full = of_processes(running.workers())
     finally:
         for connection in connections:
             connection.close()
-    return Memory(name, idle, control, (full.private - idle.private) / CONNECTIONS)
+    return Memory(name, idle, control, (full.private - idle.private) / number_idle)
+
+
+def get_address(number: int) -> str:
+    """Return the address of an idle connection."""
+    return f"127.0.0.{number // _PER_ADDRESS + 1}"
 
 
 def _connected(port: int, source: str) -> socket.socket:
@@ -147,7 +151,7 @@ def _connected(port: int, source: str) -> socket.socket:
     return sock
 
 
-def _allow_files(count: int) -> None:
+def allow_files(count: int) -> None:
     """Raise this process's bound on open files to `count`, as far as its hard bound lets it; children inherit it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < count:

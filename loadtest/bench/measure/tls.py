@@ -19,7 +19,6 @@ from loadtest.bench.scenario import SCENARIOS, SMALL_ANSWER
 from loadtest.bench.stage import Stage
 
 HANDSHAKES = 500
-IDLE = 1000
 RELAYED = ("small", "64k", "1m")
 
 _KEYS: dict[str, Callable[[], ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey]] = {
@@ -49,6 +48,7 @@ def run(stage: Stage, peers: Sequence[Peer], say: Callable[[str], None]) -> tupl
     """Return the cost of TLS of each capable peer, and by name the reason why a peer was left out."""
     found: list[Tls] = []
     failures: dict[str, str] = {}
+    memory.allow_files(2 * stage.options.idle)
     for kind in _KEYS:
         certificate = create_certificate(stage.folder, kind)
         for peer in peers:
@@ -68,7 +68,7 @@ def _of_peer(stage: Stage, name: str, kind: str, running: Running, *, all_of_it:
     if not all_of_it:
         return Tls(name, kind, full, resumed)
     # First, for what large answers have left behind would serve connections for nothing.
-    idle = _idle(running)
+    idle = _idle(running, stage.options.idle)
     relay = {scenario: _relay(stage, running, scenario) for scenario in RELAYED if scenario in stage.options.scenarios}
     return Tls(name, kind, full, resumed, idle, relay)
 
@@ -87,7 +87,7 @@ def _handshakes(running: Running, *, resumed: bool) -> float:
     return cpu.between(before, cpu.of_processes(running.workers())).ran / 1000 / HANDSHAKES
 
 
-def _idle(running: Running) -> float:
+def _idle(running: Running, idle: int) -> float:
     """Return the bytes of an idle connection after its first answer, beyond the memory left by two hundred earlier
     ones.
     """
@@ -95,11 +95,11 @@ def _idle(running: Running) -> float:
     for _ in range(200):
         _connected(running, context).close()
     before = memory.of_processes(running.workers())
-    kept = [_connected(running, context, source=f"127.0.0.{number % 8 + 1}") for number in range(IDLE)]
+    kept = [_connected(running, context, source=memory.get_address(number)) for number in range(idle)]
     after = memory.of_processes(running.workers())
     for connection in kept:
         connection.close()
-    return (after.private - before.private) / IDLE
+    return (after.private - before.private) / idle
 
 
 def _relay(stage: Stage, running: Running, name: str) -> tuple[float, float]:

@@ -12,14 +12,18 @@ DECIMAL = re.compile(r"-?[0-9]+(\.[0-9]+)?").fullmatch
 
 
 def escape_formula(value: str) -> str:
-    """Return a value that spreadsheets treat as text. A possible formula gets a leading apostrophe."""
-    return f"'{value}" if value.startswith(FORMULAS) and len(value) > 1 else value
+    """Return a value that no spreadsheet treats as a formula: a possible one gets a leading apostrophe.
+
+    Decimal numbers stay numbers.
+    """
+    is_formula = value.startswith(FORMULAS) and len(value) > 1 and not DECIMAL(value)
+    return f"'{value}" if is_formula else value
 
 
 def render_csv(rows: Iterable[Sequence[int | str]]) -> str:
-    """Return rows as CSV (RFC 4180), with texts protected by `escape_formula`. Decimal numbers stay numbers."""
+    """Return rows as CSV (RFC 4180), with texts protected by `escape_formula`."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\r\n")
     for row in rows:
-        writer.writerow([cell if isinstance(cell, int) or DECIMAL(cell) else escape_formula(cell) for cell in row])
+        writer.writerow([escape_formula(str(cell)) for cell in row])
     return out.getvalue()

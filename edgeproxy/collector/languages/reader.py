@@ -29,6 +29,9 @@ Number = TypeVar("Number", float, Decimal)
 UNIT_PRICE_MIN = Decimal("0.001")
 """A lower unit price, in whole units of the currency, is written for several units."""
 UNITS_MAX = MILLION = 1_000_000
+PLACES_MAX = 15
+"""Most decimal places of an amount in whole units: twelve of a smallest unit (config/collector/money.py), and its own.
+"""
 
 
 class Reader(NamedTuple):
@@ -87,9 +90,12 @@ class Reader(NamedTuple):
 
     def exact(self, millicredits: int, currency: str = USD) -> str:
         """Return credits in their currency, with all decimal places."""
-        places = f"{'0' * DECIMALS[currency]}####"
+        return self._format_exactly(to_decimal(millicredits, currency).scaleb(-4), currency)
+
+    def _format_exactly(self, amount: Decimal, currency: str) -> str:
+        """Return an amount in whole units of a currency with all its decimal places, and at least the currency's."""
+        places = "0" * DECIMALS[currency] + "#" * PLACES_MAX
         form = self.locale.currency_formats["standard"].pattern.replace("0.00", f"0.{places}")
-        amount = to_decimal(millicredits, currency).scaleb(-4)
         return numbers.format_currency(amount, currency.upper(), form, locale=self.locale, currency_digits=False)
 
     def unit_price(
@@ -105,8 +111,7 @@ class Reader(NamedTuple):
             amount, units = amount * scale, scale
         while scale is None and 0 < amount < UNIT_PRICE_MIN and units < UNITS_MAX:
             amount, units = amount * 1000, units * 1000
-        form = self.locale.currency_formats["standard"].pattern.replace("0.00", "0.00######")
-        return numbers.format_currency(amount, currency.upper(), form, locale=self.locale, currency_digits=False), units
+        return self._format_exactly(amount, currency), units
 
     def country(self, code: str) -> str:
         """Return the name of a country by its code (ISO 3166-1 alpha-2)."""

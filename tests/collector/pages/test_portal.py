@@ -177,6 +177,23 @@ def test_a_price_is_of_as_many_units_as_can_be_read(written: str, package: int, 
         assert (amount.replace("\xa0", " ").replace("US$", "$"), units) == expected
 
 
+@pytest.mark.parametrize(
+    ("written", "currency", "shown"),
+    [
+        ("0.123456789012", "usd", {"en": ("$0.00123456789012", 1), "de": ("0,00123456789012 $", 1)}),
+        ("0.000000000001", "usd", {"en": ("$0.00000001", 1_000_000), "de": ("0,00000001 $", 1_000_000)}),
+        ("1", "jpy", {"en": ("¥1", 1), "de": ("1 ¥", 1), "nl": ("JP¥ 1", 1)}),
+        ("1.5", "kwd", {"en": ("KWD0.0015", 1), "de": ("0,0015 KWD", 1), "nl": ("KWD 0,0015", 1)}),
+        ("0.0001", "bhd", {"en": ("BHD0.100", 1_000_000), "nl": ("BHD 0,100", 1_000_000)}),
+        ("100000000000", "usd", {"en": ("$1,000,000,000.00", 1), "de": ("1.000.000.000,00 $", 1)}),
+    ],
+)
+def test_unit_price_loses_no_decimal_place(written: str, currency: str, shown: dict[str, Any]) -> None:
+    for language, expected in shown.items():
+        amount, units = choose_reader(language, None).unit_price(written, currency=currency)
+        assert (amount.replace("\xa0", " "), units) == expected
+
+
 def test_invoice_line_rows_keep_their_text() -> None:
     line = {"text": "=HYPERLINK(1)", "kind": "usage", "meter": "calls", "value": "@x", "start": None, "end": None}
     bill = {"id": "i", "number": None, "currency": "jpy", "lines": [{**line, "quantity": 3, "amount": 150}]}

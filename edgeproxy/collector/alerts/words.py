@@ -20,7 +20,7 @@ from edgeproxy.collector.languages.invisible import format_line
 from edgeproxy.collector.languages.marks import N_
 from edgeproxy.collector.languages.meter_display import format_label
 from edgeproxy.collector.languages.reader import Reader
-from edgeproxy.config.collector.currency_units import USD
+from edgeproxy.config.collector.currency_units import DECIMALS, MILLICREDITS, USD
 
 HOLE = re.compile(r"%\((\w+)\)s")
 """A placeholder in a sentence for a detail."""
@@ -594,7 +594,8 @@ def _format_amount(reader: Reader, value: JsonValue, currency: str | None) -> st
     """Format an amount such as 12.34 USD, an amount in smallest units with a currency, or units of a meter."""
     if isinstance(value, str):
         whole, code = value.split(" ")
-        return reader.amount(Decimal(whole), code)
+        currency = code.lower()
+        return reader.exact(int(Decimal(whole).scaleb(DECIMALS[currency]) * MILLICREDITS), currency)
     return _format_plain(reader, value, None) if currency is None else _format_money(reader, value, currency)
 
 

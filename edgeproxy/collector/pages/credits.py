@@ -11,13 +11,12 @@ from edgeproxy.collector.pages.credit_worth import fetch_outlook
 from edgeproxy.collector.pages.site import Page, PageError, Visit
 from edgeproxy.collector.problems import billing_codes, page_codes
 from edgeproxy.config.collector.credits import Credits
-from edgeproxy.config.collector.currency_units import DECIMALS, get_payable_unit, to_decimal
+from edgeproxy.config.collector.currency_units import DECIMALS, MILLICREDITS, get_payable_unit, to_decimal
 
 CREDITS = "/account/credits"
 TOP_UP = "/billing/credits/top-up"
 """The path of automatic top-up in the API."""
 PURCHASES_MAX = 24
-MILLICREDITS_PER_CENT = 10_000
 
 
 class StatementLineView(TypedDict):
@@ -68,7 +67,7 @@ async def show_credits(visit: Visit) -> web.Response:
         most=most,
         step=to_decimal(get_payable_unit(currency), currency),
         to_decimal=lambda amount: to_decimal(amount, currency),
-        millicredits=MILLICREDITS_PER_CENT,
+        millicredits=MILLICREDITS,
         **await fetch_top_up(visit, currency, {}),
     )
 
@@ -81,7 +80,7 @@ async def fetch_top_up(visit: Visit, currency: str, query: dict[str, str]) -> di
     amounts: tuple[int, ...] = ()
     if top_up["below"] is not None:
         own = (top_up["below"], top_up["millicredits"], top_up["month_max"])
-        amounts = tuple(amount // MILLICREDITS_PER_CENT for amount in own)
+        amounts = tuple(amount // MILLICREDITS for amount in own)
     elif packages:
         usual = packages[min(1, len(packages) - 1)]
         amounts = (packages[0], usual, 4 * usual)
@@ -104,13 +103,13 @@ async def buy_credits(visit: Visit) -> web.Response:
     cents = parse_purchase(visit.form.get("amount", ""), currency, terms.find_bounds(currency))
     back = f"{visit.site.url}{CREDITS}"
     body: JsonObject = {
-        "millicredits": cents * MILLICREDITS_PER_CENT,
+        "millicredits": cents * MILLICREDITS,
         "currency": currency,
         "success_url": f"{back}?done=bought",
         "cancel_url": back,
     }
     checkout = await visit.fetch("POST", "/billing/checkout", body=body, once=keys.read_idempotency_key(visit))
-    credits = cents * MILLICREDITS_PER_CENT
+    credits = cents * MILLICREDITS
     return visit.render("checkout.html", cents=cents, currency=currency, credits=credits, url=checkout["url"])
 
 
@@ -146,9 +145,7 @@ async def show_statement(visit: Visit) -> web.Response:
     response = await visit.require("GET", "/billing/statements/{month}", names={"month": month})
     if response.body is None:
         return visit.send_file(response)
-    pending = 0 if response.body["is_final"] else (await visit.fetch("GET", "/billing/balance"))["pending"]
-    lines = add_balances(response.body)
-    return visit.render("statement.html", month=month, lines=lines, result=response.body, pending=pending)
+    return visit.render("statement.html", month=month, lines=add_balances(response.body), result=response.body)
 
 
 def add_balances(statement: StatementView) -> list[dict[str, object]]:

@@ -4,11 +4,11 @@ from aiohttp import web
 
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.pages import credits, customer_credits
-from edgeproxy.collector.pages.credits import MILLICREDITS_PER_CENT, TOP_UP, parse_purchase
+from edgeproxy.collector.pages.credits import TOP_UP, parse_purchase
 from edgeproxy.collector.pages.site import Audience, Page, PageError, Visit, format_path
 from edgeproxy.collector.problems import billing_codes
 from edgeproxy.config.collector.credits import MONTH_PURCHASES_MAX
-from edgeproxy.config.collector.currency_units import get_payable_unit
+from edgeproxy.config.collector.currency_units import MILLICREDITS, get_payable_unit
 
 
 def list_pages() -> list[Page]:
@@ -52,7 +52,7 @@ async def _parse_form(visit: Visit) -> JsonObject:
     below = parse_purchase(visit.form.get("below", ""), currency, (unit, amount))
     month_max = parse_purchase(visit.form.get("month_max", ""), currency, (amount, most * MONTH_PURCHASES_MAX))
     amounts = {"below": below, "millicredits": amount, "month_max": month_max}
-    return {name: cents * MILLICREDITS_PER_CENT for name, cents in amounts.items()}
+    return {name: cents * MILLICREDITS for name, cents in amounts.items()}
 
 
 def _get_query(visit: Visit) -> dict[str, str]:

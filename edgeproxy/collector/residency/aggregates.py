@@ -19,13 +19,13 @@ from edgeproxy.collector.database.schema import DAY, HOUR, customers
 from edgeproxy.collector.ledger import rollup
 from edgeproxy.collector.ledger.queries import LedgerQuery, build_statement
 from edgeproxy.collector.traffic.queries import TrafficQuery, fetch_traffic
+from edgeproxy.config.collector.currency_units import MILLICREDITS
 
 DAYS: Final = 30
 """Days of usage and payments."""
 CUSTOMERS_MIN: Final = 5
 """The minimum number of customers in a sum."""
 SEVERITIES: Final = ("page", "warn", "info")
-MILLICREDITS_PER_CENT: Final = 10_000
 
 
 class RegionSum(TypedDict):
@@ -135,7 +135,7 @@ async def _fetch_payments(connection: AsyncConnection, since: int, until: int) -
     of_invoices = sa.select(paid.currency, paid.customer, paid.amount_paid.label("amount")).where(
         paid.state == PAID, paid.amount_paid != 0, paid.paid_at >= since, paid.paid_at < until
     )
-    of_credits = sa.select(booked.currency, booked.customer, booked.amount // MILLICREDITS_PER_CENT).where(
+    of_credits = sa.select(booked.currency, booked.customer, booked.amount // MILLICREDITS).where(
         booked.kind == "purchase", booked.at >= since * 1000, booked.at < until * 1000
     )
     both = sa.union_all(of_invoices, of_credits).subquery()

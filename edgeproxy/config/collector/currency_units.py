@@ -35,6 +35,8 @@ Other currencies have no own minimum (docs.stripe.com/currencies, minimum and ma
 """
 CHARGE_MAX = 99_999_999
 """The maximum amount that Stripe charges at once, in smallest units: eight digits."""
+MILLICREDITS = 10_000
+"""Millicredits in the smallest unit of any currency. Prepaid credits are counted in them."""
 A_CURRENCY = "the code of a currency in lower case, such as usd, eur or jpy (ISO 4217)"
 
 
@@ -73,6 +75,15 @@ def to_decimal(amount: int, currency: str) -> Decimal:
 def format_with_code(amount: int, currency: str) -> str:
     """Format an amount of smallest units with the code of its currency: `0.49 USD`."""
     return f"{to_decimal(amount, currency)} {currency.upper()}"
+
+
+def format_millicredits(amount: int, currency: str = USD) -> str:
+    """Format millicredits exactly in their currency: `0.001234`, with at least the currency's decimal places."""
+    least = DECIMALS[currency]
+    whole, fraction = divmod(abs(amount), MILLICREDITS * get_unit_count(currency))
+    decimals = f"{fraction:0{least + len(str(MILLICREDITS)) - 1}}"
+    decimals = decimals[:least] + decimals[least:].rstrip("0")
+    return f"{'-' * (amount < 0)}{whole}{'.' * bool(decimals)}{decimals}"
 
 
 def parse_amount(written: str, currency: str) -> int:

@@ -67,6 +67,7 @@ from edgeproxy.collector.api.group import Group, PathParameter
 from edgeproxy.collector.api.request_limits import RequestRate
 from edgeproxy.collector.api.responses import ProblemError, Result, next_page
 from edgeproxy.collector.billing.credits import (
+    balances,
     checkout,
     consumption,
     consumption_list,
@@ -76,6 +77,7 @@ from edgeproxy.collector.billing.credits import (
     statements,
     top_ups,
 )
+from edgeproxy.collector.billing.credits.balances import CreditReport
 from edgeproxy.collector.billing.credits.consumption import CreditMeters
 from edgeproxy.collector.billing.credits.consumption_list import Consumption
 from edgeproxy.collector.billing.credits.paid_usage import PaidUsage
@@ -87,7 +89,7 @@ from edgeproxy.collector.billing.credits.top_up_purchases import NO_TAX_ID, Buye
 from edgeproxy.collector.billing.credits.top_ups import Terms
 from edgeproxy.collector.billing.jobs.credits import get_credit_meters
 from edgeproxy.collector.billing.journal import journal
-from edgeproxy.collector.billing.journal.postings import CENT, spending_order, subtract_pending
+from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.billing.stripe.client import Stripe, StripeCallError
 from edgeproxy.collector.billing.stripe.customers import find_stripe_id
 from edgeproxy.collector.billing.subscriptions import customer_currency, subscription_rows
@@ -100,7 +102,7 @@ from edgeproxy.collector.problems.coded_error import FieldFault
 from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.collector.catalog import get_default_currency
 from edgeproxy.config.collector.credits import MONTH_PURCHASES_MAX, Credits
-from edgeproxy.config.collector.currency_units import USD, get_payable_unit
+from edgeproxy.config.collector.currency_units import USD, format_millicredits, get_payable_unit
 from edgeproxy.config.field_codes import NOT_A_MULTIPLE, OUT_OF_RANGE
 
 NO_CREDITS = "no credits are sold here: there is no billing.credits in the collector's file"
@@ -147,36 +149,34 @@ class CreditHandlers(CustomerBillingHandlers):
         at = None if call.query.at is None else queries.parse_time("at", call.query.at) * 1000
         async with self._database.reading(whole=True) as connection:
             row = await customers.get_row(connection, customer)
-            booked = await journal.fetch_balance(connection, row.id, at)
-            pending = 0 if at is not None else await consumption.fetch_pending(connection, meters, row.name)
-            grants = [] if at is not None else await journal.list_grants(connection, row.id)
-            origins = await purchase_list.fetch_origins(connection, row.id) if grants else {}
+            if at is None:
+                report = await balances.fetch_report(connection, meters, row.id, row.name)
+            else:
+                report = CreditReport(await journal.fetch_balance(connection, row.id, at), 0, [])
             currency = await self._find_currency(connection, row.id)
-        available = booked - pending
-        rests = subtract_pending(grants, pending)  # This makes the sum of the grants equal to the available balance.
-        grants_left: list[CreditGrant] = [
+        grants: list[CreditGrant] = [
             {
-                "id": grant.id,
-                "kind": origins[grant.id].kind,
-                "granted": origins[grant.id].granted,
-                "granted_at": format_timestamp(origins[grant.id].at),
-                "returned": grant.returned,
-                "millicredits": rests[grant.id],
-                "expires_at": format_timestamp(grant.expires),
-                "refundable": max(0, min(grant.refundable, rests[grant.id])),
+                "id": one.grant.id,
+                "kind": one.origin.kind,
+                "granted": one.origin.granted,
+                "granted_at": format_timestamp(one.origin.at),
+                "returned": one.origin.returned,
+                "used": one.used,
+                "millicredits": one.left,
+                "expires_at": format_timestamp(one.grant.expires),
+                "refundable": one.refundable,
             }
-            for grant in spending_order(grants)
-            if grant.rest
+            for one in report.grants
         ]
         return {
             "customer": row.name,
-            "balance": booked,
-            "pending": pending,
-            "available": available,
+            "balance": report.booked,
+            "pending": report.pending,
+            "available": report.available,
             "currency": currency,
-            "amount": statements.format_millicredits(available, currency),
-            "usd": statements.format_millicredits(available) if currency == USD else None,
-            "grants": grants_left,
+            "amount": format_millicredits(report.available, currency),
+            "usd": format_millicredits(report.available) if currency == USD else None,
+            "grants": grants,
             "at": format_timestamp(at),
         }
 
@@ -212,6 +212,9 @@ class CreditHandlers(CustomerBillingHandlers):
         async with self._database.reading(whole=True) as connection:
             row = await customers.get_row(connection, customer)
             statement = await statements.fetch_statement(connection, row.id, month, now_ms())
+            meters = get_credit_meters(get_billing(self._settings))
+            if meters is not None and not statement.is_final:
+                statement = statement._replace(pending=await consumption.fetch_pending(connection, meters, row.name))
         statement = statement._replace(customer=row.display_name or row.name, currency=row.currency or USD)
         headers = {
             "Content-Disposition": f'attachment; filename="statement-{month}.{suffix}"',
@@ -431,7 +434,7 @@ class CreditHandlers(CustomerBillingHandlers):
     async def create_adjustment(self, call: Call[ChangeQuery, CreateAdjustmentRequest]) -> Result[CreditAdjustment]:
         """Adjust credits: give credits, withdraw gifts, or return usage."""
         body = call.body
-        self._get_credit_meters()
+        meters = self._get_credit_meters()
         if body.expires_at is not None and (body.millicredits < 0 or body.consumption is not None):
             raise ProblemError(
                 request_codes.FIELDS_INVALID,
@@ -466,7 +469,10 @@ class CreditHandlers(CustomerBillingHandlers):
                 await self._fix_currency(connection, caller, row, currency)
                 kind = "gift"
             else:
-                await credits.book_withdrawal(connection, caller, row.id, adjustment_id, -body.millicredits, body.why)
+                pending = await consumption.fetch_pending(connection, meters, row.name)
+                await credits.book_withdrawal(
+                    connection, caller, row.id, adjustment_id, -body.millicredits, body.why, pending=pending
+                )
                 kind = "withdrawal"
             balance = await journal.fetch_balance(connection, row.id)
             adjustment: CreditAdjustment = {
@@ -553,6 +559,7 @@ def statement_to_response(statement: Statement, customer: str, month: CalendarMo
         "opening": statement.opening,
         "lines": lines,
         "closing": statement.closing,
+        "pending": statement.pending,
         "is_final": statement.is_final,
         "as_of": format_timestamp(statement.until),
     }

@@ -165,7 +165,9 @@ class CreditGrant(TypedDict):
     granted: int
     """The number of credits added, in millicredits."""
     returned: int
-    """The millicredits of the grant that were refunded, or are reserved for a refund."""
+    """The millicredits of the grant that were refunded, are reserved for a refund, or were taken back."""
+    used: int
+    """The millicredits of the grant that usage has spent."""
     millicredits: int
     """The unspent credits of the grant, in millicredits. Usage that is not booked yet is subtracted."""
     expires_at: str | None
@@ -255,6 +257,8 @@ class CreditStatement(TypedDict):
     """The bookings of the month, oldest first."""
     closing: int
     """The balance at the time `as_of`, in millicredits."""
+    pending: int
+    """The credits that were used but are not booked yet, in millicredits; 0 if the month is over."""
     is_final: bool
     """True if the month is over."""
     as_of: str

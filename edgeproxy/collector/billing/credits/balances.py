@@ -1,4 +1,8 @@
-"""Credit usage as edges need it: the credits that customers ever had, and the part that they have spent."""
+"""Balances of prepaid credits with usage that is not booked yet.
+
+Pages show a report of a customer's grants. Edges need the credits that customers ever had, and the part that they have
+spent.
+"""
 
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
@@ -6,8 +10,11 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.billing.credits import consumption
+from edgeproxy.collector.billing.credits import consumption, purchase_list
 from edgeproxy.collector.billing.credits.consumption import CreditMeters
+from edgeproxy.collector.billing.credits.purchase_list import GrantOrigin
+from edgeproxy.collector.billing.journal import journal
+from edgeproxy.collector.billing.journal.postings import Grant, spending_order, subtract_pending
 from edgeproxy.collector.database.credit_tables import credit_balances
 from edgeproxy.collector.database.schema import customers
 from edgeproxy.config.collector.currency_units import USD
@@ -29,6 +36,54 @@ class CreditUsage(NamedTuple):
     def left(self) -> int:
         """The credits that are left; negative if more was spent."""
         return self.granted - self.used
+
+
+class RemainingGrant(NamedTuple):
+    """A grant with credits left in the books."""
+
+    grant: Grant
+    origin: GrantOrigin
+    left: int
+    """The millicredits that are left after usage that is not booked yet."""
+
+    @property
+    def used(self) -> int:
+        """The millicredits that usage has spent."""
+        return self.origin.granted - self.origin.returned - self.left
+
+    @property
+    def refundable(self) -> int:
+        """The millicredits that can be refunded."""
+        return max(0, min(self.grant.refundable, self.left))
+
+
+class CreditReport(NamedTuple):
+    """The credits of a customer at one moment, in millicredits."""
+
+    booked: int
+    pending: int
+    """The usage that is not booked yet."""
+    grants: list[RemainingGrant]
+    """The grants in the order of spending. What is left of them adds up to the available credits, unless more was
+    spent."""
+
+    @property
+    def available(self) -> int:
+        """The credits that can be spent; negative if more was spent."""
+        return self.booked - self.pending
+
+
+async def fetch_report(connection: AsyncConnection, meters: CreditMeters, customer: str, name: str) -> CreditReport:
+    """Return the credits of a customer, by id and name. The connection must read one snapshot."""
+    booked = await journal.fetch_balance(connection, customer)
+    pending = await consumption.fetch_pending(connection, meters, name)
+    grants = await journal.list_grants(connection, customer)
+    origins = await purchase_list.fetch_origins(connection, customer) if grants else {}
+    left = subtract_pending(grants, pending)
+    remaining = [
+        RemainingGrant(grant, origins[grant.id], left[grant.id]) for grant in spending_order(grants) if grant.rest
+    ]
+    return CreditReport(booked, pending, remaining)
 
 
 async def fetch_credit_usage(

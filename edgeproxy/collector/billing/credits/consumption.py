@@ -166,7 +166,10 @@ async def fetch_pending(connection: AsyncConnection, meters: CreditMeters, custo
 
 
 async def fetch_pending_by_name(connection: AsyncConnection, meters: CreditMeters, *names: str) -> dict[str, int]:
-    """Return the millicredits in unbooked hours by customer name, by default of all who pay with credits."""
+    """Return the millicredits in unbooked hours by customer name, by default of all who pay with credits.
+
+    A sum below zero counts as 0, because usage that is taken back returns to its grants with the booking.
+    """
     booked = (await connection.execute(sa.select(credit_head.c.slice))).scalar_one()
     pending: dict[str, int] = {}
     for name in names or (None,):
@@ -174,7 +177,7 @@ async def fetch_pending_by_name(connection: AsyncConnection, meters: CreditMeter
         for currency, of_currency in meters.by_currency.items():
             if payers := _select_payers(all_payers, currency):
                 used = await _fetch_totals(connection, of_currency.cost, Span(booked, EVER), payers)
-                pending |= {customer: sum(amounts.values()) for customer, amounts in used.items()}
+                pending |= {customer: max(0, sum(amounts.values())) for customer, amounts in used.items()}
     return pending
 
 

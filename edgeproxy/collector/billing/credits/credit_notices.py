@@ -13,10 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.collector.alerts.alert import Alert
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.credits.balances import CreditUsage
-from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.database.credit_tables import credit_grants, credit_transactions
 from edgeproxy.collector.database.schema import customers
-from edgeproxy.config.collector.currency_units import format_with_code
+from edgeproxy.config.collector.currency_units import format_millicredits
 
 GRANTING: Final = ("purchase", "gift")
 """The kinds of transactions that make these notices due again."""
@@ -61,8 +60,8 @@ def _build_notice(
     if left > 0:
         kind = AlertKind.CREDITS_LOW
         details = {
-            "left": format_with_code(left // CENT, usage.currency),
-            "granted": format_with_code(granted // CENT, usage.currency),
+            name: f"{format_millicredits(amount, usage.currency)} {usage.currency.upper()}"
+            for name, amount in (("left", left), ("granted", granted))
         }
     title = f"{customer}: {kind.value.replace('_', ' ')}"
     return Alert(key=f"{kind}:{number}", kind=kind, customer=customer, title=title, at=now, details=details)

@@ -117,13 +117,19 @@ async def book_gift(
 
 
 async def book_withdrawal(
-    connection: AsyncConnection, caller: Caller, customer: str, id_: str, amount: int, why: str
+    connection: AsyncConnection, caller: Caller, customer: str, id_: str, amount: int, why: str, *, pending: int = 0
 ) -> int | None:
-    """Book the withdrawal of the unspent part of gifts. Raises ChangeRejectedError."""
+    """Book the withdrawal of the unspent part of gifts. Raises ChangeRejectedError.
+
+    `pending` is the usage that is not booked yet.
+    """
     async with open_journal(connection) as books:
         if await books.find_transaction("withdrawal", id_) is not None:
             return None
-        entries = _build_entries(postings.withdrawal_entries, await books.fetch_credit_balance(customer), amount)
+        balance = await books.fetch_credit_balance(customer)
+        rests = postings.subtract_pending(balance.grants, pending)
+        unspent = balance._replace(grants=tuple(grant._replace(rest=rests[grant.id]) for grant in balance.grants))
+        entries = _build_entries(postings.withdrawal_entries, unspent, amount)
         number = books.book(Posting(customer, "withdrawal", id_, entries, details=_format_details(caller, why)))
     await _record_audit(connection, caller, "credits.withdrawal", customer, id_, amount, why)
     return number
@@ -188,7 +194,7 @@ async def hold_refund(
         grant_state = balance.grant(grant)
         assert grant_state is not None
         # Usage that is not booked yet will take credits, also those of this purchase. They cannot be paid back.
-        grant_state = grant_state._replace(rest=min(grant_state.rest, balance.balance - pending))
+        grant_state = grant_state._replace(rest=postings.subtract_pending(balance.grants, pending)[grant])
         payable_unit = get_payable_unit(books.get_currency(row.customer))
         unit = CENT * payable_unit
         # Stripe pays whole units only, for example cents. The rest below one stays as credits.

@@ -2,12 +2,13 @@
 credits."""
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.billing.journal.journal import NO_SLICE
 from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.database.credit_tables import credit_entries, credit_grants, credit_transactions
 from edgeproxy.collector.database.schema import customers
@@ -37,6 +38,12 @@ class GrantOrigin(NamedTuple):
     """The number of credits added, in millicredits."""
     at: int
     """Unix milliseconds."""
+    returned: int
+    """The part that is gone without usage, in millicredits: refunded, reserved for a refund, or taken back."""
+
+
+RETURNING: Final = ("withdrawal", "refund", "refund_failed", "chargeback", "chargeback_won", "moved_out")
+"""The kinds of transactions that take credits from a grant without usage, or restore them."""
 
 
 async def fetch_origins(connection: AsyncConnection, customer: str) -> dict[str, GrantOrigin]:
@@ -56,7 +63,27 @@ async def fetch_origins(connection: AsyncConnection, customer: str) -> dict[str,
         .where(grants.customer == customer, grants.rest > 0)
     )
     rows = await connection.execute(statement)
-    return {grant: GrantOrigin(kind, int(amount), at) for grant, kind, amount, at in rows}  # A sum may be a decimal.
+    returned = await _fetch_returned(connection, customer)
+    return {  # A sum may be a decimal.
+        grant: GrantOrigin(kind, int(amount), at, returned.get(grant, 0)) for grant, kind, amount, at in rows
+    }
+
+
+async def _fetch_returned(connection: AsyncConnection, customer: str) -> dict[str, int]:
+    """Return the millicredits of a customer, by id, that are gone without usage, by grant.
+
+    A won dispute gives a purchase back what its loss had taken from the overdraft. Such a sum below zero counts as 0.
+    """
+    transactions, entries = credit_transactions.c, credit_entries.c
+    statement = (
+        sa.select(entries.grant_id, sa.func.sum(entries.amount))
+        .join_from(credit_transactions, credit_entries, entries.seq == transactions.seq)
+        # The slice is for the index: these kinds have none.
+        .where(transactions.kind.in_(RETURNING), transactions.slice == NO_SLICE, transactions.customer == customer)
+        .where(entries.account == "deferred")
+        .group_by(entries.grant_id)
+    )
+    return {grant: max(0, int(amount)) for grant, amount in await connection.execute(statement)}
 
 
 async def list_purchases(connection: AsyncConnection, customer: str, before: int | None, limit: int) -> list[Purchase]:

@@ -10,13 +10,14 @@ from reportlab.lib.units import mm
 from reportlab.platypus import Flowable, Paragraph, SimpleDocTemplate, Spacer, Table, TableStyle
 
 from edgeproxy.collector.billing.credits.statements import (
+    PENDING,
     TEXTS,
     Statement,
     format_credits,
     format_day,
-    format_millicredits,
 )
 from edgeproxy.collector.billing.journal.postings import CREDIT
+from edgeproxy.config.collector.currency_units import format_millicredits
 
 MARGIN = 20 * mm
 WIDTHS = tuple(part * mm for part in (24, 46, 50, 25, 25))
@@ -65,8 +66,10 @@ def _build_table(statement: Statement, style: PropertySet) -> Table:
         cell = Paragraph(escape(_shorten(reference)), style)
         amount = format_millicredits(line.amount, statement.currency)
         rows.append((at, TEXTS[line.kind], cell, format_credits(line.amount), amount))
+    if statement.pending:
+        rows.append(_format_sum_row("", PENDING, -statement.pending, statement.currency))
     until = format_day(statement.until)
-    rows.append(_format_sum_row(until, statement.closing_label, statement.closing, statement.currency))
+    rows.append(_format_sum_row(until, statement.closing_label, statement.left, statement.currency))
     table = Table(rows, colWidths=WIDTHS, repeatRows=1)
     table.setStyle(
         TableStyle(

@@ -2,6 +2,8 @@
 
 Everything is by the time of booking, so that a past month does not change: late usage is in the statement of the month
 that booked it. Opening balance and lines add up to the closing balance. Amounts are millicredits.
+
+A statement of the current month ends with the usage that is not booked yet, so that its reader sees the credits left.
 """
 
 from collections.abc import Sequence
@@ -14,9 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.base import spreadsheet
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.billing.journal import journal
-from edgeproxy.collector.billing.journal.postings import CENT, CREDIT
+from edgeproxy.collector.billing.journal.postings import CREDIT
 from edgeproxy.collector.database.credit_tables import credit_entries, credit_transactions
-from edgeproxy.config.collector.currency_units import DECIMALS, USD, get_unit_count
+from edgeproxy.config.collector.currency_units import USD, format_millicredits
 
 TEXTS = {
     "purchase": "Purchase",
@@ -34,6 +36,8 @@ TEXTS = {
     "moved_in": "Moved from another residency",
 }
 """The text that customers read for each kind. Other kinds do not change their balance."""
+PENDING = "Used and not booked yet"
+"""The text of usage that no transaction has yet."""
 FIELDS = ("date", "what", "reference", "meter", "model", "millicredits")
 """The columns of a statement as CSV, followed by the amount in a column named after the currency."""
 
@@ -87,6 +91,13 @@ class Statement(NamedTuple):
     until: int
     """The Unix millisecond of the closing balance: the last of the month, or now if the month is not over."""
     currency: str = USD
+    pending: int = 0
+    """The usage that is not booked yet; 0 if the month is over."""
+
+    @property
+    def left(self) -> int:
+        """The credits that are left: the closing balance without unbooked usage."""
+        return self.closing - self.pending
 
     @property
     def is_final(self) -> bool:
@@ -164,15 +175,6 @@ def format_credits(amount: int) -> str:
     return f"{'-' * (amount < 0)}{whole:,}{'.' * bool(decimals)}{decimals}"
 
 
-def format_millicredits(amount: int, currency: str = USD) -> str:
-    """Format millicredits exactly in their currency: `0.001234`, with at least the currency's decimal places."""
-    least = DECIMALS[currency]
-    whole, fraction = divmod(abs(amount), CENT * get_unit_count(currency))
-    decimals = f"{fraction:0{least + len(str(CENT)) - 1}}"
-    decimals = decimals[:least] + decimals[least:].rstrip("0")
-    return f"{'-' * (amount < 0)}{whole}{'.' * bool(decimals)}{decimals}"
-
-
 def render_csv(statement: Statement) -> str:
     """Return a statement as CSV: opening balance first, closing balance last."""
 
@@ -185,8 +187,10 @@ def render_csv(statement: Statement) -> str:
     for line in statement.lines:
         at = "" if line.at is None else format_day(line.at)
         rows.append((at, TEXTS[line.kind], line.reference, line.meter, line.model, *amount(line.amount)))
-    closing = (format_day(statement.until), statement.closing_label, "", "", "", *amount(statement.closing))
-    return spreadsheet.render_csv([(*FIELDS, statement.currency), *rows, closing])
+    if statement.pending:
+        rows.append(("", PENDING, "", "", "", *amount(-statement.pending)))
+    rows.append((format_day(statement.until), statement.closing_label, "", "", "", *amount(statement.left)))
+    return spreadsheet.render_csv([(*FIELDS, statement.currency), *rows])
 
 
 def format_day(at: int) -> str:

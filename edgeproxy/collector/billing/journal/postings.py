@@ -14,8 +14,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, Literal, NamedTuple
 
 from edgeproxy.collector.billing.rating.money import divide_rounded
+from edgeproxy.config.collector.currency_units import MILLICREDITS
 
-CENT = 10_000
+CENT = MILLICREDITS
 """Millicredits per cent: parts of the smallest unit of any currency."""
 CREDIT = 1_000
 """Millicredits per credit."""
@@ -358,7 +359,7 @@ def subtract_pending(grants: Iterable[Grant], pending: int) -> dict[str, int]:
     """Return the rest of each grant, by id, after usage that is not booked yet, in the order of spending."""
     rests = {}
     for grant in spending_order(grants):
-        used = min(grant.rest, max(0, pending))
+        used = min(grant.rest, pending)
         rests[grant.id], pending = grant.rest - used, pending - used
     return rests
 

@@ -17,7 +17,6 @@ from edgeproxy.collector.billing.credits.statements import (
     Statement,
     StatementLine,
     format_credits,
-    format_millicredits,
     month_of,
     parse_month,
     render_csv,
@@ -26,6 +25,7 @@ from edgeproxy.collector.billing.journal import journal, postings
 from edgeproxy.collector.billing.journal.journal import Posting
 from edgeproxy.collector.billing.journal.postings import CENT, ConsumptionPart
 from edgeproxy.collector.database.database import Database
+from edgeproxy.config.collector.currency_units import format_millicredits
 from tests.support.credited import ALICE, read, run, write
 
 ACME = "id-acme"
@@ -169,3 +169,16 @@ def test_months_follow_each_other() -> None:
     assert (str(december), str(december.following)) == ("2027-12", "2028-01")
     assert month_of(december.end - 1) == december
     assert month_of(december.end) == december.following
+
+
+def test_files_of_the_running_month_end_with_the_credits_left() -> None:
+    month = CalendarMonth(2027, 12)
+    running = Statement("acme", month, 20_000, [], 20_000, month.begin + 1, pending=4)
+    rows = list(csv.DictReader(io.StringIO(render_csv(running))))
+    assert [(row["what"], row["millicredits"], row["usd"]) for row in rows] == [
+        ("Opening balance", "20000", "0.02"),
+        ("Used and not booked yet", "-4", "-0.000004"),
+        ("Balance so far", "19996", "0.019996"),
+    ]
+    text = "".join(page.extract_text() for page in PdfReader(io.BytesIO(statement_pdf.render_pdf(running))).pages)
+    assert all(amount in text for amount in ("-0.004", "-0.000004", "19.996", "0.019996")), text

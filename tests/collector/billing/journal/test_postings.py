@@ -137,7 +137,6 @@ def test_consumption_spends_gifts_first_and_earliest_expiry_first() -> None:
         (4, {"gift": 6, "paid": 20}),
         (15, {"gift": 0, "paid": 15}),
         (99, {"gift": 0, "paid": 0}),
-        (-5, {"gift": 10, "paid": 20}),
     ],
 )
 def test_usage_that_is_not_booked_yet_lessens_grants_in_the_order_of_spending(

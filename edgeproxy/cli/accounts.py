@@ -263,7 +263,11 @@ keys_budgets = build_command(
     "GET",
     f"{CUSTOMER_PATH}/key-budgets",
     CUSTOMER,
-    output=Rows("budgets", ("start", "name", "amount", "currency", "meter", "per", "used", "percent", "resets", "key")),
+    output=Rows(
+        "budgets",
+        ("start", "name", "amount", "meter", "per", "used", "percent", "resets", "key"),
+        amounts=("amount", "used"),
+    ),
 )
 keys_rotate = build_command(
     "Create a key in place of another one: it is printed this once.",

@@ -216,6 +216,22 @@ def table(rows: list[JsonObject], columns: tuple[str, ...], as_json: bool) -> No
         typer.echo("  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
+def format_money(row: JsonObject, *columns: str) -> JsonObject:
+    """Return a row in which these amounts, in smallest units, have the decimal places and the code of its currency.
+
+    Amounts of a row without a currency, and empty ones, stay.
+    """
+    from edgeproxy.config.collector.currency_units import format_with_code
+
+    currency = row["currency"]
+    if not isinstance(currency, str):
+        return row
+    amounts = {column: row[column] for column in columns}
+    return row | {
+        name: format_with_code(amount, currency) for name, amount in amounts.items() if isinstance(amount, int)
+    }
+
+
 def _format_cell(value: JsonValue) -> str:
     if value is None:
         return "-"

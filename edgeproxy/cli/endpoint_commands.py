@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, quote
 import typer
 
 from edgeproxy.base.json_values import JsonDocument, JsonObject, JsonValue
-from edgeproxy.cli.api import Api, Authorities, CustomerRef, Json, Key, Url, show, table
+from edgeproxy.cli.api import Api, Authorities, CustomerRef, Json, Key, Url, format_money, show, table
 
 Arguments = Mapping[str, Any]
 """The arguments of a call, by the names of their parameters."""
@@ -112,12 +112,16 @@ class Rows:
     """Fetch all pages."""
     cells: Mapping[str, Callable[[JsonObject], JsonValue]] = field(default_factory=dict)
     """Compute cells that differ from the fields of a row."""
+    amounts: tuple[str, ...] = ()
+    """Columns with amounts in the smallest unit of the row's currency."""
 
     def __call__(self, document: JsonDocument, arguments: Arguments) -> None:
         """Print the rows."""
         rows: list[JsonObject] = document[self.name]
         if not arguments["as_json"]:
             rows = [row | {column: compute(row) for column, compute in self.cells.items()} for row in rows]
+            if self.amounts:
+                rows = [format_money(row, *self.amounts) for row in rows]
         table(rows, self.columns, arguments["as_json"])
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 import typer
 
 from edgeproxy.base.json_values import JsonObject
-from edgeproxy.cli.api import Api, show, table
+from edgeproxy.cli.api import Api, format_money, show, table
 from edgeproxy.cli.endpoint_commands import (
     DRY_RUN,
     IDEMPOTENCY_KEY,
@@ -53,13 +53,14 @@ def _print_change(document: JsonObject, arguments: Arguments) -> None:
     table(terms, ("plan", "term", "before", "after"), as_json)
     if (effect := change.get("effect")) is not None:
         rated = f"{effect['rated']} of {effect['subscribers']} subscribers rated"
-        typer.echo(f"\n{rated}, in smallest units such as cents of a month\n")
+        typer.echo(f"\n{rated}, by a month\n")
         rows = cast("list[JsonObject]", effect["customers"])
         if len(rows) > 2 * CUSTOMERS_SHOWN:
             rows = rows[:CUSTOMERS_SHOWN] + rows[-CUSTOMERS_SHOWN:]
         sums = [{"customer": "all who are rated", **cast("JsonObject", one)} for one in effect["currencies"]]
-        columns = ("customer", "before_plan", "plan", "currency", "before", "after", "difference")
-        table([*rows, *sums], columns, as_json)
+        amounts = ("before", "after", "difference")
+        columns = ("customer", "before_plan", "plan", *amounts)
+        table([format_money(row, *amounts) for row in [*rows, *sums]], columns, as_json)
 
 
 def _format_moves(document: JsonObject) -> str:

@@ -115,19 +115,23 @@ def _render_access(access: "Access") -> str:
     lines = [f"may call now: {access['may_call']}"]
     for limit in access["limits"]:
         if limit["state"] in ("reached", "near"):
-            used = "" if limit["allowed"] is None else f" {limit['used']} of {limit['allowed']}{_find_unit(limit)}"
+            used = "" if limit["allowed"] is None else f" {_format_use(limit)}"
             end = "" if limit["ends_at"] is None else f" until {limit['ends_at']}"
             ends = f", {limit['status']}{end}: {limit['remedy']}" if limit["state"] == "reached" else ""
             lines.append(f"  {limit['kind']} {limit['name']}: {limit['state']}{used}{ends}")
     return "\n".join(lines)
 
 
-def _find_unit(limit: "AccessLimit") -> str:
-    """Return the unit of a limit's use after a space; empty if the kind of the limit says it."""
-    if limit["kind"] == "credits":
-        return " millicredits"
-    unit = limit["meter"] or limit["currency"]
-    return "" if unit is None else f" {unit}"
+def _format_use(limit: "AccessLimit") -> str:
+    """Return the use of a limit, with a unit unless the kind of the limit says it: `1.20 of 5 USD`, `7 of 10 calls`."""
+    used, allowed = str(limit["used"]), str(limit["allowed"])
+    currency, unit = limit["currency"], limit["meter"]
+    if currency is not None:
+        from edgeproxy.config.collector.currency_units import MILLICREDITS, format_millicredits
+
+        unit, scale = currency.upper(), 1 if limit["kind"] == "credits" else MILLICREDITS
+        used, allowed = (format_millicredits((limit[name] or 0) * scale, currency) for name in ("used", "allowed"))
+    return f"{used} of {allowed}{f' {unit}' if unit else ''}"
 
 
 def _limits_path(customer: str) -> str:

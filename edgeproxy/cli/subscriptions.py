@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from edgeproxy.base.json_values import JsonDocument, JsonObject
-from edgeproxy.cli.api import Api, show, table
+from edgeproxy.cli.api import Api, format_money, show, table
 from edgeproxy.cli.endpoint_commands import (
     CUSTOMER,
     IDEMPOTENCY_KEY,
@@ -40,8 +40,9 @@ def _print_subscription(document: JsonDocument, arguments: Arguments) -> None:
     if as_json or not arguments.get(PREVIEW.name):
         show(document, as_json)
         return
-    show({name: value for name, value in document.items() if name != "lines"}, as_json)
-    table(document["lines"], ("text", "quantity", "amount"), as_json)
+    lines = [format_money({**line, "currency": document["currency"]}, "amount") for line in document["lines"]]
+    show(format_money({name: value for name, value in document.items() if name != "lines"}, "due_now"), as_json)
+    table(lines, ("text", "quantity", "amount"), as_json)
     note_dry_run(arguments, PREVIEW)
 
 

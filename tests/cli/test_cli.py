@@ -24,6 +24,7 @@ from edgeproxy import __version__, cli
 from edgeproxy.base.build import describe_build
 from edgeproxy.cli import running
 from edgeproxy.cli.commands import GROUPS
+from edgeproxy.collector.quotas import access
 from edgeproxy.config.addresses import Address
 from edgeproxy.config.edge.listeners import Listener
 from edgeproxy.config.edge.settings import EdgeSettings
@@ -729,3 +730,19 @@ def test_file_of_the_owner_s_url_that_cannot_be_read_is_named(tmp_path: Path) ->
     done = run("database", "migrate", "-c", str(file), environ=environ)
     assert done.exit_code == 2
     assert "missing cannot be read" in done.output
+
+
+def test_access_states_money_in_whole_units_of_its_currency() -> None:
+    limits = [
+        access.describe_credits(3_000_000, 3_004_000, "usd", is_charged=True),
+        access.describe_credits(30_000, 29_999, "kwd", is_charged=True),
+        access.describe_budget("edge_a", (None, "jpy"), 1200, 1000, "2027-02-01", is_held=True),
+        access.describe_budget("edge_b", ("calls", None), 8, 10, "2027-02-01", is_held=True),
+    ]
+    text = running._render_access({"customer": "acme", "as_of": "", "may_call": "no", "limits": limits})
+    assert [line.split(": ", 1)[1].partition(",")[0] for line in text.splitlines()[1:]] == [
+        "reached 3.004 of 3.00 USD",
+        "near 0.0029999 of 0.003 KWD",
+        "reached 1200 of 1000 JPY",
+        "near 8 of 10 calls",
+    ]

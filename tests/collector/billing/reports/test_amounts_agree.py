@@ -124,8 +124,9 @@ def draw_customer(chance: random.Random, plan: str, coupon: str | None, has_chan
 class Checker:
     """A customer in a database, and the checks of all reports of its costs."""
 
-    def __init__(self, of: Sold, name: str, drawn: Drawn) -> None:
-        self._of, self._name, self._drawn = of, name, drawn
+    def __init__(self, of: Sold, name: str, drawn: Drawn, budget: int = 10**6) -> None:
+        """`budget` is the budget of each key in cents a month."""
+        self._of, self._name, self._drawn, self._budget = of, name, drawn, budget
         self._ids = {key: format_usage_key(self._digest(key)).decode() for key in KEYS if key != OTHER}
 
     def _digest(self, key: str) -> bytes:
@@ -151,7 +152,7 @@ class Checker:
         await self._use(drawn.events)
 
     async def _make_keys(self) -> None:
-        budget = KeyBudgetRequest(amount=10**6, per="month", currency="usd")
+        budget = KeyBudgetRequest(amount=self._budget, per="month", currency="usd")
         async with self._of.database.writing() as connection:
             owner = sa.select(customers_table.c.id).where(customers_table.c.name == self._name)
             id_ = (await connection.execute(owner)).scalar_one()

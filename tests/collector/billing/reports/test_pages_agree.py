@@ -1,4 +1,5 @@
-"""The pages state the amounts of the API: the portal, the console and CSV files, for random customers late in a period.
+"""All that people read states the amounts of the API: the portal, the console, CSV files, mails in three languages and
+commands, for random customers late in a period.
 
 `test_amounts_agree.py` has these customers too, and checks the amounts of the API themselves.
 """
@@ -6,28 +7,48 @@
 import asyncio
 import csv
 import io
+import os
 import random
 import re
 import sys
 import time
+from collections import defaultdict
 from contextlib import closing
 from decimal import Decimal
+from email.message import EmailMessage
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
+import sqlalchemy as sa
 import yaml
+from typer.testing import CliRunner
 
-from edgeproxy.collector.billing.credits import credits
+from edgeproxy import cli
+from edgeproxy.base.clock import EPOCH
+from edgeproxy.collector.alerts.alert import Alert, raise_alerts
+from edgeproxy.collector.alerts.message import AlertMessage, ServiceSite, format_customer_mail, parse_message
+from edgeproxy.collector.billing.credits import balances, credit_notices, credits
+from edgeproxy.collector.billing.invoices import invoices
+from edgeproxy.collector.billing.invoices.invoice_notice import build_notice
+from edgeproxy.collector.billing.jobs.credits import get_credit_meters
+from edgeproxy.collector.billing.rating.money import format_amount
+from edgeproxy.collector.billing.reports import key_spend, spend_alerts
+from edgeproxy.collector.billing.reports.key_budget_alerts import make_budget_alerts
+from edgeproxy.collector.database.alert_tables import alerts
+from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION
 from edgeproxy.collector.languages.reader import create_reader
 from edgeproxy.collector.pages import sessions
 from edgeproxy.collector.pages.sessions import Link
 from edgeproxy.collector.pages.sign_in import format_link
+from edgeproxy.config.collector.currency_units import format_with_code
+from edgeproxy.wire.batch import FIRST
 from loadtest.testbed.collector import ADMIN, Collector
 from loadtest.testbed.ports import HOST
 from tests.collector.billing.reports.test_amounts_agree import COUPONS, KINDS, METERS, NOWHERE, PLANS, Checker
 from tests.collector.billing.reports.test_amounts_agree import draw_customer as draw
 from tests.support.invoiced import FEBRUARY
+from tests.support.mailbox import html_of, text_of
 from tests.support.moved_clock import write_offset
 from tests.support.sold import CALLER, Sold, sold
 from tests.support.visitor import Read, Visitor
@@ -37,14 +58,44 @@ READER = create_reader("en")
 PERIOD = {"from": "2027-01-01T00:00:00Z", "to": "2027-02-01T00:00:00Z"}
 COST = "cost"
 GIFT = 50_000_000
+BUDGET = 300
+LANGUAGES = ("en", "de", "nl")
+MANY = int(os.environ.get("EDGEPROXY_SOAK_CUSTOMERS", "1000"))
+"""The customers of the long run."""
 
 
-async def fill(of: Sold, customers: int, seed: int) -> dict[str | None, str]:
-    """Create the customers, half of them with credits. Return the sign-in link's secret of each, and an operator's."""
+class Letter(NamedTuple):
+    """A mail to a customer."""
+
+    kind: str
+    language: str
+    mail: EmailMessage
+
+
+class Filled(NamedTuple):
+    """The data of a collector's database."""
+
+    secrets: dict[str | None, str]
+    """The secret of the sign-in link of each customer, and of an operator."""
+    letters: dict[str, list[Letter]]
+    """The mails to each customer."""
+    used: dict[tuple[str, str], int]
+    """The usage by customer and meter."""
+
+
+async def fill(of: Sold, customers: int, seed: int) -> Filled:
+    """Create the customers, half of them with credits."""
+    used: dict[tuple[str, str], int] = defaultdict(int)
+    async with of.database.writing() as connection:
+        edge = {"edge": EVENTS, "region": EVENTS_REGION, "seq": 0, "hash": FIRST, "received": 0, "latest": FEBRUARY}
+        await of.database.ledger.insert_edges(connection, [edge])  # Only usage of known edges is rolled up.
     for number in range(customers):
         chance, name = random.Random(seed + number), f"c{number}"
         drawn = draw(chance, *KINDS[number * 5 % len(KINDS)])
-        await Checker(of, name, drawn._replace(events=[one for one in drawn.events if one.at < NOW - 60])).begin()
+        drawn = drawn._replace(events=[one for one in drawn.events if one.at < NOW - 60])
+        await Checker(of, name, drawn, BUDGET).begin()
+        for event in drawn.events:
+            used[name, event.meter] += event.value
         if number % 2:
             async with of.database.writing() as connection:
                 id_ = (await connection.exec_driver_sql(f"SELECT id FROM customers WHERE name = '{name}'")).scalar_one()
@@ -54,15 +105,50 @@ async def fill(of: Sold, customers: int, seed: int) -> dict[str | None, str]:
     async with of.database.writing() as connection:
         links = [Link("operator" if name is None else "ann", name) for name in names]
         made = [await sessions.create_link(connection, link, NOW) for link in links]
-    return {name: secret or "" for name, secret in zip(names, made, strict=True)}
+    secrets = {name: secret or "" for name, secret in zip(names, made, strict=True)}
+    return Filled(secrets, await write_letters(of, customers), used)
+
+
+async def write_letters(of: Sold, customers: int) -> dict[str, list[Letter]]:
+    """Raise the alerts that are due at NOW, and return the mail about each in all languages, by customer."""
+    known = of.known
+    assert known.billing is not None
+    meters = get_credit_meters(known.billing)
+    assert meters is not None
+    names = [f"c{number}" for number in range(customers)]
+    due: list[Alert] = []
+    async with of.database.writing() as connection:
+        for name in names:
+            await spend_alerts.put_amounts(connection, CALLER, name, [1])
+        for id_ in await spend_alerts.list_customers(connection, "", customers):
+            await spend_alerts.raise_reached(connection, id_, known.meters, NOW)
+        usages = await balances.fetch_credit_usage(connection, meters, names)
+        due += await credit_notices.make_notices(connection, usages, 100, NOW)
+        for use in await key_spend.fetch_uses(connection, names, known.meters, NOW - EPOCH):
+            due += make_budget_alerts(use, [100], NOW - EPOCH)
+        for row in await invoices.fetch_invoices(connection):
+            due += filter(None, [build_notice(row)])
+        await raise_alerts(connection, due)
+        messages = [parse_message(row) for row in await connection.execute(sa.select(alerts).order_by(alerts.c.id))]
+    letters: dict[str, list[Letter]] = defaultdict(list)
+    for message in messages:
+        letters[str(message.customer)] += [write_letter(message, language) for language in LANGUAGES]
+    return letters
+
+
+def write_letter(message: AlertMessage, language: str) -> Letter:
+    sender, to, site = "a@example.com", "ann@example.com", ServiceSite("Example", portal="https://example.com")
+    return Letter(message.kind, language, format_customer_mail(message, sender, to, create_reader(language), site))
 
 
 class Pages:
-    """A collector at the time NOW, and what its pages say."""
+    """A collector at the time NOW, and what its pages, mails and commands say."""
 
-    def __init__(self, collector: Collector, secrets: dict[str | None, str]) -> None:
-        self._collector, self._secrets = collector, secrets
+    def __init__(self, collector: Collector, filled: Filled) -> None:
+        self._collector = collector
+        self._secrets, self._letters, self._used = filled
         self._site = f"http://{HOST}:{collector.port}"
+        self._environ = {"EDGEPROXY_COLLECTOR": self._site, "EDGEPROXY_TOKEN": ADMIN}
 
     def enter(self, name: str | None) -> Visitor:
         """Return a visitor who has signed in for a customer, or an operator."""
@@ -72,12 +158,15 @@ class Pages:
         return visitor
 
     def call(self, name: str, path: str, **query: str) -> Any:
-        answer = self._collector.get(path, token=ADMIN, customer=name, **query)
+        return self.fetch(path, customer=name, **query)
+
+    def fetch(self, path: str, **query: str) -> Any:
+        answer = self._collector.get(path, token=ADMIN, **query)
         assert answer.status == 200, answer
         return answer.json()
 
     def check(self, name: str, operator: Visitor) -> None:
-        """Require equal amounts on all pages of a customer, and in its CSV files."""
+        """Require equal amounts on all pages of a customer, in its CSV files and mails, and in commands."""
         costs, upcoming = self.call(name, "/billing/costs"), self.call(name, "/billing/invoices/upcoming")
         spent, total = costs["days"][-1]["amount"], READER.money(upcoming["total"])
         assert self.call(name, "/billing/spend-alerts")["spent"] == spent
@@ -92,16 +181,49 @@ class Pages:
             for meter in METERS:
                 self._check_meter(name, meter, visitor, operator)
             self._check_credits(name, visitor, operator, home)
+            self._check_budgets(name, visitor)
+        self._require_mail(name, "spend_reached", spent, costs["currency"])
+
+    def _require_mail(self, name: str, kind: str, amount: int, currency: str) -> None:
+        """Require an amount, in smallest units, in a mail of this kind in each language: as text, and in HTML."""
+        for language in LANGUAGES:
+            expected = create_reader(language).money(amount, currency)
+            mails = [one.mail for one in self._letters[name] if (one.kind, one.language) == (kind, language)]
+            texts = [(text_of(mail), Read(html_of(mail)).text) for mail in mails]
+            found = any(all(has_amount(text, expected) for text in pair) for pair in texts)
+            assert found, f"{expected!r} of {kind} is in none of {texts}"
+
+    def _run(self, *words: str) -> str:
+        """Return what a command prints."""
+        done = CliRunner().invoke(cli.app, list(words), env=self._environ)
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    def _check_budgets(self, name: str, visitor: Visitor) -> None:
+        """Require the use of each key's budget on the page of keys, in a command and in mails."""
+        printed, page = self._run("keys", "budgets", name), read(visitor, "/account/keys")
+        for budget in self.fetch(f"/v1/customers/{name}/key-budgets")["budgets"]:
+            used, currency = budget["used"], budget["currency"]
+            (line,) = [line for line in printed.splitlines() if budget["key"] in line]
+            assert f" {format_with_code(used, currency)} " in line, line
+            require(page, f"{READER.money(used, currency)} ")
+            if used >= BUDGET:
+                self._require_mail(name, "key_budget_reached", used, currency)
 
     def _check_invoices(self, name: str, visitor: Visitor) -> None:
         """Require the amounts of each closed invoice on its page, in the list's file, and as the sum of its file."""
         invoices = self.call(name, "/billing/invoices")["invoices"]
         listed = {row["period_start"]: row for row in read_csv(visitor, "/account/invoices?format=csv")}
         assert len(listed) == len({one["period_start"] for one in invoices})
+        printed = self._run("billing", "invoices", "-c", str(self._collector.file), "--customer", name)
         for one in invoices:
             require(read(visitor, f"/account/invoices/{one['id']}"), READER.money(one["total"]))
             rows = read_csv(visitor, f"/account/invoices/{one['id']}/csv")
             assert sum(round(Decimal(row["amount"]) * 100) for row in rows) == one["subtotal"], one
+            (line,) = [line for line in printed.splitlines() if one["id"] in line]
+            assert f" {format_amount(one['total'], one['currency'])} " in line, line
+            if one["total"]:
+                self._require_mail(name, "invoice_issued", one["total"], one["currency"])
 
     def _check_plan(self, name: str, visitor: Visitor) -> None:
         """Require the cost of each plan on the page of plans."""
@@ -113,9 +235,10 @@ class Pages:
         """Require the cost and the usage of a meter in the explorers, and the usage in their CSV files."""
         value = self.call(name, "/v1/usage/value", meter=meter, **PERIOD)
         used_by_day = self.call(name, "/v1/usage", meter=meter, by="day", **PERIOD)["rows"]
+        used = self._used[name, meter]
+        assert sum(row["value"] for row in used_by_day) == used
         if not used_by_day:
             return  # The explorer shows only meters with usage.
-        used = sum(row["value"] for row in used_by_day)
         query = f"?meter={meter}&by=&from=2027-01-01&to=2027-01-31"
         for one, path in ((visitor, "/account/usage"), (operator, f"/console/customers/{name}/usage")):
             page = read(one, path + query)
@@ -124,15 +247,36 @@ class Pages:
             assert sum(int(row["value"]) for row in read_csv(one, f"{path}{query}&format=csv")) == used, (path, meter)
 
     def _check_credits(self, name: str, visitor: Visitor, operator: Visitor, home: str) -> None:
-        """Require the balance on the pages of both, and as the sum of the statement's lines."""
+        """Require the balance on the pages of both, as the sum of the statement and its file, and in mails."""
         held = self.call(name, "/billing/balance")
         available = READER.exact(held["available"], held["currency"])
-        for page in (
-            read(visitor, "/account/credits"),
-            read(operator, f"/console/customers/{name}/credits"),
-            *([home] if held["available"] or held["grants"] else ()),
-        ):
+        pages = read(visitor, "/account/credits"), read(operator, f"/console/customers/{name}/credits")
+        for page in (*pages, *([home] if held["available"] or held["grants"] else ())):
             require(page, available)
+        if not held["grants"]:
+            return
+        for grant in held["grants"]:
+            used, left = READER.credits(grant["used"]), READER.credits(grant["millicredits"])
+            for page in pages:
+                require(page, f"{used} {left} / {READER.credits(grant['granted'])} ")
+        require(
+            read(visitor, "/account/credits/statements/2027-01"), f"{available} {READER.credits(held['available'])} "
+        )
+        rows = read_csv(visitor, "/account/credits/statements/2027-01.csv")
+        amounts = [Decimal(row[held["currency"]]) for row in rows]
+        assert sum(amounts[:-1]) == amounts[-1] == Decimal(held["available"]).scaleb(-6), rows
+        assert [int(row["millicredits"]) for row in rows] == [amount.scaleb(6) for amount in amounts]
+        if held["available"] > 0:
+            for language in LANGUAGES:
+                left = create_reader(language).exact(held["available"], held["currency"])
+                (mail,) = [one for one in self._letters[name] if one[:2] == ("credits_low", language)]
+                assert has_amount(text_of(mail.mail), left), text_of(mail.mail)
+
+
+def has_amount(text: str, amount: str) -> bool:
+    """Return True if a text has this amount, and not as the end or the beginning of a longer number."""
+    plain, exact = (" ".join(one.split()) for one in (text, amount))
+    return re.search(rf"(?<![\d.,-]){re.escape(exact)}(?!\d|[.,]\d)", plain) is not None
 
 
 def read(visitor: Visitor, path: str) -> str:
@@ -161,19 +305,19 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("customers", [6, pytest.param(300, marks=[pytest.mark.soak, pytest.mark.timeout(7200)])])
-def test_pages_and_files_state_the_amounts_of_the_api(
+@pytest.mark.timeout(20 * MANY + 300)
+@pytest.mark.parametrize("customers", [6, pytest.param(MANY, marks=pytest.mark.soak)])
+def test_pages_mails_files_and_commands_state_the_amounts_of_the_api(
     folder: Path, sqlite_database: str, seed: int, customers: int
 ) -> None:
     meters: dict[str, Any] = {**METERS, COST: {"count": "events"}}
     terms: dict[str, Any] = {"plans": str(folder / "plans.yaml"), "coupons": COUPONS, "credits": {"meter": COST}}
 
-    async def prepare() -> dict[str | None, str]:
+    async def prepare() -> Filled:
         async with sold(folder, sqlite_database, NOWHERE, meters=meters, **terms) as (of, _):
             return await fill(of, customers, seed)
 
-    secrets = asyncio.run(prepare())
+    filled = asyncio.run(prepare())
     write_offset(folder / "clock", NOW - time.time())
     billing = {**terms, "mode": "live", "stripe": {"base": NOWHERE, "key": str(folder / "key")}}
     collector = Collector(folder / "collector", sqlite_database, billing=billing, meters=meters, customers={})
@@ -182,10 +326,13 @@ def test_pages_and_files_state_the_amounts_of_the_api(
     collector.command = (sys.executable, "-m", "tests.support.moved_clock", str(folder / "clock"), "collector", "-c")
     with closing(collector):
         collector.start()
-        pages = Pages(collector, secrets)
+        pages = Pages(collector, filled)
         with pages.enter(None) as operator:
             for number in range(customers):
                 try:
                     pages.check(f"c{number}", operator)
                 except AssertionError as error:
                     raise AssertionError(f"customer {number} of seed {seed}: {error}") from error
+                if number % 50 == 49:
+                    print(f"{number + 1} customers")
+    print(f"{customers} customers from seed {seed}")

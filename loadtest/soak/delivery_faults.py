@@ -123,7 +123,7 @@ class DeliveryFaults:
     def _unblock_shipping(self) -> None:
         """Free the disk and the network, so that batches are sealed and some arrive.
 
-        Otherwise the step at which a process is to be killed might never come.
+        Otherwise a process that dies at a step of sealing or shipping might never reach it.
         """
         self._edge.fill_disk(False)
         if self._edge.relay.fates is DOWN:

@@ -59,7 +59,7 @@ class World:
         return float(self.sides["eu"].sandbox.control("clock")["now"])
 
     def set_clocks(self, moment: float) -> None:
-        """Set the clocks to this Unix second: that of our processes, and that of each Stripe sandbox."""
+        """Set the clock of our processes and the clock of each Stripe sandbox to this Unix second."""
         for side in self.sides.values():
             side.sandbox.control("clock", {"now": moment})
         write_offset(self.clock, moment - time.time())

@@ -98,6 +98,7 @@ def measure_drift(rows: Iterable[Comparison]) -> Drift:
     compared = units = different = 0
     for row in rows:
         compared += 1
+        # Absolute values, so that a refund in one row does not hide a difference in another one.
         units += abs(row.ours)
         different += abs(row.difference)
     return Drift(compared, units, different)
@@ -107,6 +108,7 @@ def classify_drift(kind: ReconciliationKind, drift: Drift) -> Level:
     """Return the level of a drift. Whole numbers are compared, so that a drift equal to a threshold is not above it."""
     if not drift.different:
         return Level.NONE
+    # Multiplied, not divided: no rounding, and no division by zero units.
     if kind in EXACT_KINDS or drift.different * PAGE_PARTS > drift.units:
         return Level.PAGE
     return Level.WARN if drift.different * WARN_PARTS > drift.units else Level.NONE
@@ -135,6 +137,7 @@ def select_lasting(rounds: Sequence[Sequence[Comparison]]) -> list[Comparison]:
 
     A difference caused by usage that arrived in between is fixed by the next comparison.
     """
+    # With the difference in the key: a number that moves between the rounds is still on its way.
     lasting_differences = set.intersection(
         *({(row.customer, row.meter, row.difference) for row in rows} for rows in rounds)
     )

@@ -230,6 +230,7 @@ async def create_invoice(
     `costs` is False if nothing can be due; Stripe then gets the invoice only when it closes, not as a draft before.
     Raises IntegrityError if the customer already has an invoice of this kind for this period.
     """
+    # A plan that ended at once has its last invoice now, not at the end of its period.
     end = min(period.end, int(now)) if lines is None else int(now)
     closes_at = end + int(freeze)
     row = {
@@ -288,6 +289,7 @@ async def transition(connection: AsyncConnection, number: str, before: str, afte
     customer = await connection.scalar(statement.values(state=after, **values).returning(invoices.c.customer))
     if customer is None:
         raise InvoiceStateError(f"the invoice {number} is not {before} any more")
+    # A person has decided otherwise, and should learn that Stripe did not follow.
     if after not in (before, DECIDED.get(before, after)):
         row = await get_invoice(connection, number)
         await raise_once(connection, build_decision_alert(row, DECIDED[before], f"it is {after} at Stripe"))
@@ -320,6 +322,7 @@ def build_decision_alert(row: InvoiceRow, decided: str, why: str) -> Alert:
 
 def list_event_types(before: str, after: str) -> list[EventType]:
     """Return the types of the customer's webhook events for a transition."""
+    # A customer sees an invoice once it is final. Drafts and held ones may still change.
     is_new = before in (CLOSING, HELD) and after in _SETTLED and after != VOID
     return list(filter(None, [EventType.INVOICE_CREATED if is_new else None, EVENT_TYPES.get(after)]))
 

@@ -115,6 +115,7 @@ def format_unit_price(price: int) -> str:
 def parse_unit_price(price: str) -> int:
     """Parse a unit price in cents into 10⁻¹² cents."""
     whole, _, places = price.partition(".")
+    # Whole numbers throughout: a float would round prices of 10⁻¹² cents.
     return int(whole) * PRICE_SCALE + int(places.ljust(PRICE_PLACES, "0") or 0)
 
 
@@ -125,8 +126,10 @@ def format_price(price: int, currency: str) -> str:
     """
     from babel.numbers import format_currency  # Its data takes long to read, and few commands need it.
 
+    # Customers cannot compare prices such as $0.00001, so the smallest number of units that costs a cent is chosen.
     units = next((units for units in PRICED_UNITS if price * units >= PRICE_SCALE), PRICED_UNITS[-1])
     amount = to_decimal(price * units, currency).scaleb(-PRICE_PLACES)
+    # All places that the price has: a rounded price would not give the amount of the line.
     places = max(DECIMALS[currency], -int(amount.normalize().as_tuple().exponent))
     pattern = f"¤#,##0.{'0' * places}" if places else "¤#,##0"
     written = format_currency(amount, currency.upper(), pattern, locale="en_US", currency_digits=False)

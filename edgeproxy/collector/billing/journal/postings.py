@@ -215,9 +215,11 @@ def usage_refund_entries(
     if amount > revenue + refunded_revenue:
         raise InsufficientCreditsError("more usage would be taken back than there was", revenue + refunded_revenue)
     grants = []
+    # The reverse of the order of use, as if the last units had never been used.
     for grant, part in reversed(drawn.items()):
         remaining_grant = balance.grant(grant)
         if remaining_grant is not None and (remaining_grant.expires is None or remaining_grant.expires > now):
+            # At most what this usage took from the grant and has not got back.
             grants.append((grant, max(0, part + refunded_by_grant.get(grant, 0))))
     credited = _add_credits(balance, amount, [*grants, (id_, amount)])
     return (*credited, *_reverse_revenue(consumed, refunded, amount))
@@ -241,6 +243,7 @@ def usage_moved_entries(payer: str, grant: str, amount: int) -> tuple[JournalEnt
 
 def withdrawal_entries(balance: CreditBalance, amount: int) -> tuple[JournalEntry, ...]:
     """Return the entries that take gifts back: at most their unspent rest. Raises InsufficientCreditsError."""
+    # Purchases belong to the customer. Only a refund takes them back.
     gifts = [grant for grant in spending_order(balance.grants) if not grant.paid]
     most = sum(grant.rest for grant in gifts)
     if amount > most:

@@ -32,9 +32,11 @@ async def verify_journal(connection: AsyncConnection) -> int:
         .order_by(transactions.seq, entries.position)
     )
     books = _JournalReader(head.cleared_seq, head.cleared_hash)
+    # Streamed: a journal may be larger than memory.
     async for row in (await connection.stream(statement)).mappings():
         books.add_row(row)
     books.end_transaction()
+    # Only the head shows that transactions at the end are missing.
     if (books.seq, books.hash) != (head.seq, head.hash):
         last = f"credit transactions {books.seq + 1} to {head.seq} were taken out"
         raise JournalTamperedError(
@@ -49,6 +51,7 @@ async def verify_journal(connection: AsyncConnection) -> int:
         ("balance of", balances, books.balances),
         ("sum of all credits of", granted, books.granted),
     ):
+        # Both sides: a row without entries is as wrong as entries without a row.
         for name in sorted({*stored, *booked}):
             if stored.get(name, 0) != booked.get(name, 0):
                 raise JournalTamperedError(
@@ -76,6 +79,7 @@ class _JournalReader:
         if self._row is not None and row["seq"] != self._row["seq"]:
             self.end_transaction()
         self._row = row
+        # The outer join also yields transactions without entries, such as that of a zero invoice.
         if row["account"] is not None:
             entry = JournalEntry(row["account"], row["booked"], row["grant_id"], row["meter"], row["model"])
             self._entries.append(entry)
@@ -100,6 +104,7 @@ class _JournalReader:
             raise JournalTamperedError(f"credit transaction {seq} does not balance")
         self.seq, self.hash = seq, row["hash"]
         self.balances[customer] = self.balances.get(customer, 0) + amount
+        # `granted` is all that was ever available, as the journal writes it.
         if row["kind"] != "consumption":
             self.granted[customer] = self.granted.get(customer, 0) + amount
         for entry in entries:

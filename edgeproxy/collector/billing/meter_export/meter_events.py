@@ -35,6 +35,7 @@ def event_name(key: str) -> str:
     if not separator:
         return name
     digits = hashlib.sha256(value.encode()).hexdigest()[:DIGITS]
+    # 2 for both underscores.
     left = EVENT_NAME_MAX - len(name) - len(digits) - 2
     return f"{name}_{UNSAFE.sub('_', value)[:left]}_{digits}"
 
@@ -60,6 +61,7 @@ class StripeMeterEvents:
         """Set Stripe's ids of customers, and refresh the ids of meters at intervals. Raises StripeCallError."""
         self.customers = customers
         now = self._clock()
+        # `billing sync` may have just created the first meters.
         if now - self._learned_at >= NAMES_SECONDS or not self.meters:
             meters = await self._stripe.list_all("v1.billing.meters.list", status="active")
             self.meters = {
@@ -87,6 +89,7 @@ class StripeMeterEvents:
         try:
             now = await self._stripe.send_event(row.idempotency_key, fields)
         except StripeCallError as error:
+            # No status: the event may have been counted.
             if error.outcome is CallOutcome.LOST:
                 return Answer(None, error.message)
             return Answer(error.status, error.message, error.code, error.reason)

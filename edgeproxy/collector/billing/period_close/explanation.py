@@ -65,6 +65,7 @@ async def explain_line(
         raise ChangeRejectedError(billing_codes.INVOICE_LINE_NOT_FOUND, "the invoice has no such line")
     *earlier, placed = lines
     line = placed.line
+    # A line charges the rest of everything known when it was written. So its amount depends on the lines before it.
     before = [other for other in earlier if identify_line(other.line) == identify_line(line)]
     quantity = line.quantity + sum(other.line.quantity for other in before)
     (subscription,) = await subscription_rows.fetch_subscriptions(connection, subscriptions.c.id == row.subscription)
@@ -88,9 +89,11 @@ async def explain_line(
         formula = f"{sign}{share.fee} × {seconds} s / {whole} s, rounded: {rated}"
     if before:
         formula += f"; less {sum(other.line.amount for other in before)} on earlier lines"
+    # What remains was taken off earlier lines. It is not stored here, so it is computed.
     taken_off = rated - sum(other.line.amount for other in before) - line.amount
     if taken_off:
         formula += f"; less {taken_off} that does not stand: an invoice was void or credited, or the plan had ended"
+    # Only sums have hours that add up to the quantity.
     hours = None
     if line.meter and is_sum(meters, line.meter):
         hours = await _fetch_hours(connection, row.name, line, segments)
@@ -107,6 +110,7 @@ def find_share(line: RatedLine, segments: Sequence[Segment]) -> PaidShare:
 async def _fetch_lines_until(connection: AsyncConnection, row: InvoiceRow, position: int) -> list[PlacedLine]:
     """Return the lines of a subscription up to one of an invoice, in the order of writing."""
     column = invoice_lines.c
+    # Ids of invoices sort by the time of their creation (accounts/ids.py).
     is_earlier = (column.invoice < row.id) | ((column.invoice == row.id) & (column.position <= position))
     statement = (
         sa.select(invoice_lines)

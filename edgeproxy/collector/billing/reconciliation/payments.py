@@ -78,6 +78,7 @@ async def reconcile_days(
         reconciled_until = await discrepancies.find_reconciled_until(connection, "D")
     first = end - DAY if reconciled_until is None else max(reconciled_until, end - DAYS_MAX * DAY)
     if first < end:
+        # A payment whose event still waits would look like a difference.
         await complete_events()
         while await book_invoices(database):
             pass
@@ -119,6 +120,7 @@ async def compare_span(
     async with database.reading(whole=True) as connection:
         cash = await clearing.sum_cash(connection, span)
         subjects = await clearing.fetch_subjects(connection, span)
+    # Also currencies that only our books have. Stripe's own follow below.
     theirs = dict.fromkeys((USD, *sorted(cash)), 0)
     for moved in listed:
         theirs[moved["currency"]] = theirs.get(moved["currency"], 0) + int(moved["net"])

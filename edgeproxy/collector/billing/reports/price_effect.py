@@ -71,6 +71,7 @@ async def compute_effect(
         after = ""
         query = price_changes.build_subscribers(move, moves, versions).order_by(subscriptions.c.id).limit(PAGE)
         while time.monotonic() < deadline:
+            # A transaction for each page, so that none holds a snapshot for all subscribers.
             async with database.reading(whole=True) as connection:
                 page = (await connection.execute(query.where(subscriptions.c.id > after))).all()
                 for row in page:
@@ -91,8 +92,10 @@ async def _compute_subscriber(
     (row,) = await subscription_rows.fetch_subscriptions(connection, subscriptions.c.id == number)
     loaded = await subscription_rows.load_subscription(connection, row)
     current = loaded.current
+    # The change itself is left out, because it may be stored already. Other changes come first if they are earlier.
     others = [other for other in current.moves if other.change != move.change]
     version = find_moved_version(current.next_version or current.last.version, others, move.at)
+    # The last complete period: the present one has only a part of its usage.
     period = periods.period_at(current.period.start - 1, current.anchor)
     known, chosen = {**plans, **loaded.plans}, loaded.customer.currency
     pair = [known[one] if chosen is None else known[one].in_currency(chosen) for one in (version, move.after)]

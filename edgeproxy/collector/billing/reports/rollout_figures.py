@@ -88,6 +88,7 @@ async def _count_purchases(connection: AsyncConnection, since: int, at: float) -
         .subquery()
     )
     sums = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(charges.c.paid), 0)).select_from(charges)
+    # A charge that failed and then succeeded is one attempt, which was paid.
     tried, paid = (await connection.execute(sums)).one()
     booked = sa.exists().where(credit_transactions.c.kind == "purchase", credit_transactions.c.source == columns.object)
     unbooked = await _count(
@@ -96,6 +97,7 @@ async def _count_purchases(connection: AsyncConnection, since: int, at: float) -
         *(columns.type == "checkout.session.completed", columns.state != EventState.APPLIED, ~booked),
         *(lately, columns.received < int((at - BOOKED_SECONDS) * 1000)),
     )
+    # A customer who paid and has no credits is no success, whatever Stripe reports.
     return tried, max(0, int(paid) - unbooked)
 
 
@@ -109,6 +111,7 @@ async def _fetch_margin(connection: AsyncConnection, at: float, billing: Billing
         cogs = billing.credits.list_costs(scope.currency)
         (yesterday,) = await business_report.fetch_days(connection, day, day, at, cogs, scope)
         margins += [] if yesterday.margin is None else [yesterday.margin]
+    # The gate must hold in each currency.
     return min(margins, default=None)
 
 

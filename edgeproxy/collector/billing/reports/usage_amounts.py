@@ -86,6 +86,8 @@ async def rate_usage(
         values = await _fetch_values(
             connection, subscription.customer.name, meter, span, priced, QuantityTerms(meters, current.anchor)
         )
+        # Each period by itself, as its included amounts begin anew. It counts from its beginning: earlier usage has
+        # used up included amounts and price steps.
         for begun in of_periods:
             parts += _rate_period(meter, span, begun, values)
     return RatedUsage(last.version, last.plan.currency, parts)
@@ -135,6 +137,7 @@ def _rate_period(
         ended = clip_segment(segment, span.end)
         until_begin: Mapping[str, int] = {}
         if segment.span.start < span.start:
+            # The part before the span is rated too and subtracted, so the parts of a period add up to its invoice.
             until_begin = values[clip_segment(segment, span.start).span]
         used.append(SegmentUsage(ended, until_begin, values[ended.span]))
         if segment.span.end > span.start:

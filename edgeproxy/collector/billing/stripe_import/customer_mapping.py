@@ -54,6 +54,7 @@ def map_customers(
     Metadata and the file name our customers by name, id or `external_id`.
     """
     directory = _Directory(customers)
+    # Each by itself first. Only all matches together show two that share a customer.
     matches = [_match_customer(one, directory, rows, metadata_key) for one in stripe_customers]
     by_customer: dict[str, list[CustomerMatch]] = defaultdict(list)
     for match in matches:
@@ -88,10 +89,13 @@ def _match_customer(
         if not named:
             unknown.append(f"its {way} names {name!r}, and there is no such customer")
         candidates |= named
+        # The first way that names a customer is the most important one.
         by = by or (way if named else None)
     if (linked := directory.by_stripe_id.get(stripe_customer["id"])) is not None:
         candidates[linked.id] = linked
+        # A link that this collector made is certain, so it is the reason to state.
         by = "link"
+    # An address is the weakest sign. It counts only if nothing else names the customer, not if a name is wrong.
     if not candidates and not unknown:
         email = (stripe_customer.get("email") or "").lower()
         if not email:
@@ -108,6 +112,7 @@ def _match_customer(
     match = CustomerMatch(stripe_customer, customer, by)
     if customer.is_deleting:
         return _reject(match, f"{customer.name} is being deleted")
+    # A second link would send the invoices of one customer to two places.
     if customer.stripe_id not in (None, match.stripe_id):
         return _reject(match, f"{customer.name} is linked to {customer.stripe_id} already")
     return match

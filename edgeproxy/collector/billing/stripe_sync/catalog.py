@@ -65,6 +65,7 @@ def is_metered(plan: Plan) -> bool:
 
 def find_metered_plan(plan: Plan) -> Plan | None:
     """Return a plan in the currency of its Stripe prices, or None if its usage is collected by invoice items."""
+    # A price at Stripe has one currency here. Usage of customers in others is collected by invoice items.
     dollars = plan.in_currency(USD) if USD in plan.currencies else plan
     return dollars if dollars.fits_stripe_meters else None
 
@@ -116,6 +117,7 @@ async def fetch_prices(stripe: StripeApi, keys: Iterable[str]) -> dict[str, Stri
     keys_in_order = list(keys)
     prices: dict[str, StripeObject] = {}
     for first in range(0, len(keys_in_order), LOOKED_UP_MAX):
+        # Stripe takes few lookup keys in a call.
         page = keys_in_order[first : first + LOOKED_UP_MAX]
         listed = await stripe.list_all("v1.prices.list", lookup_keys=page, expand=["data.tiers"])
         prices |= {price["lookup_key"]: price for price in listed}
@@ -156,6 +158,7 @@ def _compare_meter(meter: str, stored: StripeObject | None) -> list[SyncStep]:
         params = {"event_name": name, "display_name": describe_key(meter), "default_aggregation": {"formula": "sum"}}
         return [SyncStep("missing", "meter", name, "", "v1.billing.meters.create", None, params)]
     steps = []
+    # Stripe cannot change it. With another formula, slices of usage would not add up.
     if (formula := stored["default_aggregation"]["formula"]) != "sum":
         steps.append(SyncStep("differs", "meter", name, f"its formula is {formula}, and cannot be changed to sum"))
     if stored["status"] != "active":

@@ -71,10 +71,12 @@ async def delete_erased(database: Database, stripe: Stripe) -> None:
         waiting = (await list_waiting(connection, is_live=stripe.is_live))[:DELETED_MAX]
     for one in waiting:
         async with database.reading() as connection:
+            # Our books first, because they cost no call to Stripe.
             reason = await _find_reason(connection, one.customer)
         try:
             reason = reason or await _delete(stripe, one.stripe_id)
         except StripeCallError:
+            # Recorded before the error goes on, or this customer would be the first of each round.
             await _record(database, one, CALL_FAILED)
             raise
         await _record(database, one, reason)
@@ -97,12 +99,14 @@ async def _delete(stripe: Stripe, stripe_id: str) -> str | None:
     customer = await stripe.find("v1.customers.retrieve", stripe_id)
     if customer is None:
         return NOT_THERE
+    # An earlier round deleted it, and its answer was lost.
     if customer.get("deleted"):
         return None
     for status in UNSETTLED_AT_STRIPE:
         if (await stripe.call("v1.invoices.list", customer=stripe_id, status=status, limit=1))["data"]:
             return INVOICE_AT_STRIPE
     for charge in await stripe.list_all("v1.charges.list", customer=stripe_id):
+        # Without the customer, nobody could answer the bank.
         if charge.get("disputed"):
             disputes = await stripe.list_all("v1.disputes.list", charge=charge["id"])
             if any(dispute["status"] not in CLOSED_DISPUTES for dispute in disputes):

@@ -33,10 +33,12 @@ async def choose_plan_currency(
     chosen = currency or customer.currency or plan.currency
     _require_price(version, plan, chosen)
     is_choice = customer.currency is None and (plan.has_prices or currency is not None)
+    # Credits without a chosen currency are in US dollars, and nothing is converted.
     if chosen != USD and is_choice and await has_credits(connection, customer.id):
         raise ChangeRejectedError(
             billing_codes.CURRENCY_FIXED, f"the customer has credits, so that it cannot be charged in {chosen}"
         )
+    # Otherwise the subscription would begin, and its next price change would fail.
     for move in list_next_moves(version, customer.name, await fetch_moves(connection)):
         settings = sa.select(plan_versions.c.settings).where(plan_versions.c.version == move.after)
         _require_price(move.after, parse_plan((await connection.execute(settings)).scalar_one()), chosen)
@@ -58,6 +60,7 @@ async def fix_currency(
     """
     if customer.currency is not None:
         return customer
+    # Read again under the lock: another request may have chosen a currency meanwhile.
     row = await customers.get_row(connection, customer.id, lock=True)
     if row.currency is None:
         await customers.transition(connection, row, currency=currency)

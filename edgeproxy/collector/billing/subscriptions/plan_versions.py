@@ -54,6 +54,7 @@ async def record_plans(connection: AsyncConnection, plans: Mapping[str, Plan]) -
     }
     readable = parse_rows(plan_versions.name, changed, lambda version: (version, parse_plan(stored[version])), str)
     changed = {version for version, _ in readable}
+    # A version that nobody has ever had may still be edited, for example after a typing error.
     sold = await list_sold_versions(connection, changed)
     if sold:
         first = min(sold)
@@ -82,6 +83,7 @@ async def _is_sold(connection: AsyncConnection, version: str) -> bool:
         statement = sa.select(table.c.plan_version).where(table.c.plan_version == version).limit(1)
         if (await connection.execute(statement)).first() is not None:
             return True
+    # Customers have been told of the price of a scheduled version, or will be.
     scheduled = sa.select(price_moves.c.after).where(price_moves.c.after == version, price_moves.c.withdrawn == 0)
     return (await connection.execute(scheduled)).first() is not None
 
@@ -117,6 +119,7 @@ def _parse_row(version: str, settings: str) -> Plan:
 
 async def fetch_recorded(connection: AsyncConnection) -> list[RecordedVersion]:
     """Return all versions ever recorded, by plan and number."""
+    # In the join and not in WHERE, so that versions without subscribers are listed, too.
     live = (subscriptions.c.plan_version == plan_versions.c.version) & (subscriptions.c.state != CANCELED)
     statement = (
         sa.select(plan_versions, sa.func.count(subscriptions.c.id).label("subscribers"))

@@ -86,6 +86,7 @@ def format_problem(status: int, detail: str, instance: bytes, code: ProblemCode 
 
 def _append_instance(opening: bytes, instance: bytes) -> bytes:
     if QUOTE in instance or BACKSLASH in instance:
+        # Without its quotes, which the format has.
         instance = orjson.dumps(instance.decode("ascii"))[1:-1]
     return b'%b,"instance":"%b"}' % (opening, instance)
 
@@ -105,6 +106,7 @@ def format_limited(
     For `fields` and `instance` see `format_response` and `format_problem`; X-Request-Id is added. `detail`: a text that
     replaces the list of passed limits. `limit`: the members of `limit`, which is left out without any.
     """
+    # Rare. The prepared parts assume an id of known length that JSON need not escape.
     if head_only or QUOTE in instance or BACKSLASH in instance:
         body = _append_instance(_format_quota_opening(violated, detail, limit), instance)
         fields = b"%b%bX-Request-Id: %b\r\n" % (PROBLEM, fields, instance)

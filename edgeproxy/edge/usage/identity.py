@@ -111,6 +111,7 @@ class LastSealed:
         """Record the number of the batch, in one write. Raises OSError."""
         fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
+            # Eight bytes in one write, so that a kill leaves the old number or the new one.
             os.pwrite(fd, seq.to_bytes(8, "little"), 0)
         finally:
             os.close(fd)
@@ -180,6 +181,7 @@ def set_aside_if_moved(state: Path, folder: Path, *, shared: bool = False) -> Pa
     try:
         _finish_adoption(state, folder)
         identity = load_identity(state)
+        # Without an identity nothing was shipped, so the counts of a copy do no harm unless hosts share limits.
         if identity is None and not (shared and _has_moved(state)):
             return None
         if identity is not None and StateLocation.from_path(state).matches(identity):
@@ -221,6 +223,7 @@ def adopt_identity(state: Path, folder: Path, name: str | None = None) -> Adopti
             if (state / SPOOL).exists():
                 raise IdentityError(f"{state} has counts without an identity: serve with them once, and they have one")
             identity = _create_unplaced_identity(state)
+        # Chosen before the plan is written, so that a repeated run moves the state to the same place.
         put = None if identity is None else _choose_target(state)
         plan = {"name": source.name, "aside": None if put is None else put.name}
         # From here on the next process finishes an interrupted adoption.
@@ -266,6 +269,7 @@ def set_aside_state(state: Path, folder: Path, *, only: tuple[str, ...] | None =
         _move(_list_table_files(folder), tables)
     else:
         _move([state / name for name in only], target)
+    # Last: a target without an identity is an unfinished move, which `_choose_target` finds again.
     _move([state / IDENTITY_FILE], target)
     return target
 
@@ -303,6 +307,7 @@ def _lock_unused(state: Path, folder: Path) -> tuple[FileLock, Adoption | None]:
     try:
         ended = _finish_adoption(state, folder)
         refuse_if_used(state, folder)
+    # Also for KeyboardInterrupt: the lock would stay until the process ends.
     except BaseException:
         lock.release()
         raise
@@ -318,6 +323,7 @@ def _finish_adoption(state: Path, folder: Path) -> Adoption | None:
     source = state / plan["name"]
     if plan["aside"] is not None and not (state / plan["aside"] / IDENTITY_FILE).exists():
         set_aside_state(state, folder)
+    # An earlier run may have ended after this part.
     if source.exists():
         if folder != state:
             _move(_list_table_files(folder / source.name), folder)

@@ -115,12 +115,14 @@ class BufferedBody:
             exchange.fail(RejectedError(413, "The body is larger than this service accepts"))
             return
         size = len(exchange.message) + len(data)
+        # Small bodies stay in memory: a file for each would cost more than it saves.
         is_pressed = size > PRESSED_BYTES_MAX and exchange.client.is_pressed()
         if self._file is None and size <= MEMORY_BYTES_MAX and not is_pressed:
             exchange.message += data
         elif not self._store(data, is_pressed=is_pressed):
             return
         exchange.client.update_held()
+        # The whole body has come. Otherwise the file calls back when it has stored the rest.
         if exchange.client.body is None and self.is_stored:
             exchange.send_buffered()
 
@@ -136,6 +138,7 @@ class BufferedBody:
         """
         exchange, runtime = self._exchange, self._exchange.runtime
         if is_pressed and self._file is None:
+            # Only the body goes to disk. The head may be built again, for another endpoint.
             head, blank, begun = exchange.message.partition(BLANK)
             exchange.message, data = head + blank, begun + data
         claim = build_claim(exchange.client.address.subject)

@@ -51,6 +51,7 @@ def format_error(exchange: ExchangeRecord, error: EdgeError, *, close: bool) -> 
     customer = None
     metrics, binding = exchange.runtime.metrics, exchange.binding
     counted_as = None if binding is None else binding.counted_as
+    # It has no binding, but its sender is known.
     if isinstance(error, RejectedCustomerError):
         tier, customer, counted_as = error.tier, (error.customer, error.tier), error.counted_as
     metrics.get_request_counter(route, tier, reply.status).add(1)
@@ -72,6 +73,7 @@ def format_refusal(exchange: ExchangeRecord, limit_set: LimitSet, close: bool) -
     own_fields = _format_own_fields(exchange)
     is_ordinary = retry_after and not limit_set.traits.quotas and exchange.head is PLAIN and exchange.method != b"HEAD"
     error_bodies = _find_error_bodies(exchange) if snapshot.has_error_bodies else None
+    # A form whose body does not end with the id cannot be prepared.
     if error_bodies is not None and error_bodies.format_opening(429, "") is None:
         is_ordinary = False
     bound = find_stated_bound(denial, exchange.now) if len(violated) > 1 else violated[0]
@@ -94,9 +96,11 @@ def format_refusal(exchange: ExchangeRecord, limit_set: LimitSet, close: bool) -
     for counter in counters:
         counter.add(1)
     if binding is not None and binding.refusals is not None:
+        # Meters of refusals state it, so that a refusal without all counts can be told apart.
         certain = is_certain(limit_set, exchange.now, violated, exhausted)
         binding.refusals.record_refusal(names[0], certain=certain)
     if snapshot.records_ends:
+        # After `HTTP/1.1 `.
         exchange.status, exchange.bytes_out = int(answer[9:12]), local_reply.compute_body_size(answer)
         exchange.log_end(f"Over the limit {', '.join(names)}")
     return answer
@@ -149,6 +153,7 @@ def _format_refusal(
     impossible = None
     if status == 429 and not retry_after:
         impossible = find_impossible_costs(limit_set)[0]
+        # The sentence is about this limit, so the fields are, too.
         bound = next((each for each in violated if each.name == impossible.name), bound)
     refusal = describe_refusal(bound, exchange.now, retry_after, legacy=exchange.snapshot.legacy_headers)
     if status == 402 and binding is not None:

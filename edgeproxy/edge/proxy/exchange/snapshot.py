@@ -127,6 +127,7 @@ class Snapshot:
         pairs = [(each.upstream, each.fallback.upstream) for each in settings.routes if each.fallback is not None]
         self._ejecting_last = {name for pair in pairs for name in pair}
         """Names of the upstreams of routes with a fallback. Even their only endpoint may be ejected."""
+        # Before the routes, which refer to them.
         self.services = {
             name: self._create_service(name, upstream, before) for name, upstream in settings.upstreams.items()
         }
@@ -258,6 +259,7 @@ class Snapshot:
         # The region decides which endpoints are near, and their answers name it.
         if before is not None and before._get_service_terms(name) == self._get_service_terms(name):
             return before.services[name]
+        # A gauge without a breaker would be a row of the table for nothing.
         pending = None if upstream.breaker is None else self._metrics.upstream_pending(name)
         metrics = self._metrics
         return Service(
@@ -326,6 +328,7 @@ class Snapshot:
                 parts = cut_key(b"\r\n" + block, self._key_beginnings)
                 if parts is not None and (known := self.shared[parts[0]]) is not None and known[0] == KEY_ALONE:
                     return self._add_key(block, known[1], parts[1], parts[2])
+        # The lines that changed before are not the ones that change now: look for them again.
         client.changing = None
         if client.heads_read < HEADS_COUNTED and not client.trusted:
             client.heads_read += 1
@@ -339,10 +342,12 @@ class Snapshot:
 
     def _add_key(self, block: bytes, others: BlockMeaning, key: bytes, line: bytes) -> BlockMeaning:
         """Return the meaning of a block from the cached meaning of its other lines and its key."""
+        # The identity and the line of the key are another customer's.
         _, site, _, keep, length, trace, head = others
         identity = self.directory.resolve(key)
         meaning = identity, site, line, keep + VIA_LINE, length, trace, head
         heads = self.heads[False]
+        # Many customers who come once would otherwise push out the frequent ones.
         if (len(heads) < YOUNGER_MAX or self._is_offered()) and self._is_known(identity):
             heads.store(block, meaning)
         return meaning
@@ -355,6 +360,7 @@ class Snapshot:
         alone.
         """
         meaning = self._find_meaning(read_fields(block, trusted, self.head_limits.fields, self.lines))
+        # 5: the trace. 6: the remaining head, which may have the client's address.
         if meaning[5] is None and self._is_known(meaning[0]) and not is_personal(meaning[6]):
             self.heads[trusted].store(block, meaning)
         return meaning
@@ -415,6 +421,7 @@ class Snapshot:
         """
         digest, seen = hash(others), self._shared_seen
         if digest not in seen:
+            # Emptied rather than aged: a frequent block is soon seen twice again.
             if len(seen) >= HEADS_MAX:
                 seen.clear()
             seen.add(digest)

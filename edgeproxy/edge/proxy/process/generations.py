@@ -74,6 +74,7 @@ class Generations:
 
         Raises RowUnavailableError or RejectedError if it cannot be served.
         """
+        # At most one is prepared: a later request to prepare replaces the earlier one.
         self.discard()
         runtime = self._runtime
         before, key_lookup = runtime.snapshot, runtime.key_lookup
@@ -93,6 +94,7 @@ class Generations:
         if prepared is None or prepared.number != number:
             return False
         before, now = runtime.snapshot, prepared.snapshot
+        # All of the rest refers to the snapshot in use, which is the new one from here on.
         runtime.serve_snapshot(now)
         self.number, self._prepared = number, None
         now.update_endpoints(prepared.endpoints)
@@ -100,17 +102,20 @@ class Generations:
             self.update_challenges(self._challenges)
         if self._orphaned:
             self.on_supervisor_lost()
+        # A weak reference: only requests keep a snapshot alive.
         self._previous.append(ref(before))
         self._retire(before)
         if now.access_log is not None:
             now.access_log.clear_caches()
         if now.tracer is not None:
             now.tracer.clear_caches()
+        # Kept addresses have limits of the old routes.
         if now.addresses is before.addresses:
             now.addresses.forget_bindings()
         else:
             runtime.connections.update_configuration()
         runtime.overload.change_bounds(now.overload)
+        # Open requests of a key or user that the new files lack are ended.
         revocation.recheck_files(runtime)
         return True
 
@@ -178,6 +183,8 @@ class Generations:
                 prepared.endpoints |= {
                     name: addresses
                     for name, addresses in endpoints.items()
+                    # Only services that both snapshots share: the others of the prepared one may have the same name and
+                    # other addresses.
                     if name in services and services[name] is serving.services.get(name)
                 }
             self.endpoints_known.set()
@@ -263,6 +270,7 @@ class Generations:
             if serving.services.get(name) is not service:
                 self._services.append(service)
                 for server in service.retire():
+                    # Idle connections only: active requests end on theirs.
                     server.close()
         if snapshot.access_log is not None and snapshot.access_log is not serving.access_log:
             self._logs.append(snapshot.access_log)
@@ -270,6 +278,7 @@ class Generations:
 
 async def _free_identities(known: "OrderedDict[bytes | TokenDigest, Identity]") -> None:
     while known:
+        # In slices, as a million keys at once would delay all requests.
         for _ in range(min(IDENTITIES_PER_TURN, len(known))):
             known.popitem()
         await asyncio.sleep(0)

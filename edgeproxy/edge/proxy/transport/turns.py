@@ -151,6 +151,7 @@ class Turns:
         if not self._ends:
             self._ends = now + TURN_SECONDS
             self._schedule()
+        # After the time for new input, it waits for its slice like all others.
         return min(now + SLICE_SECONDS, self._ends) if now < self._ends else 0.0
 
     def repeat(self, step: Callable[[bytes], bytes], data: bytes) -> bytes:
@@ -170,16 +171,19 @@ class Turns:
 
     def grant(self, waiter: QueuedInput, until: float) -> None:
         """Give `waiter` a slice that begins now and ends at `until`."""
+        # Slices nest if a slice of one connection brings input to another.
         before, self.until = self.until, until
         begun = self.clock()
         try:
             waiter.go_on(until)
         except Exception:
+            # The connection is left in an unknown state, and must not be read further.
             waiter.abort()
             raise
         finally:
             self.until = before
             seconds = self.clock() - begun
+            # A slice may exceed its end by one step. Only a far longer one is worth a description.
             if seconds > 2 * SLICE_SECONDS and seconds > self._longest[0]:
                 self._longest = seconds, waiter.describe()
 
@@ -210,6 +214,7 @@ class Turns:
         if self._began:
             took = now - self._began
             self.record(took)
+            # Only here, where input waits: otherwise turns are short, and the loop accepts soon enough.
             self.accept(ACCEPTED_PER_TURN)
             if took > FULL_TURN_SECONDS:
                 granted = SLICE_SECONDS
@@ -218,6 +223,7 @@ class Turns:
         self._began = now
         ends = now + granted
         try:
+            # Counted first: a connection that is queued again in this turn waits for the next one.
             newcomers, others = len(self._newcomers), len(self._queue)
             while (newcomers or others) and now < ends:
                 if newcomers and (self._is_newcomers or not others):
@@ -226,6 +232,7 @@ class Turns:
                 else:
                     others -= 1
                     waiter = self._queue.popleft()
+                # In turns, so that neither queue can starve the other.
                 self._is_newcomers = not self._is_newcomers
                 self.grant(waiter, min(now + SLICE_SECONDS, ends))
                 now = clock()

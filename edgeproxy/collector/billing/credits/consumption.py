@@ -78,6 +78,7 @@ class LateHour(NamedTuple):
 async def book_next_hour(database: Database, meters: CreditMeters, now: float) -> bool:
     """Book the next complete hour, and the grants that expire by its end. Return False if no hour is complete."""
     async with database.writing() as connection, open_journal(connection) as books:
+        # Hours are booked strictly in order, because each may spend what the one before left.
         hour = books.slice or await _find_first_hour(connection)
         if hour is None or hour + HOUR + COMPLETE_SECONDS > now:
             return False
@@ -156,6 +157,7 @@ def compute_reductions(values: Mapping[int, int]) -> dict[int, int]:
             reductions[earlier] = reductions.get(earlier, 0) + part
             left -= part
             if used > part:
+                # The rest of the hour stays on top.
                 open_hours.append((earlier, used - part))
     return reductions
 

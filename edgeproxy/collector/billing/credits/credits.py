@@ -217,6 +217,7 @@ async def settle_refund(connection: AsyncConnection, id_: str, *, paid: bool, re
     kind: TransactionKind = "refund_paid" if paid else "refund_failed"
     async with open_journal(connection) as books:
         refund_row = await books.find_transaction("refund", id_)
+        # Stripe reports each state several times.
         if refund_row is None or await books.find_transaction(kind, id_) is not None:
             return None
         if not paid:

@@ -70,11 +70,13 @@ class PurchaseResults:
     def report(self, events: Collection[str], purchase: Mapping[str, object]) -> set[PurchaseResult]:
         """Return the results that events of these types report and that were not reported before."""
         results, id_ = find_results(events, purchase), str(purchase.get("id"))
+        # Only paid purchases are remembered: a failed attempt may be followed by another one.
         if "paid" in results and id_ in self._paid:
             results = results - {"paid"}
         elif "paid" in results:
             self._paid[id_] = None
             if len(self._paid) > REPORTED_MAX:
+                # The oldest. Its second event has come long ago.
                 del self._paid[next(iter(self._paid))]
         return results
 
@@ -113,6 +115,7 @@ async def apply_refund(connection: AsyncConnection, refund: StripeObject) -> Non
     refund_id = _get_metadata(refund).get(REFUND)
     intent = await _find_purchase(connection, refund)
     await enqueue_refund_event(connection, refund, intent)
+    # We hold the money of this refund, so only its end is booked.
     if refund_id is not None:
         if status == "succeeded" or status in FAILED:
             await credits.settle_refund(connection, refund_id, paid=status == "succeeded", refund=refund["id"])
@@ -122,6 +125,7 @@ async def apply_refund(connection: AsyncConnection, refund: StripeObject) -> Non
             await report_failed_refund(connection, refund)
         return
     if status == "succeeded":
+        # Without our id, the refund was made elsewhere, so it takes money back like a dispute.
         if await credits.book_chargeback(connection, intent, refund["id"], refund["amount"] * CENT) is not None:
             await _turn_off_top_up(connection, intent)
     # A refund that failed before it took money has nothing to give back.

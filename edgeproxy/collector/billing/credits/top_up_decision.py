@@ -52,6 +52,7 @@ def get_spent(top_up: TopUp, now: int) -> int:
 
     A clock that was set back begins no new month.
     """
+    # The row keeps its month until the next purchase, so an old one means that nothing was bought in this one.
     return top_up.spent if get_month(now).begin <= top_up.month else 0
 
 
@@ -67,6 +68,7 @@ def decide_purchase(top_up: TopUp, available: int, now: int, bounds: tuple[int, 
         return Decision(False, "not_sold")
     if available >= top_up.below:
         return Decision(False, "enough")
+    # Not a smaller purchase: the customer chose the amount.
     if get_spent(top_up, now) + top_up.amount > top_up.month_max:
         return Decision(False, "month_spent", get_month(now).end)
     return Decision(True, "below")
@@ -96,6 +98,7 @@ def add_paid(top_up: TopUp, amount: int, now: int) -> TopUp:
 
 def end_dropped(top_up: TopUp, now: int) -> TopUp:
     """Return the row after its pending purchase was given up without a payment."""
+    # Never below 0, because a new month may have begun since the purchase.
     return top_up._replace(spent=max(0, top_up.spent - top_up.purchase_amount), due_at=now, purchase=None)
 
 

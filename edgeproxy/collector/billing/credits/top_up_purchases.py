@@ -92,6 +92,7 @@ class TopUpPurchases:
             if not await run_guarded(self._limited_log, failure, work, StripeCallError):
                 await self._put_off(top_up, now, PAUSE_SECONDS)
                 return
+            # The other steps stay due, the longest due first.
             if time.monotonic() >= ends_at:
                 return
 

@@ -177,6 +177,7 @@ def _list_row(row: Iterable[object]) -> ListedDispute:
 
 async def _report_change(connection: AsyncConnection, before: Dispute | None, after: Dispute, stripe_id: str) -> None:
     """Raise the alert about a new or decided dispute, and enqueue the customer's webhook event."""
+    # An inquiry that becomes a dispute takes the money, so it is reported like a new one.
     is_escalated = before is not None and before.state is INQUIRY and after.state in WITHDRAWN
     # The alert and the message were sent when the dispute was opened.
     if after.state in OPEN_STATES and before is not None and not is_escalated:

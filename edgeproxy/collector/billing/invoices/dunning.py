@@ -126,6 +126,7 @@ def advance(before: Dunning | None, event: DunningEvent, now: int, schedule: Seq
     if (state, event) not in TRANSITIONS:
         raise DunningStateError(f"the payment of an invoice that is {state} cannot be {event}")
     declines, first = (before.declines, before.declined_at) if before is not None and before.declines else (0, now)
+    # A payment under way ends no series of declines: their number and first time stay.
     if event is BEGUN:
         return Dunning(PROCESSING, declines, first, now + LOOK_SECONDS)
     if event is not DECLINED:
@@ -143,6 +144,7 @@ async def list_due_invoices(connection: AsyncConnection, now: float, limit: int)
     column, details = invoices.c, billing_details.c
     is_due = (column.state == states.OPEN) & (column.amount_due > 0) & (column.due_at <= int(now))
     is_mailed = column.due_at > column.issued_at  # Other invoices are due when they are issued.
+    # Without a method the customer pays the mailed invoice by hand.
     has_method = sa.exists().where(details.customer == column.customer, details.payment_method.is_not(None))
     is_tried = sa.exists().where(table.c.invoice == column.id)
     statement = sa.select(column.id).where(is_due, is_mailed, has_method, ~is_tried).limit(limit)
@@ -177,6 +179,7 @@ async def list_retries(connection: AsyncConnection, now: float, limit: int) -> l
 
 async def put_off_retry(connection: AsyncConnection, retry: Retry, until: int) -> None:
     """Postpone a retry with an unknown result, unless another one was scheduled meanwhile."""
+    # The time in the condition: a customer who changes the card meanwhile must not wait.
     statement = sa.update(table).where(table.c.invoice == retry.row.id, table.c.retry_at == retry.retry_at)
     await connection.execute(statement.values(retry_at=until))
 
@@ -197,6 +200,7 @@ async def record_try(
     scheduled meanwhile, the result is not recorded.
     """
     before = await _fetch_dunning(connection, row.id)
+    # Another try was scheduled while Stripe was asked, for example because the customer has a new card.
     if (None if before is None else before.retry_at) != retry_at:
         return
     why = stripe_invoice["edgeproxy_refused"]
@@ -209,6 +213,7 @@ async def record_try(
         if (await connection.execute(own)).scalar_one() not in (None, method):
             after = advance(after, METHOD_CHANGED, int(now))
     values = {"invoice": row.id, **after._asdict(), "why": why or ""}
+    # While a payment is under way, the stored method is the one that it uses.
     if is_ended or before is None or before.state is not PROCESSING:
         values["payment_method"] = method
     await connection.execute(build_upsert(connection, table, values, "invoice"))
@@ -224,6 +229,7 @@ async def apply_stripe_invoice(connection: AsyncConnection, stripe_invoice: Stri
     """
     is_charged = stripe_invoice.get("collection_method") == "charge_automatically"
     is_ended = stripe_invoice.get("status") == states.OPEN and not stripe_payments.is_under_way(stripe_invoice)
+    # An invoice that was never charged has nothing to check.
     if not is_ended or not stripe_invoice.get("attempt_count"):
         return
     is_own = match_book_text(connection, invoices.c.stripe_id, stripe_invoice["id"])

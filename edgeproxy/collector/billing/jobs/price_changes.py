@@ -142,9 +142,11 @@ class PriceChangeJob:
             return
         async with self._database.reading() as connection:
             moves = await plan_versions.fetch_moves(connection)
+            # Remembered, so that a run without news makes no call to Stripe.
             plans = await plan_versions.fetch_readable_plans(connection, {move.after for move in moves} - self._synced)
         if not plans:
             return
+        # Steps without a call cannot be repaired by the collector.
         lacking = [step for step in await catalog.sync_catalog(stripe, plans) if not step.call]
         self._synced |= plans.keys()
         if lacking:

@@ -199,6 +199,7 @@ async def _compute_spike(
         return None
     plan, span = loaded.current.last.plan, Span(hour, hour + HOUR)
     value = spend_rate.compute_value(plan, await _fetch_hour(connection, loaded, span, meters))
+    # A currency without a least amount is not watched.
     least = breaker.least.get(plan.currency)
     if least is None or value < least:
         return None
@@ -242,6 +243,7 @@ async def _fetch_usual_hours(
     hours = []
     for week in range(1, WEEKS + 1):
         start = hour - week * WEEK
+        # Zeros from before the customer existed would make any usage unusual.
         if start * 1000 < loaded.customer.created_at:
             break
         try:

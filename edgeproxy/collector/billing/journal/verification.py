@@ -79,7 +79,7 @@ class _JournalReader:
         if self._row is not None and row["seq"] != self._row["seq"]:
             self.end_transaction()
         self._row = row
-        # The outer join also yields transactions without entries, such as that of a zero invoice.
+        # The outer join also yields transactions without entries, for example of a zero invoice.
         if row["account"] is not None:
             entry = JournalEntry(row["account"], row["booked"], row["grant_id"], row["meter"], row["model"])
             self._entries.append(entry)

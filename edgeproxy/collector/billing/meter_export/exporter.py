@@ -125,6 +125,7 @@ class MeterExporter:
         async with self._database.writing() as connection:
             await self._recover_rows(connection)
             row = (await connection.execute(EXPORTER_STATE)).one()
+            # A restart is the way in which a person lets exports go on.
             values: dict[str, object] = {"stopped": None}
             if row.heartbeat and now - row.heartbeat / 1000 > LOST_SECONDS:
                 # Rows may have been sent after the backup, so each row is looked up at Stripe before it is sent.
@@ -162,6 +163,8 @@ class MeterExporter:
             # For example, the database became unavailable before the results of a round were written.
             if self._is_broken_off:
                 await self._recover_rows(connection)
+            # A round has only as many rows as can be sent in its time: each claimed row is unknown if the exporter
+            # dies.
             rows_max = max(1, int(self._bucket.rate * ROUND_SECONDS))
             chains = await outbox_rows.claim_rows(connection, int(now * 1000), rows_max)
         self._is_broken_off = bool(chains)
@@ -187,6 +190,7 @@ class MeterExporter:
         """Write the results of a round, raise each of its alerts once, and stop if an alert demands it."""
         if not results:
             return
+        # One for each key: thousands of rows may fail for one reason.
         alerts = {alert.key: alert for _, alert in results if alert is not None}
         async with self._database.writing() as connection:
             ms = int(self._clock() * 1000)

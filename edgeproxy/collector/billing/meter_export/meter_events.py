@@ -93,6 +93,7 @@ class StripeMeterEvents:
             if error.outcome is CallOutcome.LOST:
                 return Answer(None, error.message)
             return Answer(error.status, error.message, error.code, error.reason)
+        # A replayed answer would have the time of the first call.
         if now is not None:
             self._skew = now - self._clock()
         return Answer(200)

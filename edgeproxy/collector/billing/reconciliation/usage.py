@@ -173,6 +173,7 @@ async def _fetch_expected(database: Database, span: Span) -> Mapping[Pair, Expec
     async with database.reading() as connection:
         rows = (await connection.execute(statement)).all()
     return {
+        # PostgreSQL returns sums of BIGINT as Decimal.
         (name, meter): ExpectedSum(int(certain), int(unknown), not doubtful_count)
         for name, meter, certain, unknown, doubtful_count in rows
     }

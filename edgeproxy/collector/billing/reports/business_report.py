@@ -257,6 +257,7 @@ async def fetch_month(
     """Return the report of a month as of the Unix second `now`. The transaction must read one snapshot."""
     begin, end = calendar_month.begin // 1000, calendar_month.end // 1000
     is_over = now >= end
+    # A month under way has fees ahead from now on, not only from its end.
     reached = end if is_over else int(now)
     currency = scope.currency
     fees = await accounting.fetch_equal_fees(connection, begin, end, currency)
@@ -279,6 +280,7 @@ async def fetch_month(
         *await sales.count_conversion(connection, calendar_month, scope),
         await _count(connection, active),
         await _count(connection, before),
+        # Until the month is over, customers may still become active.
         await _count(connection, before.except_(active)) if is_over else None,
         revenue_before + _sum_earned(fees_before, earlier, begin, now),
         await sales.fetch_sales(connection, begin * 1000, end * 1000, scope),

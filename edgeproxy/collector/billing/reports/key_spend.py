@@ -130,11 +130,13 @@ async def fetch_uses(
         keys_by_budget[key.budget.id].append(key)
     latest = [of_budget[-1] for of_budget in keys_by_budget.values()]
     buyers = {key.customer for key in latest if key.budget.meter is None}
+    # Each plan is read once, however many keys its customer has.
     plans = {name: await _find_plan(connection, name) for name in buyers}
     usage = _UsageByKey(connection, now, meters)
     uses = []
     for of_budget in keys_by_budget.values():
         key = of_budget[-1]
+        # The usage of replaced keys stays in the budget.
         of_keys = [one.usage_key for one in of_budget]
         used = await _compute_used(usage, key, of_keys, plans.get(key.customer), meters)
         uses.append(BudgetUse(key, used, period_of(now, key.budget.per, UTC)))

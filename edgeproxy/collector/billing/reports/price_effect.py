@@ -112,6 +112,7 @@ async def _compute_subscriber(
             )
         ]
     except UsageNotStoredError:
+        # Listed without amounts, so that the operator knows of a subscriber who is affected.
         return SubscriberEffect(name, version, move.after, period, None, None, currency)
     return SubscriberEffect(name, version, move.after, period, before, after, currency)
 

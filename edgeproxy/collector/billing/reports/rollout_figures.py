@@ -44,6 +44,7 @@ async def fetch_figures(
         shadow_for=billing.rollout.shadow_for,
         shadow_compared=compared,
         shadow_different=different,
+        # Of all time: a held invoice must be settled before any further stage.
         calculation_errors=await _count(connection, invoices, invoices.c.state == "held"),
         drift=await find_drift_since(connection, "B" if billing.collection == "meters" else "C", since),
         purchases=tried,

@@ -31,6 +31,7 @@ class Sales(NamedTuple):
     @property
     def conversion_rate(self) -> float | None:
         """The share of begun purchases that were paid; None if none was begun."""
+        # A purchase may be paid in the month after its checkout began.
         return min(1.0, self.purchases / self.checkouts) if self.checkouts else None
 
     @property
@@ -65,6 +66,7 @@ async def count_conversion(
         customer_columns.erased_at.is_(None) | (customer_columns.erased_at >= calendar_month.begin)
     )
     could_pay = (were_there, scope.is_charged_in(customer_columns.id))
+    # First payments only, so customers who had paid before the month are no candidates.
     unpaid = sa.select(customer_columns.id).where(*could_pay, ~paid(columns.at < calendar_month.begin))
     converted = unpaid.where(paid(columns.at >= calendar_month.begin, columns.at < calendar_month.end))
     counts = (sa.select(sa.func.count()).select_from(chosen.subquery()) for chosen in (converted, unpaid))

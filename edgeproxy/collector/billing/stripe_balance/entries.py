@@ -59,6 +59,7 @@ def choose_account(moved: BalanceTransaction, subject: PaymentSubject | None, *,
     refund of an invoice is known only by its balance transaction. A payment of a void invoice stays in clearing until
     it is returned.
     """
+    # Failures and cancellations have types such as `payout_failure`, and go the other way.
     if moved.type.startswith(BANK_TYPES):
         return "bank"
     if moved.type in FEE_TYPES:
@@ -78,4 +79,5 @@ def balance_entries(moved: BalanceTransaction, account: Account) -> tuple[Journa
         JournalEntry("fees", CENT * fee),
         JournalEntry(account, -CENT * (moved.net + fee)),
     )
+    # An entry of zero says nothing, and most movements have no fee.
     return tuple(entry for entry in booked if entry.amount)

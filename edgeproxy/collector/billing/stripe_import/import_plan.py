@@ -118,6 +118,7 @@ async def compute_plan(
     planner = _Planner(
         {match.stripe_id: match for match in matches},
         rows,
+        # Counted over the whole account: a subscription that is left here goes on at Stripe.
         Counter(str(one["customer"]) for one in account.subscriptions),
         await charging.fetch_charging(connection, settings.billing),
         await plan_versions.fetch_plans_on_sale(connection, settings.plans, now),

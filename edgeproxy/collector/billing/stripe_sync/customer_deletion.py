@@ -106,7 +106,7 @@ async def _delete(stripe: Stripe, stripe_id: str) -> str | None:
         if (await stripe.call("v1.invoices.list", customer=stripe_id, status=status, limit=1))["data"]:
             return INVOICE_AT_STRIPE
     for charge in await stripe.list_all("v1.charges.list", customer=stripe_id):
-        # Without the customer, nobody could answer the bank.
+        # The bank still waits for an answer, which needs the customer.
         if charge.get("disputed"):
             disputes = await stripe.list_all("v1.disputes.list", charge=charge["id"])
             if any(dispute["status"] not in CLOSED_DISPUTES for dispute in disputes):

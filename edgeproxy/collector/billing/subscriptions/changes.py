@@ -237,6 +237,7 @@ def _begin_now(
     if is_yearly:
         paid = last.paid if last.is_yearly else periods.year_of_period(period, current.anchor)
     new = Segment(version, plan, Span(at, period.end), paid, is_yearly, period, quantity=quantity)
+    # A subscription that is resumed has its last segment ended already.
     before = current.segments if last.span.end <= at else end_segments(current.segments, at)
     return PlanChange("now", at, new, None, compute_fees([*before, new], invoiced))
 

@@ -63,6 +63,7 @@ async def prepare_redemption(
             count = (await connection.execute(redemptions)).scalar_one_or_none()
         if (count or 0) >= coupon.max_redemptions:
             raise CouponRejectedError("it was redeemed as often as it can be")
+    # Earlier subscriptions count, too: ending one must not renew a coupon.
     used = sa.select(columns.code).where(columns.customer == customer, columns.code == code)
     if (await connection.execute(used)).first() is not None:
         raise CouponRejectedError("the customer has redeemed it before")
@@ -116,6 +117,7 @@ async def record_redemption(
     """Record that a customer, by id, has redeemed a coupon. Raises CouponRejectedError if others were first."""
     counts = coupons_table.c
     async with across_customers(connection):
+        # The row exists from the first redemption on, so that the update below has one to lock.
         new = {"code": discount.code, "redemptions": 0}
         await connection.execute(build_insert_new(connection, coupons_table, "code").values(new))
         taken = sa.update(coupons_table).where(counts.code == discount.code).values(redemptions=counts.redemptions + 1)

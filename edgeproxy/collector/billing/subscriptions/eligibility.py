@@ -32,6 +32,7 @@ async def check_may_subscribe(connection: AsyncConnection, customer: Subscriber,
     is_paid = columns.period_end != sa.func.coalesce(columns.trial_ends_at, 0)  # The subscription is past its trial.
     of_now = (columns.customer == customer.id, columns.period_end > now, is_paid)
     ended = await subscription_rows.fetch_subscriptions(connection, *of_now)
+    # Ids sort by time (accounts/ids.py), so this is the latest one.
     return max(ended, key=lambda row: row.id, default=None)
 
 

@@ -59,9 +59,11 @@ def build_quotas(
         meter = meters.get(name)
         if price.cap is None or price.included is None or meter is None:
             continue
+        # A level can fall again, so no period begins its count anew.
         is_level = meter.count == "holdings" or meter.aggregate not in COUNTABLE
         per = None if is_level else get_quota_period(anchor)
         named: _Named = {"routes": price.routes, "scopes": price.scopes}
+        # Units beyond the included ones that have a price are sold, and need no grace.
         included, grace = price.included, None if price.price is not None or price.tiers else plan.grace
         if price.cap == "hard" or grace is None or (is_level and meter.count != "holdings"):
             yield Entitlement(meter=name, per=per, included=included, cap=price.cap, **named)
@@ -69,6 +71,7 @@ def build_quotas(
             yield Entitlement(meter=name, per=per, included=included, cap="hard", why=UPGRADE, **named)
         else:
             yield Entitlement(meter=name, per=per, included=included, grace=int(grace.for_), **named)
+            # Whole numbers, because a product of floats may be a unit less.
             most = included + int(included * round(grace.percent * 10**10)) // 10**10
             yield Entitlement(meter=name, per=per, included=most, cap="hard", why=UPGRADE, **named)
 
@@ -91,6 +94,7 @@ async def update_entitlements(
     if plan_held is not None:
         version, plan, anchor = plan_held
         passes = sa.select(quota_passes.c.meter, quota_passes.c.at).where(quota_passes.c.customer == customer.name)
+        # Breaches of earlier periods are over, whether or not their rows are deleted yet.
         passes = passes.where(quota_passes.c.period == period_number(anchor, now))
         passed = {row.meter: row.at for row in await connection.execute(passes)}
         quotas = build_quotas(plan, anchor, meters, passed, now)

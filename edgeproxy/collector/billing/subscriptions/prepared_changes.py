@@ -137,6 +137,7 @@ async def add_discount(
     """Return an immediate change with the lines of a coupon that begins with it."""
     assert change.begun is not None
     invoiced = await invoiced_lines.fetch_lines_of_subscription(connection, loaded.row.id)
+    # Computed anew: `change.lines` has the lines of earlier discounts, too, which are rated again below.
     fees = changes.compute_fees([*loaded.current.segments, change.begun], invoiced)
     return discount_change(loaded, change._replace(lines=fees), invoiced, [*loaded.discounts, discount])
 

@@ -94,6 +94,7 @@ async def prepare_change(
         await _lock_changes(connection)
     before = await plan_versions.fetch_moves(connection)
     known = {move.after for move in before} | sold_now.keys()
+    # A sold version never changes, also when it is no longer on sale.
     known |= await plan_versions.list_sold_versions(connection, written.keys() - known)
     recorded = await plan_versions.fetch_readable_plans(connection, known)
     fixed = {**recorded, **sold_now}
@@ -104,6 +105,7 @@ async def prepare_change(
         if version in fixed and serialize_plan(plan) != serialize_plan(fixed[version])
     ]
     moves: list[PriceMove] = []
+    # A new version cannot be compared with one that is unreadable.
     unreadable = {get_moving_plan(version) for version in known - fixed.keys()}
     for version in sorted(written.keys() - known, key=order_version):
         current = find_newest_versions(sold, find_version_owner(version)).get(get_plan_name(version))

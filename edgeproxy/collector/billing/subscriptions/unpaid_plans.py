@@ -44,6 +44,7 @@ def decide_step(unpaid: UnpaidInvoices, settings: Unpaid, *, is_resting: bool = 
     """
     if is_resting and settings.after == "pause":
         return "pause" if unpaid.number else None
+    # A customer whose payment may still succeed keeps the plan, however many periods are open.
     if settings.after == "keep" or not (unpaid.is_refused and unpaid.is_exhausted):
         return None
     return settings.after if unpaid.number >= settings.periods else None
@@ -109,7 +110,13 @@ async def write_off_ended(connection: AsyncConnection, limit: int) -> None:
     """Write off the unpaid invoices, at most `limit`, of refused customers whose plan has ended."""
     ended = sa.exists().where(subscriptions.c.id == invoices_table.c.subscription, subscriptions.c.state == CANCELED)
     rows = await invoices.fetch_invoices(
-        connection, IS_UNPAID & ended, dunning_table.c.state == EXHAUSTED, dunning.IS_REFUSED, limit=limit, lock=True
+        # Invoices that are still retried may be paid after all.
+        connection,
+        IS_UNPAID & ended,
+        dunning_table.c.state == EXHAUSTED,
+        dunning.IS_REFUSED,
+        limit=limit,
+        lock=True,
     )
     for row in rows:
         await invoices.transition(connection, row.id, row.state, invoices.WRITING_OFF, try_at=0, tries=row.tries + 1)

@@ -94,6 +94,7 @@ class Channel(Generic[Sent, Received]):
     def try_send(self, message: Sent) -> bool:
         """Send one message, unless an earlier one still waits to be read; returns whether it was sent."""
         transport = self._writer.transport
+        # A receiver that hangs must not fill the memory with messages of this kind.
         if transport.is_closing() or transport.get_write_buffer_size():
             return False
         self._writer.write(self._codec.pack(message).data)

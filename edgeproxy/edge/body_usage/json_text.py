@@ -82,9 +82,11 @@ class JsonText:
         end, most = self._end, self._end_bytes_max
         if len(end) + len(piece) > most:
             self._has_gap = True
+            # The piece alone fills the kept end.
             if len(piece) >= most:
                 end.clear()
                 piece = piece[-most:]
+            # Only every second length, because each cut copies the rest.
             elif len(end) >= 2 * most:
                 del end[:-most]
         end += piece
@@ -128,6 +130,7 @@ def close_beginning(begin: bytes | bytearray) -> tuple[bytes, list[Container]]:
     for match in _list_tokens(TOKENS, begin, containers):
         token = match[0]
         if token[:1] == b'"':
+            # The string is cut off, so it has no value that counts.
             if not match[1]:
                 break
             string = token

@@ -76,6 +76,7 @@ class MessageReader:
             part = data[position : position + self._left]
             position += len(part)
             self._left -= len(part)
+            # Control frames may come between the frames of a message, and state no usage (RFC 6455 section 5.5).
             if self._first & OPCODE < CONTROL:
                 self._add(part)
             if not self._left:
@@ -102,6 +103,7 @@ class MessageReader:
         else:
             self._mask = b""
         self._first, self._left = first, length
+        # A continuation belongs to the message under way (RFC 6455 section 5.4).
         if first & OPCODE in (TEXT, BINARY):
             self._text = JsonText()
             self._is_compressed = bool(first & COMPRESSED) and self._decoder is not None
@@ -113,6 +115,7 @@ class MessageReader:
         if self._mask:
             mask, at = self._mask, self._mask_at
             self._mask_at += len(part)
+            # The position goes on over the parts of a frame (RFC 6455 section 5.3).
             part = bytes([byte ^ mask[(at + index) & 3] for index, byte in enumerate(part)])
         if self._is_compressed:
             self._inflate(part)
@@ -122,6 +125,7 @@ class MessageReader:
     def _inflate(self, part: bytes) -> None:
         decoder = self._decoder
         assert decoder is not None
+        # A budget for the decoded bytes: a client chooses what it compresses.
         self._left_decoded = min(BYTES_FREE, self._left_decoded) + RATIO_MAX * len(part)
         while part and self.is_readable:
             try:

@@ -163,6 +163,7 @@ class Accounting:
         usages, seconds = self._destinations.usages.values(), IDLE_SEAL_SECONDS
         if usages:
             every = min(usage.every for usage in usages)
+            # Without chains, another supervisor holds the lock, and may end soon.
             seconds = RETRY_SECONDS if self._chains is None else seal.seconds_until_seal(time.time(), every)
         try:
             await asyncio.wait_for(self._wake.wait(), seconds)
@@ -309,6 +310,7 @@ class Accounting:
         return {
             "batches": status.pending.batches,
             "edge": None if sealer is None else sealer.identity.id,
+            # From the disk if another supervisor seals.
             "watermark": (facts.watermark or None) if sealer is None else sealer.spool.watermark,
             "spool_bytes": facts.spool_bytes,
             "shipping": {"state": status.state, "why": status.why, "since": status.since},
@@ -328,6 +330,7 @@ class Accounting:
             ("edge_usage_unshipped_seconds", (), (oldest,)),
             ("edge_usage_spool_bytes", (), (sum(each.spool_bytes for each in facts),)),
             ("edge_usage_watermark", (), (self._get_facts("").watermark if own is None else own.spool.watermark,)),
+            # One chain that is stopped must not hide behind the others.
             ("edge_usage_shipping_ok", (), (min(is_shipping.values()),)),
             ("edge_usage_sealing_ok", (), (int(self._sealing_problem() is None),)),
             ("edge_usage_aside", (), (sum(len(each.aside) for each in facts),)),

@@ -84,6 +84,7 @@ def list_policies(
         compute_effective_allowance(settings.tiers[known.tier], known, {**directory_flags, **settings.flags}),
         settings.meters,
     )
+    # The file wins over the directory, as for requests (`RouteAccess`).
     flags = {**directory_flags, **settings.flags}
     routes = [route for route in settings.routes if _can_use(flags, route, known, customer)]
     name = customer.encode()
@@ -147,6 +148,7 @@ def _can_use(flags: Mapping[str, Flag], route: Route, known: Customer, customer:
     """Return whether a customer can be identified on a route and the route exists for them; else no limit applies
     there.
     """
+    # These routes identify no customer.
     if route.auth_mode in ("none", BASIC):
         return False
     if route.flag is None or route.flag in known.flags:

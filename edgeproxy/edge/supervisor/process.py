@@ -82,6 +82,7 @@ class WorkerProcess:
         self.ended: asyncio.Future[int] = loop.create_future()
         """Resolves to its exit code, or minus the signal that killed it; it is not a zombie by then."""
         self._child = child
+        # A pid may be another process by the time of a kill. A pidfd always means this one.
         self._pidfd = os.pidfd_open(child.pid)
         loop.add_reader(self._pidfd, self._reap, loop)
 
@@ -100,6 +101,7 @@ class WorkerProcess:
             try:
                 forked = None if template is None else await template.fork_worker(descriptors)
                 child = forked or _execute(command, descriptors)
+            # Also if the task is cancelled while the template forks.
             except BaseException:
                 ours.close()
                 raise
@@ -140,6 +142,7 @@ class WorkerProcess:
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def _reap(self, loop: asyncio.AbstractEventLoop) -> None:
+        # Readable from now on for ever: the loop would call this in each turn.
         loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         self.ended.set_result(self._child.wait())
@@ -150,6 +153,7 @@ def _execute(command: Sequence[str], descriptors: Sequence[int]) -> subprocess.P
     channel, *listening = map(str, descriptors)
     return subprocess.Popen(
         [*command, "--channel", channel, "--listen", ",".join(listening)],
+        # A worker must not take input from the terminal.
         stdin=subprocess.DEVNULL,
         pass_fds=descriptors,
         start_new_session=True,

@@ -108,6 +108,7 @@ class Status:
         known = known or await self._directories.find_customer(customer, residency)
         if known is None:
             raise LookupError("no such customer is here")
+        # The report has lines for each key, and a customer may have thousands.
         known = known._replace(keys=known.keys[:KEYS_MAX])
         return await self._table_reader.limits(self.settings, known, self.directory_flags)
 

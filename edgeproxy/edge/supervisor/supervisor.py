@@ -307,6 +307,7 @@ class Supervisor:
             state=str(settings.state),
             tables_dir=None if tables is None else str(tables),
             token=self._token,
+            # Without a file this is `edgeproxy quick`, whose state no other supervisor takes over.
             orphan_deadline=ORPHAN_SECONDS if self._config_path else 0.0,
         )
 

@@ -118,6 +118,7 @@ class TrafficReporter:
         """Send the waiting reports, the oldest first, until one fails."""
         while waiting:
             report = waiting[0]
+            # The collector takes no older report.
             if report.minute < self._clock() - AGE_SECONDS_MAX:
                 waiting.popleft()
                 continue

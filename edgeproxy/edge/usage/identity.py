@@ -176,6 +176,7 @@ def set_aside_if_moved(state: Path, folder: Path, *, shared: bool = False) -> Pa
     if not state.exists():
         return None
     lock = FileLock(state / "identity.lock")
+    # Another supervisor uses the state, so it is in its place.
     if not lock.try_acquire():
         return None
     try:
@@ -187,6 +188,7 @@ def set_aside_if_moved(state: Path, folder: Path, *, shared: bool = False) -> Pa
         if identity is not None and StateLocation.from_path(state).matches(identity):
             return None
         refuse_if_used(state, folder)
+        # Only a state with an identity can be adopted or discarded later.
         if identity is None:
             _create_unplaced_identity(state)
         return set_aside_state(state, folder)

@@ -70,6 +70,7 @@ class OperationQueue:
         """End the wait for a place. A place that is granted already stays granted."""
         if place in self._others:
             del self._others[place]
+            # Not cancelled: the task that waits has a file to close.
             place.set_result(False)
 
     def release(self) -> None:
@@ -188,6 +189,7 @@ class BodyFile:
         self._pending.append(data)
         self._pending_bytes += len(data)
         self._size += len(data)
+        # Before it is written, so that waiting bodies count in the bound, too.
         self._space.take(self._claim, len(data))
         if not self._busy:
             self._busy = True
@@ -198,6 +200,7 @@ class BodyFile:
         try:
             while self._pending and await self._take_place():
                 try:
+                    # All that has come during the last write, in one write.
                     data = b"".join(self._pending)
                     self._pending.clear()
                     if self._file is None:
@@ -240,6 +243,7 @@ class BodyFile:
                     self._space.operations.release()
                 if self._closed:
                     break
+                # `send` was called again, for another endpoint: the piece is of the earlier attempt.
                 if write is not self._write:
                     continue
                 self._at += len(piece)

@@ -183,6 +183,7 @@ class LoadShedder:
         # The smaller of two lags, so that a hiccup does not count during shedding either.
         by_lag = self._compute_share_by_lag(min(late, self._before), seconds) if self._acts else 0.0
         self._before = late
+        # The stronger reason decides. Their sum would shed for one cause twice.
         self.share = max(by_lag, _clamp((requests / self._most - 1.0) / REQUESTS_MARGIN + 1.0))
         self._update_recent(seconds)
         self._draw_line()

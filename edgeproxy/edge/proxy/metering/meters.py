@@ -191,6 +191,7 @@ class Metering(dict[int, StatusMeters]):
         """
         if not self.fields or not trailers:
             return trailers
+        # Each line behind a CRLF, as `compile_field` needs it.
         lines = b"".join([CRLF + line for line in trailers])
         return _count_reported(self, self[status].trailers, lines, metered, clock).split(CRLF)[1:]
 

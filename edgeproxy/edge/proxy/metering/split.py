@@ -95,6 +95,7 @@ class SplitMetering(Metering):
     def read_whole(self, status: int, head: bytes, inward: int, outward: int, metered: Metered, clock: Clock) -> bytes:
         """Count a complete answer."""
         own, head = self._select_metering(head)
+        # A split request counts with its values, which only the answer has.
         for counter in own[status].requests.counters:
             counter.add(1)
         return own.read_whole(status, head, inward, outward, metered, clock)

@@ -122,6 +122,7 @@ class WorkerMetrics:
         if counters is None:
             refusing = [self._counter("edge_rate_limited_total", tier, name, "enforce") for name in policies]
             counters = (self.get_request_counter(route, tier, status), *refusing)
+            # Not cached otherwise, so that they count once the table has room again.
             if DISCARDING not in counters:
                 self._limited[key] = counters
         return counters

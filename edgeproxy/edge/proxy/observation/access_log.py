@@ -139,6 +139,7 @@ class AccessLog:
         """
         if self._sample < 1.0 and self._chance() >= self._sample:
             return
+        # The real time, not that of the turn: the request may have ended late in it.
         seconds = monotonic() - request.started
         date, milliseconds = self._format_time(request.now)
         line = LINE % (

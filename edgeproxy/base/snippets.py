@@ -20,7 +20,7 @@ def build_python(method: str, url: str, headers: Mapping[str, str], body: JsonVa
             *data,
             ")",
             "with urllib.request.urlopen(request) as response:",
-            "    print(response.status, response.read().decode())",
+            '    print(response.status, response.read().decode("utf-8", "replace"))',  # An answer may be a file.
         )
     )
 

@@ -79,8 +79,7 @@ LEFT_IN_ENGLISH = """
     return left;
 """
 CHARTS_WITHOUT_TABLE = """
-    const named = it => it.caption?.textContent.trim() || it.getAttribute('aria-label');
-    const tables = [...document.querySelectorAll('main table')].filter(named);
+    const tables = [...document.querySelectorAll('main table')];
     return [...document.querySelectorAll('.plot, .days')].filter(plot => {
         const isDays = plot.matches('.days'), label = plot.getAttribute('aria-label');
         const unit = isDays || plot.closest('.chart').querySelector('.unit span').textContent;
@@ -91,7 +90,13 @@ CHARTS_WITHOUT_TABLE = """
         return !label || !unit || !(elsewhere || after.some(it => it.tBodies[0].rows.length >= values));
     }).map(plot => plot.getAttribute('aria-label'));
 """
-"""The charts that lack a name, a unit, or a named table with a row for each value."""
+"""The charts that lack a name, a unit, or a table with a row for each value."""
+TABLES_WITHOUT_NAME = """
+    const find = it => it.getAttribute('aria-label') || document.getElementById(it.getAttribute('aria-labelledby'));
+    return [...document.querySelectorAll('main table')]
+        .filter(it => !it.caption?.textContent.trim() && !find(it))
+        .map(it => it.textContent.trim().slice(0, 60));
+"""
 DATA = re.compile(
     r"\S*UTC|edge_v1_\w+|[\w.]+@example.com|\b(acme|bolt|zebra|free|standard(@1)?|pro|enterprise|eu-west|us-east|token-\w+"
     r"|EUR|JPY|US[D$]|CSV|PDF|JSON|Atom|curl|TypeScript|Python|path|edge|read|service|admin|anomalies|[a-z]+-[a-z]+"
@@ -220,6 +225,7 @@ async def walk(
                     await page.look(width, scheme)
                     faults += await overflowing(page, f"{path} {language}")
                 faults += [f"{path}: {name} has no table" for name in await page.run(CHARTS_WITHOUT_TABLE)]
+                faults += [f"{path}: a table has no name: {it}" for it in await page.run(TABLES_WITHOUT_NAME)]
                 if rules is not None:
                     faults += await judge(page, f"{path} {language}", rules)
                 if language != CODE:

@@ -24,7 +24,7 @@ MESSAGES = {
     "plan": N_("The plan is changed."),
     "details": N_("The billing details are changed: the next invoices have them."),
     "ended": N_("The plan has ended."),
-    "ending": N_("The plan ends when what is paid ends."),
+    "ending": N_("The plan ends at the end of the paid period."),
     "kept": N_("The plan goes on."),
     "sent": N_("It is on its way again."),
     "acknowledged": N_("The alert is acknowledged."),
@@ -145,7 +145,7 @@ KEY_STATES = {
 INCIDENT_STATES = {
     "investigating": N_("We are looking into it"),
     "identified": N_("We know why"),
-    "monitoring": N_("It is mended, and we watch it"),
+    "monitoring": N_("It is fixed, and we are watching it"),
     "resolved": N_("It is over"),
 }
 MAINTENANCE_STATES = {

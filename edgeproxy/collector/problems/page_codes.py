@@ -81,7 +81,7 @@ NAME_NOT_CONFIRMED: Final = ProblemCode(
     422,
     "The name was not written as a confirmation.",
     "Write the name.",
-    N_("Write %(name)s to say that you mean it."),
+    N_("Type %(name)s to confirm."),
 )
 EMAIL_INVALID: Final = ProblemCode(
     "email-invalid",

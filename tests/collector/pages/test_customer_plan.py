@@ -46,7 +46,7 @@ def test_a_plan_is_given_changed_kept_and_ended_in_the_console(stage: PagesStage
     assert ("After that" in operator.read.text, find_plan()) == (False, "enterprise@1")
     operator.get(page)
     operator.send(f"{page}/end", when="period_end")
-    assert "The plan ends when what is paid ends." in operator.read.text
+    assert "The plan ends at the end of the paid period." in operator.read.text
     operator.send(f"{page}/keep")
     assert "The plan goes on." in operator.read.text
     operator.send(f"{page}/end", when="now")

@@ -59,7 +59,7 @@ def test_customer_previews_quantity_costs_and_cancels_a_reduction(stage: PagesSt
         crew.send("/account/plan")
         assert fetch(stage, "crew") == {**held, "quantity": 5}
         preview(crew, "crew@2", 2)
-        assert "It begins when what is paid ends" in crew.read.text
+        assert "It begins at the end of the paid period" in crew.read.text
         crew.send("/account/plan")
         assert fetch(stage, "crew") == {"plan": "crew@2", "quantity": 5, "next_plan": "crew@2", "next_quantity": 2}
         assert "2 × crew" in crew.get("/account/plan").text.lower()

@@ -422,7 +422,7 @@ def test_customer_can_keep_a_plan_that_was_set_to_end(stage: PagesStage) -> None
     with stage.customer("fickle") as fickle:
         fickle.get("/account/plan")
         fickle.send("/account/plan/end")
-        assert "The plan ends when what is paid ends." in fickle.read.text
+        assert "The plan ends at the end of the paid period." in fickle.read.text
         held = stage.collector.get("/billing/subscription", token=ADMIN, customer="fickle").json()
         assert (held["state"], held["cancel_at"]) == ("active", made["period_end"])
         fickle.send("/account/plan/keep")
@@ -832,7 +832,7 @@ def test_edges_and_the_audit_log_are_shown(stage: PagesStage) -> None:
     assert f"/console/edges/{chain.edge}" in stage.operator.read.links
     text = " ".join(stage.operator.get(f"/console/edges/{chain.edge}").text.split())
     assert "it works off what it had kept" in text, "the edge ships old batches"
-    assert "All batches of this edge have come" in text
+    assert "All batches of this edge have arrived" in text
     stage.operator.get("/console/edges/none")
     assert stage.operator.status == 404
     read = stage.operator.get("/console/audit?actor=operator:link&action=session.begin")

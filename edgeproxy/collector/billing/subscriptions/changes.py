@@ -178,7 +178,7 @@ def change_plan(
     if not is_upgrade:
         raise PlanChangeError(
             billing_codes.PLAN_NOT_HIGHER,
-            f"{version} does not cost more than {last.version}: it can begin when what is paid ends",
+            f"{version} does not cost more than {last.version}: it can begin at the end of the paid period",
         )
     # Segments begin at whole minutes, because edges count by minutes.
     at = periods.compute_boundary(now, last.span.start)

@@ -26,7 +26,7 @@ async def check_may_subscribe(connection: AsyncConnection, customer: Subscriber,
     if (imported := await imported_rows.find_waiting(connection, customer.id)) is not None:
         raise ChangeRejectedError(
             billing_codes.SUBSCRIPTION_PLANNED,
-            f"a subscription begins on {format_timestamp(imported.begins_at * 1000)}, when what is paid ends",
+            f"a subscription begins on {format_timestamp(imported.begins_at * 1000)}, at the end of the paid period",
         )
     columns = subscriptions.c
     is_paid = columns.period_end != sa.func.coalesce(columns.trial_ends_at, 0)  # The subscription is past its trial.

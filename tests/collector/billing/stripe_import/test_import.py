@@ -162,7 +162,7 @@ def test_killed_imports_charge_each_month_once(new_sandbox: Sandbox, tmp_path: P
             assert {one["customer"] for one in again["subscriptions"] if one["step"] == "taken over"} == set(TAKEN)
             waiting = await of.rows()
             assert {name: row.state for name, row in waiting.items()} == dict.fromkeys(TAKEN, "waiting")
-            with pytest.raises(ChangeRejectedError, match="when what is paid ends"):
+            with pytest.raises(ChangeRejectedError, match="at the end of the paid period"):
                 async with of.database.writing() as connection:
                     await subscriptions.create_subscription(
                         connection, CALLER, "plain", "team", is_yearly=False, settings=of.known, now=of.now()

@@ -125,7 +125,7 @@ def test_a_month_becomes_a_year_at_once_and_a_year_a_month_when_it_ends() -> Non
     paid = month._replace(segments=[*changes.end_segments(month.segments, NOON), change.begun])
     back = changes.change_plan(paid, STANDARD, PLANS[STANDARD], None, NOON + 60, fees, is_yearly=False)
     assert (back.when, back.at, back.next_version, back.next_is_yearly) == ("period_end", year.end, STANDARD, False)
-    with pytest.raises(PlanChangeError, match="when what is paid ends"):
+    with pytest.raises(PlanChangeError, match="at the end of the paid period"):
         changes.change_plan(paid, STANDARD, PLANS[STANDARD], "now", NOON + 60, fees, is_yearly=False)
     waiting = paid._replace(next_version=STANDARD, next_is_yearly=False)
     kept = changes.change_plan(waiting, STANDARD, PLANS[STANDARD], None, NOON + 60, fees, is_yearly=True)

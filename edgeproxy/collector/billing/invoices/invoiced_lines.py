@@ -62,6 +62,8 @@ def take_off(lines: Iterable[RatedLine], share: Fraction, unit: int = 1) -> Sequ
 
     The sum is exact to `unit`; all payments in the currency are multiples of it.
     """
+    if not share:
+        return list(lines)
     taken_off, amount, before = [], 0, 0
     for line in lines:
         amount += line.amount

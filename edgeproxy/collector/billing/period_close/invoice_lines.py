@@ -136,8 +136,7 @@ async def compute_running_usage(
 
     Raises QuantityTooLargeError and UsageNotStoredError.
     """
-    known = await _fetch_running_usage(connection, loaded, meters)
-    lines = _rate_running_lines(loaded, known, known.quantities)
+    known, lines = await _fetch_running_lines(connection, loaded, meters)
     return known, [line for line in lines if line.meter and is_sum(meters, line.meter)]
 
 
@@ -149,8 +148,8 @@ async def compute_running_cost(
     It adds the amounts still due on invoiced lines and the usage that is not invoiced yet. Raises QuantityTooLargeError
     and UsageNotStoredError.
     """
-    known = await _fetch_running_usage(connection, loaded, meters)
-    return _sum_running_cost(loaded, known, known.quantities)
+    known, lines = await _fetch_running_lines(connection, loaded, meters)
+    return _sum_due(loaded, lines, known.invoiced)
 
 
 async def compute_period_costs(
@@ -167,16 +166,10 @@ async def compute_period_costs(
     end = min(minute, current.period.end)
     first = current.period.start // periods.DAY * periods.DAY + periods.DAY
     untils = range(first, end, periods.DAY)
-    # The quantities of the whole period come from the same pass over the ledger, which is most of the work.
-    gauges = await usage.fetch_running_gauges(
-        connection, loaded.customer.name, running, [*untils, current.period.end], terms
-    )
-    totals = Counter(gauges[current.period.end])
-    for sums in daily.values():
-        totals.update(sums)
-    known = await _fetch_running_usage(connection, loaded, meters, totals)
-    costs = _sum_daily_costs(loaded, known, running, untils, daily, gauges)
-    costs.append(CostDay(end, _sum_running_cost(loaded, known, known.quantities)))
+    gauges = await usage.fetch_running_gauges(connection, loaded.customer.name, running, untils, terms)
+    known, whole = await _fetch_running_lines(connection, loaded, meters)
+    costs = _sum_daily_costs(loaded, known, whole, running, untils, daily, gauges)
+    costs.append(CostDay(end, _sum_due(loaded, whole, known.invoiced)))
     _, ends = await _project_usage(connection, loaded, known.quantities, meters, now)
     low, high = (None, None) if ends is None else (_sum_running_cost(loaded, known, quantities) for quantities in ends)
     return PeriodCosts(costs, low, high)
@@ -185,6 +178,7 @@ async def compute_period_costs(
 def _sum_daily_costs(
     loaded: LoadedSubscription,
     known: KnownUsage,
+    lines: Sequence[RatedLine],
     running: Sequence[Segment],
     untils: Sequence[int],
     daily: Mapping[int, Mapping[UsageKey, int]],
@@ -192,9 +186,9 @@ def _sum_daily_costs(
 ) -> list[CostDay]:
     """Return the cost of the `running` segments until each of these Unix seconds, without what begins later.
 
-    Each segment is rated once as a whole, and once for each of the seconds in which it is the last one.
+    `lines` are those of the whole usage. Each segment is rated again for each of the seconds when it is the last one.
     """
-    whole, invoiced = _group_by_start(_rate_running_lines(loaded, known, known.quantities)), known.invoiced
+    whole = _group_by_start(lines)
     before = _group_by_start(line for line in known.before if line.meter)
     rater, over = UsageRater(), 0
     used: dict[Span, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
@@ -208,16 +202,16 @@ def _sum_daily_costs(
             rater.add(segment, used[segment.span])
             of_over += whole[segment.span.start]
             over += 1
-        lines = list(of_over)
+        due = list(of_over)
         for segment in running[over:begun]:
             levels: dict[str, dict[str, int]] = defaultdict(dict)
             for key, quantity in gauges[until].items():
                 levels[key.meter][key.value] = quantity
             rated = list(rater.rate(segment, {**used[segment.span], **levels}))
-            lines += (line for line in whole[segment.span.start] if not line.meter)
-            lines += subtract_invoiced(before[segment.span.start], rated)
-        begun_lines = [line for line in invoiced if line.segment.start < until]
-        costs.append(CostDay(until, _sum_due(loaded, lines, begun_lines)))
+            due += (line for line in whole[segment.span.start] if not line.meter)
+            due += subtract_invoiced(before[segment.span.start], rated)
+        invoiced = [line for line in known.invoiced if line.segment.start < until]
+        costs.append(CostDay(until, _sum_due(loaded, due, invoiced)))
     return costs
 
 
@@ -244,21 +238,18 @@ def _sum_due(loaded: LoadedSubscription, lines: Sequence[RatedLine], invoiced: S
     )
 
 
-async def _fetch_running_usage(
-    connection: AsyncConnection,
-    loaded: LoadedSubscription,
-    meters: Mapping[str, Meter],
-    totals: Mapping[UsageKey, int] | None = None,
-) -> KnownUsage:
-    """Return the usage of the running period, and the lines that are invoiced already.
-
-    `totals` is the usage of all its segments, if it was read before.
-    """
+async def _fetch_running_lines(
+    connection: AsyncConnection, loaded: LoadedSubscription, meters: Mapping[str, Meter]
+) -> tuple[KnownUsage, list[RatedLine]]:
+    """Return the usage of the running period, and its lines that are not invoiced yet. The calls of a page share it."""
     current = loaded.current
     running = [segment for segment in current.segments if segment.period == current.period]
-    return await _fetch_usage(
-        connection, loaded, current.segments, running, current.period.start, meters, totals=totals
-    )
+
+    async def fetch() -> tuple[KnownUsage, list[RatedLine]]:
+        known = await _fetch_usage(connection, loaded, current.segments, running, current.period.start, meters)
+        return known, _rate_running_lines(loaded, known, known.quantities)
+
+    return await fetch_once(("running lines", loaded.row.id), fetch)
 
 
 def _rate_running_lines(
@@ -373,30 +364,27 @@ async def _fetch_usage(
     meters: Mapping[str, Meter],
     *,
     is_accepted: bool = False,
-    totals: Mapping[UsageKey, int] | None = None,
 ) -> KnownUsage:
     """Return the usage of the `ended` segments, and the invoiced lines of them and of all `segments`.
-
-    `totals` is the usage of the `ended` segments, if it was read before.
 
     Usage that cannot be billed raises an error on the first invoice that includes it, unless a person has accepted that
     invoice. Later invoices do not change the invoiced lines.
     """
-    invoiced = await invoiced_lines.fetch_lines_of_subscription(connection, loaded.row.id)
+    invoiced = await fetch_once(
+        ("invoiced lines", loaded.row.id),
+        lambda: invoiced_lines.fetch_lines_of_subscription(connection, loaded.row.id),
+    )
     quantities: dict[UsageKey, int] = {}
     known: set[Span] = set()
     terms = usage.QuantityTerms(meters, loaded.current.anchor)
     ended = [
         segment for segment in ended if not segment.is_trial and segment.span.start >= period_start - LATE_SECONDS_MAX
     ]
-    if totals is not None:
-        by_segment = usage.check_totals(totals, ended)
-    else:
-        # Unstored usage of an earlier period is left out: it was invoiced.
-        left_out = [segment.span for segment in ended if is_accepted or segment.span.end <= period_start]
-        by_segment = await usage.fetch_segment_quantities(
-            connection, loaded.customer.name, segments, ended, terms, left_out=left_out
-        )
+    # Unstored usage of an earlier period is left out: it was invoiced.
+    left_out = [segment.span for segment in ended if is_accepted or segment.span.end <= period_start]
+    by_segment = await usage.fetch_segment_quantities(
+        connection, loaded.customer.name, segments, ended, terms, left_out=left_out
+    )
     for segment in (one for one in ended if one.span in by_segment):
         used = by_segment[segment.span]
         quantities |= used

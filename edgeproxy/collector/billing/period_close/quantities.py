@@ -15,6 +15,7 @@ from edgeproxy.collector.billing.meter_export.metered_segments import is_sum
 from edgeproxy.collector.billing.rating.periods import period_at
 from edgeproxy.collector.billing.rating.rater import OTHER, Segment, Span, UsageKey
 from edgeproxy.collector.billing.rollout import charging
+from edgeproxy.collector.database.read_once import fetch_once
 from edgeproxy.collector.ledger import queries, readings
 from edgeproxy.collector.ledger.queries import InvalidQueryError, LedgerQuery, UsageRow
 from edgeproxy.config.collector.catalog import MeterPrice, Plan
@@ -85,6 +86,29 @@ async def fetch_segment_quantities(
     The connection must read one snapshot. Raises UsageNotStoredError and QuantityTooLargeError; for segments with the
     spans `left_out`, the segment or the quantity is missing instead.
     """
+    spans = _find_gauge_spans(segments, terms.anchor)
+    gauge_spans = {segment.span: spans[segment.span.start] for segment in rated if segment.span.start in spans}
+    dimensions = [
+        (segment.span, *((meter, get_dimension(price)) for meter, price in segment.plan.meters.items()))
+        for segment in rated
+    ]
+    left_out = {segment.span for segment in rated}.intersection(left_out)
+    key = (customer, *dimensions), frozenset(gauge_spans.items()), frozenset(left_out)
+    return await fetch_once(
+        (_read_segment_quantities, *key),
+        lambda: _read_segment_quantities(connection, customer, rated, gauge_spans, terms, left_out),
+    )
+
+
+async def _read_segment_quantities(
+    connection: AsyncConnection,
+    customer: str,
+    rated: Sequence[Segment],
+    gauge_spans: Mapping[Span, GaugeSpan],
+    terms: QuantityTerms,
+    left_out: Collection[Span],
+) -> dict[Span, dict[UsageKey, int]]:
+    """Read what `fetch_segment_quantities` returns. `gauge_spans` has the segments that rate their period's gauges."""
     charged = await charging.list_charged_within(connection, [segment.span for segment in rated])
     unstored = await queries.find_unstored(connection, (part for parts in charged.values() for part in parts))
     missing = {span: unstored[part] for span, parts in charged.items() for part in parts if part in unstored}
@@ -95,7 +119,6 @@ async def fetch_segment_quantities(
     for key, row in await _fetch_sum_rows(connection, customer, rated, charged, terms):
         values = summed[key.segment, key.meter]
         values[key.value] = values.get(key.value, 0) + row["value"]
-    gauge_spans = _find_gauge_spans(segments, terms.anchor)
     quantities: dict[Span, dict[UsageKey, int]] = {}
     for segment in rated:
         leaves_out = segment.span in left_out
@@ -104,7 +127,7 @@ async def fetch_segment_quantities(
             for meter, price in segment.plan.meters.items():
                 values = summed.get((segment.span, meter), {})
                 if not is_sum(terms.meters, meter):
-                    span = gauge_spans.get(segment.span.start)
+                    span = gauge_spans.get(segment.span)
                     values = {}  # A later segment of the period has the values.
                     if span is not None:
                         span = span._replace(subscribed=Span(span.subscribed.start, segment.span.end))
@@ -169,22 +192,6 @@ async def _fetch_sum_rows(
             if price is not None and (meter, by) in dimensions and get_dimension(price) == by:
                 summed.append((UsageKey(segment.span, meter, OTHER if by is None else str(row[by])), row))
     return summed
-
-
-def check_totals(totals: Mapping[UsageKey, int], segments: Sequence[Segment]) -> dict[Span, dict[UsageKey, int]]:
-    """Return the billed usage of each segment from the usage of all, as `fetch_segment_quantities` does.
-
-    Raises QuantityTooLargeError.
-    """
-    summed: dict[tuple[Span, str], dict[str, int]] = defaultdict(dict)
-    for key, quantity in totals.items():
-        summed[key.segment, key.meter][key.value] = quantity
-    quantities: dict[Span, dict[UsageKey, int]] = {segment.span: {} for segment in segments}
-    for segment in segments:
-        for meter in segment.plan.meters:
-            values = summed.get((segment.span, meter), {})
-            quantities[segment.span] |= _check_quantities(segment.span, meter, values)
-    return quantities
 
 
 def _check_quantities(

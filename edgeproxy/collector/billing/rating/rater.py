@@ -234,14 +234,15 @@ class UsageRater:
 
     def rate(self, segment: Segment, used: Mapping[str, Mapping[str, int]]) -> Iterator[RatedLine]:
         """Yield the lines of a segment for its usage by meter and value, after the usage that was added."""
+        currency = segment.plan.currency
         for meter, price in segment.plan.meters.items():
             values = used.get(meter)
-            if values is None:
+            if values is None or not any(values.values()):
                 continue
             earlier = self._earlier.get(_identify_allowance(segment, meter))
             steps = split_by_steps(price, values) if earlier is None else earlier.split_further(price, values)
             for step, value, quantity in steps:
-                cents = compute_amount(quantity, step.price, segment.plan.currency)
+                cents = compute_amount(quantity, step.price, currency)
                 yield RatedLine(
                     *("usage", segment.version, segment.span, meter, value, step.tier),
                     *(quantity, step.price, cents, segment.span, step.package),
@@ -250,7 +251,7 @@ class UsageRater:
     def add(self, segment: Segment, used: Mapping[str, Mapping[str, int]]) -> None:
         """Add the usage of a segment that is over."""
         for meter, values in used.items():
-            if meter in segment.plan.meters:
+            if meter in segment.plan.meters and any(values.values()):
                 self._earlier.setdefault(_identify_allowance(segment, meter), _EarlierUsage()).add(values)
 
 

@@ -11,6 +11,7 @@ import yaml
 from typer.testing import CliRunner
 
 from edgeproxy import cli
+from edgeproxy.config.collector.currency_units import format_millicredits
 from edgeproxy.wire import directory_signatures
 from edgeproxy.wire.directory_signatures import Signer
 from loadtest.testbed.collector import ADMIN, EDGE, sha256
@@ -187,6 +188,8 @@ def test_a_refusal_has_one_answer_everywhere(world: World, name: str) -> None:
         assert (row.kind in ("account", "key"), api["allowed"]) == (True, None)
         assert api["why"] in (None, wire["detail"])
     use = "" if api["allowed"] is None else f" {api['used']} of {api['allowed']}"
+    if row.kind == "credits":
+        use = " {} of {} USD".format(*(format_millicredits(api[name]) for name in ("used", "allowed")))
     (line,) = [one for one in run_limits(world, name).splitlines() if one.startswith(f"  {row.kind} ")]
     assert line.startswith(f"  {row.kind} {api['name']}: reached{use}"), line
     assert f", {row.status}" in line
@@ -198,3 +201,36 @@ def test_a_refusal_has_one_answer_everywhere(world: World, name: str) -> None:
     for path, text in pages.items():
         facts = (refused, row.words, f"refuses with {row.status}", *row.used)
         assert [fact for fact in facts if fact not in text] == [], path
+
+
+def test_used_up_budget_of_an_ended_key_refuses_nobody(world: World) -> None:
+    name, second = "budgeted", "second-of-budgeted"
+    until(lambda: world.ask(name).status == 429, "the edge refuses", seconds=20)
+    until(lambda: world.describe(name)["may_call"] == "partly", "the collector knows it", seconds=25)
+    revoke(world, name)
+    key = {"sha256": sha256(key_of(second)), "name": "second"}
+    assert world.stage.collector.send("POST", f"/v1/customers/{name}/keys", key).status == 201
+    until(lambda: world.ask(second).status == 200, "the edge knows the second key", seconds=20)
+    assert world.describe(name)["may_call"] == "yes"
+    assert "may call now: yes" in run_limits(world, name)
+    with world.stage.customer(name) as visitor:
+        assert all("refused now" not in visitor.get(path).text for path in ("/account", "/account/limits"))
+
+
+def test_pause_of_a_customer_without_credits_is_named_first(world: World) -> None:
+    """Buying credits would not help while the customer is paused, and the edge says so."""
+    name = "prepaid"
+    until(lambda: world.ask(name).status == 402, "the edge refuses", seconds=20)
+    until(lambda: world.describe(name)["may_call"] == "no", "the collector knows it", seconds=25)
+    world.change(name, paused={"why": "an audit", "status": "403"})
+    until(lambda: world.ask(name).status == 403, "the edge knows the pause", seconds=20)
+    limits = world.describe(name)["limits"]
+    assert [(one["kind"], one["status"]) for one in limits if one["state"] == "reached"] == [
+        ("account", 403),
+        ("credits", 402),
+    ]
+    lines = [line for line in run_limits(world, name).splitlines() if "reached" in line]
+    assert [line.split()[0] for line in lines] == ["account", "credits"]
+    with world.stage.customer(name) as visitor:
+        text = visitor.get("/account").text
+    assert text.index("an operator resumes it") < text.index("Buy credits: until then requests get 402.")

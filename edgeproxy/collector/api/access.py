@@ -160,6 +160,7 @@ class AccessHandlers(Handlers):
                 is_held=is_charged or use.budget.meter is not None,
             )
             for use in uses
+            if not use.has_ended
         ]
 
 

@@ -22,8 +22,8 @@ NEAR: Final = 0.8
 """A limit counts as nearly reached from this share on."""
 AccessState = Literal["free", "near", "reached", "unknown"]
 Verdict = Literal["yes", "partly", "no"]
-OF_ALL: Final = frozenset({"account", "key", "credits"})
-"""The kinds that refuse all requests of the customer once reached."""
+OF_ALL: Final = ("key", "account", "credits")
+"""The kinds that refuse all requests of the customer once reached, in the order in which edges check them."""
 
 
 class AccessLimit(TypedDict):
@@ -145,18 +145,22 @@ def describe_budget(
 def find_verdict(limits: Iterable[AccessLimit]) -> Verdict:
     """Return whether the customer may call: `partly` if only some requests are refused."""
     reached = {limit["kind"] for limit in limits if limit["state"] == "reached"}
-    if reached & OF_ALL:
+    if reached.intersection(OF_ALL):
         return "no"
     return "partly" if reached else "yes"
 
 
 def order_limits(limits: Iterable[AccessLimit]) -> list[AccessLimit]:
-    """Return limits that refuse all requests first, then limits that refuse some, then the fullest."""
+    """Return limits that refuse all requests first, then limits that refuse some, then the fullest.
 
-    def key(limit: AccessLimit) -> tuple[bool, bool, float]:
+    Edges answer with the first one, so that its remedy comes first.
+    """
+
+    def key(limit: AccessLimit) -> tuple[int, bool, float]:
         is_reached = limit["state"] == "reached"
         part = limit["used"] / max(limit["allowed"], 1) if limit["used"] and limit["allowed"] else 0.0
-        return not (is_reached and limit["kind"] in OF_ALL), not is_reached, -part
+        rank = OF_ALL.index(limit["kind"]) if is_reached and limit["kind"] in OF_ALL else len(OF_ALL)
+        return rank, not is_reached, -part
 
     return sorted(limits, key=key)
 

@@ -46,6 +46,8 @@ class BudgetedKey(NamedTuple):
     start: str
     name: str | None
     budget: StoredBudget
+    has_ended: bool
+    """True if the key is revoked or has expired."""
 
     @property
     def usage_key(self) -> str:
@@ -61,6 +63,8 @@ class BudgetUse(NamedTuple):
     used: int | None
     """Units of the meter, or smallest units of the currency; None if the plan no longer has prices in it."""
     period: Period
+    has_ended: bool
+    """True if no key of the budget works, so that the budget refuses nothing."""
 
     @property
     def budget(self) -> StoredBudget:
@@ -126,7 +130,7 @@ async def fetch_uses(
     The connection must read one snapshot. Raises queries.InvalidQueryError.
     """
     keys_by_budget: dict[str, list[BudgetedKey]] = defaultdict(list)
-    for key in await _fetch_keys(connection, names):
+    for key in await _fetch_keys(connection, names, now):
         keys_by_budget[key.budget.id].append(key)
     latest = [of_budget[-1] for of_budget in keys_by_budget.values()]
     buyers = {key.customer for key in latest if key.budget.meter is None}
@@ -139,7 +143,8 @@ async def fetch_uses(
         # The usage of replaced keys stays in the budget.
         of_keys = [one.usage_key for one in of_budget]
         used = await _compute_used(usage, key, of_keys, plans.get(key.customer), meters)
-        uses.append(BudgetUse(key, used, period_of(now, key.budget.per, UTC)))
+        has_ended = all(one.has_ended for one in of_budget)
+        uses.append(BudgetUse(key, used, period_of(now, key.budget.per, UTC), has_ended))
     return uses
 
 
@@ -199,19 +204,22 @@ async def _compute_used(
     return spent
 
 
-async def _fetch_keys(connection: AsyncConnection, names: Collection[str]) -> list[BudgetedKey]:
-    """Return the customers' keys with a budget, including ended keys, in the order of creation."""
+async def _fetch_keys(connection: AsyncConnection, names: Collection[str], now: float) -> list[BudgetedKey]:
+    """Return the customers' keys with a budget, including those that ended by edge time `now`, in the order of
+    creation."""
+    has_ended = keys.c.revoked_at.is_not(None) | (keys.c.expires_at <= (now + EPOCH) * 1000)
     statement = (
         sa.select(keys.c.id, customers.c.name, keys.c.sha256, keys.c.start, keys.c.name, keys.c.budget)
+        .add_columns(sa.func.coalesce(has_ended, sa.false()))
         .join_from(keys, customers, customers.c.id == keys.c.customer)
         .where(customers.c.name.in_(names), keys.c.budget.is_not(None))
         .order_by(keys.c.id)
     )
     budgeted = []
-    for id_, customer, sha256, start, name, stored in await connection.execute(statement):
+    for id_, customer, sha256, start, name, stored, ended in await connection.execute(statement):
         budget = parse_budget(stored)
         if budget is not None:
-            budgeted.append(BudgetedKey(id_, customer, sha256, start, name, budget))
+            budgeted.append(BudgetedKey(id_, customer, sha256, start, name, budget, bool(ended)))
     return budgeted
 
 

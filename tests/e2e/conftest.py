@@ -10,6 +10,7 @@ pytest.register_assert_rewrite("tests.e2e.alike")
 
 from loadtest.testbed.edge import Edge  # noqa: E402
 from loadtest.testbed.upstream import Upstream  # noqa: E402
+from tests.e2e.browser import Chromium  # noqa: E402
 from tests.support.services import Httpbin, Nginx  # noqa: E402
 
 
@@ -44,6 +45,14 @@ def files(folder: Path, nginx: str, seed: int) -> Iterator[Nginx]:
     service = Nginx(nginx, folder / "nginx", seed)
     yield service
     service.stop()
+
+
+@pytest.fixture(scope="session")
+def browser(folder: Path, chromium: str) -> Iterator[Chromium]:
+    """A browser whose tabs share nothing; a test that uses it must be marked chromium."""
+    browser = Chromium(chromium, folder / "browser")
+    yield browser
+    browser.stop()
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ import asyncio
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
@@ -98,7 +97,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 @pytest.mark.chromium
 def test_beacon_page_reports_latency_and_routes_its_network_to_the_nearest_region(
-    site: Site, chromium: str, tmp_path: Path
+    site: Site, browser: Chromium
 ) -> None:
     before = site.edge.ask("/beacon/best").json()
     assert (before["region"], before["because"]) == ("us", "default")
@@ -124,11 +123,7 @@ def test_beacon_page_reports_latency_and_routes_its_network_to_the_nearest_regio
         async with asyncio.timeout(60), tab(browser) as page:
             await visit(page)
 
-    browser = Chromium(chromium, tmp_path / "browser")
-    try:
-        asyncio.run(whole())
-    finally:
-        browser.stop()
+    asyncio.run(whole())
     assert measured[0]["us"] >= FAR * 1000
     assert measured[0]["eu"] < measured[0]["us"]
     for neighbour in ("127.0.0.2", "127.0.0.3"):

@@ -24,13 +24,6 @@ MOST_CONNECTIONS = 6
 
 
 @pytest.fixture(scope="module")
-def browser(folder: Path, chromium: str) -> Iterator[Chromium]:
-    browser = Chromium(chromium, folder / "browser")
-    yield browser
-    browser.stop()
-
-
-@pytest.fixture(scope="module")
 def ports() -> Iterator[Ports]:
     with closing(Ports(1)) as ports:
         yield ports

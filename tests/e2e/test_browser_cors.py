@@ -20,13 +20,6 @@ KEY = key_of("pages")
 
 
 @pytest.fixture(scope="module")
-def browser(folder: Path, chromium: str) -> Iterator[Chromium]:
-    browser = Chromium(chromium, folder / "browser-of-other-origins")
-    yield browser
-    browser.stop()
-
-
-@pytest.fixture(scope="module")
 def ports() -> Iterator[Ports]:
     with closing(Ports(1)) as ports:
         yield ports

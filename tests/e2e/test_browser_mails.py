@@ -38,14 +38,9 @@ async def check(page: Tab, folder: Path) -> None:
             assert needed <= width, kind
 
 
-def test_mails_break_no_words_and_fit_phones_and_desks(tmp_path: Path, chromium: str) -> None:
-    browser = Chromium(chromium, tmp_path / "browser")
-
+def test_mails_break_no_words_and_fit_phones_and_desks(tmp_path: Path, browser: Chromium) -> None:
     async def work() -> None:
         async with tab(browser) as page:
             await check(page, tmp_path)
 
-    try:
-        asyncio.run(work())
-    finally:
-        browser.stop()
+    asyncio.run(work())

@@ -133,13 +133,6 @@ def invoice(stage: PagesStage) -> str:
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory, chromium: str) -> Iterator[Chromium]:
-    browser = Chromium(chromium, tmp_path_factory.mktemp("browser-of-pages"))
-    yield browser
-    browser.stop()
-
-
-@pytest.fixture(scope="module")
 def residencies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
     """An operator of a collector that knows other residencies, whose sums are a page of their own."""
     folder = tmp_path_factory.mktemp("browsed-residencies")

@@ -187,11 +187,7 @@ def test_curl_has_fifty_requests_at_a_time_over_one_connection(site: Http2Site) 
 
 
 @pytest.mark.chromium
-def test_a_browser_loads_two_hundred_resources_over_one_connection(
-    site: Http2Site, chromium: str, tmp_path: Path
-) -> None:
-    browser = Chromium(chromium, tmp_path / "browser")
-
+def test_a_browser_loads_two_hundred_resources_over_one_connection(site: Http2Site, browser: Chromium) -> None:
     async def visit() -> None:
         async with asyncio.timeout(60), tab(browser) as page:
             await page.call("Security.setIgnoreCertificateErrors", ignore=True)
@@ -207,10 +203,7 @@ def test_a_browser_loads_two_hundred_resources_over_one_connection(
             assert len({each["connectionId"] for each in mine}) == 1
             assert len({each["headers"]["x-request-id"] for each in mine}) == RESOURCES + 1
 
-    try:
-        asyncio.run(visit())
-    finally:
-        browser.stop()
+    asyncio.run(visit())
 
 
 def test_a_client_that_offers_no_protocol_gets_http11(site: Http2Site) -> None:

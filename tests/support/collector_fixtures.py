@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from loadtest.testbed.collector import Collector
 from loadtest.testbed.postgresql import Postgresql, programs
@@ -115,16 +116,23 @@ def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return server.empty_database()
 
 
-@pytest.fixture
-def sqlite_without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run SQLite's statements in the thread of the event loop, which takes a quarter less CPU.
+@pytest.fixture(scope="module")
+def sqlite_without_threads() -> Iterator[None]:
+    """Run SQLite's statements in the thread of the event loop, which takes a third less CPU.
 
-    For tests whose subject is not concurrency: a statement that waits for a lock blocks the loop. Results are not
-    streamed.
+    A transaction then runs as a whole before another task does, so tests of concurrency use `sqlite_with_threads`.
     """
     from tests.support import one_thread
 
-    monkeypatch.setattr("edgeproxy.collector.database.database.create_async_engine", one_thread.create_engine)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("edgeproxy.collector.database.database.create_async_engine", one_thread.create_engine)
+        yield
+
+
+@pytest.fixture
+def sqlite_with_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run SQLite's statements in threads, as a collector does."""
+    monkeypatch.setattr("edgeproxy.collector.database.database.create_async_engine", create_async_engine)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """SQLite for thousands of short database lives in one process, without threads and without waits for the disk.
 
-Each statement runs at once in the calling thread, so the results do not depend on the scheduling of threads. Tests
-of the database cover power loss.
+Each statement runs at once in the calling thread, so the results do not depend on the scheduling of threads. It is
+compiled once in a process, for all databases. Tests of the database cover power loss.
 """
 
 import sqlite3
@@ -12,9 +12,10 @@ from unittest import mock
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.dialects import registry
+from sqlalchemy.dialects.sqlite.base import SQLiteExecutionContext
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.util import await_
+from sqlalchemy.util import LRUCache, await_
 
 from edgeproxy.collector.database import database
 from edgeproxy.collector.database.database import Database
@@ -44,12 +45,21 @@ class Connection(sqlite3.Connection):
         return super().cursor(Cursor)
 
 
+class Context(SQLiteExecutionContext):
+    """A statement. A cursor that streams its result is like any other here."""
+
+    def create_server_side_cursor(self) -> Any:
+        return self.create_default_cursor()
+
+
 class AtOnce(SQLiteDialect_pysqlite):
     """The driver of the standard library for asynchronous callers: results are ready at once."""
 
     driver = "at_once"
     is_async = True
     supports_statement_cache = True
+    supports_server_side_cursors = True
+    execution_ctx_cls = Context
 
     @classmethod
     def get_pool_class(cls, url: sa.URL) -> type[sa.Pool]:
@@ -67,12 +77,29 @@ class AtOnce(SQLiteDialect_pysqlite):
         cursor.executemany(statement, parameters)
 
 
+class CompiledStatements(LRUCache[Any, Any]):
+    """The compiled statements of all engines without threads.
+
+    The first part of a key is the dialect of one engine, and these dialects are alike. Books that are encrypted have
+    their cipher by dialect, so tests of them keep the threads.
+    """
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        return super().get(key[1:], default)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__(key[1:], value)
+
+
+COMPILED = CompiledStatements(2000)
+
 registry.register(f"sqlite.{AtOnce.driver}", __name__, AtOnce.__name__)
 
 
 def create_engine(given: sa.URL, *, connect_args: dict[str, Any], **options: Any) -> AsyncEngine:
     """Create an engine without threads for a SQLite file, with the options of the product's."""
     options["connect_args"] = connect_args | {"factory": Connection}
+    options["execution_options"] = {"compiled_cache": COMPILED}
     return create_async_engine(given.set(drivername=f"sqlite+{AtOnce.driver}"), **options)
 
 

@@ -18,3 +18,8 @@ def sqlite_database(tmp_path: Path) -> str:
 def secret_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put Stripe's key into the environment, where a collector's jobs look for it."""
     monkeypatch.setenv("STRIPE_SECRET_KEY", KEY["STRIPE_SECRET_KEY"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def runs_sqlite_in_the_loop(sqlite_without_threads: None) -> None:
+    """Spare these tests the threads."""

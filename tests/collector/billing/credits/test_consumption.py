@@ -196,6 +196,7 @@ def test_complete_hours_and_late_usage_are_booked_once(
     play(database, clock, monkeypatch, work)
 
 
+@pytest.mark.usefixtures("sqlite_with_threads")
 def test_two_collectors_book_each_hour_once_and_a_faulty_meter_stops_no_other(
     database: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -264,6 +264,7 @@ async def half(connection: Any) -> None:
         books.book(Posting(ACME, "cost", "t", postings.plain_entries("cost", 5)[:1]))
 
 
+@pytest.mark.usefixtures("sqlite_with_threads")
 def test_two_collectors_book_once_and_never_refund_too_much(database: str) -> None:
     async def work(opened: Database) -> None:
         other = await Database.connect(database)

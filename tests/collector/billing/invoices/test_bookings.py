@@ -94,6 +94,7 @@ async def transactions(connection: Any) -> list[Any]:
     return list(await connection.execute(statement))
 
 
+@pytest.mark.usefixtures("sqlite_with_threads")
 def test_each_change_of_an_invoice_is_booked_once(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bookings, "PAGE", 2)
 

@@ -18,8 +18,6 @@ from tests.support.invoiced import FEBRUARY, FREEZE, JANUARY, at, at_stripe, fet
 from tests.support.sold import CALLER, Sold, sold
 from tests.support.stripe_sandbox import Sandbox
 
-pytestmark = pytest.mark.usefixtures("sqlite_without_threads")
-
 DAY = 86400
 PLANS = """
 plans:

@@ -35,8 +35,6 @@ from tests.support.invoiced import (
 from tests.support.sold import CALLER, KEY, Sold, sold
 from tests.support.stripe_sandbox import Sandbox
 
-pytestmark = pytest.mark.usefixtures("sqlite_without_threads")
-
 PLANS = """
 plans:
   free@1: {fee: "0", tier: free}

@@ -25,7 +25,7 @@ from tests.support.invoiced import FEBRUARY, FREEZE, JANUARY, MARCH, apply_strip
 from tests.support.sold import KEY, Killed, Sold, sold
 from tests.support.stripe_sandbox import Sandbox
 
-pytestmark = pytest.mark.usefixtures("secret_key", "sqlite_without_threads")
+pytestmark = pytest.mark.usefixtures("secret_key")
 
 CLOSED = FEBRUARY + FREEZE
 PERIOD = "2027-01-01 period"

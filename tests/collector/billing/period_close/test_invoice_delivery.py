@@ -46,8 +46,6 @@ from tests.support.invoiced import (
 from tests.support.sold import CALLER, Killed, Mortal, Sold, sold
 from tests.support.stripe_sandbox import Sandbox
 
-pytestmark = pytest.mark.usefixtures("sqlite_without_threads")
-
 NOON = at(2027, 1, 16, 12)
 WORKED = {"llm_tokens": 1_234_567, "agent_executions": 5003, "api_calls": 100_015, "storage_gb": 112, "seats": 27}
 LARGE = {"llm_tokens": 12_345_678, "agent_executions": 50_000, "api_calls": 1_000_010, "storage_gb": 1001, "seats": 400}

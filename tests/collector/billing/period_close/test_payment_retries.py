@@ -30,7 +30,7 @@ from tests.support.invoiced import (
 from tests.support.sold import CALLER, Killed, Sold, sold
 from tests.support.stripe_sandbox import Sandbox
 
-pytestmark = pytest.mark.usefixtures("secret_key", "sqlite_without_threads")
+pytestmark = pytest.mark.usefixtures("secret_key")
 
 DAY = 86400
 DECLINED, GOOD = "pm_card_chargeCustomerFail", "pm_card_visa"

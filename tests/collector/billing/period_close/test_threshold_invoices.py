@@ -4,7 +4,6 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-import pytest
 import sqlalchemy as sa
 
 from edgeproxy.collector.billing.period_close import invoice_lines
@@ -14,8 +13,6 @@ from edgeproxy.collector.database.billing_tables import segments
 from tests.support.invoiced import FEBRUARY, FREEZE, JANUARY, MARCH, at_stripe, fetch_invoices
 from tests.support.sold import CALLER, Killed, Mortal, Sold, sold
 from tests.support.stripe_sandbox import Sandbox
-
-pytestmark = pytest.mark.usefixtures("sqlite_without_threads")
 
 DAY = 86400
 PLANS = """

@@ -20,8 +20,6 @@ from tests.support.invoiced import FEBRUARY, FREEZE, JANUARY, MARCH, amounts, at
 from tests.support.sold import CALLER, Killed, Mortal, Sold, sold
 from tests.support.stripe_sandbox import Sandbox
 
-pytestmark = pytest.mark.usefixtures("sqlite_without_threads")
-
 DAY = 86400
 PLANS = """
 plans:

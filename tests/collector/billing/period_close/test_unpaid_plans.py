@@ -49,7 +49,7 @@ from tests.support.invoiced import (
 from tests.support.sold import CALLER, KEY, Sold, sold
 from tests.support.stripe_sandbox import Sandbox
 
-pytestmark = pytest.mark.usefixtures("secret_key", "sqlite_without_threads")
+pytestmark = pytest.mark.usefixtures("secret_key")
 
 DAY = 86400
 APRIL = at(2027, 4, 1)

@@ -372,6 +372,7 @@ def build_company(tmp_path: Path) -> Iterator[Callable[..., Company]]:
         ),
     ],
 )
+@pytest.mark.usefixtures("sqlite_with_threads")
 def test_journal_matches_stripe_after_random_customer_stories(
     build_company: Callable[..., Company],
     tmp_path: Path,

@@ -183,6 +183,7 @@ def test_good_figures_open_every_gate_and_a_bad_one_closes_its_own(
     asyncio.run(play())
 
 
+@pytest.mark.usefixtures("sqlite_with_threads")
 def test_answers_of_several_collectors_are_added_up(database: str) -> None:
     async def play() -> None:
         async with opened(database) as of:

@@ -167,6 +167,7 @@ def test_price_change_moves_subscribers_at_their_next_period(tmp_path: Path, dat
     run(tmp_path, database, work)
 
 
+@pytest.mark.usefixtures("sqlite_with_threads")
 def test_a_period_that_is_rolled_twice_at_once_moves_once(tmp_path: Path, database: str) -> None:
     async def work(of: Sold, _: Any) -> None:
         await of.customer("acme", "team", now=JANUARY)

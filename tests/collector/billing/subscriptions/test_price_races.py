@@ -169,6 +169,7 @@ async def describe_order(
         return await describe(of, "acme")
 
 
+@pytest.mark.usefixtures("sqlite_with_threads")
 @pytest.mark.both_databases
 @pytest.mark.parametrize("name", RACES)
 def test_concurrent_price_changes_equal_one_serial_order(

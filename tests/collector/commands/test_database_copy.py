@@ -20,6 +20,8 @@ from edgeproxy.collector.database.schema import DAY, metadata, series
 from loadtest.testbed.postgresql import Postgresql
 from tests.support.collector_fixtures import put_tables
 
+pytestmark = pytest.mark.usefixtures("sqlite_without_threads")
+
 COPIED = [table for table in metadata.sorted_tables if table.name not in NOT_COPIED]
 HEADS = [table for table in COPIED if not list(table.primary_key)]
 ROWS = 7

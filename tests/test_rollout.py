@@ -197,20 +197,22 @@ def test_failed_rollback_of_a_host_is_reported_and_stops_no_other(regions: Regio
     assert regions.rollout("--back").returncode == 2
 
 
-def test_cancelled_rollout_rolls_back(regions: Regions) -> None:
-    command = [
-        ROOT / "deploy/rollout",
-        "--prometheus",
-        regions.url,
-        "--regions",
-        regions.file,
-        "--every",
-        "0.05",
-        IMAGE,
-    ]
+def begin_rollout(regions: Regions) -> "subprocess.Popen[str]":
+    """Start a roll-out in a process of its own. Returns once the first region is released."""
+    every: list[str | Path] = ["--prometheus", regions.url, "--regions", regions.file, "--every", "0.05"]
+    command = [ROOT / "deploy/rollout", *every, IMAGE]
     process = subprocess.Popen(command, env=regions.environ, cwd=regions.folder, stderr=subprocess.PIPE, text=True)
     try:
         until(lambda: regions.starts("eu-2")[-1] == NEW, "the first region is released")
+    except BaseException:
+        process.kill()
+        raise
+    return process
+
+
+def test_cancelled_rollout_rolls_back(regions: Regions) -> None:
+    process = begin_rollout(regions)
+    try:
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=30)
     finally:
@@ -221,22 +223,9 @@ def test_cancelled_rollout_rolls_back(regions: Regions) -> None:
 
 
 def test_killed_rollout_is_rolled_back_from_its_state_file(regions: Regions) -> None:
-    command = [
-        ROOT / "deploy/rollout",
-        "--prometheus",
-        regions.url,
-        "--regions",
-        regions.file,
-        "--every",
-        "0.05",
-        IMAGE,
-    ]
-    process = subprocess.Popen(command, env=regions.environ, cwd=regions.folder, stderr=subprocess.DEVNULL)
-    try:
-        until(lambda: regions.starts("eu-2")[-1] == NEW, "the first region is released")
-    finally:
-        process.kill()
-        process.wait()
+    process = begin_rollout(regions)
+    process.kill()
+    process.communicate(timeout=30)
     done = regions.rollout("--back")
     assert done.returncode == 1, done.stderr
     assert regions.images() == dict.fromkeys(ALL, OLD)

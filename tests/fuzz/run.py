@@ -37,10 +37,6 @@ QUICK = {
 TIMEOUTS = {"connect": "3s", "response_head": "5s", "idle": "5s"}
 
 
-class Defect(AssertionError):
-    """A state that must never occur, with the events that led to it."""
-
-
 def edge_before(folder: Path, upstream: Upstream) -> Edge:
     """Return the edge to fuzz. It is not started yet."""
     *often, seldom = (f"http://127.0.0.1:{port}" for port in upstream.ports)

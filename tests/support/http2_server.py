@@ -1,35 +1,30 @@
 """An HTTP/2 upstream controlled by a test: the other side of a Wire, with the library h2."""
 
-from collections import defaultdict
 from typing import Any
 
 from h2.config import H2Configuration
-from h2.connection import H2Connection
-from h2.events import DataReceived, Event, RequestReceived, StreamEnded, StreamReset, TrailersReceived
+from h2.events import DataReceived, RequestReceived, StreamEnded, StreamReset, TrailersReceived
 from h2.settings import SettingCodes
 
+from tests.support.http2_wire import Http2Peer
 from tests.support.wire import Wire
 
 Fields = tuple[tuple[str, str], ...]
 
 
-class Http2Server:
+class Http2Server(Http2Peer):
     """A connection of streams that the edge opens."""
 
     def __init__(self, wire: Wire, **settings: int) -> None:
         """`settings` by their names in SettingCodes."""
-        self.wire = wire
         config = H2Configuration(
             client_side=False,
             header_encoding="latin-1",
             validate_outbound_headers=False,
             normalize_outbound_headers=False,
         )
-        self.protocol = H2Connection(config)
+        super().__init__(wire, config)
         self._settings = {SettingCodes[name]: value for name, value in settings.items()}
-        self.events: dict[int, list[Event]] = defaultdict(list)
-        self.window = True
-        """Received data is acknowledged, so that more may come."""
 
     async def begins(self) -> "Http2Server":
         """Send the preface."""
@@ -38,20 +33,6 @@ class Http2Server:
             self.protocol.update_settings(self._settings)
         await self.flushes()
         return self
-
-    async def flushes(self) -> None:
-        """Send the protocol's pending bytes."""
-        await self.wire.sends(self.protocol.data_to_send())
-
-    async def reads(self) -> None:
-        """Wait for bytes, and process their events. Raises Cut at the end of the connection."""
-        if not self.wire._held:
-            await self.wire._read_on()
-        for event in self.protocol.receive_data(self.wire._take(len(self.wire._held))):
-            self.events[getattr(event, "stream_id", None) or 0].append(event)
-            if isinstance(event, DataReceived) and self.window:
-                self.protocol.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-        self.wire.tries(self.protocol.data_to_send())
 
     async def next_event(self, number: int, *kinds: type) -> Any:
         """Return the next event of a stream of one of these kinds, and drop the events before it."""
@@ -88,19 +69,6 @@ class Http2Server:
         """Send the head of an answer."""
         self.protocol.send_headers(number, [(":status", str(status)), *fields], end_stream=ended)
         await self.flushes()
-
-    async def sends_data(self, number: int, data: bytes, *, ended: bool = False) -> None:
-        """Send part of a body, as the windows allow."""
-        while data or ended:
-            room = min(self.protocol.local_flow_control_window(number), self.protocol.max_outbound_frame_size)
-            piece, data = data[:room], data[room:]
-            if piece or not data:
-                self.protocol.send_data(number, piece, end_stream=ended and not data)
-                await self.flushes()
-                if not data:
-                    return
-            else:
-                await self.reads()
 
     async def sends_trailers(self, number: int, *fields: tuple[str, str]) -> None:
         """Send trailers, which end the answer."""

@@ -32,38 +32,16 @@ DROPPED = frozenset(("connection", "transfer-encoding", "keep-alive", "proxy-con
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
-class Http2Wire:
-    """A connection of streams. `wire` is the connection of bytes below it."""
+class Http2Peer:
+    """One side of a connection of streams. `wire` is the connection of bytes below it."""
 
-    def __init__(self, wire: Wire, *, authority: str = "edge.test", checks: bool = True) -> None:
-        """With `checks`, the library refuses to send invalid frames."""
+    def __init__(self, wire: Wire, config: H2Configuration) -> None:
         self.wire = wire
-        self.authority = authority
-        config = H2Configuration(
-            header_encoding="latin-1",
-            validate_outbound_headers=checks,
-            normalize_outbound_headers=checks,
-            validate_inbound_headers=True,
-        )
         self.protocol = H2Connection(config)
         self.events: dict[int, list[Event]] = defaultdict(list)
         """Received events by stream; events of the connection are under 0."""
-        self.asked: list[int] = []
-        """Streams whose answers the test has not read yet."""
         self.window = True
         """Received data is acknowledged, so that the edge may send more."""
-
-    @property
-    def open(self) -> bool:
-        return self.wire.open
-
-    async def begins(self) -> "Http2Wire":
-        """Send the preface, and wait until the edge has sent its own."""
-        self.protocol.initiate_connection()
-        await self.flushes()
-        while not any(isinstance(event, SettingsAcknowledged) for event in self.events[0]):
-            await self.reads()
-        return self
 
     async def flushes(self) -> None:
         """Send the protocol's pending bytes."""
@@ -79,19 +57,6 @@ class Http2Wire:
                 self.protocol.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
         self.wire.tries(self.protocol.data_to_send())
 
-    # ---- requests
-
-    async def begins_request(
-        self, method: str, path: str, *fields: tuple[str, str], ended: bool = True, **pseudo: str
-    ) -> int:
-        """Send the head of a request; returns its stream."""
-        number = self.protocol.get_next_available_stream_id()
-        names = {":method": method, ":path": path, ":scheme": "http", ":authority": self.authority}
-        names.update({f":{name}": value for name, value in pseudo.items()})
-        self.protocol.send_headers(number, [*names.items(), *fields], end_stream=ended)
-        await self.flushes()
-        return number
-
     async def sends_data(self, number: int, data: bytes, *, ended: bool = False) -> None:
         """Send part of a body, as the windows allow."""
         protocol = self.protocol
@@ -105,6 +70,48 @@ class Http2Wire:
                     return
             else:
                 await self.reads()
+
+
+class Http2Wire(Http2Peer):
+    """The side of a client."""
+
+    def __init__(self, wire: Wire, *, authority: str = "edge.test", checks: bool = True) -> None:
+        """With `checks`, the library refuses to send invalid frames."""
+        config = H2Configuration(
+            header_encoding="latin-1",
+            validate_outbound_headers=checks,
+            normalize_outbound_headers=checks,
+            validate_inbound_headers=True,
+        )
+        super().__init__(wire, config)
+        self.authority = authority
+        self.asked: list[int] = []
+        """Streams whose answers the test has not read yet."""
+
+    @property
+    def open(self) -> bool:
+        return self.wire.open
+
+    async def begins(self) -> "Http2Wire":
+        """Send the preface, and wait until the edge has sent its own."""
+        self.protocol.initiate_connection()
+        await self.flushes()
+        while not any(isinstance(event, SettingsAcknowledged) for event in self.events[0]):
+            await self.reads()
+        return self
+
+    # ---- requests
+
+    async def begins_request(
+        self, method: str, path: str, *fields: tuple[str, str], ended: bool = True, **pseudo: str
+    ) -> int:
+        """Send the head of a request; returns its stream."""
+        number = self.protocol.get_next_available_stream_id()
+        names = {":method": method, ":path": path, ":scheme": "http", ":authority": self.authority}
+        names.update({f":{name}": value for name, value in pseudo.items()})
+        self.protocol.send_headers(number, [*names.items(), *fields], end_stream=ended)
+        await self.flushes()
+        return number
 
     async def asks(self, path: str = "/public/", *fields: tuple[str, str], method: str = "GET") -> Message:
         """Send a request without a body and return the answer."""

@@ -31,7 +31,6 @@ END_BYTES: Final = len(b"data: [DONE]\r\n\r\n")
 """Bytes of the end of a stream at most, which has nothing else."""
 EVENT_BEGINS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
 BLANKS: Final = b" \t\r\n"
-LEAD_BYTES: Final = max(map(len, EVENT_BEGINS))
 RECORD_SEPARATOR: Final = b"\x1e"
 """The byte before each text of a sequence (RFC 7464)."""
 LINES_MAX: Final = 4096

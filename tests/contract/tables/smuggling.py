@@ -475,6 +475,3 @@ READ_OVER = (
     ),
 )
 """Rows with unwanted bodies. The edge skips a body that came with its head, and closes the connection otherwise."""
-
-SMUGGLING = (*LENGTH_AND_CODING, *CODINGS, *LENGTHS, *ENDS, *READ_OVER)
-"""Rows about requests that two parsers may read differently."""

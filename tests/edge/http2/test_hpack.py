@@ -83,7 +83,6 @@ C6 = [
     "88c16196d07abe941054d444a8200595040b8166e084a62d1bffc05a839bd9ab77ad94e7821dd7f2e6c7b335dfdfcd5b3960d5af27087f367"
     "2c1ab270fb5291f9587316065c003ed4ee5b1063d5007",
 ]
-PLAIN_STATUS = [(b"status", b"302"), (b"status", b"307"), (b"status", b"200")]
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,13 @@ from typing import Any
 import pytest
 import yaml
 
-from edgeproxy.wire import directory_signatures
-from edgeproxy.wire.directory_signatures import Signer
-from loadtest.testbed.collector import EDGE, Collector, sha256
+from loadtest.testbed.collector import sha256
 from loadtest.testbed.customers import key_of
-from loadtest.testbed.edge import Edge, StartEdge
+from loadtest.testbed.edge import StartEdge
 from loadtest.testbed.http_client import Answer
 from loadtest.testbed.waiting import until
 from tests.support.collector_fixtures import StartCollector, only_sqlite
+from tests.support.edge_fixtures import start_follower
 
 TIERS: dict[str, Any] = {"basic": {}, "standard": {}}
 METERS = {
@@ -28,21 +27,10 @@ class Keys:
     """An edge that follows a collector, and a customer whose calls cost ten cents each."""
 
     def __init__(self, folder: Path, start_collector: StartCollector, start_edge: StartEdge) -> None:
-        directory_signatures.create_key_file(folder / "directory.key")
         (folder / "plans.yaml").write_text(yaml.safe_dump(PLANS))
-        self.collector: Collector = start_collector(
-            directory={"key": str(folder / "directory.key")},
-            billing={"plans": str(folder / "plans.yaml")},
-            tiers=TIERS,
-            meters=METERS,
-        )
-        self.edge: Edge = start_edge(
-            usage={"collector": f"http://127.0.0.1:{self.collector.port}", "token": EDGE, "every": "200ms"},
-            directory={"from": "collector", "trust": Signer.load(folder / "directory.key").public_key},
-            tiers=TIERS,
-            meters=METERS,
-            customers={},
-            keys=[],
+        billing = {"plans": str(folder / "plans.yaml")}
+        self.collector, self.edge = start_follower(
+            folder, start_collector, start_edge, tiers=TIERS, meters=METERS, billing=billing
         )
         made = self.collector.send("POST", "/v1/customers", {"name": "acme", "tier": "basic"})
         assert made.status == 201, made

@@ -16,14 +16,13 @@ from edgeproxy.collector.billing.credits import credits
 from edgeproxy.collector.billing.credits.credits import Payment
 from edgeproxy.collector.database.quota_tables import quota_passes
 from edgeproxy.config.meters import OVER_CAP
-from edgeproxy.wire import directory_signatures
-from edgeproxy.wire.directory_signatures import Signer
-from loadtest.testbed.collector import EDGE, SERVICE, Collector, sha256
+from loadtest.testbed.collector import EDGE, SERVICE, sha256
 from loadtest.testbed.customers import key_line, key_of
-from loadtest.testbed.edge import Edge, StartEdge
+from loadtest.testbed.edge import StartEdge
 from loadtest.testbed.http_client import Answer
 from loadtest.testbed.waiting import until
 from tests.support.collector_fixtures import StartCollector
+from tests.support.edge_fixtures import start_follower
 from tests.support.service import Service
 from tests.support.site import PagesStage
 from tests.support.writing import changes
@@ -54,22 +53,11 @@ class Money:
     """An edge without a hub. It follows a collector that sells credits and plans."""
 
     def __init__(self, folder: Path, start_collector: StartCollector, start_edge: StartEdge) -> None:
-        directory_signatures.create_key_file(folder / "directory.key")
         (folder / "plans.yaml").write_text(yaml.safe_dump(PLANS))
-        self.collector: Collector = start_collector(
-            directory={"key": str(folder / "directory.key")},
-            billing={"plans": str(folder / "plans.yaml"), "credits": {"meter": "cost"}},
-            tiers=TIERS,
-            meters=METERS,
-        )
-        self.edge: Edge = start_edge(
-            usage={"collector": f"http://127.0.0.1:{self.collector.port}", "token": EDGE, "every": "200ms"},
-            directory={"from": "collector", "trust": Signer.load(folder / "directory.key").public_key},
-            tiers=TIERS,
-            meters=METERS,
-            customers={},
-            keys=[],
-            routes=[{"path": "/*", "upstream": "api", "cost": COST}],
+        billing = {"plans": str(folder / "plans.yaml"), "credits": {"meter": "cost"}}
+        routes = [{"path": "/*", "upstream": "api", "cost": COST}]
+        self.collector, self.edge = start_follower(
+            folder, start_collector, start_edge, tiers=TIERS, meters=METERS, billing=billing, routes=routes
         )
 
     def adds(self, name: str, tier: str = "basic") -> str:

@@ -9,15 +9,14 @@ from typing import Any
 import aiohttp
 import pytest
 
-from edgeproxy.wire import directory_signatures
-from edgeproxy.wire.directory_signatures import Signer
-from loadtest.testbed.collector import EDGE, sha256
+from loadtest.testbed.collector import sha256
 from loadtest.testbed.customers import key_of
 from loadtest.testbed.edge import Edge, StartEdge
 from loadtest.testbed.models import Models
 from loadtest.testbed.ports import HOST, Ports
 from loadtest.testbed.waiting import until
 from tests.support.collector_fixtures import StartCollector
+from tests.support.edge_fixtures import start_follower
 
 CHAT = "/v1/chat/completions"
 MAX_TOKENS = 60
@@ -55,17 +54,7 @@ async def ask(session: aiohttp.ClientSession, edge: Edge, **more: Any) -> tuple[
 def test_concurrent_calls_exceed_a_key_budget_by_one_reservation_at_most(
     tmp_path: Path, port: int, start_collector: StartCollector, start_edge: StartEdge
 ) -> None:
-    directory_signatures.create_key_file(tmp_path / "directory.key")
-    tiers: dict[str, Any] = {"basic": {}}
-    collector = start_collector(directory={"key": str(tmp_path / "directory.key")}, tiers=tiers, meters=METERS)
-    edge = start_edge(
-        **build_settings(port),
-        usage={"collector": f"http://127.0.0.1:{collector.port}", "token": EDGE, "every": "200ms"},
-        directory={"from": "collector", "trust": Signer.load(tmp_path / "directory.key").public_key},
-        tiers=tiers,
-        customers={},
-        keys=[],
-    )
+    collector, edge = start_follower(tmp_path, start_collector, start_edge, tiers={"basic": {}}, **build_settings(port))
     assert collector.send("POST", "/v1/customers", {"name": "acme", "tier": "basic"}).status == 201
     budget = {"amount": 100, "per": "day", "meter": "output_tokens"}
     key = {"sha256": sha256(key_of("acme")), "name": "acme", "budget": budget}

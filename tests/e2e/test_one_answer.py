@@ -203,7 +203,7 @@ def test_a_refusal_has_one_answer_everywhere(world: World, name: str) -> None:
         assert [fact for fact in facts if fact not in text] == [], path
 
 
-def test_used_up_budget_of_an_ended_key_refuses_nobody(world: World) -> None:
+def test_used_up_budget_of_an_ended_key_refuses_no_request(world: World) -> None:
     name, second = "budgeted", "second-of-budgeted"
     until(lambda: world.ask(name).status == 429, "the edge refuses", seconds=20)
     until(lambda: world.describe(name)["may_call"] == "partly", "the collector knows it", seconds=25)

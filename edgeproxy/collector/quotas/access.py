@@ -23,7 +23,7 @@ NEAR: Final = 0.8
 AccessState = Literal["free", "near", "reached", "unknown"]
 Verdict = Literal["yes", "partly", "no"]
 OF_ALL: Final = ("key", "account", "credits")
-"""The kinds that refuse all requests of the customer once reached, in the order in which edges check them."""
+"""The kinds that refuse all requests of the customer once reached. Edges check them in this order."""
 
 
 class AccessLimit(TypedDict):

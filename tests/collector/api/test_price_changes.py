@@ -67,7 +67,7 @@ def test_each_command_of_the_page_has_its_documented_effect(
         assert ("nothing was changed" in text) == ("--dry-run" in line), text
         if "--dry-run" in line:
             assert selling.get("/billing/price-changes", token=ADMIN).json()["price_changes"] == []
-            assert re.search(r"payer +standard@1 +standard@2 +usd +9900 +10900 +1000\n", text), text
+            assert re.search(r"payer +standard@1 +standard@2 +99.00 USD +109.00 USD +10.00 USD\n", text), text
             assert re.search(r"standard@2 +meters.api_calls.included +100000 +150000\n", text), text
         if "--key" in line:
             assert edgeproxy(selling, command) == (code, text), "with the same key it is done once"

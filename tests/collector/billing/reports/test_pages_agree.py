@@ -190,8 +190,8 @@ class Pages:
             expected = create_reader(language).money(amount, currency)
             mails = [one.mail for one in self._letters[name] if (one.kind, one.language) == (kind, language)]
             texts = [(text_of(mail), Read(html_of(mail)).text) for mail in mails]
-            found = any(all(has_amount(text, expected) for text in pair) for pair in texts)
-            assert found, f"{expected!r} of {kind} is in none of {texts}"
+            has_all = any(all(has_amount(text, expected) for text in pair) for pair in texts)
+            assert has_all, f"{expected!r} of {kind} is in none of {texts}"
 
     def _run(self, *words: str) -> str:
         """Return what a command prints."""

@@ -27,6 +27,10 @@ class LRUCache(dict[K, V | None]):
         """The hashes of keys that came once, up to `capacity`. A hash of two keys admits one of them too early."""
 
     def __missing__(self, key: K) -> V | None:
+        return self.recall_older(key)
+
+    def recall_older(self, key: K) -> V | None:
+        """Return the value of a key that the younger generation does not have; None if it is not cached."""
         value = self._older.pop(key, None)
         if value is not None:
             self.admit(key, value)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from edgeproxy.edge.http1.fields import AUTHORIZATION, FieldKind
-from edgeproxy.edge.http1.grammar import OWS, VALUE_TABLE, TraceParent, parse_traceparent
+from edgeproxy.edge.http1.grammar import OWS, VALUE_TABLE, TraceParent, is_field_value, parse_traceparent
 from edgeproxy.edge.http1.lines import RequestLines
 
 PASS, TRACEPARENT = FieldKind.PASS, FieldKind.TRACEPARENT
@@ -27,6 +27,9 @@ Changing = tuple[bytes, ...]
 """The beginning of each changing line: CRLF, its name as sent, colon. The first is of traceparent, and empty if the
 client sends none; the others are of fields that pass unchanged.
 """
+
+KeyPlace = tuple[int, int]
+"""The place of the key in a head: bytes from its start to the end of the head, and bytes behind it."""
 
 
 def find_changing(block: bytes, request_lines: RequestLines, most: int) -> Changing | None:
@@ -89,20 +92,20 @@ def list_key_beginnings(fields: Sequence[str]) -> tuple[bytes, ...]:
     return tuple(sorted(b"\r\n%b: %b" % (name, b"Bearer " if name.lower() == AUTHORIZATION else b"") for name in names))
 
 
-def cut_key(block: bytes, beginnings: Sequence[bytes]) -> tuple[bytes, bytes, bytes] | None:
-    """Cut the line of a key out of a block that has a CRLF before each line and after the last.
+def cut_key(block: bytes, beginnings: Sequence[bytes]) -> tuple[bytes, bytes, int, int] | None:
+    """Cut a key out of a block that has a CRLF before each line and after the last.
 
-    Returns the rest, the key, and its line with its CRLF; None if no line begins with one of `beginnings`, or the line
-    is invalid. The rest may hold another key: the reader of the rest finds it.
+    Returns the rest, the key, the position of the CRLF before its line, and that of the key; None if no line begins
+    with one of `beginnings`, or the line is invalid. The rest has the beginning of the line, which shows where the key
+    was. It may hold another key: the reader of the rest finds it.
     """
     for beginning in beginnings:
         at = block.find(beginning)
         if at >= 0:
-            end = block.find(b"\r\n", at + 2)
-            key = block[at + len(beginning) : end]
-            if not key or key.translate(VALUE_TABLE) != key or key.strip(OWS) != key:
-                return None
-            return block[:at] + block[end:], key, block[at + 2 : end + 2]
+            start = at + len(beginning)
+            end = block.find(b"\r\n", start)
+            key = block[start:end]
+            return (block[:start] + block[end:], key, at, start) if is_field_value(key) else None
     return None
 
 

@@ -107,6 +107,11 @@ LIMITS: Final = HeadLimits()
 """The bounds that hold unless the configuration says otherwise."""
 
 
+def is_field_value(value: bytes) -> bool:
+    """Return whether these bytes are a field value that is not empty, without whitespace around it."""
+    return bool(value) and value.translate(VALUE_TABLE) == value and value.strip(OWS) == value
+
+
 def parse_field_line(line: bytes) -> tuple[bytes, bytes] | None:
     """Return (lower-case name, value without the whitespace around it) of a field line; None if it is malformed.
 

@@ -7,6 +7,7 @@ from typing import Any
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.http1.lines import RequestLines
 from edgeproxy.edge.http1.request import PLAIN, read_fields
+from edgeproxy.edge.proxy.exchange.exchange import Exchange
 from edgeproxy.edge.proxy.exchange.snapshot import Snapshot
 from edgeproxy.edge.proxy.routing.router import NO_SITE
 from tests.support.http2_wire import http2
@@ -114,22 +115,38 @@ def read_as_a_whole(snapshot: Snapshot, block: bytes) -> tuple[object, ...]:
     return found, host is not None, credentials, sorted(keep.split(b"\r\n")), length, trace, head is PLAIN
 
 
-def read(snapshot: Snapshot, client: Any, block: bytes) -> tuple[object, ...]:
-    """Read a header block as a client's connection does, with its caches."""
-    cached = None if client.expects_new_head else snapshot.heads[False][block]
+def read(snapshot: Snapshot, client: Any, block: bytes, path: bytes) -> tuple[object, ...]:
+    """Read a request as a client's connection does, with its caches. Return the meaning of its header block."""
+    data = b"GET %b HTTP/1.1\r\n%b\r\n" % (path, block)
+    seen = None if client.expects_new_head else snapshot.recall_head(client, data)
+    request = Exchange(client, SimpleNamespace(offset=0.0, snapshot=snapshot))  # type: ignore[arg-type]
     try:
-        meaning = snapshot.read_new_block(client, block) if cached is None else cached
+        request.read_request(data, len(data) - 4, seen)
     except RejectedError as error:
         return error.status, str(error)
-    identity, site, credentials, keep, length, trace, head = meaning
+    if request.site is not NO_SITE:
+        assert (request.method, request.path) == (b"GET", path)
+        assert request.request_line == data[: -len(block) - 2]
+    if seen is not None:
+        assert data.find(b"\r\n\r\n") == len(data) - 4
     # The edge forwards changing lines after the others, so the lines are compared sorted.
-    return identity, site is not NO_SITE, credentials, sorted(keep.split(b"\r\n")), length, trace, head is PLAIN
+    keep, is_plain = sorted(request.keep.split(b"\r\n")), request.head is PLAIN
+    return (
+        request.identity,
+        request.site is not NO_SITE,
+        request.credentials,
+        keep,
+        request.length,
+        request.trace,
+        is_plain,
+    )
 
 
 async def test_a_cached_block_never_resolves_to_the_key_of_another_customer(edge: Edge, seed: int) -> None:
     (await edge.client()).closes()
     chance, snapshot = random.Random(seed), edge.runtime.snapshot
-    clients = [SimpleNamespace(trusted=False, changing=None, heads_read=0, expects_new_head=False) for _ in range(40)]
+    unread = {"trusted": False, "changing": None, "heads_read": 0, "expects_new_head": False, "key_place": None}
+    clients = [SimpleNamespace(**unread) for _ in range(40)]
     programs = [["Host: edge.test", "Accept: */*", f"User-Agent: program {number}"] for number in range(4)]
     refused = 0
     for _ in range(6000):
@@ -146,9 +163,11 @@ async def test_a_cached_block_never_resolves_to_the_key_of_another_customer(edge
         block, client = "".join(f"{line}\r\n" for line in lines).encode("latin-1"), chance.choice(clients)
         expected = read_as_a_whole(snapshot, block)
         refused += len(expected) == 2
-        assert read(snapshot, client, block) == expected, block
+        path = chance.choice((b"/v1/x", b"/v1/longer", b"/v1/%d" % chance.getrandbits(20)))
+        assert read(snapshot, client, block, path) == expected, block
     assert refused > 50
     assert len(snapshot.shared) > 3
+    assert len(snapshot.keyed_heads) > 3
 
 
 async def test_customers_with_equal_header_lines_share_a_cached_block(edge: Edge) -> None:

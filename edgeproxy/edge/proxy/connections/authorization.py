@@ -27,6 +27,7 @@ from edgeproxy.edge.proxy.routing.basic_credentials import AUTHORIZATION
 from edgeproxy.edge.proxy.routing.query_key import find_key
 
 if TYPE_CHECKING:
+    from edgeproxy.edge.proxy.exchange.snapshot import HeadMeaning
     from edgeproxy.edge.proxy.routing.preauth_policy import PreAuthPolicy
 
 PATH: Final = b"/v1/authorize"
@@ -121,12 +122,12 @@ class AuthorizationCheck(Exchange):
         """
         raise NotImplementedError
 
-    def read_request(self, data: bytes, end: int) -> None:
+    def read_request(self, data: bytes, end: int, seen: "HeadMeaning | None" = None) -> None:
         """Read the request that the check states. Its client is the one named by the proxy."""
         self.own_method = b""
         if not self.client.trusted:
             raise RejectedError(403, "Only trusted proxies may ask here", code=problem_codes.ADDRESS_DENIED)
-        super().read_request(data, end)
+        super().read_request(data, end, seen)
         self.own_method = self.method
         if self.suspects.search(data, 0, end):
             check_fields(data[:end], self.foreign, self.snapshot.lines.rules)

@@ -5,6 +5,6 @@ from edgeproxy.edge.proxy.exchange.snapshot cimport Snapshot as CSnapshot
 
 cdef class Client(ClientInput):
     cdef public object _certificate, _probes, peer, subject
-    @cython.locals(exchange=CExchange, snapshot=CSnapshot, end=Py_ssize_t, is_known=bint, until=double)
+    @cython.locals(exchange=CExchange, snapshot=CSnapshot, end=Py_ssize_t, seen=tuple, until=double)
     cpdef _serve(self, bytes data, double deadline=*, int served=*)
     cpdef serve_next(self)

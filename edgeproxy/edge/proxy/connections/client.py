@@ -26,7 +26,7 @@ from edgeproxy.edge.proxy.transport.tls import TlsTransport
 from edgeproxy.edge.proxy.transport.turns import PIECE_BYTES, PIECE_BYTES_MAX, STEPS, InputBacklog
 
 if TYPE_CHECKING:
-    from edgeproxy.edge.http1.changing_lines import Changing
+    from edgeproxy.edge.http1.changing_lines import Changing, KeyPlace
     from edgeproxy.edge.http1.request import RequestHead
     from edgeproxy.edge.proxy.exchange.runtime import Runtime
     from edgeproxy.edge.proxy.exchange.tunnel import Tunnel
@@ -60,6 +60,7 @@ class Client(ClientInput):
         "forwarded_lines",
         "heads_read",
         "is_outdated",
+        "key_place",
         "peer",
         "secure",
         "subject",
@@ -88,6 +89,8 @@ class Client(ClientInput):
         """
         self.changing: Changing | None = None
         """The lines that change with each request, once they are known."""
+        self.key_place: KeyPlace | None = None
+        """The place of the key in the last head that had one and shared its other lines with other customers."""
         self.heads_read = 0
         """The number of heads that had to be parsed as a whole."""
         self.is_outdated = False
@@ -108,6 +111,7 @@ class Client(ClientInput):
         """Read from the configuration whether this peer is trusted, its address limits, and the lines for upstreams."""
         addresses = self.runtime.snapshot.addresses
         self.trusted = addresses.trusts(self.peer)
+        self.key_place = None
         self.address = addresses.get_address(self.peer)
         lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Request-Id: "
         self.forwarded_lines = lines % (self.peer.encode(), SCHEMES[self.secure])
@@ -163,14 +167,18 @@ class Client(ClientInput):
         """
         while True:
             snapshot = self.runtime.snapshot
-            # A cached whole head has exactly one blank line, at its end.
-            is_known = not self.expects_new_head and data.endswith(BLANK) and data in snapshot.whole_heads[self.trusted]
-            end = len(data) - 4 if is_known else data.find(BLANK)
+            seen = None
+            if data[-4:] == BLANK and not self.expects_new_head:
+                seen = snapshot.whole_heads[self.trusted].get(data)
+                if seen is None and self.key_place is not None:
+                    seen = snapshot.recall_keyed_head(data, self.key_place)
+            # A cached head has exactly one blank line, at its end.
+            end = data.find(BLANK) if seen is None else len(data) - 4
             if end < 0 or end > snapshot.head_limits.head:
                 self._keep_partial_head(data, deadline)
                 return
             exchange = self.exchange = self.exchange_type(self, self.runtime)
-            outcome = exchange.begin(data, end)
+            outcome = exchange.begin(data, end, seen)
             if outcome is FORWARDED or outcome is WAITING:
                 return
             if isinstance(outcome, EdgeError) and data.startswith(CRLF):

@@ -8,7 +8,7 @@ cdef class ClientInput(ClientTransport):
     # Those of Client that an exchange reads: it knows its client as a ClientInput.
     cdef public CAddress address
     cdef public object forwarded_lines
-    cdef public tuple changing
+    cdef public tuple changing, key_place
     cdef public int heads_read
     cdef public bint expects_new_head, is_outdated, secure, trusted
     cpdef serve_next(self)

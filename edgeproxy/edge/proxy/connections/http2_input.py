@@ -20,7 +20,7 @@ from edgeproxy.edge.proxy.transport.body import StreamBody
 from edgeproxy.edge.proxy.transport.deadlines import NEVER
 
 if TYPE_CHECKING:
-    from edgeproxy.edge.http1.changing_lines import Changing
+    from edgeproxy.edge.http1.changing_lines import Changing, KeyPlace
     from edgeproxy.edge.http1.request import RequestHead
     from edgeproxy.edge.proxy.exchange.forwarding import Forwarding
     from edgeproxy.edge.proxy.exchange.runtime import Runtime
@@ -41,6 +41,7 @@ class StreamsConnection(Protocol):
     forwarded_lines: bytes
     changing: "Changing | None"
     expects_new_head: bool
+    key_place: "KeyPlace | None"
     heads_read: int
 
     @property
@@ -101,7 +102,7 @@ class Http2Input(Stream, ClientInput):
         self.trusted, self.secure = client.trusted, client.secure
         self.address, self.forwarded_lines = client.address, client.forwarded_lines
         self.expects_new_head, self.is_outdated = client.expects_new_head, False
-        self.changing, self.heads_read = client.changing, client.heads_read
+        self.changing, self.heads_read, self.key_place = client.changing, client.heads_read, client.key_place
 
     # ---- the client
 

@@ -29,6 +29,7 @@ from edgeproxy.edge.proxy.transport.deadlines import NEVER
 
 if TYPE_CHECKING:
     from edgeproxy.edge.proxy.exchange.forwarding import Forwarding, Refusal
+    from edgeproxy.edge.proxy.exchange.snapshot import HeadMeaning
 
 Data = bytes | memoryview
 
@@ -50,12 +51,12 @@ class Http2Exchange(Exchange):
 
     __slots__ = ()
 
-    def read_request(self, data: bytes, end: int) -> None:
+    def read_request(self, data: bytes, end: int, seen: "HeadMeaning | None" = None) -> None:
         """Read the head, and state HTTP/2 in Via.
 
         The cached meaning of a block says HTTP/1.1, which may send an equal block.
         """
-        super().read_request(data, end)
+        super().read_request(data, end, seen)
         self.keep = self.keep.removesuffix(VIA_HTTP1) + VIA_HTTP2
 
 
@@ -101,11 +102,13 @@ class Http2Stream(Http2Input):
             self._websocket_key = b64encode(urandom(16))
             head = b"%bsec-websocket-key: %b\r\n\r\n" % (head[:-2], self._websocket_key)
         end = len(head) - len(BLANK)
-        outcome = exchange.begin(head, end)
-        client.expects_new_head, client.changing, client.heads_read = (
+        seen = None if self.expects_new_head else runtime.snapshot.recall_head(self, head)
+        outcome = exchange.begin(head, end, seen)
+        client.expects_new_head, client.changing, client.heads_read, client.key_place = (
             self.expects_new_head,
             self.changing,
             self.heads_read,
+            self.key_place,
         )
         if outcome is not FORWARDED and outcome is not WAITING:
             self.reject(exchange, outcome, head, end)

@@ -8,11 +8,11 @@ from edgeproxy.edge.proxy.routing.binding cimport Route as CRoute, RouteBinding 
 from edgeproxy.edge.proxy.exchange.snapshot cimport Snapshot as CSnapshot
 
 cdef class Exchange(Forwarding):
-    cpdef begin(self, bytes data, Py_ssize_t end)
+    cpdef begin(self, bytes data, Py_ssize_t end, tuple seen=*)
     @cython.locals(client=CClient, bare=bint)
     cpdef proceed(self, bytes data, Py_ssize_t end)
     @cython.locals(client=CClient, snapshot=CSnapshot, alone=bint, begin=Py_ssize_t)
-    cpdef read_request(self, bytes data, Py_ssize_t end)
+    cpdef read_request(self, bytes data, Py_ssize_t end, tuple seen=*)
     @cython.locals(client=CClient, guard=CPolicy, left="long long")
     cpdef _check_guard(self)
     @cython.locals(identity=CIdentity, route=CRoute)

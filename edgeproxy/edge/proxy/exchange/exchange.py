@@ -58,6 +58,7 @@ from edgeproxy.edge.proxy.transport.held_budget import UNCOUNTED_BYTES
 from edgeproxy.edge.proxy.transport.network_filter import OF_PLACE, create_address_error
 
 if TYPE_CHECKING:
+    from edgeproxy.edge.proxy.exchange.snapshot import HeadMeaning
     from edgeproxy.edge.proxy.routing.basic_credentials import BasicUsers
     from edgeproxy.edge.proxy.routing.binding import Route, RouteBinding
     from edgeproxy.edge.proxy.routing.identity import Identity
@@ -79,10 +80,13 @@ class Exchange(Forwarding):
 
     # ---- the steps of an ordinary request
 
-    def begin(self, data: bytes, end: int) -> Outcome:
-        """Take a request from its head to its upstream. `end` is the position of the blank line in `data`."""
+    def begin(self, data: bytes, end: int, seen: "HeadMeaning | None" = None) -> Outcome:
+        """Take a request from its head to its upstream. `end` is the position of the blank line in `data`.
+
+        `seen` is the meaning of the head, if it is cached and `data` is the head alone.
+        """
         try:
-            self.read_request(data, end)
+            self.read_request(data, end, seen)
             refusing = self._check_guard()
             if refusing is not None:
                 return refusing
@@ -125,37 +129,46 @@ class Exchange(Forwarding):
                 client.deadline = monotonic() + self.snapshot.body_idle
         return FORWARDED
 
-    def read_request(self, data: bytes, end: int) -> None:
+    def read_request(self, data: bytes, end: int, seen: "HeadMeaning | None" = None) -> None:
         """Read the head.
 
         The caches know the meaning of a block of fields, and of a whole head whose block is cached, by its bytes.
+        Arguments as in `begin`.
         """
         client, snapshot = self.client, self.snapshot
         alone = len(data) == end + 4 and not client.expects_new_head
-        if alone:
-            seen = snapshot.whole_heads[client.trusted][data]
-            if seen is not None:
-                self.method, self.path, self.request_line, fields = seen
-                self.identity, self.site, self.credentials, self.keep, self.length, self.trace, self.head = fields
-                return
+        if seen is None and alone:
+            seen = snapshot.whole_heads[client.trusted].recall_older(data)
+        if seen is not None:
+            self.method, self.path, self.request_line, fields = seen
+            self.identity, self.site, self.credentials, self.keep, self.length, self.trace, self.head = fields
+            return
         usual = snapshot.usual_line(data)
         begin = data.find(b"\r\n") + 2 if usual is None else usual.end()
-        block = data[begin : end + 2]
-        cached = None if client.expects_new_head else snapshot.heads[client.trusted][block]
-        meaning = snapshot.read_new_block(client, block) if cached is None else cached
+        place = None if client.expects_new_head else client.key_place
+        keyed = None if place is None else snapshot.recall_keyed_block(data, begin, end, place)
+        cached = None
+        if keyed is None:
+            block = data[begin : end + 2]
+            cached = None if client.expects_new_head else snapshot.heads[client.trusted][block]
+            meaning = snapshot.read_new_block(client, block) if cached is None else cached
+        else:
+            meaning = keyed[1]
         self.identity, self.site, self.credentials, self.keep, self.length, self.trace, self.head = meaning
         if usual is None or self.site is NO_SITE:
-            read_unusual_request(self, data[: begin - 2], block)
+            read_unusual_request(self, data[: begin - 2], data[begin : end + 2])
             return
         method, path, query = usual.groups()
         if method not in METHODS:
-            read_unusual_request(self, data[: begin - 2], block)
+            read_unusual_request(self, data[: begin - 2], data[begin : end + 2])
             return
         self.method = method
         if is_plain(path):
             self.request_line = data[:begin]
             if alone and cached is not None:
                 snapshot.whole_heads[client.trusted].store(data, (method, path, self.request_line, cached))
+            elif alone and keyed is not None and place is not None:
+                snapshot.store_keyed_head(data, place, path, self.request_line, keyed[0])
         else:
             path = normalize_target(path)
             self.request_line = b"%b %b%b HTTP/1.1\r\n" % (method, path, query or b"")

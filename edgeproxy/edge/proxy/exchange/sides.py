@@ -13,7 +13,7 @@ from edgeproxy.edge.proxy.upstreams.idle_connection import IdleConnection
 
 if TYPE_CHECKING:
     from edgeproxy.edge.errors import EdgeError
-    from edgeproxy.edge.http1.changing_lines import Changing
+    from edgeproxy.edge.http1.changing_lines import Changing, KeyPlace
     from edgeproxy.edge.http1.request import RequestHead
     from edgeproxy.edge.limits.limit_set import LimitSet
     from edgeproxy.edge.proxy.transport.address import Address
@@ -104,6 +104,8 @@ class ClientSide(TunnelClient, Protocol[E]):
     """True if the last head is not expected to come again."""
     changing: "Changing | None"
     """The lines that change with each request, once they are known."""
+    key_place: "KeyPlace | None"
+    """The place of the key in the last head that shared its other lines with other customers."""
     heads_read: int
     """The number of heads that had to be parsed as a whole."""
 

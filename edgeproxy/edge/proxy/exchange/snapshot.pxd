@@ -6,13 +6,18 @@ cdef class Snapshot:
     cdef dict __dict__
     cdef object __weakref__
     cdef public tuple heads, own_lines, whole_heads
-    cdef public object access_log, head_limits, max_body_bytes, paths, query_key, rests, router, shared, sign, tracer, usual_line
+    cdef public object access_log, head_limits, max_body_bytes, paths, keyed_heads, query_key, rests, router, shared, sign, tracer, usual_line
     cdef public CRequestLines lines
     cdef public CDirectory directory
     cdef public bint has_cors, has_error_bodies, legacy_headers, records_ends, sets_region
     cdef public double body_idle, header_timeout, keepalive_idle
     @cython.locals(parts=tuple, known=tuple, meaning=tuple)
     cpdef read_new_block(self, client, bytes block)
+    cpdef recall_head(self, client, bytes head)
+    @cython.locals(before=Py_ssize_t, behind=Py_ssize_t, named=Py_ssize_t, known=tuple, fields=tuple)
+    cpdef recall_keyed_head(self, bytes head, tuple place)
+    @cython.locals(before=Py_ssize_t, behind=Py_ssize_t, named=Py_ssize_t, start=Py_ssize_t, stop=Py_ssize_t, known=tuple)
+    cpdef recall_keyed_block(self, bytes data, Py_ssize_t begin, Py_ssize_t end, tuple place)
     cpdef read_block(self, bytes block, trusted)
     @cython.locals(rest=bytes, lines=bytes)
     cpdef _read_changing_block(self, bytes block, tuple changing)

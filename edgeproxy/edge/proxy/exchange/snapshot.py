@@ -14,6 +14,7 @@ from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.http1 import grammar, lines, security_fields
 from edgeproxy.edge.http1.changing_lines import (
     Changing,
+    KeyPlace,
     cut_key,
     cut_lines,
     find_changing,
@@ -21,6 +22,7 @@ from edgeproxy.edge.http1.changing_lines import (
     list_key_beginnings,
 )
 from edgeproxy.edge.http1.fields import FieldRules
+from edgeproxy.edge.http1.grammar import is_field_value
 from edgeproxy.edge.http1.lines import VIA_LINE
 from edgeproxy.edge.http1.region_fields import format_region_lines
 from edgeproxy.edge.http1.request import RequestFields, RequestHead, read_fields, read_plain_fields
@@ -64,6 +66,14 @@ credential lines, kept lines, length of the body in bytes, trace, and the remain
 HeadMeaning = tuple[bytes, bytes, bytes, BlockMeaning]
 """The meaning of a whole head: method, path, request line with its CRLF, and the meaning of its fields."""
 
+SharedMeaning = tuple[Changing, BlockMeaning, int, int]
+"""A RestMeaning without the key, the bytes behind the key in the head, and the bytes before it in its line. If only the
+key is cut out, the kept lines have Via.
+"""
+
+KeyedMeaning = tuple[bytes, bytes, bytes, SharedMeaning]
+"""The meaning of a whole head without its key: method, path, request line with its CRLF, and that of its fields."""
+
 RestMeaning = tuple[Changing, BlockMeaning]
 """The lines that were cut out of a block, and the meaning of the rest. The kept lines of that meaning lack Via."""
 
@@ -80,6 +90,11 @@ gets an entry, and rare senders cost the cache little.
 
 HEADS_MAX, HEAD_BYTES_MAX = 1024, 4096
 """Bounds of a head cache: number of heads, and bytes of each. Longer heads are rare and are parsed each time."""
+
+WHOLE_KEYED_MAX = 128
+"""Whole heads up to which a head that shares its cached meaning with other customers is cached with its key, too. With
+few customers that saves a little. More entries would use more of the processor's caches than they save.
+"""
 
 YOUNGER_MAX = HEADS_MAX // 2
 """The number of heads in the younger generation of a full cache."""
@@ -179,10 +194,10 @@ class Snapshot:
         """Cached requests without a body whose blocks are cached too, by peer as above."""
         self.rests: BytesCache[RestMeaning] = BytesCache(HEADS_MAX, HEAD_BYTES_MAX)
         """Cached meanings of ordinary peers' blocks without the lines that change with each request."""
-        self.shared: BytesCache[RestMeaning] = BytesCache(HEADS_MAX, HEAD_BYTES_MAX)
-        """Cached meanings of blocks without their changing lines and without the line of the key, so customers share
-        them.
-        """
+        self.shared: BytesCache[SharedMeaning] = BytesCache(HEADS_MAX, HEAD_BYTES_MAX)
+        """Cached meanings of blocks without their changing lines and without the key, so customers share them."""
+        self.keyed_heads: BytesCache[KeyedMeaning] = BytesCache(HEADS_MAX, HEAD_BYTES_MAX)
+        """Cached meanings of ordinary peers' whole heads without the key."""
         self._key_beginnings = list_key_beginnings(settings.auth.fields)
         self._shared_seen: set[int] = set()
         """Hashes of shared blocks that came once."""
@@ -325,9 +340,13 @@ class Snapshot:
                 if meaning is not None:
                     return meaning
             else:
-                parts = cut_key(b"\r\n" + block, self._key_beginnings)
+                lines = b"\r\n" + block
+                parts = cut_key(lines, self._key_beginnings)
                 if parts is not None and (known := self.shared[parts[0]]) is not None and known[0] == KEY_ALONE:
-                    return self._add_key(block, known[1], parts[1], parts[2])
+                    others, key, at, start = parts
+                    behind = len(others) + 2 - start
+                    client.key_place = behind + len(key), behind
+                    return self._add_key(block, known[1], key, lines[at + 2 : start + len(key) + 2])
         # The lines that changed before are not the ones that change now: look for them again.
         client.changing = None
         if client.heads_read < HEADS_COUNTED and not client.trusted:
@@ -337,15 +356,71 @@ class Snapshot:
         meaning = self.read_block(block, client.trusted)
         client.expects_new_head = meaning[5] is not None or client.changing is not None
         if parts is not None and not client.expects_new_head and self._is_known(meaning[0]):
-            self._learn_shared(parts[0], KEY_ALONE)
+            self._learn_shared(parts, KEY_ALONE)
         return meaning
+
+    def recall_head(self, client: "ClientSide[Any]", head: bytes) -> HeadMeaning | None:
+        """Return the meaning of a whole head from the caches, with its identity; None if it must be read."""
+        seen = self.whole_heads[client.trusted].get(head)
+        if seen is None and client.key_place is not None:
+            return self.recall_keyed_head(head, client.key_place)
+        return seen
+
+    def recall_keyed_head(self, head: bytes, place: KeyPlace) -> HeadMeaning | None:
+        """Return the meaning of an ordinary peer's head whose key is at `place`, from the cached meaning of all else.
+
+        Return None if that is not cached, or the key is invalid.
+        """
+        before, behind = place
+        # Positions from the end are the same for paths of any length.
+        known = self.keyed_heads.get(head[:-before] + head[-behind:])
+        if known is None or known[3][2] != behind:
+            return None
+        key = head[-before:-behind]
+        if not is_field_value(key):
+            return None
+        identity = self.directory.resolve(key)
+        method, path, line, (_, fields, _, named) = known
+        _, site, _, keep, length, trace, rest = fields
+        meaning = method, path, line, (identity, site, head[-before - named : 2 - behind], keep, length, trace, rest)
+        whole = self.whole_heads[False]
+        if len(whole) < WHOLE_KEYED_MAX and self._is_known(identity):
+            whole.store(head, meaning)
+        return meaning
+
+    def recall_keyed_block(
+        self, data: bytes, begin: int, end: int, place: KeyPlace
+    ) -> tuple[SharedMeaning, BlockMeaning] | None:
+        """Return the meaning of a head's field lines without the key, and with it, as `recall_keyed_head` does but
+        whatever the request line is.
+
+        The lines are at `begin` to `end` in `data`, followed by two CRLF.
+        """
+        before, behind = place
+        start, stop = end + 4 - before, end + 4 - behind
+        if start < begin:
+            return None
+        known = self.shared.get(data[begin - 2 : start] + data[stop : end + 2])
+        if known is None or known[2] != behind or known[0] != KEY_ALONE:
+            return None
+        key = data[start:stop]
+        if not is_field_value(key):
+            return None
+        identity = self.directory.resolve(key)
+        _, (_, site, _, keep, length, trace, head), _, named = known
+        return known, (identity, site, data[start - named : stop + 2], keep, length, trace, head)
+
+    def store_keyed_head(self, head: bytes, place: KeyPlace, path: bytes, line: bytes, meaning: SharedMeaning) -> None:
+        """Cache the meaning of a whole head without its key, for all customers. `line` is its request line."""
+        before, behind = place
+        self.keyed_heads.store(head[:-before] + head[-behind:], (line[: line.index(b" ")], path, line, meaning))
 
     def _add_key(self, block: bytes, others: BlockMeaning, key: bytes, line: bytes) -> BlockMeaning:
         """Return the meaning of a block from the cached meaning of its other lines and its key."""
         # The identity and the line of the key are another customer's.
         _, site, _, keep, length, trace, head = others
         identity = self.directory.resolve(key)
-        meaning = identity, site, line, keep + VIA_LINE, length, trace, head
+        meaning = identity, site, line, keep, length, trace, head
         heads = self.heads[False]
         # Many customers who come once would otherwise push out the frequent ones.
         if (len(heads) < YOUNGER_MAX or self._is_offered()) and self._is_known(identity):
@@ -389,13 +464,14 @@ class Snapshot:
         parts = cut_key(rest, self._key_beginnings)
         if parts is None:
             return self._read_rest(rest, changing)
-        others, key, line = parts
+        others, key, at, start = parts
         known = self.shared[others]
         if known is None or known[0] != changing:
             whole = self._read_rest(rest, changing)
             if whole is not None:
-                self._learn_shared(others, changing)
+                self._learn_shared(parts, changing)
             return whole
+        line = rest[at + 2 : start + len(key) + 2]
         _, site, _, keep, length, trace, head = known[1]
         identity = self.directory.resolve(key)
         meaning = changing, (identity, site, line, keep, length, trace, head)
@@ -413,12 +489,13 @@ class Snapshot:
         known = self._read_part(rest, changing, self.head_limits.fields)
         return None if known is None or not self._is_known(known[1][0]) else self.rests.store(rest, known)
 
-    def _learn_shared(self, others: bytes, changing: Changing) -> None:
-        """Cache the meaning of a block without its changing lines and its key's line, once it has come twice.
+    def _learn_shared(self, parts: tuple[bytes, bytes, int, int], changing: Changing) -> None:
+        """Cache the meaning of a block without its changing lines and its key, once it has come twice.
 
-        Nothing is cached if the block has another key, or a line that does more than pass through and so could change
-        the meaning.
+        `parts` are those of `cut_key`. Nothing is cached if the block has another key, or a line that does more than
+        pass through and so could change the meaning.
         """
+        others, _, at, start = parts
         digest, seen = hash(others), self._shared_seen
         if digest not in seen:
             # Emptied rather than aged: a frequent block is soon seen twice again.
@@ -426,9 +503,13 @@ class Snapshot:
                 seen.clear()
             seen.add(digest)
             return
-        known = self._read_part(others, changing, self.head_limits.fields - 1)
+        known = self._read_part(others[:at] + others[start:], changing, self.head_limits.fields - 1)
         if known is not None and not known[1][2] and known[1][0] is self.directory.anonymous:
-            self.shared.store(others, known)
+            identity, site, credentials, keep, length, trace, head = known[1]
+            if changing == KEY_ALONE:
+                keep += VIA_LINE
+            meaning = identity, site, credentials, keep, length, trace, head
+            self.shared.store(others, (changing, meaning, len(others) + 2 - start, start - at - 2))
 
     def _read_part(self, part: bytes, changing: Changing, most: int) -> RestMeaning | None:
         """Read the meaning of a part of a block. `most` bounds its lines, including the lines that were cut out."""
@@ -520,6 +601,7 @@ class Snapshot:
             whole.clear()
         self.rests.clear()
         self.shared.clear()
+        self.keyed_heads.clear()
         self._shared_seen.clear()
         self.lines.clear()
         lines.clear_response_caches()

@@ -1,6 +1,7 @@
 """Memory of what serves: idle, with many idle connections that have each had one answer, and with many customers."""
 
 import resource
+import select
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -126,10 +127,20 @@ def _of_peer(name: str, running: Running, number_idle: int) -> Memory:
         for number in range(number_idle):
             connections.append(_connected(running.port, get_address(number)))
         full = of_processes(running.workers())
+        require_open(connections)
     finally:
         for connection in connections:
             connection.close()
     return Memory(name, idle, control, (full.private - idle.private) / number_idle)
+
+
+def require_open(connections: Iterable[socket.socket]) -> None:
+    """Raise RuntimeError if the peer has closed any of these: on a slow machine, the first ones are idle for long."""
+    waiting = select.poll()
+    for connection in connections:
+        waiting.register(connection, select.POLLRDHUP)
+    if closed := waiting.poll(0):
+        raise RuntimeError(f"{len(closed)} idle connections were closed before the measurement")
 
 
 def get_address(number: int) -> str:

@@ -97,6 +97,7 @@ def _idle(running: Running, idle: int) -> float:
     before = memory.of_processes(running.workers())
     kept = [_connected(running, context, source=memory.get_address(number)) for number in range(idle)]
     after = memory.of_processes(running.workers())
+    memory.require_open(kept)
     for connection in kept:
         connection.close()
     return (after.private - before.private) / idle

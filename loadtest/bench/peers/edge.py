@@ -163,6 +163,8 @@ def settings(place: Place, port: int, admin: int, secure_port: int) -> dict[str,
         "listen": listen,
         "admin": f"127.0.0.1:{admin}",
         "workers": 1,
+        # Thousands of idle connections take minutes on a busy machine.
+        "limits": {"keepalive_idle": "1h"},
         "state": str(place.folder / "state"),
         "per_ip": {"rate": f"{ADDRESS_RATE}/s"},
         "tiers": {

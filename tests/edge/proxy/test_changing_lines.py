@@ -1,12 +1,11 @@
 """On a connection whose requests differ in some header lines, earlier requests do not change how one is read."""
 
 import random
-from types import SimpleNamespace
-from typing import Any
 
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.http1.lines import RequestLines
 from edgeproxy.edge.http1.request import PLAIN, read_fields
+from edgeproxy.edge.proxy.connections.client import Client
 from edgeproxy.edge.proxy.exchange.exchange import Exchange
 from edgeproxy.edge.proxy.exchange.snapshot import Snapshot
 from edgeproxy.edge.proxy.routing.router import NO_SITE
@@ -115,11 +114,11 @@ def read_as_a_whole(snapshot: Snapshot, block: bytes) -> tuple[object, ...]:
     return found, host is not None, credentials, sorted(keep.split(b"\r\n")), length, trace, head is PLAIN
 
 
-def read(snapshot: Snapshot, client: Any, block: bytes, path: bytes) -> tuple[object, ...]:
+def read(snapshot: Snapshot, client: Client, block: bytes, path: bytes) -> tuple[object, ...]:
     """Read a request as a client's connection does, with its caches. Return the meaning of its header block."""
     data = b"GET %b HTTP/1.1\r\n%b\r\n" % (path, block)
     seen = None if client.expects_new_head else snapshot.recall_head(client, data)
-    request = Exchange(client, SimpleNamespace(offset=0.0, snapshot=snapshot))  # type: ignore[arg-type]
+    request = Exchange(client, client.runtime)
     try:
         request.read_request(data, len(data) - 4, seen)
     except RejectedError as error:
@@ -145,8 +144,9 @@ def read(snapshot: Snapshot, client: Any, block: bytes, path: bytes) -> tuple[ob
 async def test_a_cached_block_never_resolves_to_the_key_of_another_customer(edge: Edge, seed: int) -> None:
     (await edge.client()).closes()
     chance, snapshot = random.Random(seed), edge.runtime.snapshot
-    unread = {"trusted": False, "changing": None, "heads_read": 0, "expects_new_head": False, "key_place": None}
-    clients = [SimpleNamespace(**unread) for _ in range(40)]
+    clients = [Client(edge.runtime, "192.0.2.1", b"") for _ in range(40)]
+    for client in clients:
+        client.trusted, client.key_place = False, None
     programs = [["Host: edge.test", "Accept: */*", f"User-Agent: program {number}"] for number in range(4)]
     refused = 0
     for _ in range(6000):

@@ -125,7 +125,7 @@ class MessageReader:
     def _inflate(self, part: bytes) -> None:
         decoder = self._decoder
         assert decoder is not None
-        # A budget for the decoded bytes: a client chooses what it compresses.
+        # A budget for the decoded bytes, as a few compressed ones may become very many.
         self._left_decoded = min(BYTES_FREE, self._left_decoded) + RATIO_MAX * len(part)
         while part and self.is_readable:
             try:

@@ -110,7 +110,7 @@ def _measure_parts(body: bytes, surplus: int) -> PromptSize:
     parts = body.split(boundary)[1:]
     for index, part in enumerate(parts):
         head, _, content = part.partition(b"\r\n\r\n")
-        # The bytes that were not kept belong to the part in which the body was cut.
+        # The bytes that were not kept belong to the last part, where the body was cut.
         size = len(content) + (surplus if index == len(parts) - 1 else 0)
         kind = PART_TYPE.search(head)
         if b"filename=" in head:

@@ -168,7 +168,7 @@ class EventStreamReader:
 
     def feed(self, data: bytes) -> None:
         """Read the next piece of the body."""
-        # The usual piece: whole events of text, without usage. One search in C, and no line is read.
+        # Whole events of text, without usage: a search in C for each marker, and no line is read.
         if self._is_between and self._marker not in data and data.endswith(EVENT_ENDS):
             for marker in self._other_markers:
                 if marker in data:
@@ -192,7 +192,7 @@ class EventStreamReader:
             begin = data.find(marker, 0, at)
             if begin >= 0:
                 at = begin
-        # From the last whole event before the marker on: the event with it is read from its beginning.
+        # The end of the last event before the marker: the event with the marker is read from its beginning.
         end = data.rfind(b"\n\n", 0, at)
         if end < 0:
             return data
@@ -333,7 +333,7 @@ class LinesReader:
                 if self._answer_text is not None:
                     self._answer_text.add(data)
                 return
-        # JSON within a line has no raw line feed (RFC 8259 section 7), so this splits no text.
+        # A string in JSON has no raw line feed (RFC 8259 section 7), so this splits none.
         *whole, rest = data.split(b"\n")
         for part in whole:
             self._add(part)

@@ -106,7 +106,7 @@ def format_limited(
     For `fields` and `instance` see `format_response` and `format_problem`; X-Request-Id is added. `detail`: a text that
     replaces the list of passed limits. `limit`: the members of `limit`, which is left out without any.
     """
-    # Rare. The prepared parts assume an id of known length that JSON need not escape.
+    # The prepared parts are for a whole answer, with an id that JSON need not escape.
     if head_only or QUOTE in instance or BACKSLASH in instance:
         body = _append_instance(_format_quota_opening(violated, detail, limit), instance)
         fields = b"%b%bX-Request-Id: %b\r\n" % (PROBLEM, fields, instance)

@@ -163,7 +163,7 @@ class Accounting:
         usages, seconds = self._destinations.usages.values(), IDLE_SEAL_SECONDS
         if usages:
             every = min(usage.every for usage in usages)
-            # Without chains, another supervisor holds the lock, and may end soon.
+            # Without chains, another supervisor holds the lock and may end soon, or they could not be opened.
             seconds = RETRY_SECONDS if self._chains is None else seal.seconds_until_seal(time.time(), every)
         try:
             await asyncio.wait_for(self._wake.wait(), seconds)

@@ -82,7 +82,6 @@ class WorkerProcess:
         self.ended: asyncio.Future[int] = loop.create_future()
         """Resolves to its exit code, or minus the signal that killed it; it is not a zombie by then."""
         self._child = child
-        # A pid may be another process by the time of a kill. A pidfd always means this one.
         self._pidfd = os.pidfd_open(child.pid)
         loop.add_reader(self._pidfd, self._reap, loop)
 

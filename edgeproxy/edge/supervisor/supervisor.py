@@ -207,7 +207,7 @@ class Supervisor:
             await self._shut_down()
 
     async def _begin(self) -> None:
-        # In this order: workers begin with the customers, keys and addresses that are known by then.
+        # The change-over starts the workers, with the customers, keys and certificates that are there by then.
         await self._directories.begin(read_process_age())
         await self._issuers.begin()
         await self._acme.begin()
@@ -235,7 +235,7 @@ class Supervisor:
 
     async def _apply(self, settings: EdgeSettings) -> Sequence[str]:
         trust = self._reloads.serving.trust
-        # Only the change-over can fail. The parts below follow a configuration that is in force already.
+        # Only the change-over can be refused. The parts below follow a configuration that is in force already.
         whys = await self._changeover(settings)
         if not whys:
             if settings.trust != trust:
@@ -337,8 +337,8 @@ class Supervisor:
         seconds = self._reloads.serving.drain
         self._systemd.stopping(self._describe_status())
         self._log.info("edge draining", seconds=seconds)
-        # The admin socket stays open otherwise, because `/status` and metrics matter during a drain. The next
-        # supervisor needs the address.
+        # Otherwise the address of the admin listener stays open, because `/status` and metrics matter during a drain.
+        # Another supervisor listens at this address, too, and answers there from now on.
         if self._other_serves():
             await self._admin.stop_accepting()
         self._return_claim()

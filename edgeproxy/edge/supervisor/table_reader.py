@@ -84,7 +84,6 @@ class TableReader:
         """Return the number of failed connections by upstream."""
         sums: Counter[str] = Counter()
         for name, labels, words in await self.run_exclusively(lambda: list(self._store.metric_totals())):
-            # Only these say that an address is not reached. After other errors it has answered.
             if name == "edge_upstream_errors_total" and labels[1] in UNREACHED:
                 sums[labels[0]] += words[0]
         return sums

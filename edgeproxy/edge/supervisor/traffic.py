@@ -118,7 +118,7 @@ class TrafficReporter:
         """Send the waiting reports, the oldest first, until one fails."""
         while waiting:
             report = waiting[0]
-            # The collector takes no older report.
+            # The collector takes reports up to twice this age, so none is refused for the time on its way.
             if report.minute < self._clock() - AGE_SECONDS_MAX:
                 waiting.popleft()
                 continue

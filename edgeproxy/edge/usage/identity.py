@@ -225,7 +225,7 @@ def adopt_identity(state: Path, folder: Path, name: str | None = None) -> Adopti
             if (state / SPOOL).exists():
                 raise IdentityError(f"{state} has counts without an identity: serve with them once, and they have one")
             identity = _create_unplaced_identity(state)
-        # Chosen before the plan is written, so that a repeated run moves the state to the same place.
+        # The plan has the place, so that a repeated run can tell whether the state was moved there.
         put = None if identity is None else _choose_target(state)
         plan = {"name": source.name, "aside": None if put is None else put.name}
         # From here on the next process finishes an interrupted adoption.

@@ -74,8 +74,8 @@ class HeldRefund(NamedTuple):
 async def book_purchase(connection: AsyncConnection, customer: str, payment: Payment) -> int | None:
     """Book a purchase of credits."""
     async with open_journal(connection) as books:
-        # Stripe reports a purchase several times: by events, in its lists, and in a repair. The lock of the journal
-        # makes this check and the booking one step.
+        # A purchase is reported several times, for example by events and by a later comparison with Stripe. The lock of
+        # the journal makes this check and the booking one step.
         if await books.find_transaction("purchase", payment.session) is not None:
             return None
         balance = await books.fetch_credit_balance(customer)
@@ -217,7 +217,7 @@ async def settle_refund(connection: AsyncConnection, id_: str, *, paid: bool, re
     kind: TransactionKind = "refund_paid" if paid else "refund_failed"
     async with open_journal(connection) as books:
         refund_row = await books.find_transaction("refund", id_)
-        # Stripe reports each state several times.
+        # Stripe may report a state several times.
         if refund_row is None or await books.find_transaction(kind, id_) is not None:
             return None
         if not paid:
@@ -411,7 +411,7 @@ def _build_entries(
 
 def _sum_net(entries: list[JournalEntry]) -> int:
     """Return the net amount of a refund, without its tax."""
-    # Net of tax: the account of credits never contains tax.
+    # Tax has an account of its own.
     return sum(entry.amount for entry in entries if entry.account == "deferred")
 
 

@@ -76,7 +76,7 @@ class PurchaseResults:
         elif "paid" in results:
             self._paid[id_] = None
             if len(self._paid) > REPORTED_MAX:
-                # The oldest. Its second event has come long ago.
+                # The oldest, whose other event is least likely still to come.
                 del self._paid[next(iter(self._paid))]
         return results
 

@@ -98,7 +98,7 @@ def add_paid(top_up: TopUp, amount: int, now: int) -> TopUp:
 
 def end_dropped(top_up: TopUp, now: int) -> TopUp:
     """Return the row after its pending purchase was given up without a payment."""
-    # Never below 0, because a new month may have begun since the purchase.
+    # Never below 0: `add_paid` may have begun a new month since the purchase, without its amount.
     return top_up._replace(spent=max(0, top_up.spent - top_up.purchase_amount), due_at=now, purchase=None)
 
 

@@ -152,7 +152,7 @@ class TopUpPurchases:
                 return
             intent = await self._stripe.call(
                 "v1.payment_intents.create",
-                # With one key, a repeated call after a lost answer cannot charge twice.
+                # After a lost answer the key stays, so that the repeated call cannot charge twice.
                 key=f"{purchase}_{self._tries.get(purchase, 0)}",
                 amount=top_up.purchase_amount // CENT,
                 currency=buyer.currency,
@@ -167,7 +167,8 @@ class TopUpPurchases:
         except StripeCallError as error:
             if error.outcome in UNKNOWN:
                 self._tries[purchase] = self._tries.get(purchase, 0) + 1
-            # Any other outcome may have charged the customer: the next step asks Stripe.
+            # The purchase stays pending, and the next step asks Stripe: this call may have charged the customer, or
+            # Stripe may take a repeated one.
             if error.outcome is not CallOutcome.REFUSED:
                 raise
             await self._decline(buyer, top_up, error.message, now)

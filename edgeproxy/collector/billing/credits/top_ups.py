@@ -161,7 +161,8 @@ async def book_paid(
     top_up = await find_top_up(connection, customer, lock=True)
     if top_up is not None and top_up.purchase == purchase:
         await _write(connection, end_paid(top_up, now))
-    # The purchase was given up here and paid after all. It counts in the limit of the month, too.
+    # The purchase is no longer pending here. For example, it was declined, which took its amount out of the sum of the
+    # month. With `booked` no earlier report of the payment was counted.
     elif top_up is not None and booked is not None:
         await _write(connection, add_paid(top_up, amount * CENT, now))
 

@@ -98,7 +98,8 @@ class PriceChangeJob:
         (row,) = await subscription_rows.fetch_subscriptions(connection, subscriptions.c.id == number)
         loaded = await subscription_rows.load_subscription(connection, row)
         upcoming = loaded.current.find_upcoming_move()
-        # `build_subscribers` selects by version alone. A planned change or an end may come before the move.
+        # `build_subscribers` does not compute when a subscription moves: with its first paid time from the move on. By
+        # then it may have ended, or another move may come first.
         if upcoming is None or upcoming.after != move.after or upcoming.at - notice > now:
             return None
         before, after = (loaded.plans[version] for version in (upcoming.before, upcoming.after))

@@ -199,7 +199,6 @@ async def _compute_spike(
         return None
     plan, span = loaded.current.last.plan, Span(hour, hour + HOUR)
     value = spend_rate.compute_value(plan, await _fetch_hour(connection, loaded, span, meters))
-    # A currency without a least amount is not watched.
     least = breaker.least.get(plan.currency)
     if least is None or value < least:
         return None

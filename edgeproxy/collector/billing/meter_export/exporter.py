@@ -125,7 +125,7 @@ class MeterExporter:
         async with self._database.writing() as connection:
             await self._recover_rows(connection)
             row = (await connection.execute(EXPORTER_STATE)).one()
-            # A restart is the way in which a person lets exports go on.
+            # People let exports go on by a restart.
             values: dict[str, object] = {"stopped": None}
             if row.heartbeat and now - row.heartbeat / 1000 > LOST_SECONDS:
                 # Rows may have been sent after the backup, so each row is looked up at Stripe before it is sent.

@@ -162,7 +162,7 @@ async def claim_rows(connection: AsyncConnection, now: int, rows_max: int = ROUN
 
     A customer with a resting row is skipped, because its later rows must wait.
     """
-    # Rows that were first sent before `oldest` are looked up in Stripe's sums: Stripe forgets identifiers after a day.
+    # Rows that were first sent before `oldest` are looked up in Stripe's sums: identifiers are unique for a day only.
     times = {"now": now, "oldest": now - TRIED_SECONDS * 1000}
     # The statement orders by due time, for its limit. Here the order within a customer matters.
     places = sorted(_RowPlace._make(row) for row in await connection.execute(PLACES, times))

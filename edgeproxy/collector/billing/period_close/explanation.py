@@ -89,7 +89,7 @@ async def explain_line(
         formula = f"{sign}{share.fee} × {seconds} s / {whole} s, rounded: {rated}"
     if before:
         formula += f"; less {sum(other.line.amount for other in before)} on earlier lines"
-    # What remains was taken off earlier lines. It is not stored here, so it is computed.
+    # The rest of the difference. No row has this amount, so it is computed.
     taken_off = rated - sum(other.line.amount for other in before) - line.amount
     if taken_off:
         formula += f"; less {taken_off} that does not stand: an invoice was void or credited, or the plan had ended"

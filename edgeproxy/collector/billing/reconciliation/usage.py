@@ -106,8 +106,8 @@ async def reconcile_span(
         stripe_sums = await _fetch_stripe_sums(stripe, expected, span, bucket, pause)
         differing = {}
         for pair, (certain, unknown, _) in expected.items():
-            # If Stripe has exactly all of them, the doubtful rows were counted. Any other sum cannot tell which of them
-            # were.
+            # If Stripe has exactly all of them, the doubtful rows were counted. Any other sum does not show the counted
+            # ones.
             is_all_counted = certain + unknown == stripe_sums[pair]
             row = Comparison(*pair, certain + unknown if is_all_counted else certain, stripe_sums[pair])
             (differing if row.difference else agreed)[pair] = row

@@ -44,7 +44,7 @@ async def fetch_figures(
         shadow_for=billing.rollout.shadow_for,
         shadow_compared=compared,
         shadow_different=different,
-        # Of all time: a held invoice must be settled before any further stage.
+        # Without `since`: a held invoice must be settled before any further stage, however old it is.
         calculation_errors=await _count(connection, invoices, invoices.c.state == "held"),
         drift=await find_drift_since(connection, "B" if billing.collection == "meters" else "C", since),
         purchases=tried,
@@ -89,7 +89,7 @@ async def _count_purchases(connection: AsyncConnection, since: int, at: float) -
         .subquery()
     )
     sums = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(charges.c.paid), 0)).select_from(charges)
-    # A charge that failed and then succeeded is one attempt, which was paid.
+    # Counted by charge, not by event: a charge with both events is one attempt, which was paid.
     tried, paid = (await connection.execute(sums)).one()
     booked = sa.exists().where(credit_transactions.c.kind == "purchase", credit_transactions.c.source == columns.object)
     unbooked = await _count(

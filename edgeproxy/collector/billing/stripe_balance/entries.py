@@ -79,5 +79,5 @@ def balance_entries(moved: BalanceTransaction, account: Account) -> tuple[Journa
         JournalEntry("fees", CENT * fee),
         JournalEntry(account, -CENT * (moved.net + fee)),
     )
-    # An entry of zero says nothing, and most movements have no fee.
+    # An entry of zero says nothing. Payouts, for example, have no fee.
     return tuple(entry for entry in booked if entry.amount)

@@ -112,7 +112,7 @@ def _match_customer(
     match = CustomerMatch(stripe_customer, customer, by)
     if customer.is_deleting:
         return _reject(match, f"{customer.name} is being deleted")
-    # A second link would send the invoices of one customer to two places.
+    # A customer has one customer at Stripe.
     if customer.stripe_id not in (None, match.stripe_id):
         return _reject(match, f"{customer.name} is linked to {customer.stripe_id} already")
     return match

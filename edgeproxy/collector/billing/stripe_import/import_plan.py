@@ -83,7 +83,7 @@ class ImportPlan(NamedTuple):
 
 async def list_our_customers(connection: AsyncConnection) -> list[OurCustomer]:
     """Return all customers who are not erased, with their identifiers."""
-    # Addresses are encrypted, so the database cannot compare them.
+    # Addresses may be encrypted, and the database cannot compare encrypted ones.
     emails: dict[str, set[str]] = {}
     for contact in await encrypted_rows.fetch_rows(connection, contacts.name, sa.select(contacts)):
         emails.setdefault(str(contact["customer"]), set()).add(str(contact["email"]))

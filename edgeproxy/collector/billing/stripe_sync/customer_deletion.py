@@ -99,14 +99,14 @@ async def _delete(stripe: Stripe, stripe_id: str) -> str | None:
     customer = await stripe.find("v1.customers.retrieve", stripe_id)
     if customer is None:
         return NOT_THERE
-    # An earlier round deleted it, and its answer was lost.
+    # For example, an earlier round deleted it, and its answer was lost.
     if customer.get("deleted"):
         return None
     for status in UNSETTLED_AT_STRIPE:
         if (await stripe.call("v1.invoices.list", customer=stripe_id, status=status, limit=1))["data"]:
             return INVOICE_AT_STRIPE
     for charge in await stripe.list_all("v1.charges.list", customer=stripe_id):
-        # The bank still waits for an answer, which needs the customer.
+        # A dispute that is open may need an answer, and the deletion takes the customer's name and address away.
         if charge.get("disputed"):
             disputes = await stripe.list_all("v1.disputes.list", charge=charge["id"])
             if any(dispute["status"] not in CLOSED_DISPUTES for dispute in disputes):

@@ -76,7 +76,7 @@ async def create_subscription(
     It has the plan's trial if the customer has had none, a coupon if its code is given, and the currency if none was
     chosen yet. Raises ChangeRejectedError and CouponRejectedError.
     """
-    # Of two requests at once, the second waits for this lock and then finds the subscription of the first.
+    # If two requests come at once, the second waits for this lock and then finds the subscription of the first.
     customer = await get_subscriber(connection, ref, lock=True)
     terms = PlanTerms(is_yearly, quantity, currency)
     ended = await eligibility.check_may_subscribe(connection, customer, now)
@@ -416,7 +416,7 @@ async def _create_period_invoice(
         loaded.row.id,
         await invoices.choose_kind(connection, loaded.row.customer, loaded.current.period, changes.PERIOD),
         loaded.current.period,
-        # The lines are computed after the freeze, when all usage of the period has arrived.
+        # The lines are computed after the freeze, which gives the usage of the period time to arrive.
         None,
         currency=[loaded.current.last, *begun][-1].plan.currency,
         now=now,

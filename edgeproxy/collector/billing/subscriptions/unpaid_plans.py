@@ -109,14 +109,9 @@ async def stop_unpaid(
 async def write_off_ended(connection: AsyncConnection, limit: int) -> None:
     """Write off the unpaid invoices, at most `limit`, of refused customers whose plan has ended."""
     ended = sa.exists().where(subscriptions.c.id == invoices_table.c.subscription, subscriptions.c.state == CANCELED)
+    # Only EXHAUSTED ones: invoices that are still retried may be paid after all.
     rows = await invoices.fetch_invoices(
-        # Invoices that are still retried may be paid after all.
-        connection,
-        IS_UNPAID & ended,
-        dunning_table.c.state == EXHAUSTED,
-        dunning.IS_REFUSED,
-        limit=limit,
-        lock=True,
+        connection, IS_UNPAID & ended, dunning_table.c.state == EXHAUSTED, dunning.IS_REFUSED, limit=limit, lock=True
     )
     for row in rows:
         await invoices.transition(connection, row.id, row.state, invoices.WRITING_OFF, try_at=0, tries=row.tries + 1)

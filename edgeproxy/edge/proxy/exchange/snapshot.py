@@ -417,7 +417,7 @@ class Snapshot:
 
     def _add_key(self, block: bytes, others: BlockMeaning, key: bytes, line: bytes) -> BlockMeaning:
         """Return the meaning of a block from the cached meaning of its other lines and its key."""
-        # The identity and the line of the key are another customer's.
+        # `others` was read without a key, so its identity and its credential lines are replaced.
         _, site, _, keep, length, trace, head = others
         identity = self.directory.resolve(key)
         meaning = identity, site, line, keep, length, trace, head

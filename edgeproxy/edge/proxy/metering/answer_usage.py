@@ -151,7 +151,7 @@ class BodyUsage:
         """The id of the file or batch whose results these are, and the number of lines so far."""
         self._reader: BodyReader | None = None
         self._answer_text: AnswerText | None = None
-        # `len` costs least of all calls that do nothing with a piece.
+        # `len` is a call in C that does nothing with a piece.
         self.read: Callable[[bytes], object] = len
         """Reads the next piece of the body. For an unreadable body it does nothing."""
         self._read_on: Callable[[bytes], object] = len

@@ -170,7 +170,7 @@ class BodyMetering:
         if not 200 <= status < 300 or not body:
             return
         kind, coding = describe_body(head)
-        # The usual answer, in one piece: read without a reader for pieces.
+        # JSON without a coding has come whole here, so no reader for pieces is needed.
         if kind is BodyKind.JSON and not coding and body.startswith((b"{", b"[")):
             answer = Answer(exchange)
             answer.size = body

@@ -156,7 +156,7 @@ class Metering(dict[int, StatusMeters]):
         """
         due = self[status]
         up, down = due.inward.counters, due.outward.counters
-        # Most customers have no quota of these meters, so the counters are used as they are.
+        # Without a quota no new tuples are needed.
         if metered:
             up, down = list_counters(due.inward, metered, clock), list_counters(due.outward, metered, clock)
         for counter in down:

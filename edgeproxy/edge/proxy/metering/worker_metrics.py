@@ -170,7 +170,7 @@ class WorkerMetrics:
     def report_unreadable(self, meter: str, reported: bytes) -> None:
         """Record a report that is not a whole number: this meter counts nothing for that answer."""
         self._counter("edge_usage_unreadable_total", meter).add(1)
-        # An upstream may send anything, and the log must stay one line.
+        # An upstream may send any bytes, and the log takes text.
         shown = reported[:SHOWN_BYTES_MAX].decode("ascii", "backslashreplace")
         self._log.error("an upstream's report is no whole number", meter, said=shown, then="nothing is counted by it")
 
@@ -188,7 +188,7 @@ class WorkerMetrics:
     @property
     def counted_ids(self) -> CountedIds | None:
         """The ids of stored answers that are counted; None if their file cannot be used."""
-        # Opened at first use: most edges count no stored answers.
+        # Opened at first use: an edge that counts no stored answers has no such file.
         if self._counted_ids is None:
             try:
                 self._counted_ids = CountedIds(self._folder / COUNTED_IDS)

@@ -162,7 +162,6 @@ class AccessLog:
             return
         if self._mask is not None:
             client = self._mask(client)
-        # Rare enough for a dict and orjson.
         known = format_members({"request_id": escape(rid), "client": client, "status": status})
         self._add(
             LINE % (*self._format_time(now), known, b"", 0, bytes_out, 0.0, b"", format_end(error, False), self._ending)

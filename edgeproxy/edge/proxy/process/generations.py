@@ -74,7 +74,6 @@ class Generations:
 
         Raises RowUnavailableError or RejectedError if it cannot be served.
         """
-        # At most one is prepared: a later request to prepare replaces the earlier one.
         self.discard()
         runtime = self._runtime
         before, key_lookup = runtime.snapshot, runtime.key_lookup
@@ -94,7 +93,7 @@ class Generations:
         if prepared is None or prepared.number != number:
             return False
         before, now = runtime.snapshot, prepared.snapshot
-        # All of the rest refers to the snapshot in use, which is the new one from here on.
+        # First, because parts of the rest look up the serving snapshot, for example `_retire`.
         runtime.serve_snapshot(now)
         self.number, self._prepared = number, None
         now.update_endpoints(prepared.endpoints)
@@ -109,13 +108,13 @@ class Generations:
             now.access_log.clear_caches()
         if now.tracer is not None:
             now.tracer.clear_caches()
-        # Kept addresses have limits of the old routes.
+        # Addresses are kept if their settings are the same. They still have limits of the old routes.
         if now.addresses is before.addresses:
             now.addresses.forget_bindings()
         else:
             runtime.connections.update_configuration()
         runtime.overload.change_bounds(now.overload)
-        # Open requests of a key or user that the new files lack are ended.
+        # The new files may lack the key or the user of an open request.
         revocation.recheck_files(runtime)
         return True
 

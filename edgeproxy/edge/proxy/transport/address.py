@@ -86,7 +86,7 @@ class Address:
         limit_set = self._limit_sets[binding]
         if limit_set is None:
             check_address(binding.networks, self.text, OF_KEY)
-            # Made at first use: most addresses never need one.
+            # Made at first use: only bindings that differ by address need it.
             if self._limit_sets is NO_LIMIT_SETS:
                 self._limit_sets = LRUCache(LIMIT_SETS_MAX)
             limit_set = self._limit_sets.admit(binding, binding.limits.build_limit_set(self.subject))

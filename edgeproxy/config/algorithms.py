@@ -20,7 +20,9 @@ DEFAULT_DEPTHS: Final[dict[AlgorithmName, Callable[[int], int] | None]] = {
 BUCKETS: Final = tuple(name for name, depth in DEFAULT_DEPTHS.items() if depth is not None)
 """Algorithms whose limits may have a `burst`."""
 WINDOWS: Final[tuple[AlgorithmName, ...]] = ("sliding_window", "hybrid")
-"""Algorithms that never admit more than the count in a window, whatever the depth of a bucket."""
+"""Algorithms that never admit more than the count in a window, whatever the depth of a bucket: the counts of cells
+decide. Hosts that share such a limit report each cell.
+"""
 BUCKETLESS: Final = tuple(name for name in DEFAULT_DEPTHS if name not in BUCKETS)
 """The others."""
 

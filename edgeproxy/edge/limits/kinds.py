@@ -1,7 +1,8 @@
-"""The kinds of limits: a row for each `algorithm` of a Rule, with all differences between them.
+"""The kinds of limits: a row for each `algorithm` of a Rule, with the differences between them.
 
 This table is read when a rule or its policy is created, never for a request. config/algorithms.py lists the kinds for
-operators. A quota has no rule and no row here: it counts in periods of the calendar (quota.py).
+operators, and the ones with a window (`WINDOWS`). A quota has no rule and no row here: it counts in periods of the
+calendar (quota.py).
 """
 
 from collections.abc import Callable
@@ -29,8 +30,6 @@ class Rate(NamedTuple):
     """The class that reads the limit's row and charges it."""
     policy: Callable[[RuleTerms, Any, int, bool], Policy]
     """Creates a policy on such counts: (rule, counts, cost of a request, True if it is charged later) -> policy."""
-    has_window: bool
-    """True if the counts of its cells decide. Hosts that share it report each cell."""
     has_bucket: bool
     """True if the level of a bucket decides, and the rule has a depth. Hosts that share it report the level."""
 
@@ -47,10 +46,10 @@ class Kind(NamedTuple):
 
 
 KINDS: Final[dict[str, Kind]] = {
-    "sliding_window": Kind(b"s", usage_of_window, Rate(Counts, SlidingWindow, has_window=True, has_bucket=False)),
-    "token_bucket": Kind(b"t", usage_of_bucket, Rate(LevelCounts, TokenBucket, has_window=False, has_bucket=True)),
-    "hybrid": Kind(b"h", usage_of_hybrid, Rate(LevelCounts, Hybrid, has_window=True, has_bucket=True)),
-    "burst_credits": Kind(b"b", usage_of_bucket, Rate(LevelCounts, TokenBucket, has_window=False, has_bucket=True)),
+    "sliding_window": Kind(b"s", usage_of_window, Rate(Counts, SlidingWindow, has_bucket=False)),
+    "token_bucket": Kind(b"t", usage_of_bucket, Rate(LevelCounts, TokenBucket, has_bucket=True)),
+    "hybrid": Kind(b"h", usage_of_hybrid, Rate(LevelCounts, Hybrid, has_bucket=True)),
+    "burst_credits": Kind(b"b", usage_of_bucket, Rate(LevelCounts, TokenBucket, has_bucket=True)),
     "concurrency": Kind(b"c", usage_of_concurrency, None),
 }
 """The kinds by the name of their algorithm. Burst credits are a token bucket in a row of its own."""

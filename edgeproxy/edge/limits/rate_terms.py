@@ -2,6 +2,7 @@
 
 from typing import Literal, NamedTuple
 
+from edgeproxy.config.algorithms import WINDOWS
 from edgeproxy.edge.limits.rule import Rule
 
 Mode = Literal["bounded", "eventual", "strict"]
@@ -31,7 +32,7 @@ def build_terms(rule: Rule, cells: int, mode: Mode) -> RateTerms:
     """Return the terms of a window or a bucket in a table whose rows have this many `cells`."""
     kind = rule.kind.rate
     assert kind is not None
-    cells = cells if kind.has_window else 0
+    cells = cells if rule.algorithm in WINDOWS else 0
     if not kind.has_bucket:
         return RateTerms(rule.limit, rule.window, cells, mode=mode)
     rate = rule.limit / rule.window

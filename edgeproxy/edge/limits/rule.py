@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
+from edgeproxy.config.algorithms import WINDOWS
 from edgeproxy.edge.limits.kinds import KINDS, Kind
 
 SCOPES = {
@@ -87,7 +88,7 @@ class Rule:
         rate = self.kind.rate
         if rate is None or not rate.has_bucket:
             return self.limit
-        return min(self.limit, self.depth) if rate.has_window else self.depth
+        return min(self.limit, self.depth) if self.algorithm in WINDOWS else self.depth
 
     def key(self, subject: bytes) -> bytes:
         """Return the key of the row that counts `subject` (a customer's name, an address, …) under this rule."""

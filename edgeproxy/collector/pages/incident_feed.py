@@ -1,4 +1,4 @@
-"""The Atom feed (RFC 4287) of incidents and planned maintenance. Each update is an entry, latest first."""
+"""The Atom feed (RFC 4287) of incidents and planned maintenance. Each of the last updates is an entry, latest first."""
 
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -73,7 +73,7 @@ def _list_updates(incidents: list[Incident], maintenance: list[Maintenance]) -> 
 
 
 def _add(parent: ElementTree.Element, name: str, text: str = "", **attributes: str) -> ElementTree.Element:
-    """Add an Atom element. Characters that XML forbids become U+FFFD."""
+    """Add an Atom element. Characters that are not printable become U+FFFD. XML forbids some of them."""
     element = ElementTree.SubElement(parent, f"{{{ATOM}}}{name}", attributes)
     element.text = "".join(char if char.isprintable() or char == "\n" else "\ufffd" for char in text) or None
     return element

@@ -66,7 +66,7 @@ def _keys(table: sa.Table) -> list[str]:
 
 
 def _build_addition(connection: AsyncConnection, table: sa.Table) -> sa.Executable:
-    """Build the statement that adds numbers to existing rows."""
+    """Build the statement that inserts rows, and adds the numbers of rows that exist."""
     keys = _keys(table)
     insert = build_insert(connection, table)
     numbers = [column for column in table.c if column.name not in (*keys, "region")]

@@ -69,7 +69,7 @@ def check_map(
 ) -> None:
     """Raise MapFileError if a row names an unknown object.
 
-    `stripe_prices` has prices and products; `customers` and `plans` have our names and ids.
+    `stripe_prices` has prices and products, `customers` all names and ids of ours, and `plans` the plans and versions.
     """
     faults = []
     for stripe_id, row in rows.items():

@@ -27,8 +27,8 @@ ANSWER: Final = 8
 """The amount that a completely sent answer adds to `frames`."""
 
 ANSWER_RESETS: Final = 1
-"""The amount that a completely sent answer adds to `resets`. So a client may always cancel one request for each ten that
-are answered."""
+"""The amount that a completely sent answer adds to `resets`. So a client may always cancel one request for each
+ten that are answered."""
 
 DATA_FRAME: Final = 2
 """The amount that a sent DATA frame adds to `frames`, unless a window cut the frame short. It pays for two

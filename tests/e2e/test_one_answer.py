@@ -115,7 +115,7 @@ ROWS = {
     "prepaid": Row(grant, "credits", 402, "top_up", "Buy credits: until then requests get 402.", ("3 of 3",)),
     "budgeted": Row(give_budget, "budget", 429, "wait", "Wait until", ("3 requests of 3 requests",)),
     "suspended": Row(pause("402"), "account", 402, "pay", "Pay the open invoices"),
-    "paused": Row(pause("403"), "account", 403, "contact", "an operator resumes it"),
+    "paused": Row(pause("403"), "account", 403, "contact", "An operator must resume"),
     "revoked": Row(revoke, "key", 401, "create_key", "Create a key."),
     "expired": Row(expire, "key", 401, "create_key", "Create a key."),
 }
@@ -233,4 +233,4 @@ def test_pause_of_a_customer_without_credits_is_named_first(world: World) -> Non
     assert [line.split()[0] for line in lines] == ["account", "credits"]
     with world.stage.customer(name) as visitor:
         text = visitor.get("/account").text
-    assert text.index("an operator resumes it") < text.index("Buy credits: until then requests get 402.")
+    assert text.index("An operator must resume") < text.index("Buy credits: until then requests get 402.")

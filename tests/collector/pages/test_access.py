@@ -46,7 +46,13 @@ def revoke_keys(stage: PagesStage, name: str) -> None:
 
 CASES: dict[str, tuple[Callable[[PagesStage, str], None], str, str, str, str]] = {
     "unpaid": (lambda stage, name: pause(stage, name, "402"), "account", "no", "pay", "Pay the open invoices"),
-    "abusive": (lambda stage, name: pause(stage, name, "403"), "account", "no", "contact", "an operator resumes it"),
+    "abusive": (
+        lambda stage, name: pause(stage, name, "403"),
+        "account",
+        "no",
+        "contact",
+        "An operator must resume",
+    ),
     "prepaid": (spend_credits, "credits", "no", "top_up", "Buy credits: until then requests get 402."),
     "full": (use_up_quota, "quota", "partly", "wait", "Wait until"),
     "keyless": (revoke_keys, "key", "no", "create_key", "Create a key."),

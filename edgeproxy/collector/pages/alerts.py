@@ -34,6 +34,8 @@ ABOUT: Mapping[str, str] = {
     **dict.fromkeys((kind for kind in AlertKind if kind.startswith("invoice_")), "/console/invoices"),
 }
 """The console page for alerts that concern no customer."""
+OWN_KINDS = {kind.value: policy.summary for kind, policy in ALERT_POLICIES.items() if policy.to_customer}
+KIND = Filter("kind", N_("Kind"), {kind.value: policy.summary for kind, policy in ALERT_POLICIES.items()})
 HANDLING = ("acknowledged_at", "acknowledged_by", "assigned_to", "muted_until")
 OWN = Listing(
     "alerts",
@@ -46,7 +48,7 @@ OWN = Listing(
     (
         Filter("acknowledged", N_("Handled"), ACKNOWLEDGED),
         Filter("severity", N_("Severity"), SEVERITIES),
-        Filter("kind", N_("Kind"), {kind.value: ALERT_POLICIES[kind].summary for kind in AlertKind}),
+        KIND._replace(choices=OWN_KINDS),
     ),
     (Column("id", ""), Column("kind", ""), *(Column(f"handling.{name}", "") for name in HANDLING)),
     rows_max=10,  # A page is a few screens of a telephone. A form has at most 50 fields, and each alert a checkbox.
@@ -54,7 +56,7 @@ OWN = Listing(
 """The alerts of a customer."""
 ALL = OWN._replace(
     columns=(*OWN.columns, Column("customer", N_("About"))),
-    filters=(*OWN.filters, Filter("customer", N_("Customer")), Filter("state", N_("Sent"), DELIVERY_STATES)),
+    filters=(*OWN.filters[:-1], KIND, Filter("customer", N_("Customer")), Filter("state", N_("Sent"), DELIVERY_STATES)),
 )
 """The alerts for operators."""
 

@@ -47,8 +47,8 @@ async def change_plan(visit: Visit) -> web.Response:
     held = await _find_subscription(visit)
     body, query, once = _parse_change(visit, held), _get_query(visit), keys.read_idempotency_key(visit)
     method = "POST" if held is None else "PUT"
-    await visit.fetch(method, "/billing/subscription", query=query, body=body, once=once)
-    return _redirect(visit, "plan")
+    changed = await visit.fetch(method, "/billing/subscription", query=query, body=body, once=once)
+    return _redirect(visit, "plan-later" if changed["next_plan"] else "plan")
 
 
 async def put_coupon(visit: Visit) -> web.Response:

@@ -238,8 +238,8 @@ def find_busiest(meters: Sequence[MeterUsage], settings: CollectorSettings) -> M
 async def _fetch_money(visit: Visit) -> dict[str, JsonDocument]:
     """Return the page's values about the customer's money. A value is None if not sold here or unavailable now."""
     settings = visit.site.settings_now()
-    names = ("held", "upcoming", "invoice_parts", "billed", "spend", "period_costs", "curve", "balance", "plan_label")
-    nothing = dict.fromkeys(names)
+    names = ("held", "upcoming", "invoice_parts", "billed", "spend", "period_costs", "curve", "balance")
+    nothing = dict.fromkeys((*names, "plan_label", "next_label"))
     money: dict[str, JsonDocument] = {
         **nothing,
         "costs": [],
@@ -264,6 +264,8 @@ async def _fetch_money(visit: Visit) -> dict[str, JsonDocument]:
     if held is None:
         return money
     money |= {"held": held, "plan_label": find_held_label(settings.plans, held["plan"])}
+    if held["next_plan"]:
+        money["next_label"] = find_held_label(settings.plans, held["next_plan"])
     parts: dict[str, tuple[str, dict[str, str]]] = {"billed": ("/billing/usage", {})}
     if pays:
         parts["upcoming"] = ("/billing/invoices/upcoming", {"projected": "true"})

@@ -144,8 +144,11 @@ async def rotate_key(visit: Visit) -> web.Response:
     body = {"overlap": visit.form["overlap"]} if "overlap" in visit.form else {}
     names = {"key": visit.path_parameter("key")}
     key = await visit.fetch("POST", "/v1/keys/{key}/rotate", names=names, body=body, once=read_idempotency_key(visit))
-    back = find_keys_page(visit, key["customer"])
-    return visit.render("key_secret.html", key=key, back=back, **get_started.build_values(visit, key))
+    back, values = find_keys_page(visit, key["customer"]), get_started.build_values(visit, key)
+    replaced = await visit.call("GET", "/v1/keys/{key}", names=names)
+    if replaced.is_success:  # The new secret is shown in any case: no later page has it.
+        values["before"] = replaced.body
+    return visit.render("key_secret.html", key=key, back=back, **values)
 
 
 async def revoke_key(visit: Visit) -> web.Response:

@@ -35,7 +35,7 @@ INVOICE_LIST = Listing(
         Column("held_why", N_("Why it is held")),
     ),
     sort_by("-created_at", "due_at", "-total", "-amount_due"),
-    (Filter("state", N_("State"), INVOICE_STATES, default="held"), Filter("customer", N_("Customer"))),
+    (Filter("state", N_("State"), INVOICE_STATES), Filter("customer", N_("Customer"))),
     (
         *(
             Column(name, "")
@@ -184,7 +184,8 @@ async def explain_line(visit: Visit) -> web.Response:
     """Show why a line of an invoice has its amount."""
     names = {"invoice": visit.path_parameter("invoice"), "line": visit.path_parameter("line")}
     why = await visit.fetch("GET", "/billing/invoices/{invoice}/lines/{line}", names=names)
-    return visit.render("invoice_line.html", result=why)
+    invoice = await visit.fetch("GET", "/billing/invoices/{invoice}", names={"invoice": names["invoice"]})
+    return visit.render("invoice_line.html", result=why, currency=invoice["currency"])
 
 
 async def hold_invoice(visit: Visit) -> web.Response:

@@ -16,6 +16,7 @@ from edgeproxy.collector.pages.api import JsonDocument
 from edgeproxy.collector.pages.site import ApiRefusedError, Page, PageError, Visit, format_path
 from edgeproxy.collector.problems import account_codes, request_codes
 from edgeproxy.collector.problems.coded_error import FieldFault
+from edgeproxy.config.allowance import ANONYMOUS
 from edgeproxy.config.field_codes import MISSING
 
 ROOT = "/console/customers"
@@ -43,7 +44,10 @@ async def show_form(visit: Visit) -> web.Response:
         sold = await visit.call("GET", "/billing/plans")
         plans = sold.body["plans"] if sold.is_success else []
     is_mailed = visit.site.settings.mail is not None
-    return visit.render("new_customer.html", tiers=sorted(visit.site.tiers), plans=plans, is_mailed=is_mailed)
+    tiers = sorted(visit.site.tiers.keys() - {ANONYMOUS})
+    sign_up = visit.site.settings.sign_up
+    usual = None if sign_up is None else sign_up.tier
+    return visit.render("new_customer.html", tiers=tiers, usual=usual, plans=plans, is_mailed=is_mailed)
 
 
 async def create_customer(visit: Visit) -> web.Response:

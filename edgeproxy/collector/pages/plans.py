@@ -26,6 +26,8 @@ class SubscriptionView(TypedDict):
 
     plan: str
     """The version of the plan, such as `standard@3`."""
+    next_plan: str | None
+    """The version that begins with the next period, or None."""
 
 
 def list_pages() -> list[Page]:
@@ -136,10 +138,10 @@ async def change_plan(visit: Visit) -> web.Response:
     held = await find_subscription(visit)
     body = parse_change(visit, held)
     if held is None:
-        await visit.fetch("POST", "/billing/subscription", body=body, once=keys.read_idempotency_key(visit))
+        changed = await visit.fetch("POST", "/billing/subscription", body=body, once=keys.read_idempotency_key(visit))
     else:
-        await visit.fetch("PUT", "/billing/subscription", body=body)
-    return visit.redirect(PLAN, done="plan")
+        changed = await visit.fetch("PUT", "/billing/subscription", body=body)
+    return visit.redirect(PLAN, done="plan-later" if changed["next_plan"] else "plan")
 
 
 async def end_plan(visit: Visit) -> web.Response:

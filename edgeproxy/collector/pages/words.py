@@ -22,6 +22,7 @@ MESSAGES = {
     "discarded": N_("It is discarded."),
     "told": N_("The status page tells of it."),
     "plan": N_("The plan is changed."),
+    "plan-later": N_("The plan changes at the end of the paid period."),
     "details": N_("The billing details are changed: the next invoices have them."),
     "ended": N_("The plan has ended."),
     "ending": N_("The plan ends at the end of the paid period."),

@@ -119,6 +119,7 @@ def test_operator_creates_a_customer_and_a_key_rotates_and_revokes_it(stage: Pag
     assert secret not in operator.answer.text
     operator.send("/rotate", overlap="7d")
     assert operator.read.secret != secret
+    assert f"The key before it, {key['start']}…, works until " in operator.read.text
     operator.get("/console/customers/zebra")
     operator.send(f"{key['id']}/revoke")
     states = {one["id"]: one["state"] for one in stage.collector.get("/v1/customers/zebra/keys").json()["keys"]}
@@ -245,6 +246,21 @@ def test_plan_preview_shows_the_cost_and_changes_nothing(stage: PagesStage) -> N
                 assert bolt.status == 403
 
 
+def test_smaller_plan_is_announced_for_the_end_of_the_paid_period(stage: PagesStage) -> None:
+    stage.join("smaller")
+    sent = stage.collector.send("POST", "/billing/subscription?customer=smaller", {"plan": "enterprise"}, token=ADMIN)
+    assert sent.status == 201
+    with stage.customer("smaller") as visitor:
+        visitor.get("/account/plan")
+        (asked,) = [
+            one for one in visitor.read.forms if one.action.endswith("/preview") and one.fields["plan"] == "standard"
+        ]
+        assert "dearer" in visitor.post(asked.action, asked.fields).text, "a higher price is no smaller one"
+        visitor.send("/account/plan")
+        assert "The plan changes at the end of the paid period." in visitor.read.text
+        assert re.search("Plan Enterprise until .+, then Standard", visitor.get("/account").text)
+
+
 def test_invoice_pages_show_amounts_due_paid_credited_and_refunded(stage: PagesStage) -> None:
     """One dollar was credited while the invoice was open. Later half of the payment was refunded."""
     stage.join("credited")
@@ -279,6 +295,7 @@ def test_invoice_pages_show_amounts_due_paid_credited_and_refunded(stage: PagesS
         assert "Credited-$50.00Paid$98.00Paidback$49.00Topay$0.00" in own
     console = words(stage.operator.get(f"/console/invoices/{invoice['id']}"))
     assert "Total$99.00Topay$0.00Paid$98.00Credited$50.00Paidback$49.00" in console
+    assert re.search(r"Amount\$\d+\.\d\d", words(stage.operator.get(f"/console/invoices/{invoice['id']}/lines/0")))
     assert "$99.00$50.00credited$0.00" in words(stage.operator.get("/console/invoices?customer=credited&state="))
     listed = stage.operator.client.get("/console/invoices?customer=credited&state=&format=csv").text.splitlines()
     (row,) = csv.DictReader(listed)
@@ -435,6 +452,8 @@ def test_alerts_are_mailed_to_the_contact_chosen_by_the_customer(stage: PagesSta
     with stage.customer("bolt") as bolt:
         bolt.get("/account/alerts")
         assert "No contact is chosen. Failed payments are mailed to owners" in bolt.read.text
+        assert "charging is stopped" not in bolt.read.text, "only kinds that customers get can be chosen"
+        assert "charging is stopped" in stage.operator.get("/console/alerts").text
         bolt.send("/account/alerts/address", email="bolt@example.com")
         assert "Alerts are mailed to bolt@example.com." in bolt.read.text
         assert stage.collector.get(address).json() == {"email": "bolt@example.com", "is_mailed": True}

@@ -130,8 +130,11 @@ NEARBY = range(-NEAR, NEAR + 1)
 
 
 def root(value: float) -> float:
-    """Return the transformed root of a count. For a Poisson count its standard deviation is 1."""
-    return 2 * math.sqrt(value + 0.375)
+    """Return the transformed root of a count. For a Poisson count its standard deviation is 1.
+
+    An hour with more corrections than usage counts as unused.
+    """
+    return 2 * math.sqrt(max(value, 0.0) + 0.375)
 
 
 def unroot(value: float) -> float:

@@ -61,6 +61,14 @@ def test_baseline_needs_three_weeks_and_follows_the_hour_of_the_week() -> None:
     assert baseline({**past(), NOW: 10**9, NOW - (WEEKS + 1) * WEEK - HOUR: 10**9}) == made
 
 
+def test_hour_with_more_corrections_than_usage_counts_as_unused() -> None:
+    hours, hour = past(), NOW - DAY
+    assert baseline({**hours, hour: -5000}).middles == baseline({**hours, hour: 0}).middles
+    made = baseline(hours)
+    assert made.score(NOW, -5000) == made.score(NOW, 0)
+    assert made.day_score(NOW, -5000) == made.day_score(NOW, 0)
+
+
 def test_earlier_peaks_do_not_hide_later_ones() -> None:
     hours = past()
     for week in (1, 4):

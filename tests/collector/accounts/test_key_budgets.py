@@ -1,10 +1,12 @@
-"""Budgets of keys: their written form, and the comparison of two budgets."""
+"""Budgets of keys: their written form, the comparison of two budgets, and their alerts."""
 
 import re
+from zoneinfo import ZoneInfo
 
 import pytest
 from pydantic import ValidationError
 
+from edgeproxy.base.calendar import period_of
 from edgeproxy.collector.accounts.key_budgets import (
     KeyBudgetRequest,
     StoredBudget,
@@ -12,6 +14,8 @@ from edgeproxy.collector.accounts.key_budgets import (
     parse_budget,
     parse_written,
 )
+from edgeproxy.collector.billing.reports.key_budget_alerts import make_budget_alerts
+from edgeproxy.collector.billing.reports.key_spend import BudgetedKey, BudgetUse
 
 TOKENS = StoredBudget("1", 100, "day", "tokens", None)
 
@@ -68,3 +72,11 @@ def test_new_amount_keeps_the_count_and_a_new_kind_starts_at_zero() -> None:
         other = change(first, **fields)
         assert other is not None
         assert other.id != first.id
+
+
+def test_spent_budget_of_ended_keys_raises_no_alert() -> None:
+    key = BudgetedKey("1", "acme", "00", "edge_v1_a", "ci", TOKENS, has_ended=True)
+    replaced = BudgetUse(key, 100, period_of(0, "day", ZoneInfo("UTC")), has_ended=False)
+    raised = [alert.severity for alert in make_budget_alerts(replaced, [80, 100], 0)]
+    assert raised == ["info", "warn"], "a key that still works has the budget, too"
+    assert list(make_budget_alerts(replaced._replace(has_ended=True), [80, 100], 0)) == []

@@ -12,8 +12,10 @@ from edgeproxy.collector.billing.reports.key_spend import BudgetUse
 def make_budget_alerts(use: BudgetUse, thresholds: Iterable[int], now: float) -> Iterator[Alert]:
     """Yield an alert for each threshold, in percent, that a budget has reached at edge time `now`.
 
-    There are none above 100, because edges refuse requests from there on.
+    There are none above 100, because edges refuse requests from there on, and none if no key of the budget works.
     """
+    if use.has_ended:
+        return
     key, budget = use.key, use.budget
     first = datetime.fromtimestamp(use.period.since + EPOCH, UTC)
     when = f"{first:%Y-%m-%d}" if budget.per == "day" else f"{first:%Y-%m}"

@@ -73,7 +73,7 @@ async def _raise_payment(
         key=f"payment_received:{paid}",
         kind=AlertKind.PAYMENT_RECEIVED,
         customer=customer,
-        title=f"{customer}: {details['amount']} paid",
+        title=f"{details['amount']} paid by {customer}",
         at=now_ms() / 1000,
         details={name: value for name, value in details.items() if value is not None},
     )

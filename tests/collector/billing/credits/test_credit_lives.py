@@ -267,9 +267,9 @@ class Moments:
     async def refund(self) -> None:
         """Refund all that can be refunded of a purchase, in whole cents."""
         report, id_ = await self.fetch(), f"r-{self._name}-{self.now}"
-        bought = [one for one in report.grants if one.grant.paid]
-        if bought:
-            one = self._chance.choice(bought)
+        purchases = [one for one in report.grants if one.grant.paid]
+        if purchases:
+            one = self._chance.choice(purchases)
             of = partial(write, self._database, credits.hold_refund, ALICE, one.grant.id, id_)
             refund = await of(None, "x", pending=report.pending)
             assert refund.cents == one.refundable // CENT
@@ -281,9 +281,9 @@ class Moments:
             await write(self._database, credits.settle_refund, self._held.pop(), paid=is_paid, refund="re")
 
     async def dispute(self) -> None:
-        bought = [one for one in (await self.fetch()).grants if one.grant.paid > one.grant.returned]
-        if bought:
-            grant = self._chance.choice(bought).grant
+        purchases = [one for one in (await self.fetch()).grants if one.grant.paid > one.grant.returned]
+        if purchases:
+            grant = self._chance.choice(purchases).grant
             intent, amount = grant.id.replace("cs", "pi"), (grant.paid - grant.returned) // CENT * CENT
             await write(self._database, credits.book_chargeback, intent, f"dp-{intent}", amount)
             self._disputed.append((intent, amount))

@@ -19,8 +19,10 @@ from edgeproxy.collector.billing.credits.purchases import (
 from edgeproxy.collector.billing.journal import journal
 from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.billing.journal.verification import verify_journal
+from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.credit_tables import credit_transactions
 from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.page_tables import contacts
 from tests.support.credited import ALICE, opened, read, write
 
 ACME = "id-acme"
@@ -128,6 +130,21 @@ def test_each_stripe_object_books_its_postings(
         async with opened(sqlite_database, "acme") as database:
             assert await apply(database, *objects) == booked
             assert await read(database, journal.fetch_balance, ACME) == balance * CENT
+
+    asyncio.run(work())
+
+
+def test_title_of_a_payment_ends_with_the_name_so_that_an_arabic_one_moves_no_digits(sqlite_database: str) -> None:
+    async def work() -> None:
+        async with opened(sqlite_database, "متجر") as database:
+            async with database.writing() as connection:
+                contact = {"email": "ann@example.com", "customer": "id-متجر"}
+                await connection.execute(sa.insert(contacts).values(contact))
+            await apply(database, session(metadata={CUSTOMER: "id-متجر"}))
+            async with database.reading() as connection:
+                assert (await connection.execute(sa.select(alerts.c.title))).scalars().all() == [
+                    "11.90 USD paid by متجر"
+                ]
 
     asyncio.run(work())
 

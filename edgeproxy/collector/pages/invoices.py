@@ -9,6 +9,8 @@ from edgeproxy.base.spreadsheet import render_csv
 from edgeproxy.collector.pages import billing_details, rendering
 from edgeproxy.collector.pages.api import JsonDocument
 from edgeproxy.collector.pages.invoice_status import compute_overdue_days, find_owed, find_pay_url
+from edgeproxy.collector.pages.list_pages import fetch_from, send_list
+from edgeproxy.collector.pages.lists import Column, Listing, sort_by
 from edgeproxy.collector.pages.plans import find_subscription
 from edgeproxy.collector.pages.site import Page, Visit
 from edgeproxy.config.collector.billing import STRIPE
@@ -18,9 +20,14 @@ INVOICES = "/account/invoices"
 INVOICES_MAX = 24
 WITH_PDF = ("open", "paid", "uncollectible", "void")
 """States of invoices with a PDF at Stripe."""
-CSV_FILE = "invoices.csv"
 COLUMNS = ("number", "state", "issued_at", "due_at", "paid_at", "period_start", "period_end", "currency")
 AMOUNTS = ("subtotal", "total", "amount_due", "amount_paid", "amount_credited", "amount_refunded")
+FILE = Listing(
+    "invoices",
+    (*(Column(name, "") for name in COLUMNS), *(Column(name, "", is_amount=True) for name in AMOUNTS)),
+    sort_by("-created_at"),
+)
+"""The file of all invoices."""
 LINE_COLUMNS = ("text", "kind", "meter", "value", "start", "end")
 
 
@@ -45,13 +52,13 @@ def find_stripe_base(visit: Visit) -> str:
 
 
 async def show_invoices(visit: Visit) -> web.StreamResponse:
-    """Show the customer's invoices, newest first, and the upcoming one. With `format=csv` send a file."""
+    """Show the customer's invoices, newest first, and the upcoming one. With `format=csv` send a file of all."""
+    if visit.request.query.get("format") == "csv":
+        return await send_list(visit, FILE, fetch_from(visit, FILE, "/billing/invoices"))
     query = {"limit": str(INVOICES_MAX)}
     if cursor := visit.request.query.get("cursor"):
         query["cursor"] = cursor
     body = await visit.fetch("GET", "/billing/invoices", query=query)
-    if visit.request.query.get("format") == "csv":
-        return rendering.respond_csv(render_csv([(*COLUMNS, *AMOUNTS), *map(to_row, body["invoices"])]), CSV_FILE)
     opened = await visit.fetch("GET", "/billing/invoices", query={"limit": str(INVOICES_MAX), "state": "open"})
     upcoming = None
     if await find_subscription(visit) is not None:
@@ -107,12 +114,6 @@ async def open_customer_portal(visit: Visit) -> web.Response:
     opened = await visit.fetch("GET", "/billing/invoices", query={"limit": str(INVOICES_MAX), "state": "open"})
     owed = find_owed(opened["invoices"], time.time(), find_stripe_base(visit))
     return visit.render("payment_details.html", url=session["url"], owed=owed)
-
-
-def to_row(invoice: JsonDocument) -> tuple[str, ...]:
-    """Return an invoice as a row of a file, with amounts in whole units of the currency."""
-    texts = [str(invoice[name] or "") for name in COLUMNS]
-    return (*texts, *(str(to_decimal(invoice[name], invoice["currency"])) for name in AMOUNTS))
 
 
 def to_line_rows(invoice: JsonDocument) -> Iterator[tuple[str, ...]]:

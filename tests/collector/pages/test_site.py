@@ -21,6 +21,7 @@ from edgeproxy.collector.api.app import PAGES_PER_MINUTE
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.languages.reader import parse_time
 from edgeproxy.collector.pages import sessions, sign_in
+from edgeproxy.collector.pages.invoices import INVOICES_MAX
 from edgeproxy.collector.pages.sessions import Link, SignedIn
 from edgeproxy.collector.pages.site import Audience, Page
 from edgeproxy.collector.pages_service import list_signed_in_pages
@@ -300,6 +301,26 @@ def test_invoice_pages_show_amounts_due_paid_credited_and_refunded(stage: PagesS
     listed = stage.operator.client.get("/console/invoices?customer=credited&state=&format=csv").text.splitlines()
     (row,) = csv.DictReader(listed)
     assert {name: row[name] for name in numbers} == dict(zip(numbers, ("0.00", "98.00", "50.00", "49.00"), strict=True))
+
+
+def test_file_of_invoices_has_those_of_all_pages(stage: PagesStage) -> None:
+    stage.join("invoiced")
+    assert stage.collector.send("POST", "/billing/subscription?customer=invoiced", {"plan": "standard"}).status == 201
+    (invoice,) = stage.collector.get("/billing/invoices", token=ADMIN, customer="invoiced").json()["invoices"]
+    with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
+        database.row_factory = sqlite3.Row
+        row = dict(database.execute("SELECT * FROM invoices WHERE id = ?", [invoice["id"]]).fetchone())
+        for number in range(INVOICES_MAX):
+            copied = row | {"id": f"{invoice['id'][:-2]}{number:02}", "period": f"{number}", "stripe_id": None}
+            names = ", ".join(copied)
+            database.execute(
+                f"INSERT INTO invoices ({names}) VALUES ({', '.join('?' * len(copied))})", [*copied.values()]
+            )
+    with stage.customer("invoiced") as visitor:
+        (file,) = [link for link in visitor.get("/account/invoices").links if "format=csv" in link]
+        rows = list(csv.DictReader(visitor.client.get(f"{stage.site}/account/invoices{file}").text.splitlines()))
+    total = f"{invoice['total'] / 100:.2f}"
+    assert [(row["total"], row["currency"]) for row in rows] == [(total, "usd")] * (INVOICES_MAX + 1)
 
 
 def test_customer_subscribes_with_a_coupon(stage: PagesStage) -> None:

@@ -116,24 +116,27 @@ class CertificateHolder(UnresolvedIdentity):
 class CustomerIndex:
     """The cached identities of directory customers, so that a change of some customers needs no pass over all.
 
-    Identities share buckets, because an entry of a list takes 8 bytes, and one of a dictionary by name 100.
+    Identities share buckets, which take less memory than a dictionary by name. Buckets are sets, because a customer may
+    have tens of thousands of tokens, and the removal from a list takes time in proportion.
     """
 
     def __init__(self) -> None:
-        self._buckets: defaultdict[int, list[UnresolvedIdentity]] = defaultdict(list)
+        self._buckets: defaultdict[int, set[UnresolvedIdentity]] = defaultdict(set)
 
     def add(self, identity: UnresolvedIdentity) -> None:
         """Add an identity whose owner is known."""
         assert identity.owner is not None
-        self._buckets[hash(identity.owner.name) % INDEX_BUCKETS].append(identity)
+        self._buckets[hash(identity.owner.name) % INDEX_BUCKETS].add(identity)
 
     def remove(self, identity: Identity) -> None:
-        """Remove an identity, if it is here. It must be refreshed before its next use."""
+        """Remove an identity, if it is here. Its owner must be settled before its next use, and all its bindings: they
+        are not cached, so no change reaches them.
+        """
         if isinstance(identity, UnresolvedIdentity):
             identity.valid_until = UNRESOLVED
-            bucket = [] if identity.owner is None else self._buckets[hash(identity.owner.name) % INDEX_BUCKETS]
-            if identity in bucket:
-                bucket.remove(identity)
+            if identity.owner is not None:
+                self._buckets[hash(identity.owner.name) % INDEX_BUCKETS].discard(identity)
+                identity.owner = None
 
     def find_identities(self, customers: Collection[str]) -> Iterator[UnresolvedIdentity]:
         """Yield the identities of these customers."""
@@ -345,10 +348,14 @@ class Directory:
         before = None if certified else self._identities.get(identity.secret)
         if isinstance(before, UnresolvedIdentity) and before.owner == person:
             identity = before
-        if not (is_bound := identity.is_bound_to(person, now)):
+        if not identity.is_bound_to(person, now):
             self._index.remove(identity)
             self._resolve_identity(identity, person, now)
-        self._remember(identity, is_bound=is_bound, certified=certified)
+            if not certified:
+                self._identities.remember(identity.secret, identity)
+            # A certificate's identity may have been dropped while its request waited.
+            if identity.bindings.memory is not None:
+                self._index.add(identity)
         if identity.expires <= now:
             return self.expired
         left = at + self._ttl - monotonic()
@@ -358,15 +365,6 @@ class Directory:
         identity.valid_until = min(now + left, identity.expires, identity.raised_until, valid_until)
         return identity
 
-    def _remember(self, identity: UnresolvedIdentity, *, is_bound: bool, certified: bool = False) -> None:
-        """Cache an identity that was bound anew, or was dropped while a cached head still had it."""
-        if is_bound and identity.bindings.memory is not None:
-            return
-        if not certified:
-            self._identities.remember(identity.secret, identity)
-        if identity.bindings.memory is not None:
-            self._index.add(identity)
-
     def _drop_owner(self, identity: UnresolvedIdentity) -> None:
         """Free the bindings of an identity whose key was removed. Cached heads may still have the identity."""
         if identity.owner is not None:
@@ -374,7 +372,6 @@ class Directory:
             if self._identities.get(identity.secret) is identity:
                 self._identities.forget(identity.secret)
             replace_bindings(identity, RouteBindings(_raise_unresolved))
-            identity.owner = None
 
     def _require_valid(self, valid_until: float, now: float) -> float:
         """Return the end of validity of a directory. Raises RejectedError(503) if it is too old at edge time `now`."""
@@ -412,12 +409,13 @@ class Directory:
             self._require_valid(valid_until, now)
             until = min(until, now + (STALE_SECONDS if person is None else self._ttl), valid_until)
         owner = person or KeyOwner(claims.customer, "", "")
-        if not (is_bound := holder.is_bound_to(owner, now)):
+        if not holder.is_bound_to(owner, now):
             self._index.remove(holder)
             holder.set_owner(owner, now)
             bindings = RouteBindings(lambda route: self._bind_token(claims, person, route, now + EPOCH))
             replace_bindings(holder, bindings)
-        self._remember(holder, is_bound=is_bound)
+            self._identities.remember(holder.secret, holder)
+            self._index.add(holder)
         holder.valid_until = min(until, holder.raised_until)
         return holder
 

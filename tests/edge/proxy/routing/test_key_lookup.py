@@ -305,6 +305,38 @@ async def test_change_reaches_an_identity_that_was_evicted_and_used_again(
     assert sum(map(len, people._index._buckets.values())) == len(people._identities) == 2
 
 
+async def test_evicted_identity_of_a_waiting_request_follows_a_change_of_flags(
+    edge: Edge, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identity_memory, "IDENTITY_BYTES", REMEMBERED_BYTES // 2)
+    edge.config["routes"].append({"path": "/new/*", "upstream": "api", "flag": "new"})
+    supervisor.knows()
+    client = await edge.client()
+    edge.worker.generations.update_flags({"new": '{"customers": ["dora"]}'})
+    assert await supervisor.meets(client, path="/new/x") == 200
+    edge.worker.generations.forget_customers(["dora"])
+    await client.sends(request("/new/x", key=MINE))
+    await supervisor.is_asked(MINE)
+    remember(edge, supervisor, ["c1", "c2"])
+    edge.worker.generations.update_flags({"new": "{}"})
+    supervisor.tells(MINE)
+    assert (await client.gets_answer()).status == 404
+    assert (await asks(client, "/new/x", key=MINE)).status == 404
+
+
+def test_identities_of_one_customer_leave_the_index_in_constant_time() -> None:
+    index, owner = identity.CustomerIndex(), KeyOwner("c1", "", "")
+    identities = [UnresolvedIdentity(b"", b"") for _ in range(20_000)]
+    begun = process_time()
+    for each in identities:
+        each.owner = owner
+        index.add(each)
+    for each in reversed(identities):
+        index.remove(each)
+    assert process_time() - begun < 0.5
+    assert not list(index.find_identities(["c1"]))
+
+
 async def test_a_revocation_clears_all_caches(edge: Edge, supervisor: Supervisor) -> None:
     """The test sends identical requests over one connection, so that all caches could answer."""
     supervisor.knows()

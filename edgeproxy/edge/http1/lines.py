@@ -132,7 +132,7 @@ class RequestLines:
         """Returns the meaning of a line that was read lately, and does not just pass; None for any other."""
 
     def clear(self) -> None:
-        """Forget everything: after a reload, a revocation, any change of a key's owner."""
+        """Forget everything: after a reload, or a change that concerns all customers."""
         self.passing.clear()
         self.cache.clear()
         self.names.clear()

@@ -174,9 +174,12 @@ async def test_floods_of_heads_leave_the_memories_of_heads_within_their_bounds(e
                     block = f"Host: h{number}\r\nX-A: {number}{LONG[:length]}\r\n".encode()
                     for _ in range(2):  # A head is cached when it arrives for the second time.
                         meaning = snapshot.read_block(block, trusted)
-                    head = b"GET /public/ HTTP/1.1\r\n" + block
+                    path = f"/public/{number}{LONG[:length]}".encode()
+                    line = b"GET %b HTTP/1.1\r\n" % path
+                    head = line + b"Host: a\r\nX-API-Key: \r\n\r\n"
                     for _ in range(2):
-                        snapshot.whole_heads[trusted].store(head, (b"GET", b"/public/", b"", meaning))
+                        snapshot.whole_heads[trusted].store(head, (b"GET", path, line, meaning))
+                        snapshot.keyed_heads.store(head, (b"GET", path, line, ((), meaning, 4, 11)))
 
     assert measure_growth(flood) <= 48 * MIB
 

@@ -168,7 +168,7 @@ class Exchange(Forwarding):
             if alone and cached is not None:
                 snapshot.whole_heads[client.trusted].store(data, (method, path, self.request_line, cached))
             elif alone and keyed is not None and place is not None:
-                snapshot.store_keyed_head(data, place, path, self.request_line, keyed[0])
+                snapshot.store_keyed_head(data, place, path, self.request_line, keyed)
         else:
             path = normalize_target(path)
             self.request_line = b"%b %b%b HTTP/1.1\r\n" % (method, path, query or b"")

@@ -410,10 +410,18 @@ class Snapshot:
         _, (_, site, _, keep, length, trace, head), _, named = known
         return known, (identity, site, data[start - named : stop + 2], keep, length, trace, head)
 
-    def store_keyed_head(self, head: bytes, place: KeyPlace, path: bytes, line: bytes, meaning: SharedMeaning) -> None:
-        """Cache the meaning of a whole head without its key, for all customers. `line` is its request line."""
+    def store_keyed_head(
+        self, head: bytes, place: KeyPlace, path: bytes, line: bytes, keyed: tuple[SharedMeaning, BlockMeaning]
+    ) -> None:
+        """Cache the meaning of a whole head without its key, for all customers, if its sender is one.
+
+        `line` is its request line, and `keyed` the meaning of its field lines. Senders of invented keys could push out
+        the heads of customers.
+        """
         before, behind = place
-        self.keyed_heads.store(head[:-before] + head[-behind:], (line[: line.index(b" ")], path, line, meaning))
+        meaning, fields = keyed
+        if self._is_known(fields[0]):
+            self.keyed_heads.store(head[:-before] + head[-behind:], (line[: line.index(b" ")], path, line, meaning))
 
     def _add_key(self, block: bytes, others: BlockMeaning, key: bytes, line: bytes) -> BlockMeaning:
         """Return the meaning of a block from the cached meaning of its other lines and its key."""

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.util import LRUCache, await_
 
 from edgeproxy.collector.database import database
+from edgeproxy.collector.database.book_text import _ciphers
 from edgeproxy.collector.database.database import Database
 
 
@@ -80,15 +81,17 @@ class AtOnce(SQLiteDialect_pysqlite):
 class CompiledStatements(LRUCache[Any, Any]):
     """The compiled statements of all engines without threads.
 
-    The first part of a key is the dialect of one engine, and these dialects are alike. Books that are encrypted have
-    their cipher by dialect, so tests of them keep the threads.
+    The first part of a key is the dialect of one engine. These dialects are alike but for the cipher of the books.
     """
 
     def get(self, key: Any, default: Any = None) -> Any:
-        return super().get(key[1:], default)
+        return super().get(self._share(key), default)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        super().__setitem__(key[1:], value)
+        super().__setitem__(self._share(key), value)
+
+    def _share(self, key: Any) -> Any:
+        return _ciphers.get(key[0]), *key[1:]
 
 
 COMPILED = CompiledStatements(2000)

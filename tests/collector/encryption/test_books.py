@@ -46,7 +46,9 @@ from edgeproxy.collector.jobs.operator_alerts import OperatorAlerts
 from edgeproxy.collector.privacy.erasure import erase_customers
 from edgeproxy.config.collector.alerts import Alerts
 from edgeproxy.config.collector.encryption import Encryption
+from loadtest.testbed.tables_ready import put_tables
 from tests.collector.encryption.test_rows import make_key
+from tests.support import one_thread
 from tests.support.credited import ALICE, write
 from tests.support.killed import die, run_and_die
 from tests.support.planted import NUMBERS, find_value, marker, plant
@@ -136,6 +138,28 @@ def test_each_column_of_the_books_is_sealed_readable_and_searchable(database: st
             assert b"planted.invoices.period." in content, "the search finds plain text"
 
     run(database, make_key(tmp_path / "key"), do)
+
+
+def test_databases_that_share_compiled_statements_share_no_cipher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeproxy.collector.database.database.create_async_engine", one_thread.create_engine)
+
+    async def do(opened: Database) -> str:
+        async with opened.reading() as connection:
+            number = sa.bindparam("number", "A-1", type_=invoices.c.number.type)
+            return str(await connection.scalar(sa.select(sa.func.trim(number, type_=sa.Text()))))
+
+    bound = [
+        run(put_tables(f"sqlite:///{tmp_path}/{name}.db"), settings, do)
+        for name, settings in (
+            ("clear", None),
+            ("sealed", make_key(tmp_path / "key")),
+            ("other", make_key(tmp_path / "k")),
+        )
+    ]
+    assert [value.startswith(SEALED) for value in bound] == [False, True, True]
+    assert len(set(bound)) == 3, "each has its own keys"
 
 
 @pytest.mark.both_databases

@@ -253,10 +253,10 @@ def test_smaller_plan_is_announced_for_the_end_of_the_paid_period(stage: PagesSt
     assert sent.status == 201
     with stage.customer("smaller") as visitor:
         visitor.get("/account/plan")
-        (asked,) = [
+        (preview,) = [
             one for one in visitor.read.forms if one.action.endswith("/preview") and one.fields["plan"] == "standard"
         ]
-        assert "dearer" in visitor.post(asked.action, asked.fields).text, "a higher price is no smaller one"
+        assert "dearer" in visitor.post(preview.action, preview.fields).text, "a higher price is no smaller one"
         visitor.send("/account/plan")
         assert "The plan changes at the end of the paid period." in visitor.read.text
         assert re.search("Plan Enterprise until .+, then Standard", visitor.get("/account").text)

@@ -94,9 +94,8 @@ async def explain_line(
     if taken_off:
         formula += f"; less {taken_off} that does not stand: an invoice was void or credited, or the plan had ended"
     # Only sums have hours that add up to the quantity.
-    hours = None
-    if line.meter and is_sum(meters, line.meter):
-        hours = await _fetch_hours(connection, row.name, line, segments)
+    has_hours = line.meter and is_sum(meters, line.meter)
+    hours = await _fetch_hours(connection, row.name, line, segments) if has_hours else None
     return LineExplanation(placed, rated, formula, share, before, quantity, hours)
 
 

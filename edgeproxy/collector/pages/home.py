@@ -253,11 +253,7 @@ async def _fetch_money(visit: Visit) -> dict[str, JsonDocument]:
     held = await find_subscription(visit)
     pays = visit.signed_in.who.pays
     if pays:
-        invoices = await visit.call("GET", "/billing/invoices", query={"limit": INVOICES_MAX, "state": "open"})
-        if invoices.is_success:
-            money["owed"] = find_owed(invoices.body["invoices"], time.time(), settings.billing.stripe.base)
-            money["due"] = sum_owed([one for one in money["owed"] if one.is_due])
-            money["later"] = sum_owed([one for one in money["owed"] if not one.is_due])
+        money |= await _fetch_owed(visit, settings.billing.stripe.base)
     if pays and settings.billing.credits is not None:
         balance = await visit.call("GET", "/billing/balance")
         money["balance"] = balance.body if balance.is_success else None
@@ -281,6 +277,19 @@ async def _fetch_money(visit: Visit) -> dict[str, JsonDocument]:
     if money["period_costs"]:
         money["curve"] = build_curve(money["period_costs"])
     return money
+
+
+async def _fetch_owed(visit: Visit, stripe: str) -> dict[str, JsonDocument]:
+    """Return the open invoices, and their sums that are due now and later. Nothing if they are unavailable."""
+    invoices = await visit.call("GET", "/billing/invoices", query={"limit": INVOICES_MAX, "state": "open"})
+    if not invoices.is_success:
+        return {}
+    owed = find_owed(invoices.body["invoices"], time.time(), stripe)
+    return {
+        "owed": owed,
+        "due": sum_owed([one for one in owed if one.is_due]),
+        "later": sum_owed([one for one in owed if not one.is_due]),
+    }
 
 
 def sum_owed(owed: Sequence[OwedInvoice]) -> dict[str, int]:

@@ -9,6 +9,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import lru_cache
+from hashlib import sha256
 from typing import Any
 
 from edgeproxy.config.customers import PLAIN_KEY, Customer, Key
@@ -33,12 +34,34 @@ class HeldKey:
     The terms are a Key too, with a placeholder for the customer.
     """
 
-    __slots__ = ("customer", "digest", "latest_binding", "terms")
+    __slots__ = ("_origin", "latest_binding", "subject", "terms")
 
-    def __init__(self, digest: bytes, customer: str, terms: Key) -> None:
-        self.digest, self.customer, self.terms = digest, customer, terms
+    def __init__(self, origin: bytes, subject: bytes, terms: Key) -> None:
+        """`origin` is the digest, and `subject` the customer's name."""
+        self._origin, self.subject, self.terms = origin, subject, terms
         self.latest_binding: Any = None
         """The latest route binding, whose parts the next one shares (edge/proxy/routing/access.py)."""
+
+    @property
+    def customer(self) -> str:
+        """The customer's name."""
+        return self.subject.decode()
+
+    @property
+    def digest(self) -> bytes:
+        """The SHA-256 of the key."""
+        return self._origin
+
+
+class HeldSecret(HeldKey):
+    """A key whose holder has the key itself, so that its digest takes no memory."""
+
+    __slots__ = ()
+
+    @property
+    def digest(self) -> bytes:
+        """The SHA-256 of the key."""
+        return sha256(self._origin).digest()
 
 
 @lru_cache(TERMS_MAX)
@@ -76,13 +99,14 @@ class Customers:
         else:
             self._customers[name] = self._texts.get(content, content)
 
-    def find_key(self, digest: bytes) -> HeldKey | None:
-        """Return the key with this SHA-256, or None."""
+    def find_key(self, digest: bytes, secret: bytes | None = None) -> HeldKey | None:
+        """Return the key with this SHA-256, or None. `secret` is the key itself, if known."""
         content = self._keys.get(digest)
         if content is None:
             return None
         customer, _, more = content.partition(b" ")
-        return HeldKey(digest, customer.decode(), read_terms(more or NOTHING_MORE))
+        terms = read_terms(more or NOTHING_MORE)
+        return HeldKey(digest, customer, terms) if secret is None else HeldSecret(secret, customer, terms)
 
     def has_customer(self, name: str) -> bool:
         """Return whether a customer of this name exists."""

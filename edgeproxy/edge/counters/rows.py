@@ -77,7 +77,11 @@ class LimitTable:
         self._stride = layout.row_words
         self._zeros = memoryview(bytes((self._stride - at.ROW_STATE) * at.WORD)).cast("Q")
         self.readers: WeakValueDictionary[bytes, Reader] = WeakValueDictionary()
-        """The objects that count in rows here, by key: at most one a row, as it knows what this process counted."""
+        """The objects that are told of other columns and of a clock set back, by the key of a row or another name."""
+        self.versions: list[int] = []
+        """For each row by number, how often an object of this process has taken over counting from another one. An
+        object with another number than this reads the process's own counts again.
+        """
         self.zero = at.ZERO
         """A word that is always 0."""
         self.first_ring = layout.rings
@@ -258,6 +262,13 @@ class LimitTable:
         first, layout = row + self.layout.heads + at.UNTIL, self.layout
         words = self.words[first : first + layout.width * layout.columns + 1].tolist()
         return max(words[:: layout.width]) / 1000
+
+    def number_version(self, row: int) -> int:
+        """Return the number of a row, whose place among the `versions` exists from now on."""
+        number = (row - self._first) // self._stride
+        if number >= len(self.versions):
+            self.versions += [0] * (number + 1 - len(self.versions))
+        return number
 
     # ---- reading a row, whose first word is `row`
 

@@ -7,6 +7,7 @@ is stored as a leaky bucket: the amount missing from the depth drains at r (Turn
 
 from math import ceil, floor
 
+from edgeproxy.edge.counters.layout import ROW_SYNC
 from edgeproxy.edge.limits.levels import LevelCounts
 from edgeproxy.edge.limits.policy import RuleTerms
 from edgeproxy.edge.limits.window import HUB_RETRY_SECONDS, SlidingWindow
@@ -39,9 +40,12 @@ class TokenBucket(SlidingWindow):
     def left(self, now: float) -> int:
         """Return how much may still be charged at edge time `now` (seconds)."""
         counts = self._counts
-        if not counts.since <= now < counts.until or counts.words[counts.sync_at] != counts.sync:
+        window = counts.window
+        if not window.since <= now < window.until:
+            window.advance(now)
+        if counts.turn is not window.turn or counts.words[counts.row + ROW_SYNC] != counts.sync:
             counts.refresh(now)
-        return self._fits(now) if counts.share > 1 else floor(self._room - counts.level_now(now, self.rate))
+        return self._fits(now) if counts.local is not None else floor(self._room - counts.level_now(now, self.rate))
 
     def _fits(self, now: float) -> int:
         """Return how much fits into this process's share of the bucket. Call it after a refresh."""
@@ -102,7 +106,7 @@ class Hybrid(TokenBucket):
         """Return how much may still be charged at edge time `now` (seconds): the lesser of the two."""
         window = SlidingWindow.left(self, now)
         counts = self._counts
-        bucket = self._fits(now) if counts.share > 1 else floor(self._room - counts.level_now(now, self.rate))
+        bucket = self._fits(now) if counts.local is not None else floor(self._room - counts.level_now(now, self.rate))
         # True if the bucket is closer to refusal. If neither has room, the window has the longer wait.
         self._smooths = bucket < window > 0
         return window if window < bucket else bucket

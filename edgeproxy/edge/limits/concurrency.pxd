@@ -1,8 +1,7 @@
 from edgeproxy.edge.limits.slots cimport Slots as CSlots
 
 cdef class Concurrency:
-    cdef public object name
-    cdef public long long limit
+    cdef public object _rule
     cdef public CSlots _slots
     cpdef bint acquire(self, double now) except -1
     cpdef release(self)

@@ -8,12 +8,21 @@ from edgeproxy.edge.limits.window import HUB_RETRY_SECONDS
 class Concurrency:
     """A rule as it applies to one subject. A slot is acquired at admission and released at the request's end."""
 
-    __slots__ = ("_slots", "limit", "name")
+    __slots__ = ("_rule", "_slots")
 
     def __init__(self, rule: Rule, slots: Slots) -> None:
-        self.name = rule.name
-        self.limit = rule.limit
+        self._rule = rule
         self._slots = slots
+
+    @property
+    def name(self) -> str:
+        """The label of the limit."""
+        return self._rule.name
+
+    @property
+    def limit(self) -> int:
+        """The most slots in use at once."""
+        return self._rule.limit
 
     @property
     def counts(self) -> Slots:
@@ -22,7 +31,7 @@ class Concurrency:
 
     def acquire(self, now: float) -> bool:
         """Acquire a slot. Return False if all are in use."""
-        return self._slots.acquire(self.limit, now)
+        return self._slots.acquire(self._rule.limit, now)
 
     def release(self) -> None:
         """Release the slot of a request that has ended."""
@@ -33,6 +42,6 @@ class Concurrency:
 
         It is 1 otherwise, because the ends of requests are unknown.
         """
-        if not self._slots.is_full(self.limit, now):
+        if not self._slots.is_full(self._rule.limit, now):
             return 0
         return HUB_RETRY_SECONDS if self._slots.is_shut else 1

@@ -1,17 +1,25 @@
 from edgeproxy.edge.limits.headroom cimport Headroom as CHeadroom
 
+cdef class CellWindow:
+    cdef object __weakref__
+    cdef public double _per_second, since, until
+    cdef public object _local, _place, _seconds, cells, first, locals, ring, shared, span, table, turn, width
+    cdef public tuple runs, siblings
+    cdef public list versions
+    cdef public long long cell
+    cdef public unsigned long long base
+    cdef public Py_ssize_t cum_at, own_at
+    cpdef advance(self, double now)
+
 cdef class Counts:
     cdef object __weakref__
-    cdef public double _per_second, _retry_at, since, until
-    cdef public object _foreign, _generation, _hub, _key, _local, _locals
-    cdef public object _own_closed, _own_latest, _own_oldest, _ring, _runs, _settled, _siblings, _table
-    cdef public object cells, more, oldest, row, runs, share, sync, width, words
-    cdef public bint _is_resolved
+    cdef public object _generation, _stem, _subject, local, sync, turn, version, words
     cdef public CHeadroom headroom
-    cdef public long long cell, closed, own
-    cdef public unsigned long long base, cum
-    cdef public Py_ssize_t cum_at, own_at, sibling_at, sync_at
+    cdef public CellWindow window
+    cdef public long long _age, closed, own
+    cdef public unsigned long long cum
+    cdef public Py_ssize_t number, row
     cpdef refresh(self, double now)
+    cpdef reload(self)
     cpdef long long read_siblings(self, long long left, long long limit, long long cost, double now) except? -9223372036854775807
-    cpdef sum_siblings(self)
-    cpdef _bind_columns(self, object place)
+    cpdef sum_siblings(self, CHeadroom headroom)

@@ -1,4 +1,4 @@
-"""The counts of one row's window: one object per row and process reads and charges them, for all policies.
+"""The counts of one row's window, read from the map for decisions and charged in it.
 
 The row is in the table if the table has a free one, else in this process's own memory until then. Each charge is stored
 in the map at once. The map is read again when a new cell begins, when the row's sync version moves, or when the set of
@@ -7,6 +7,7 @@ columns to read changes.
 
 from collections.abc import Iterator
 from functools import lru_cache
+from weakref import ref
 
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import CELLS_AHEAD, MASK, SHIFT, per_second, width_us
@@ -14,111 +15,146 @@ from edgeproxy.edge.counters.local_row import LocalRow
 from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
 from edgeproxy.edge.counters.row_key import HAS_FOREIGN
 from edgeproxy.edge.counters.rows import LimitTable, RowUnavailableError, TableFullError
-from edgeproxy.edge.limits.headroom import FULL_SECONDS, MARGIN_PARTS, Headroom
-from edgeproxy.edge.limits.local import Locals
+from edgeproxy.edge.limits.headroom import FULL_SECONDS, MARGIN_PARTS, UNSETTLED, Headroom
+from edgeproxy.edge.limits.local import LocalCounts, Locals
 
 ROW_RETRY_SECONDS = 1.0
 """Seconds until a full table is asked again for a row."""
-NEAR_CELLS = 8
-"""Up to this many cells after the last sum, this process's own column is advanced instead of read again."""
-NO_CELL = -1 - NEAR_CELLS
-"""A cell number before every cell, and near none."""
+NO_CELL = -1
+"""A cell number before every cell."""
 BOUNDS_MAX = 256
 """Cells whose bounds are shared: the latest of each width."""
-UNSETTLED = -(1 << 80)
-"""Subtracted from the sum of siblings' words, so that no sum looks like counts."""
+
+
+class CellWindow:
+    """The places of a window's present cell in the rows of one table: once for all subjects that have such a window.
+
+    Places are offsets in a row. `turn` is another object after each change of the cell or of the columns to read, and
+    then each row is summed again.
+    """
+
+    __slots__ = (
+        "__weakref__", "_local", "_per_second", "_place", "_seconds", "base", "cell", "cells", "cum_at", "first",
+        "locals", "own_at", "ring", "runs", "shared", "siblings", "since", "span", "table", "turn", "until", "versions",
+        "width",
+    )  # fmt: skip
+
+    def __init__(self, table: LimitTable, window: float, locals_: Locals, place: LocalRow | None = None) -> None:
+        """`window` is in seconds. `locals_` holds rows that the table has no room for; they have places as `place`."""
+        self.table, self.locals, self.versions = table, locals_, table.versions
+        self._place = place or table
+        self.ring, self.cells, self._seconds = table.layout.ring, table.layout.cells, window
+        self.width = width_us(window, self.cells)
+        self._per_second = per_second(self.width)
+        self.first = self._place.first_ring
+        self.cum_at = self._place.head_at + at.CUM
+        self._local: ref[CellWindow] | None = None
+        self.shared: CellWindow | None = None
+        """The window of the rows in the table, unless this is that window. The reverse reference is weak, so that a
+        replaced configuration leaves no cycle.
+        """
+        self.turn = object()
+        self.siblings: tuple[int, ...] = ()
+        """The words of the other columns that may change in this cell."""
+        self.runs: tuple[tuple[int, int], ...] = ()
+        """The same as series of adjacent rings, if there are many siblings: the first word of each, and its end."""
+        self.cell, self.base, self.own_at, self.span = NO_CELL, 0, 0, 0
+        self.since = self.until = 0.0
+        if place is None:
+            # No key of a row begins with this byte.
+            table.readers[b"\0%d" % id(self)] = self
+
+    def get_local(self) -> "CellWindow":
+        """Return the same window for rows in this process's memory."""
+        local = None if self._local is None else self._local()
+        if local is None:
+            place = LocalRow(self.ring, self.cells)
+            local = CellWindow(self.table, self._seconds, self.locals, place)
+            local.shared = self
+            self._local = ref(local)
+        return local
+
+    def invalidate(self) -> None:
+        """Find the places again at the next decision, because the set of columns to read has changed."""
+        self.cell, self.since, self.until = NO_CELL, 0.0, 0.0
+
+    def recover_clock(self, now: float) -> None:
+        """Do nothing: readers ignore cells of the future."""
+
+    def advance(self, now: float) -> None:
+        """Find the places of the cell of `now`."""
+        cell, self.base, self.since, self.until = compute_bounds(int(now * self._per_second), self._per_second)
+        if cell == self.cell:
+            return
+        place, ring, slot = self._place, self.ring, cell % self.ring
+        self.cell = cell
+        self.own_at = self.first + place.own_at + slot
+        begins = [self.first + sibling for sibling, _ in place.siblings_at]
+        self.siblings = tuple([begin + slot for begin in begins])
+        self.runs = ()
+        if begins and self.table.reads_runs:
+            self.runs = tuple([(begin + slot, end) for begin, end in join_rings(begins, ring)])
+        self.span = max(place.span, place.own_at + ring)
+        self.turn = object()
 
 
 class Counts:
-    """The counts of one row. A process has at most one such object per row, and only it knows the process's own counts.
+    """The counts of one row. Several objects of a process may count in one row: each reads the process's own counts
+    again if another was the latest to do so (`reload`).
 
     After `refresh`, the total is `closed + own`, plus the siblings' live words of this cell. Policies read these fields
     directly (see window.py): a decision is too frequent to pay for another call.
     """
 
     __slots__ = (
-        "__weakref__",
-        "_foreign",
-        "_generation",
-        "_hub",
-        "_is_resolved",
-        "_key",
-        "_local",
-        "_locals",
-        "_own_closed",
-        "_own_latest",
-        "_own_oldest",
-        "_per_second",
-        "_retry_at",
-        "_ring",
-        "_runs",
-        "_settled",
-        "_siblings",
-        "_table",
-        "base",
-        "cell",
-        "cells",
-        "closed",
-        "cum",
-        "cum_at",
-        "headroom",
-        "more",
-        "oldest",
-        "own",
-        "own_at",
-        "row",
-        "runs",
-        "share",
-        "sibling_at",
-        "since",
-        "sync",
-        "sync_at",
-        "until",
-        "width",
-        "words",
-    )
+        "__weakref__", "_age", "_generation", "_stem", "_subject", "closed", "cum", "headroom", "local", "number",
+        "own", "row", "sync", "turn", "version", "window", "words",
+    )  # fmt: skip
 
-    def __init__(self, table: LimitTable, key: bytes, window: float, locals_: Locals) -> None:
-        """`window` is in seconds. `locals_` holds rows that the table has no room for."""
-        self._table = table
-        self._key = key
-        self._locals = locals_
-        self._local: LocalRow | None = None
-        self._is_resolved = False
-        """True if the row is in the table, as far as is known."""
-        self._foreign = 0
-        self._retry_at = -1.0
-        self._ring = table.layout.ring
-        self._hub = 0 if table.layout.hub is None else table.layout.head(table.layout.hub)
-        self.cells = table.layout.cells
-        self.width = width_us(window, self.cells)
-        self._per_second = per_second(self.width)
-        self.share = 1
-        """This process may use one part in `share` of the limit: 1 unless the row is its own."""
-        self.words = table.words
-        self.own = self._own_closed = self._own_oldest = self._own_latest = 0
-        # No cell, no version: the first decision looks for the row.
-        self.cell = NO_CELL
-        self.since = self.until = 0.0
+    def __init__(self, window: CellWindow, stem: bytes, subject: bytes) -> None:
+        """`stem` and `subject` are the two parts of the row's key."""
+        self.window = window
+        self._stem, self._subject = stem, subject
+        self.local: LocalCounts | None = None
+        """The row in this process's memory, if the table has none free."""
+        self.words = window.table.words
+        self.row = self._generation = self.number = self.version = 0
+        """The first word of the row in the table; 0 if it is `local`, or has not been looked up."""
+        # No turn, no version: the first decision looks for the row.
+        self.turn: object = None
         self.sync = -1
-        self.sync_at = table.zero
-        self.row = 0
-        """The first word of the row in the table; 0 if it is `local`."""
+        self.closed = self._age = self.own = self.cum = 0
+        self.headroom: Headroom | None = None
+        """This object's headroom; None if it reads its siblings one by one."""
 
     @property
-    def local(self) -> bool:
-        """True if the row is in this process's memory, because the table has none free."""
-        return self._local is not None
+    def key(self) -> bytes:
+        """The key of the row."""
+        return self._stem + self._subject
+
+    @property
+    def share(self) -> int:
+        """This process may use one part in `share` of the limit: 1 unless the row is its own."""
+        return 1 if self.local is None else self.local.share
+
+    @property
+    def oldest(self) -> int:
+        """The oldest cell with a count as of the last sum."""
+        return self.window.cell - self._age
 
     @property
     def withheld(self) -> int:
         """The part of the count that no host has used: it keeps this host to its share while the hub is away."""
-        return self.words[self.row + self._hub + at.WITHHELD] if self.row and self._hub else 0
+        layout = self.window.table.layout
+        return self.words[self.row + layout.head(layout.hub) + at.WITHHELD] if self.row and layout.hub else 0
 
     @property
     def is_shut(self) -> bool:
         """True if no request passes until the hub is back."""
-        return self.withheld > 0 and self.words[self.row + self._hub + at.THRESHOLDS] == 0
+        if not self.withheld:
+            return False
+        layout = self.window.table.layout
+        return layout.hub is not None and self.words[self.row + layout.head(layout.hub) + at.THRESHOLDS] == 0
 
     @property
     def parts(self) -> int:
@@ -126,149 +162,99 @@ class Counts:
         return max(1, self.words[at.HOSTS] & ~at.AWAY) if self.withheld else 1
 
     def invalidate(self) -> None:
-        """Sum again at the next decision, because the set of columns to read has changed."""
-        if self._is_resolved:
-            self._bind_columns(self._table)
-
-    # ---- a new cell
+        """Do nothing: the window knows which columns to read."""
 
     def recover_clock(self, now: float) -> None:
         """Do nothing: readers ignore cells of the future."""
 
     def refresh(self, now: float) -> None:
         """Sum the row for the cell of `now`."""
-        cell, base, since, until = compute_bounds(int(now * self._per_second), self._per_second)
         sync, fresh = self._check_row(now)
-        words = self.words
-        slot = cell % self._ring
-        lowest = cell - self.cells
-        first, own_ring, end = self._locate_rings()
-        self.own_at = own_ring + slot
-        if sync != self.sync:
-            self._foreign = words[self.row + at.ROW_STATE] & HAS_FOREIGN
+        window = self.window
+        if not window.since <= now < window.until:
+            window.advance(now)
         if fresh:
-            self.closed = self.own = self._own_closed = 0
-            self.oldest = self._own_oldest = self._own_latest = cell
+            self.closed = self._age = 0
         else:
-            low = lowest << SHIFT if lowest > 0 else 1
-            high = base + (CELLS_AHEAD + 1 << SHIFT)
-            if 0 < cell - self.cell <= NEAR_CELLS and self._own_latest <= self.cell:
-                self._advance_own(own_ring, cell, lowest)
-            else:
-                self._reload_own(own_ring, cell, low, high)
-            rings = words[own_ring + self._ring : end].tolist()
-            if own_ring != first:
-                rings = words[first:own_ring].tolist() + rings
-            self._sum(rings, first, base, slot, low, high)
-        self._locate_siblings(slot)
-        self.base = base
-        self.cell = cell
-        self.since, self.until = since, until
-        self.sync = sync if self._is_resolved else -1
-
-    def _locate_rings(self) -> tuple[int, int, int]:
-        """Return the first words of the columns' rings and of this process's own, and the end of the last used one."""
-        place = self._local or self._table
-        first = self.row + place.first_ring
-        return first, first + place.own_at, first + place.span
-
-    def _locate_siblings(self, slot: int) -> None:
-        """Find the siblings' words of the new cell."""
-        siblings = self._siblings
-        if self._runs:
-            self.more = tuple([begin + slot for begin, _ in self._runs])
-            self.runs: tuple[slice, ...] = tuple([slice(begin + slot, end, self._ring) for begin, end in self._runs])
-            self._settled = UNSETTLED
+            self._sum(window)
+        self.reload()
+        if window.runs:
+            if self.headroom is None:
+                self.headroom = Headroom(window.table, self.row)
             self.headroom.reset()
-        elif siblings:
-            self.sibling_at = siblings[0][1] + slot
-            if len(siblings) > 1:
-                self.more = tuple([starts + slot for _, starts in siblings[1:]])
+        self.turn = window.turn
+        self.sync = sync if self.row else -1
+
+    def reload(self) -> None:
+        """Read this process's own counts from the map, as another object of the row may have counted since."""
+        window, words, row = self.window, self.words, self.row
+        own = words[row + window.own_at] - window.base
+        self.own = own if 0 < own <= MASK else 0
+        self.cum = words[row + window.cum_at]
+        if row:
+            window.versions[self.number] += 1
+            self.version = window.versions[self.number]
 
     def _check_row(self, now: float) -> tuple[int, bool]:
         """Look the row up again if another key may own it. Return its version, and whether it is new."""
         # The version is read before the rest: any later change moves it again.
-        sync = self.words[self.sync_at]
+        sync = self.words[self.row + at.ROW_SYNC]
         if IS_WEAK:
             fence()
-        if self._is_resolved and self.words[self.row + at.ROW_GENERATION] == self._generation:
+        if self.row and self.words[self.row + at.ROW_GENERATION] == self._generation:
             return sync, False
         fresh = self._resolve_row(now)
-        sync = self.words[self.sync_at]
+        sync = self.words[self.row + at.ROW_SYNC]
         if IS_WEAK:
             fence()
         return sync, fresh
 
-    def _sum(self, rings: list[int], first: int, base: int, slot: int, low: int, high: int) -> None:
-        """Add the counts in the `rings` of all other columns, and in the foreign ring, to this process's own counts."""
-        live = [word for word in rings if low <= word < high]
-        closed = self._own_closed
-        oldest = self._own_oldest
+    def _sum(self, window: CellWindow) -> None:
+        """Add the counts of all columns, less the ones of this cell that the columns in use may still change."""
+        words, row, ring, base = self.words, self.row, window.ring, window.base
+        first = row + window.first
+        begin = first - ring if words[row + at.ROW_STATE] & HAS_FOREIGN else first
+        read = words[begin : first + window.span].tolist()
+        lowest = window.cell - window.cells
+        low = lowest << SHIFT if lowest > 0 else 1
+        high = base + (CELLS_AHEAD + 1 << SHIFT)
+        live = [word for word in read if low <= word < high]
+        closed = self._age = 0
         if live:
-            closed += sum_counts(live, one_ring=len(rings) == self._ring)
-            # The siblings' live words come from the list summed above. A second reading could be newer, and would
-            # subtract counts that were never added.
-            for sibling, _ in self._siblings:
-                theirs = rings[sibling + slot] - base
+            closed = sum_counts(live, one_ring=len(read) == ring)
+            # These words come from the list summed above. A second reading could be newer, and would subtract counts
+            # that were never added.
+            for place in (window.own_at, *window.siblings):
+                theirs = read[row + place - begin] - base
                 if 0 < theirs <= MASK:
                     closed -= theirs
-            oldest = min(oldest, min(live) >> SHIFT)
-        if self._foreign:
-            live = [word for word in self.words[first - self._ring : first].tolist() if low <= word < high]
-            closed += sum_counts(live, one_ring=True)
-            oldest = min(oldest, min(live, default=high) >> SHIFT)
+            self._age = max(0, window.cell - (min(live) >> SHIFT))
         self.closed = closed
-        self.oldest = oldest
-
-    def _advance_own(self, own_ring: int, cell: int, lowest: int) -> None:
-        """Advance this process's own column from the last summed cell, because no other process writes to it."""
-        words, ring = self.words, self._ring
-        closed = self._own_closed + self.own
-        oldest = self._own_oldest
-        while oldest < cell:
-            word = words[own_ring + oldest % ring]
-            if word >> SHIFT == oldest:
-                if oldest >= lowest:
-                    break
-                closed -= word & MASK
-            oldest += 1
-        self._own_closed = closed
-        self._own_oldest = oldest
-        self.own = 0
-
-    def _reload_own(self, own_ring: int, cell: int, low: int, high: int) -> None:
-        """Read this process's own column from the map: its counts, or the counts of the previous holder of the
-        column.
-        """
-        own = self.words[own_ring : own_ring + self._ring].tolist()
-        live = [word for word in own if low <= word < high]
-        word = self.words[self.own_at]
-        self.own = word & MASK if word >> SHIFT == cell else 0
-        self._own_closed = sum_counts(live, one_ring=True) - self.own
-        self._own_oldest = min(cell, min(live, default=high) >> SHIFT)
-        # Beyond this cell if the clock has been set back since.
-        self._own_latest = max(own) >> SHIFT
 
     def live(self) -> dict[int, int]:
         """Return the counts of each cell in the window, of all columns and other hosts.
 
         Counts withheld for other hosts while the hub is away are not included, because they leave with no cell.
         """
-        low = max(1, self.cell - self.cells << SHIFT)
-        high = self.cell + CELLS_AHEAD + 1 << SHIFT
+        window, words = self.window, self.words
+        low = max(1, window.cell - window.cells << SHIFT)
+        high = window.cell + CELLS_AHEAD + 1 << SHIFT
         cells: dict[int, int] = {}
-        first, _, end = self._locate_rings()
-        for word in self.words[first - self._ring : end].tolist():
+        first, ring = self.row + window.first, window.ring
+        end = first + window.span
+        for word in words[first - ring : end].tolist():
             if low <= word < high:
                 cells[word >> SHIFT] = cells.get(word >> SHIFT, 0) + (word & MASK)
         if withheld := self.withheld:
             # The withheld part is the latest of the counts in the hub's column, the last one.
-            for word in sorted(self.words[end - self._ring : end].tolist(), reverse=True):
+            for word in sorted(words[end - ring : end].tolist(), reverse=True):
                 if low <= word < high:
                     some = min(withheld, word & MASK)
                     cells[word >> SHIFT] -= some
                     withheld -= some
         return cells
+
+    # ---- many siblings
 
     def read_siblings(self, left: int, limit: int, cost: int, now: float) -> int:
         """Subtract the siblings' counts of this cell from what is left of a limit without them.
@@ -276,10 +262,11 @@ class Counts:
         Take headroom if `cost` leaves the margin of that. If it leaves less, make the others read too, and read again.
         """
         headroom = self.headroom
+        assert headroom is not None
         alarm = self.words[headroom.alarm_at]
         if IS_WEAK:
             fence()
-        headroom.seen = seen = self.sum_siblings()
+        headroom.seen = seen = self.sum_siblings(headroom)
         margin = limit // MARGIN_PARTS
         if left - seen - cost >= margin:
             headroom.grant(limit, self.own, alarm)
@@ -287,7 +274,7 @@ class Counts:
         headroom.until = -1
         if headroom.must_raise(limit):
             headroom.raise_alarm()
-            headroom.seen = seen = self.sum_siblings()
+            headroom.seen = seen = self.sum_siblings(headroom)
             # As long as the margin is left, others take headroom again.
             if left - seen < margin:
                 headroom.alarmed = limit
@@ -295,27 +282,28 @@ class Counts:
             headroom.full_until = now + FULL_SECONDS
         return left - seen
 
-    def sum_siblings(self) -> int:
-        """Return the siblings' counts of this cell by one call for each of the `runs`.
+    def sum_siblings(self, headroom: Headroom) -> int:
+        """Return the siblings' counts of this cell by one call for each of the window's `runs`.
 
         A sum of words is a sum of counts once it is known which words belong to this cell. The settled rest is
         subtracted, and so is the cells' part of all. A word that changes to this cell changes by far more than counts
         do. So the sum shows it, and then the words are read one by one (docs/design/limits.md#decisions).
         """
-        words, total = self.words, 0
-        for run in self.runs:
-            total += sum(words[run])
-        live = total - self._settled
-        return live if 0 <= live <= MASK else self._settle_siblings()
+        words, row, window, total = self.words, self.row, self.window, 0
+        for begin, end in window.runs:
+            total += sum(words[row + begin : row + end : window.ring])
+        live = total - headroom.settled
+        return live if 0 <= live <= MASK else self._settle_siblings(headroom)
 
-    def _settle_siblings(self) -> int:
+    def _settle_siblings(self, headroom: Headroom) -> int:
         """Read the siblings' words one by one. Return their counts of this cell."""
-        words, base = self.words, self.base
-        read = [word for run in self.runs for word in words[run].tolist()]
+        words, row, window = self.words, self.row, self.window
+        base = window.base
+        read = [words[row + place] for place in window.siblings]
         live = sum([word - base for word in read if 0 < word - base <= MASK])
         # A word of a later cell dates from before the clock was set back. It falls when its process reaches this cell,
         # and could hide another word's rise.
-        self._settled = UNSETTLED if max(read) > base + MASK else sum(read) - live
+        headroom.settled = UNSETTLED if max(read) > base + MASK else sum(read) - live
         return live
 
     # ---- the place of the row
@@ -325,63 +313,63 @@ class Counts:
 
         Return whether the row is new.
         """
-        if self._local is not None and 0 < self._retry_at - now <= ROW_RETRY_SECONDS:
+        local = self.local
+        if local is not None and not local.is_poured and 0 < local.retry_at - now <= ROW_RETRY_SECONDS:
             return False
-        table = self._table
+        window = self.window.shared or self.window
+        table = window.table
         try:
-            row, generation, fresh = table.find(table.make_key(self._key), self.width, now)
+            row, generation, fresh = table.find(table.make_key(self.key), window.width, now)
         except RowUnavailableError as error:
+            if local is None or local.is_poured:
+                local = self._use_local(window)
             if isinstance(error, TableFullError):
-                self._retry_at = now + ROW_RETRY_SECONDS
-                self._locals.full()
-            self._is_resolved = False
-            if self._local is None:
-                self._local = local = LocalRow(self._ring, self.cells)
-                self._locals.add(self)
-                self._bind(local, 0, 0)
-            self.share = max(1, self._locals.hosts * table.active)
+                local.retry_at = now + ROW_RETRY_SECONDS
+                window.locals.full()
+            local.share = max(1, window.locals.hosts * table.active)
             return False
-        if self._local is not None:
-            # Requests admitted meanwhile now count for everyone.
-            self._pour_local(table, row)
-            # They may belong to cells that others have summed already. If the supervisor writes the version at this
-            # very moment, either write makes the others read again.
-            table.notify_readers(row)
-            self._local = None
-            self._locals.remove(self)
+        if local is not None:
+            if not local.is_poured:
+                # Requests admitted meanwhile now count for everyone.
+                self._pour_local(local, table, row)
+                # They may belong to cells that others have summed already. If the supervisor writes the version at this
+                # very moment, either write makes the others read again.
+                table.notify_readers(row)
+                local.is_poured = True
+                if table.readers.get(self.key) is local:
+                    del table.readers[self.key]
+                window.locals.remove(self)
+                window.locals.remove(local)
+            self.local = None
             fresh = False
-        self._is_resolved = True
-        self.share = 1
-        self._bind(table, row, generation)
+        self.window, self.words = window, table.words
+        self._bind(row, generation)
         return fresh
 
-    def _pour_local(self, table: LimitTable, row: int) -> None:
+    def _use_local(self, window: CellWindow) -> LocalCounts:
+        """Use a row in this process's memory. All objects of the key use one."""
+        readers, key = window.table.readers, self.key
+        known = readers.get(key)
+        if isinstance(known, LocalCounts):
+            local = known
+        else:
+            local = LocalCounts(window.ring, window.cells)
+            if known is None:
+                readers[key] = local
+            window.locals.add(local if known is None else self)
+        self.local, self.window, self.words = local, window.get_local(), local.words
+        self._bind(0, 0)
+        return local
+
+    def _pour_local(self, local: LocalCounts, table: LimitTable, row: int) -> None:
         """Add the counts made without a row to the row in the table."""
-        assert self._local is not None
-        self._local.pour(table, row, self.cum)
+        local.pour(table, row, local.words[self.window.cum_at])
 
-    def _bind(self, place: LimitTable | LocalRow, row: int, generation: int) -> None:
-        """Count in this row from now on. Its numbers are loaded, never assumed."""
-        self.words = place.words
-        self.row = row
-        self._generation = generation
-        self.sync_at = row + at.ROW_SYNC
-        self.cum_at = row + place.head_at + at.CUM
-        self.cum = place.words[self.cum_at]
-        self._bind_columns(place)
-
-    def _bind_columns(self, place: LimitTable | LocalRow) -> None:
-        first = self.row + place.first_ring
-        self._siblings = tuple([(there, first + ring) for ring, there in place.siblings_at])
-        self._runs: tuple[tuple[int, int], ...] = ()
-        if self._siblings and self._table.reads_runs:
-            self._runs = tuple(join_rings([ring for _, ring in self._siblings], self._ring))
-            self.headroom = Headroom(self._table, self.row)
-        self.sibling_at = place.zero
-        self.more = ()
-        self.runs = ()
-        self.cell = NO_CELL
-        self.until = 0.0
+    def _bind(self, row: int, generation: int) -> None:
+        """Count in this row from now on."""
+        self.row, self._generation = row, generation
+        self.number = self.window.table.number_version(row) if row else 0
+        self.headroom = None
 
 
 @lru_cache(BOUNDS_MAX)

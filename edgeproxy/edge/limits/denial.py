@@ -60,7 +60,8 @@ def compute_denial(limit_set: LimitSet, now: float) -> Denial:
             violated.append(policy)
             if wait > longest:
                 longest = wait
-    for bound in limit_set.bounds:
+    # Most sets have slots alone, which needs no call.
+    for bound in limit_set.slots if limit_set.traits.simple else limit_set.bounds:
         wait = bound.retry_after(now, 1)
         if wait:
             violated.append(bound)
@@ -69,7 +70,7 @@ def compute_denial(limit_set: LimitSet, now: float) -> Denial:
     if not violated:
         named: tuple[Bound, ...] = (*limit_set.slots, *limit_set.policies, *limit_set.bounds)
         return named[:1], 1
-    never = limit_set.impossible_costs
+    never = limit_set.traits.impossible_costs
     if never is None:
         never = find_impossible_costs(limit_set)
     return tuple(violated), 0 if never else longest
@@ -77,7 +78,7 @@ def compute_denial(limit_set: LimitSet, now: float) -> Denial:
 
 def find_impossible_costs(limit_set: LimitSet) -> tuple[ImpossibleCost, ...]:
     """Return the limits of this set that never pass a request, because its cost exceeds them."""
-    known = limit_set.impossible_costs
+    known = limit_set.traits.impossible_costs
     if known is None:
         # Computed once: every refusal asks, and the answer does not change.
         rates = (
@@ -85,7 +86,7 @@ def find_impossible_costs(limit_set: LimitSet) -> tuple[ImpossibleCost, ...]:
             if limit_set.traits.credits is None
             else limit_set.policies[limit_set.traits.plan_policies :]
         )
-        limit_set.impossible_costs = known = (
+        limit_set.traits.impossible_costs = known = (
             *[ImpossibleCost(rate.name, rate.cost, rate.most) for rate in rates if rate.cost > rate.most],
             *[
                 ImpossibleCost(quota.name, quota.needs, quota.limit)

@@ -12,7 +12,7 @@ def format_rate_limit(policy: Policy, left: int, now: float) -> bytes:
 
     If there are several policies, the one closest to refusal is shown.
     """
-    return b"%b%d%b" % (policy.prefix, left, policy.tail(now))
+    return b"%b%d%b" % (policy.rule.prefix, left, policy.tail(now))
 
 
 def format_legacy(policy: Policy, left: int, now: float) -> bytes:

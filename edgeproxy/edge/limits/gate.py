@@ -112,7 +112,7 @@ class Gate:
     @property
     def is_local(self) -> bool:
         """True if the row is in this process alone, because the table had none free."""
-        return self._counts.local
+        return self._counts.local is not None
 
     @property
     def unspent_claims(self) -> int:
@@ -203,7 +203,7 @@ class Gate:
         if hub.is_held(counts.row):
             # The supervisor renews the part several times in a window. If it was not renewed, the counts withheld for
             # others may be gone.
-            window = counts.width * counts.cells / 1e6
+            window = counts.window.width * counts.window.cells / 1e6
             if hub.is_warm(counts.row, now - window / 2):
                 return False
         hosts = hub.hosts
@@ -262,20 +262,20 @@ class Gate:
     def record_refusal(self, now: float) -> None:
         """Make the supervisor ask after a refusal: other hosts may use less by now."""
         self.has_refused = True
-        if not (is_quiet(self._quiet_until, now) or self._counts.local):
+        if not (is_quiet(self._quiet_until, now) or self.is_local):
             self._quiet_until = now + QUIET_SECONDS
             self._notify(self)
 
     def request_count(self, now: float) -> None:
         """Make the supervisor fetch the count for a request that was admitted and is charged at its response."""
         counts = self._counts
-        if not counts.local and self._words[counts.row + self._heads + WARM_UNTIL] <= now * 1000:
+        if counts.local is None and self._words[counts.row + self._heads + WARM_UNTIL] <= now * 1000:
             self.record_refusal(now)
 
     def record_late_charge(self, now: float) -> None:
         """Account for a charge without a question to the hub. It may be large, and is reported without delay."""
         counts = self._counts
-        if counts.local:
+        if counts.local is not None:
             return
         words, row = self._words, counts.row
         hub = row + self._heads
@@ -299,5 +299,5 @@ class Gate:
 
     def _update_waiting(self, more: int) -> None:
         self.waiting += more
-        if not self._counts.local:
+        if not self.is_local:
             claims.request_claims(self._table, self._counts.row, self.waiting)

@@ -15,14 +15,16 @@ MARGIN_PARTS = 4
 """The margin is one of so many parts of the limit."""
 BEYOND_HEADROOM = 1 << 62
 """A cost beyond all headroom: a rate that is charged later decides by readings alone."""
+UNSETTLED = -(1 << 80)
+"""Subtracted from the sum of siblings' words, so that no sum looks like counts."""
 FULL_SECONDS = 0.05
 """Seconds for which a row that was read as full is not read again: counts of a cell only grow."""
 
 
 class Headroom:
-    """This process's headroom in one row. One limit at a time has it, the one that was read last."""
+    """Headroom of this process in one row. One limit at a time has it, the one that was read last."""
 
-    __slots__ = ("_table", "alarm", "alarm_at", "alarmed", "full_until", "limit", "seen", "until")
+    __slots__ = ("_table", "alarm", "alarm_at", "alarmed", "full_until", "limit", "seen", "settled", "until")
 
     def __init__(self, table: LimitTable, row: int) -> None:
         self._table = table
@@ -41,6 +43,8 @@ class Headroom:
         """The limit that this process has raised the alarm for, and that has less than the margin left since."""
         self.seen = 0
         """The siblings' counts at the last reading."""
+        self.settled = UNSETTLED
+        """The part of the sum of the siblings' words that is no count of this cell."""
         self.full_until = -1.0
         """The edge time until which a row without room is not read again."""
 

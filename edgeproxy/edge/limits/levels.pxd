@@ -6,4 +6,4 @@ cdef class LevelCounts(Counts):
     cpdef double level_now(self, double now, double rate) except? -1.0
     cpdef pour(self, long long cost)
     cpdef refresh(self, double now)
-    cpdef _bind_columns(self, object place)
+    cpdef _bind_columns(self)

@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.heads import read_heads
-from edgeproxy.edge.counters.local_row import LocalRow
 from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
 from edgeproxy.edge.counters.rows import LimitTable
-from edgeproxy.edge.limits.counts import Counts
+from edgeproxy.edge.limits.counts import CellWindow, Counts
+from edgeproxy.edge.limits.local import LocalCounts
 
 AHEAD_SECONDS_MAX = 1.0
 """Seconds that a level may lie ahead of the reader's clock. One further ahead was written before the clock was set
@@ -106,7 +106,10 @@ def compute_level(heads: list[int], stride: int, now: float, rate: float, scale:
 
 
 class LevelCounts(Counts):
-    """The counts of a row that is a bucket too: charges are poured in after a call of `level_now`."""
+    """The counts of a row that is a bucket too: charges are poured in after a call of `level_now`.
+
+    A process has at most one such object per row, as it remembers the level.
+    """
 
     __slots__ = (
         "_brief",
@@ -127,8 +130,8 @@ class LevelCounts(Counts):
         "seen",
     )
 
-    def __init__(self, *given: object) -> None:
-        super().__init__(*given)  # type: ignore[arg-type]
+    def __init__(self, window: CellWindow, stem: bytes, subject: bytes) -> None:
+        super().__init__(window, stem, subject)
         self.level = 0.0
         """The level at `at` (edge time), with `seen` counted by all columns."""
         self.at = 0.0
@@ -137,8 +140,8 @@ class LevelCounts(Counts):
         """Tokens that drain in a second, as of the last call."""
         self._brief = 0.0
         self._rest = UNREAD
-        self._scale = compute_scale(self.width)
-        self._remembers = self.cells * self.width / 1e6
+        self._scale = compute_scale(window.width)
+        self._remembers = window.cells * window.width / 1e6
         self._tick_since = self._tick_until = 0.0
         self._tick_word = 0
 
@@ -192,7 +195,7 @@ class LevelCounts(Counts):
     def refresh(self, now: float) -> None:
         """Sum the row for the cell of `now`."""
         sync = self.sync
-        if self._local is not None:
+        if self.local is not None:
             # If the table has a row again, the level that has not drained is poured into it.
             self.level_now(now, self.rate)
         Counts.refresh(self, now)
@@ -216,9 +219,8 @@ class LevelCounts(Counts):
         if known:
             self.pour(0)
 
-    def _pour_local(self, table: LimitTable, row: int) -> None:
-        assert self._local is not None
-        self._local.pour(table, row, -int(-self.level // 1))
+    def _pour_local(self, local: LocalCounts, table: LimitTable, row: int) -> None:
+        local.pour(table, row, -int(-self.level // 1))
 
     def _adopt_latest_level(self, now: float, counted: int) -> None:
         """Adopt the level that includes the most counts, because others have counted since, `counted` in all."""
@@ -274,13 +276,21 @@ class LevelCounts(Counts):
             # Written from now on, so that later processes know it: it drains.
             self.pour(0)
 
-    def _bind_columns(self, place: LimitTable | LocalRow) -> None:
-        Counts._bind_columns(self, place)
-        layout = self._table.layout
-        row = self.row
+    def invalidate(self) -> None:
+        """Read other columns from now on."""
+        if self.row:
+            self._bind_columns()
+
+    def _bind(self, row: int, generation: int) -> None:
+        Counts._bind(self, row, generation)
+        self._bind_columns()
+
+    def _bind_columns(self) -> None:
+        table, row = self.window.table, self.row
+        layout, place = table.layout, self.local or table
         self._stride = layout.width
         self._level_at = row + place.head_at + at.LEVEL
-        self._heads = row + (layout.heads if place is self._table else place.head_at)
+        self._heads = row + (layout.heads if place is table else place.head_at)
         self._heads_end = row + place.heads_end
         self._sibling_cums = tuple([row + layout.head(column) + at.CUM for column in place.siblings])
         # The next decision reads all heads and takes the level from them.

@@ -1,10 +1,9 @@
 cdef class SetTraits:
     cdef public bint applies, has_end_work, may_ask, shares, simple
     cdef public tuple quotas
-    cdef public object credits, metered, other_rates, plan_policies, sharing
+    cdef public object credits, impossible_costs, metered, other_rates, plan_policies, sharing
 
 cdef class LimitSet:
     cdef public SetTraits traits
-    cdef public tuple bounds, policies, slots
-    cdef public object impossible_costs
+    cdef public tuple policies, slots
     cpdef release(self)

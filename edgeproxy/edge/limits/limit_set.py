@@ -58,8 +58,8 @@ class SetTraits:
     """
 
     __slots__ = (
-        "applies", "credits", "has_end_work", "may_ask", "metered", "other_rates", "plan_policies", "quotas", "shares",
-        "sharing", "simple",
+        "applies", "credits", "has_end_work", "impossible_costs", "may_ask", "metered", "other_rates", "plan_policies",
+        "quotas", "shares", "sharing", "simple",
     )  # fmt: skip
 
     def __init__(
@@ -94,6 +94,8 @@ class SetTraits:
         """True if a request may have to ask the hub first, or may be refused while the hub is away."""
         self.shares = sharing is not UNSHARED
         """True if charges are reported to other hosts."""
+        self.impossible_costs: tuple[ImpossibleCost, ...] | None = None
+        """The limits that never pass a request, once computed."""
         self.has_end_work = bool(has_slots or quotas or other.reported or other.spending or other.trials)
         """True if the end of a request releases or charges something."""
 
@@ -101,7 +103,7 @@ class SetTraits:
 class LimitSet:
     """All limits of a customer's requests on a route. Created once, used for every request."""
 
-    __slots__ = ("bounds", "impossible_costs", "policies", "slots", "traits")
+    __slots__ = ("policies", "slots", "traits")
 
     def __init__(
         self,
@@ -129,10 +131,6 @@ class LimitSet:
         self.policies = policies
         """Rates that are charged their cost at admission."""
         self.slots: tuple[Concurrency | UnitLimit | BudgetReservation, ...] = (*slots, *units) if units else slots
-        self.bounds: tuple[Bound, ...] = (*reported, *quotas, *self.slots) if reported or quotas else self.slots
-        """Limits that refuse beside the policies: each passes a request while it has room for one."""
-        self.impossible_costs: tuple[ImpossibleCost, ...] | None = None
-        """The limits that never pass a request, once computed."""
         if traits is not None:
             self.traits = traits
             return
@@ -151,6 +149,14 @@ class LimitSet:
             metered=metered,
             sharing=SharedLimits(gates, paying, reporting_gates, totals) if is_shared else UNSHARED,
         )
+
+    @property
+    def bounds(self) -> "tuple[Bound, ...]":
+        """Limits that refuse beside the policies: each passes a request while it has room for one."""
+        traits = self.traits
+        if traits.simple:
+            return self.slots
+        return (*traits.other_rates.reported, *traits.quotas, *self.slots)
 
     def with_request(self, request: RequestTokens) -> "LimitSet":
         """Return these limits for one request, which reserves the units that it states."""

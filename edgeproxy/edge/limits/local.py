@@ -3,6 +3,8 @@
 from collections import OrderedDict
 from collections.abc import Callable
 
+from edgeproxy.edge.counters.local_row import LocalRow
+
 SUBJECTS_MAX = 16_384
 """Subjects without a row whose counts a process holds at most, 1 to 2 KiB each."""
 
@@ -33,3 +35,45 @@ class Locals:
     def remove(self, counts: object) -> None:
         """Release counts that have a row now."""
         self._subjects.pop(counts, None)
+
+
+class LocalCounts(LocalRow):
+    """The counts of a key without a row, for all objects of the process that count it."""
+
+    __slots__ = ("__weakref__", "is_poured", "retry_at", "share")
+
+    def __init__(self, ring: int, cells: int) -> None:
+        super().__init__(ring, cells)
+        self.is_poured = False
+        """True once its counts are in a row of the table."""
+        self.retry_at = -1.0
+        """The edge time of the next question for a row of the table."""
+        self.share = 1
+        """This process may use one part in `share` of the limit."""
+
+    def invalidate(self) -> None:
+        """Do nothing: no other column counts here."""
+
+    def recover_clock(self, now: float) -> None:
+        """Do nothing: readers ignore cells of the future."""
+
+
+class LocalSlots:
+    """The slots in use of a key without a row, for all objects of the process that count it."""
+
+    __slots__ = ("__weakref__", "retry_at", "row", "share", "used")
+
+    def __init__(self) -> None:
+        self.used = 0
+        self.row = 0
+        """The first word of the row in the table that has these slots since; 0 if none has."""
+        self.retry_at = -1.0
+        """The edge time of the next question for a row of the table."""
+        self.share = 1
+        """This process may use one part in `share` of the limit."""
+
+    def invalidate(self) -> None:
+        """Do nothing: no other column counts here."""
+
+    def recover_clock(self, now: float) -> None:
+        """Do nothing: slots in use depend on no clock."""

@@ -1,4 +1,8 @@
-"""The policies of subjects: one object per rule and subject, and one count per row, for a whole process."""
+"""The policies of subjects: one object per rule and subject. The map has the counts of a row.
+
+Some objects know more of their row than the map does: the level of a bucket, headroom in slots, a quota's period, the
+counts behind a gate. A process has one of these for a row, and the table refers to it weakly, by the row's key.
+"""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -7,15 +11,18 @@ from zoneinfo import ZoneInfo
 from edgeproxy.config.refusal_terms import QuotaKind
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.limits.concurrency import Concurrency
-from edgeproxy.edge.limits.counts import Counts
+from edgeproxy.edge.limits.counts import CellWindow, Counts
 from edgeproxy.edge.limits.gate import Gate
 from edgeproxy.edge.limits.local import Locals
 from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.quota import Balance, Quota, QuotaCounts, quota_key
 from edgeproxy.edge.limits.rate_terms import Mode
 from edgeproxy.edge.limits.rule import Rule
-from edgeproxy.edge.limits.slots import Slots
+from edgeproxy.edge.limits.slots import Gauges, Slots
 from edgeproxy.edge.limits.unit_limit import BudgetReservation, RequestReserve, UnitLimit
+
+WINDOWS_MAX = 1024
+"""Windows whose places are shared by all subjects of a table."""
 
 
 class Sharing(Protocol):
@@ -38,7 +45,7 @@ class Total(Protocol):
 class Policies:
     """The policies of one table that this process has a column in.
 
-    A table may have several, one after another as configurations change. Policies of one row share its counts,
+    A table may have several, one after another as configurations change. Policies of one row count together,
     whichever object created them.
     """
 
@@ -49,8 +56,12 @@ class Policies:
         hosts: int = 1,
         full: Callable[[], None] | None = None,
         sharing: Sharing | None = None,
+        is_common: bool = False,
     ) -> None:
         """`hosts` share the limits, and `sharing` reports the limits to them.
+
+        `is_common`: many customers count in one row, as in the row of an address. They share one object then, which
+        sums a new cell once for all of them.
 
         `full` is called when the table has no row for a subject, once a second for each subject: count it
         (edge_table_full_total), and log it rarely. Such a subject is limited in this process's own memory to max(1,
@@ -61,6 +72,12 @@ class Policies:
         self._sharing = None if table.layout.hub is None else sharing
         self.shares = self._sharing is not None
         """True if its limits are reported to other hosts."""
+        self._is_shared = is_common or table.layout.hub is not None
+        """True if a process has one object for each row: other hosts count in it, so a gate refers to its counts, or
+        many customers do.
+        """
+        self._windows: dict[float, CellWindow] = {}
+        self._gauges = Gauges(table, self._locals)
 
     def refresh_hosts(self) -> None:
         """Update the number of hosts to the one that the supervisor has from the hub."""
@@ -85,20 +102,29 @@ class Policies:
 
         It reads the table only at its first decision.
         """
-        key = rule.key(subject)
         rate = rule.kind.rate
         assert rate is not None
+        window = self._windows.get(rule.window)
+        if window is None:
+            if len(self._windows) >= WINDOWS_MAX:
+                self._windows.clear()
+            window = self._windows[rule.window] = CellWindow(self._table, rule.window, self._locals)
+        if rate.counts is Counts and not self._is_shared:
+            return rate.policy(rule, Counts(window, rule.stem, subject), cost, is_late)
+        key = rule.key(subject)
         counts = self._table.readers.get(key)
-        if not isinstance(counts, Counts):
-            counts = self._table.readers[key] = rate.counts(self._table, key, rule.window, self._locals)
+        if not isinstance(counts, rate.counts):
+            counts = self._table.readers[key] = rate.counts(window, rule.stem, subject)
         return rate.policy(rule, counts, cost, is_late)
 
     def get_concurrency(self, rule: Rule, subject: bytes) -> Concurrency:
         """Return the limit on simultaneous requests of `subject`."""
+        if not (self._is_shared or self._table.reads_runs):
+            return Concurrency(rule, Slots(self._gauges, rule.stem, subject))
         key = rule.key(subject)
         slots = self._table.readers.get(key)
         if not isinstance(slots, Slots):
-            slots = self._table.readers[key] = Slots(self._table, key, self._locals)
+            slots = self._table.readers[key] = Slots(self._gauges, rule.stem, subject)
         return Concurrency(rule, slots)
 
     def get_unit_limit(

@@ -58,10 +58,6 @@ class Policy(Protocol):
     def most(self) -> int:
         """The highest cost that passes at once while nothing is used."""
 
-    @property
-    def prefix(self) -> bytes:
-        """The RateLimit lines up to the number that is left."""
-
     def left(self, now: float) -> int:
         """Return how much may still be charged; negative if the limit was lowered below its use.
 
@@ -86,5 +82,5 @@ class Policy(Protocol):
     def tail(self, now: float) -> bytes:
         """Return the end of the RateLimit lines, `;t=12` and CRLF; computed once a second.
 
-        The two field lines are `policy.prefix + b"%d" % left + policy.tail(now)`, where `left` is not negative.
+        The two field lines are `policy.rule.prefix + b"%d" % left + policy.tail(now)`, where `left` is not negative.
         """

@@ -24,6 +24,7 @@ from edgeproxy.edge.limits.unit_limit import OUTPUT_RESERVED, PARTS, BudgetReser
 
 if TYPE_CHECKING:
     from edgeproxy.config.allowance import Allowance
+    from edgeproxy.config.edge.customer_store import HeldKey
     from edgeproxy.config.edge.routes import Route as RouteSettings
     from edgeproxy.config.limits import BurstCredits, Limit
     from edgeproxy.edge.limits.concurrency import Concurrency
@@ -196,14 +197,30 @@ class LimitTerms:
 class RouteLimits:
     """All limits of one route binding. Limits by address are applied to each address separately."""
 
-    __slots__ = ("_claims", "_customer", "key", "terms")
+    __slots__ = ("_claims", "_customer", "_digest", "_key", "terms")
 
     def __init__(
-        self, terms: LimitTerms, customer: bytes | None, key: bytes = b"", claims: Mapping[str, bytes] = NO_CLAIMS
+        self,
+        terms: LimitTerms,
+        customer: bytes | None,
+        key: "HeldKey | None" = None,
+        claims: Mapping[str, bytes] = NO_CLAIMS,
     ) -> None:
-        """`customer` is None for anonymous requests. `key` is the digest of the key. `claims` belong to a token."""
+        """`customer` is None for anonymous requests. `claims` belong to a token."""
         self.terms = terms
-        self._customer, self.key, self._claims = customer, key, claims
+        self._customer, self._key, self._claims = customer, key, claims
+        self._digest = b""
+
+    @property
+    def key(self) -> bytes:
+        """The digest of the key; empty for anonymous requests."""
+        return self._digest if self._key is None else self._key.digest
+
+    def release_key(self) -> None:
+        """Hold the digest alone: the key refers to its latest binding, and a binding that refers to these limits would
+        be free only at a garbage collection.
+        """
+        self._digest, self._key = self.key, None
 
     def build_limit_set(self, address: bytes = b"", names: Mapping[EndUser, bytes] = NO_NAMES) -> LimitSet:
         """Return the limits for an end user and for an address, which matters if a limit is `by_address`."""

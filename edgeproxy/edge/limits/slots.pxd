@@ -1,19 +1,30 @@
 cimport cython
 from edgeproxy.edge.limits.headroom cimport Headroom as CHeadroom
 
+cdef class Gauges:
+    cdef object __weakref__
+    cdef public object columns, locals, runs, table, words
+    cdef public tuple places
+    cdef public list versions
+    cdef public bint has_hub
+    cdef public unsigned long long owner
+    cdef public Py_ssize_t foreign_at, own_at
+
 cdef class Slots:
     cdef object __weakref__
-    cdef public object _columns, _generation, _key, _locals, _places, _retry_at, _runs, _share, _sync, _table
+    cdef public object _generation, _local, _stem, _subject, _sync, _version
+    cdef public Gauges _gauges
     cdef public CHeadroom _headroom
     cdef public double _touched
-    cdef public long long _row, used
-    cdef public unsigned long long _owner
-    cdef public Py_ssize_t _foreign_at, _own_at, _sync_at
-    @cython.locals(headroom=CHeadroom, used="long long", total="long long")
+    cdef public long long _used
+    cdef public Py_ssize_t _number, _row
+    @cython.locals(gauges=Gauges, row=Py_ssize_t, headroom=CHeadroom, used="long long", total="long long")
     cpdef bint acquire(self, long long limit, double now, long long amount=*) except -1
+    @cython.locals(gauges=Gauges, row=Py_ssize_t, used="long long")
     cpdef release(self, long long amount=*)
-    cpdef long long _read_gauges(self, long long limit) except -1
+    cpdef _reload(self, Py_ssize_t row)
+    cpdef long long _read_gauges(self, CHeadroom headroom, long long limit) except -1
     cpdef long long _sum_gauges(self) except -1
-    @cython.locals(headroom=CHeadroom, total="long long")
+    @cython.locals(gauges=Gauges, row=Py_ssize_t, headroom=CHeadroom, total="long long")
     cpdef bint is_full(self, long long limit, double now, long long amount=*) except -1
     cpdef _touch(self, double now)

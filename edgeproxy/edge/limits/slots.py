@@ -1,4 +1,4 @@
-"""Slots in use in one row: a gauge for each column. One object per row and process reads and changes them.
+"""Slots in use in one row: a gauge for each column.
 
 A gauge's word has a number beside the count. Its owner chose the number when it started. So the count that a dead
 process left in a column belongs to no process, whichever takes the column next, and is ignored as soon as the column's
@@ -7,63 +7,95 @@ lock is free.
 
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import CELL_US_MIN, milliseconds
-from edgeproxy.edge.counters.layout import AWAY, COUNT_MASK, HOSTS
+from edgeproxy.edge.counters.layout import AWAY, COUNT_MASK, HOSTS, ROW_SYNC
 from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
 from edgeproxy.edge.counters.row_key import HAS_GAUGES
 from edgeproxy.edge.counters.rows import FOREIGN_COLUMN, LimitTable, RowUnavailableError, TableFullError
 from edgeproxy.edge.limits.counts import ROW_RETRY_SECONDS, join_rings
 from edgeproxy.edge.limits.headroom import MARGIN_PARTS, Headroom
-from edgeproxy.edge.limits.local import Locals
+from edgeproxy.edge.limits.local import Locals, LocalSlots
+from edgeproxy.edge.limits.window import share_second
 
 ROW_RETENTION_SECONDS = 60.0
 """A row is retained for these seconds after its last use."""
 
 
-class Slots:
-    """The slots of one row. A process has at most one such object per row, and only it knows the process's own use."""
+class Gauges:
+    """The places of all columns' gauges in the rows of one table, as offsets: once for all subjects."""
 
     __slots__ = (
-        "__weakref__",
-        "_columns",
-        "_foreign_at",
-        "_generation",
-        "_headroom",
-        "_key",
-        "_locals",
-        "_own_at",
-        "_owner",
-        "_places",
-        "_retry_at",
-        "_row",
-        "_runs",
-        "_share",
-        "_sync",
-        "_sync_at",
-        "_table",
-        "_touched",
-        "used",
-    )
+        "__weakref__", "columns", "foreign_at", "has_hub", "locals", "own_at", "owner", "places", "runs",
+        "table", "versions", "words",
+    )  # fmt: skip
 
-    def __init__(self, table: LimitTable, key: bytes, locals_: Locals) -> None:
-        """`locals_` holds slots that the table has no row for."""
-        self._table = table
-        self._key = key
-        self._locals = locals_
-        self._owner = table.gauge_owner
-        self._row = -1
-        self._generation = 0
-        self._retry_at = -1.0
-        self._share = 1
+    def __init__(self, table: LimitTable, locals_: Locals) -> None:
+        """`locals_` reports a full table."""
+        self.table, self.words, self.versions, self.locals = table, table.words, table.versions, locals_
+        self.owner = table.gauge_owner
+        self.has_hub = table.layout.hub is not None
+        self.own_at = table.head_at + at.GAUGE
+        self.foreign_at = table.layout.head(FOREIGN_COLUMN) + at.GAUGE
+        # No key of a row begins with this byte.
+        table.readers[b"\0%d" % id(self)] = self
+        self.invalidate()
+
+    def invalidate(self) -> None:
+        """Read other columns from now on."""
+        layout = self.table.layout
+        self.columns = self.table.siblings
+        self.places = tuple([layout.head(column) + at.GAUGE for column in self.columns])
+        self.runs: tuple[tuple[int, int], ...] = ()
+        """Series of adjacent gauges, if there are many siblings: the first of each, and its end. In their sum the
+        owners' part stays above the counts'.
+        """
+        if self.places and self.table.reads_runs:
+            self.runs = tuple(join_rings([*self.places], layout.width))
+
+    def recover_clock(self, now: float) -> None:
+        """Do nothing: slots in use depend on no clock."""
+
+
+class Slots:
+    """The slots of one row. Several objects of a process may use one row: each reads the process's own use again if
+    another was the latest to do so. An object with headroom is the only one of its row.
+    """
+
+    __slots__ = (
+        "__weakref__", "_gauges", "_generation", "_headroom", "_local", "_number", "_row", "_stem", "_subject",
+        "_sync", "_touched", "_used", "_version",
+    )  # fmt: skip
+
+    def __init__(self, gauges: Gauges, stem: bytes, subject: bytes) -> None:
+        """`stem` and `subject` are the two parts of the row's key."""
+        self._gauges = gauges
+        self._stem, self._subject = stem, subject
+        self._row = self._generation = self._number = self._used = self._version = 0
+        """The first word of the row in the table; 0 without one."""
+        self._local: LocalSlots | None = None
         self._sync = -1
-        self._sync_at = table.zero
         self._touched = -1.0
-        self.used = 0
-        """Slots that this process uses."""
+        self._headroom: Headroom | None = None
+
+    @property
+    def key(self) -> bytes:
+        """The key of the row."""
+        return self._stem + self._subject
 
     @property
     def place(self) -> tuple[int, int] | None:
         """The first word of its row, and the row's generation; None without a row."""
-        return None if self._row < 0 else (self._row, self._generation)
+        return (self._row, self._generation) if self._row else None
+
+    @property
+    def used(self) -> int:
+        """Slots that this process uses."""
+        local, row = self._local, self._row
+        if not row and local is not None:
+            if not local.row:
+                return local.used
+            row = local.row
+        word = self._gauges.words[row + self._gauges.own_at] if row else 0
+        return word & COUNT_MASK if word - self._gauges.owner == word & COUNT_MASK else 0
 
     def acquire(self, limit: int, now: float, amount: int = 1) -> bool:
         """Use `amount` more slots if all processes together then use at most `limit`. Else return False, using none.
@@ -71,22 +103,29 @@ class Slots:
         The slot is taken before the others are read. If two processes take the last one at once, both may be refused,
         and the limit is never exceeded.
         """
-        words = self._table.words
-        if words[self._sync_at] != self._sync:
+        gauges = self._gauges
+        words = gauges.words
+        if words[self._row + ROW_SYNC] != self._sync:
             self._resolve_row(now)
+        row = self._row
         if now > self._touched:
             self._touch(now)
-        if words[HOSTS] >= AWAY and (limit := self._compute_host_share(limit, amount)) < 1:
+        if gauges.has_hub and words[HOSTS] >= AWAY and (limit := self._compute_host_share(limit, amount)) < 1:
             return False
-        self.used = used = self.used + amount
-        if self._row < 0:
-            if used <= max(amount, limit // self._share):
+        if not row:
+            local = self._local
+            assert local is not None
+            local.used = used = local.used + amount
+            if used <= max(amount, limit // local.share):
                 return True
         else:
-            words[self._own_at] = self._owner | used
-            places = self._places
-            if self._runs:
-                headroom = self._headroom
+            if gauges.versions[self._number] != self._version:
+                self._reload(row)
+            self._used = used = self._used + amount
+            words[row + gauges.own_at] = gauges.owner | used
+            places = gauges.places
+            headroom = self._headroom
+            if headroom is not None:
                 # The own word is stored already: who raises the alarm after this look reads it.
                 # Reservations of units, which are more than one, always read: their limit is different each time.
                 if (
@@ -97,12 +136,12 @@ class Slots:
                 ):
                     headroom.until -= 1
                     return True
-                if self._read_for(limit, amount) + len(places) <= limit:
+                if self._read_for(headroom, limit, amount) + len(places) <= limit:
                     return True
             else:
-                total = used + words[self._foreign_at] + len(places)
-                for place in places:
-                    total += words[place] & COUNT_MASK
+                total = used + words[row + gauges.foreign_at] + len(places)
+                for other in places:
+                    total += words[row + other] & COUNT_MASK
                 if total <= limit:
                     return True
             # One of the last slots. A load may overtake an earlier store, so processes that take one within nanoseconds
@@ -113,10 +152,9 @@ class Slots:
         self.release(amount)
         return False
 
-    def _read_for(self, limit: int, amount: int) -> int:
+    def _read_for(self, headroom: Headroom, limit: int, amount: int) -> int:
         """Return the slots in use, `amount` acquired just now included. Near the limit, make all others read too."""
-        headroom = self._headroom
-        total = self._read_gauges(limit)
+        total = self._read_gauges(headroom, limit)
         if total <= compute_calm(limit):
             headroom.until -= amount
         elif headroom.must_raise(limit):
@@ -125,10 +163,9 @@ class Slots:
             total = self._sum_gauges()
         return total
 
-    def _read_gauges(self, limit: int) -> int:
+    def _read_gauges(self, headroom: Headroom, limit: int) -> int:
         """Return the slots that the columns say are in use. Take headroom if a margin of the limit is left."""
-        headroom = self._headroom
-        alarm = self._table.words[headroom.alarm_at]
+        alarm = self._gauges.words[headroom.alarm_at]
         if IS_WEAK:
             fence()
         total = self._sum_gauges()
@@ -140,37 +177,63 @@ class Slots:
 
     def _sum_gauges(self) -> int:
         """Return the slots that the columns say are in use, this process's own included."""
-        words = self._table.words
-        total: int = self.used + words[self._foreign_at]
-        if self._runs:
-            for run in self._runs:
-                total += sum(words[run]) & COUNT_MASK
+        gauges, row = self._gauges, self._row
+        words = gauges.words
+        total = (words[row + gauges.own_at] & COUNT_MASK) + words[row + gauges.foreign_at]
+        if gauges.runs:
+            width = gauges.table.layout.width
+            for begin, end in gauges.runs:
+                total += sum(words[row + begin : row + end : width]) & COUNT_MASK
             return total
-        for place in self._places:
-            total += words[place] & COUNT_MASK
+        for place in gauges.places:
+            total += words[row + place] & COUNT_MASK
         return total
 
     def release(self, amount: int = 1) -> None:
         """Release `amount` of the acquired slots."""
-        self.used = used = self.used - amount
-        if self._row >= 0:
-            self._table.words[self._own_at] = self._owner | used
+        row = self._row
+        if not row:
+            local = self._local
+            assert local is not None
+            row = local.row
+            if not row:
+                local.used -= amount
+                return
+            # A row in use is not freed, so it still belongs to its key.
+            self._gauges.versions[self._gauges.table.number_version(row)] += 1
+            self._gauges.words[row + self._gauges.own_at] -= amount
+            return
+        gauges = self._gauges
+        if gauges.versions[self._number] != self._version:
+            self._reload(row)
+        self._used = used = self._used - amount
+        gauges.words[row + gauges.own_at] = gauges.owner | used
+
+    def _reload(self, row: int) -> None:
+        """Read this process's own use from the map, as another object of the row may have changed it."""
+        self._used = self._gauges.words[row + self._gauges.own_at] & COUNT_MASK
+        self._gauges.versions[self._number] += 1
+        self._version = self._gauges.versions[self._number]
 
     def count_used(self) -> int:
         """Return the number of slots that all processes use, as of the last reading."""
-        return self.used if self._row < 0 else self._count_living()
+        return self._count_living() if self._row else self.used
 
     def is_full(self, limit: int, now: float, amount: int = 1) -> bool:
         """Return whether `amount` more would be too many: for all processes together, or for this one's share."""
-        words = self._table.words
-        if words[self._sync_at] != self._sync:
+        gauges = self._gauges
+        words = gauges.words
+        if words[self._row + ROW_SYNC] != self._sync:
             self._resolve_row(now)
-        if words[HOSTS] >= AWAY and (limit := self._compute_host_share(limit, amount)) < 1:
+        if gauges.has_hub and words[HOSTS] >= AWAY and (limit := self._compute_host_share(limit, amount)) < 1:
             return True
-        if self._row < 0:
-            return self.used + amount > max(amount, limit // self._share)
-        if self._runs:
-            headroom = self._headroom
+        row = self._row
+        if not row:
+            local = self._local
+            assert local is not None
+            return local.used + amount > max(amount, limit // local.share)
+        headroom = self._headroom
+        if headroom is not None:
             if (
                 amount == 1
                 and headroom.until >= 1
@@ -178,18 +241,20 @@ class Slots:
                 and headroom.limit == limit
             ):
                 return False
-            total = self._read_gauges(limit) + amount
+            total = self._read_gauges(headroom, limit) + amount
         else:
             # The sum of `_sum_gauges`, written out: a call costs a 429 one percent more instructions.
-            total = self.used + amount + words[self._foreign_at]
-            for place in self._places:
-                total += words[place] & COUNT_MASK
+            if gauges.versions[self._number] != self._version:
+                self._reload(row)
+            total = self._used + amount + words[row + gauges.foreign_at]
+            for place in gauges.places:
+                total += words[row + place] & COUNT_MASK
         return total > limit and self._count_living() + amount > limit
 
     @property
     def is_shut(self) -> bool:
         """True if no slot is left until the hub is back."""
-        words = self._table.words
+        words = self._gauges.words
         return words[HOSTS] >= AWAY and words[at.ON_LOSS] == at.DENY
 
     def recover_clock(self, now: float) -> None:
@@ -197,90 +262,106 @@ class Slots:
 
     def invalidate(self) -> None:
         """Read all columns again at the next decision."""
-        if self._row >= 0:
-            self._bind_columns()
+        self._bind_headroom()
 
     def _compute_host_share(self, limit: int, amount: int) -> int:
         """Return the slots that this host may use while the hub is away: its part, regardless of the other hosts' slots
         in the hub's column.
         """
-        table = self._table
+        table = self._gauges.table
         words, hub = table.words, table.layout.hub
         assert hub is not None
         if words[at.ON_LOSS] == at.DENY:
             return 0
-        if words[at.ON_LOSS] == at.FULL or self._row < 0:
+        if words[at.ON_LOSS] == at.FULL or not self._row:
             return limit
         part = max(amount, limit // max(1, words[HOSTS] & ~AWAY))
         return min(limit, part + (words[self._row + table.layout.head(hub) + at.GAUGE] & COUNT_MASK))
 
     def _count_living(self) -> int:
         """Return the slots of living processes. It takes system calls, so it is computed only if it decides."""
-        table = self._table
-        words = table.words
-        total = self.used + words[self._foreign_at]
-        for column, place in zip(self._columns, self._places, strict=True):
-            word = words[place]
+        gauges, row = self._gauges, self._row
+        words, table = gauges.words, gauges.table
+        total = (words[row + gauges.own_at] & COUNT_MASK) + words[row + gauges.foreign_at]
+        for column, place in zip(gauges.columns, gauges.places, strict=True):
+            word = words[row + place]
             if word & COUNT_MASK and word >> at.OWNER_SHIFT == table.owner_of(column) and table.is_living(column):
                 total += word & COUNT_MASK
         return total
 
     def _touch(self, now: float) -> None:
         """Keep the row from being reclaimed for ROW_RETENTION_SECONDS, even if it is unused by then."""
-        self._touched = now + ROW_RETENTION_SECONDS / 2
-        if self._row >= 0:
-            place = self._own_at + at.UNTIL - at.GAUGE
-            self._table.words[place] = milliseconds(now + ROW_RETENTION_SECONDS)
+        self._touched = share_second(int(now + ROW_RETENTION_SECONDS / 2))
+        if self._row:
+            place = self._row + self._gauges.own_at + at.UNTIL - at.GAUGE
+            self._gauges.words[place] = milliseconds(now + ROW_RETENTION_SECONDS)
 
     def _resolve_row(self, now: float) -> None:
         """Find the row, or claim it if there is none. Without one this process counts alone for a while."""
-        table = self._table
-        if self._row < 0:
-            if 0 < self._retry_at - now <= ROW_RETRY_SECONDS:
+        gauges, local = self._gauges, self._local
+        table, words = gauges.table, gauges.words
+        if not self._row:
+            if local is not None and not local.row and 0 < local.retry_at - now <= ROW_RETRY_SECONDS:
                 return
         else:
             # The version before the generation, which it announces.
-            sync = table.words[self._sync_at]
+            sync = words[self._row + ROW_SYNC]
             if IS_WEAK:
                 fence()
-            if table.words[self._row + at.ROW_GENERATION] == self._generation:
+            if words[self._row + at.ROW_GENERATION] == self._generation:
                 self._sync = sync
                 return
+        key = self.key
         try:
-            row, generation, _ = table.find(table.make_key(self._key), CELL_US_MIN, now, HAS_GAUGES)
+            row, generation, _ = table.find(table.make_key(key), CELL_US_MIN, now, HAS_GAUGES)
         except RowUnavailableError as error:
-            if isinstance(error, TableFullError):
-                self._retry_at = now + ROW_RETRY_SECONDS
-                self._locals.full()
-            elif self._row >= 0 and self.used:
+            is_full = isinstance(error, TableFullError)
+            if is_full:
+                gauges.locals.full()
+            elif self.used:
                 # The row still belongs to its key: no row in use is freed.
                 return
-            self._row, self._sync, self._sync_at = -1, -1, table.zero
-            self._share = max(1, self._locals.hosts * table.active)
+            self._use_local(key)
+            assert self._local is not None
+            if is_full:
+                self._local.retry_at = now + ROW_RETRY_SECONDS
+            self._local.share = max(1, gauges.locals.hosts * table.active)
             return
-        self._row = row
-        self._generation = generation
-        self._sync_at = row + at.ROW_SYNC
-        self._sync = table.words[self._sync_at]
-        self._own_at = row + table.head_at + at.GAUGE
-        self._foreign_at = row + table.layout.head(FOREIGN_COLUMN) + at.GAUGE
-        # Its slots in use without a row. If it had none, this overwrites the rest of its predecessor.
-        table.words[self._own_at] = self._owner | self.used
+        place = row + gauges.own_at
+        word = words[place]
+        # What the process uses already, and no rest of its predecessor in the column.
+        used = word & COUNT_MASK if word - gauges.owner == word & COUNT_MASK else 0
+        if local is not None:
+            if not local.row:
+                used += local.used
+                local.row = row
+                if table.readers.get(key) is local:
+                    del table.readers[key]
+            self._local = None
+        words[place] = gauges.owner | used
+        self._row, self._generation, self._number = row, generation, table.number_version(row)
+        self._reload(row)
+        self._sync = words[row + ROW_SYNC]
         self._touch(now)
-        self._bind_columns()
+        self._bind_headroom()
 
-    def _bind_columns(self) -> None:
-        table = self._table
-        self._columns = table.siblings
-        self._places = tuple([self._row + table.layout.head(column) + at.GAUGE for column in table.siblings])
-        self._runs: tuple[slice, ...] = ()
-        """Series of adjacent gauges, if there are many siblings. In their sum the owners' part stays above the
-        counts'.
-        """
-        if self._places and table.reads_runs:
-            width = table.layout.width
-            self._runs = tuple([slice(begin, end, width) for begin, end in join_rings([*self._places], width)])
-            self._headroom = Headroom(table, self._row)
+    def _use_local(self, key: bytes) -> None:
+        """Count in this process's memory. All objects of the key count there together."""
+        self._row, self._sync = 0, -1
+        if self._local is not None and not self._local.row:
+            return
+        readers = self._gauges.table.readers
+        known = readers.get(key)
+        if isinstance(known, LocalSlots):
+            self._local = known
+        else:
+            self._local = LocalSlots()
+            if known is None:
+                readers[key] = self._local
+
+    def _bind_headroom(self) -> None:
+        """Give up headroom, and take some from the next reading on if there are many siblings."""
+        self._headroom = Headroom(self._gauges.table, self._row) if self._row and self._gauges.runs else None
 
 
 def compute_calm(limit: int) -> int:

@@ -1,16 +1,17 @@
 cimport cython
+from edgeproxy.edge.limits.counts cimport CellWindow as CWindow
 from edgeproxy.edge.limits.counts cimport Counts as CCounts
 from edgeproxy.edge.limits.headroom cimport Headroom as CHeadroom
 
 cdef class SlidingWindow:
-    cdef public object _passes_at, _wait_key, rule
+    cdef public object _wait, rule
     cdef public CCounts _counts
     cdef public double _second
-    cdef public bytes _tail, prefix
+    cdef public bytes _tail
     cdef public long long _needs, cost, limit
-    @cython.locals(counts=CCounts, headroom=CHeadroom, known="long long", left="long long", live="long long", word="unsigned long long")
+    @cython.locals(counts=CCounts, window=CWindow, row=Py_ssize_t, headroom=CHeadroom, known="long long", left="long long", live="long long")
     cpdef long long left(self, double now) except? -9223372036854775807
-    @cython.locals(counts=CCounts, own="long long", cum="unsigned long long")
+    @cython.locals(counts=CCounts, window=CWindow, row=Py_ssize_t, own="long long", cum="unsigned long long")
     cpdef charge(self, long long cost=*)
     @cython.locals(counts=CCounts)
     cpdef charge_late(self, long long cost)

@@ -8,6 +8,7 @@ L by two each, less two (docs/design/limits.md#decisions).
 from functools import lru_cache
 
 from edgeproxy.edge.counters.cells import MASK
+from edgeproxy.edge.counters.layout import ROW_SYNC
 from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
 from edgeproxy.edge.limits.counts import Counts
 from edgeproxy.edge.limits.headroom import BEYOND_HEADROOM
@@ -18,6 +19,8 @@ ROUNDING_SECONDS = 1e-6
 
 SHARED_MAX = 4096
 """Maximum objects that the windows of a process share."""
+SECONDS_MAX = 8
+"""Maximum seconds that the limits of a process share: the present one, and those of rows' retention."""
 
 HUB_RETRY_SECONDS = 5
 """Seconds until a retry if nothing passes until the hub is back: about when the hub is tried again (hub/breaker.py)."""
@@ -34,7 +37,7 @@ def format_tail(seconds: int) -> bytes:
     return b";t=%d\r\n" % seconds
 
 
-@lru_cache(1)
+@lru_cache(SECONDS_MAX)
 def share_second(second: int) -> float:
     """Return a second as a float, one object for all subjects."""
     return float(second)
@@ -43,7 +46,7 @@ def share_second(second: int) -> float:
 class SlidingWindow:
     """A rule as it applies to one subject: a Policy (policy.py documents its methods)."""
 
-    __slots__ = ("_counts", "_needs", "_passes_at", "_second", "_tail", "_wait_key", "cost", "limit", "prefix", "rule")
+    __slots__ = ("_counts", "_needs", "_second", "_tail", "_wait", "cost", "limit", "rule")
 
     def __init__(self, rule: RuleTerms, counts: Counts, cost: int = 1, is_late: bool = False) -> None:
         """`is_late`: requests are charged by their answers (`charge_late`), and `cost` is none of theirs."""
@@ -51,12 +54,10 @@ class SlidingWindow:
         self.cost = cost
         self._needs = BEYOND_HEADROOM if is_late else cost
         self.limit = rule.limit
-        self.prefix = rule.prefix
         self._counts = counts
         self._second = -1.0
         self._tail = b""
-        self._wait_key: tuple[int, ...] = ()
-        self._passes_at: float | None = 0.0
+        self._wait: tuple[int, int, int, int, float | None] | None = None
 
     @property
     def name(self) -> str:
@@ -71,21 +72,21 @@ class SlidingWindow:
     def left(self, now: float) -> int:
         """Return how much may still be charged at edge time `now` (seconds)."""
         counts = self._counts
-        words = counts.words
-        if not counts.since <= now < counts.until or words[counts.sync_at] != counts.sync:
+        window = counts.window
+        if not window.since <= now < window.until:
+            window.advance(now)
+        words, row = counts.words, counts.row
+        if counts.turn is not window.turn or words[row + ROW_SYNC] != counts.sync:
             counts.refresh(now)
-            words = counts.words
-            if counts.local:
-                return max(1, self.limit // counts.share) - counts.closed - counts.own
+            if counts.local is not None:
+                return max(1, self.limit // counts.local.share) - counts.closed - counts.own
+            window, words, row = counts.window, counts.words, counts.row
+        elif window.versions[counts.number] != counts.version:
+            counts.reload()
         left = self.limit - counts.closed - counts.own
-        word = words[counts.sibling_at]
-        live = word - counts.base
-        # A sibling's word belongs to this cell, or to one long ago, or, if its clock was ahead, to one to come.
-        if 0 < live <= MASK:
-            left -= live
-        if counts.more:
-            if counts.runs:
-                headroom = counts.headroom
+        if window.siblings:
+            headroom = counts.headroom
+            if headroom is not None:
                 known = left - headroom.seen
                 if known < 1:
                     if now < headroom.full_until:
@@ -97,9 +98,10 @@ class SlidingWindow:
                 ):
                     return known
                 return counts.read_siblings(left, self.limit, self.cost, now)
-            for sibling in counts.more:
-                word = words[sibling]
-                live = word - counts.base
+            # A sibling's word belongs to this cell, or to one long ago, or, if its clock was ahead, to one to come.
+            base = window.base
+            for sibling in window.siblings:
+                live = words[row + sibling] - base
                 if 0 < live <= MASK:
                     left -= live
         return left
@@ -107,22 +109,22 @@ class SlidingWindow:
     def charge(self, cost: int = 1) -> None:
         """Count `cost` in the cell that `left` read."""
         counts = self._counts
-        words = counts.words
+        window, words, row = counts.window, counts.words, counts.row
         own = counts.own + cost
         if own > MASK:
             own = MASK
         counts.own = own
-        words[counts.own_at] = counts.base + own
+        words[row + window.own_at] = window.base + own
         counts.cum = cum = counts.cum + cost
         if IS_WEAK:
             fence()  # A count is in its cell before it is in the sum.
-        words[counts.cum_at] = cum
+        words[row + window.cum_at] = cum
 
     def charge_late(self, cost: int) -> None:
         """Count a `cost` that was not known to the decision."""
         self.charge(cost)
         counts = self._counts
-        if counts.runs:
+        if counts.headroom is not None:
             counts.headroom.follow_charge(counts.own)
 
     def retry_after(self, now: float, cost: int = 1) -> int:
@@ -136,14 +138,14 @@ class SlidingWindow:
     def compute_wait(self, left: int, now: float, cost: int) -> int:
         """Return the whole seconds ≥ 1 until `cost` passes; only `left` passes now. Call it after `left`."""
         counts = self._counts
-        key = (counts.cell, counts.sync, left, cost)
+        cell, sync, known = counts.window.cell, counts.sync, self._wait
         # The moment stays until more is counted in a cell, so a flood of refusals is cheap.
-        if key != self._wait_key:
-            self._wait_key = key
-            self._passes_at = self._compute_free_time(cost - left)
-        if self._passes_at is None:
+        if known is None or known[2] != left or known[0] != cell or known[1] != sync or known[3] != cost:
+            known = self._wait = (cell, sync, left, cost, self._compute_free_time(cost - left))
+        passes_at = known[4]
+        if passes_at is None:
             return HUB_RETRY_SECONDS
-        wait = int(self._passes_at - now + ROUNDING_SECONDS) + 1
+        wait = int(passes_at - now + ROUNDING_SECONDS) + 1
         return wait if wait > 1 else 1
 
     def _compute_free_time(self, needed: int) -> float | None:
@@ -152,13 +154,14 @@ class SlidingWindow:
         None if that is not before the hub is back.
         """
         counts = self._counts
-        leaves = counts.cell
+        window = counts.window
+        leaves = window.cell
         for cell, count in sorted(counts.live().items()):
-            leaves = cell + counts.cells + 1
+            leaves = cell + window.cells + 1
             needed -= count
             if needed <= 0:
                 break
-        return None if needed > 0 and counts.withheld else leaves * counts.width / 1e6
+        return None if needed > 0 and counts.withheld else leaves * window.width / 1e6
 
     def reset(self, now: float) -> int:
         """Return the whole seconds until the oldest count has left the window; without any, as if this request were
@@ -171,7 +174,7 @@ class SlidingWindow:
         counts = self._counts
         if counts.is_shut:
             return HUB_RETRY_SECONDS
-        return seconds_until_gone(counts.oldest, counts.cells, counts.width, now)
+        return seconds_until_gone(counts.oldest, counts.window.cells, counts.window.width, now)
 
     def tail(self, now: float) -> bytes:
         """Return the end of the RateLimit lines, after the number; computed once a second. Call it after `left`."""

@@ -217,8 +217,8 @@ def hold_to_both(workers: Workers, steps: list[tuple[float, int, int, str]], sta
         workers.happen(what, column, now)
         one = workers.policies[column]
         assert isinstance(one, Hybrid)
-        cell = one._counts.width / 1e6
-        wide = one._counts.cells * cell - which.window + cell + grain
+        cell = one._counts.window.width / 1e6
+        wide = one._counts.window.cells * cell - which.window + cell + grain
         if ask(one, now, cost):
             assert whole.has_room(now, cost, -grain)
             assert bucket.has_room(now, cost, -tolerance(which))

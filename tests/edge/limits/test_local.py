@@ -136,3 +136,40 @@ def test_table_without_active_columns_counts_one_worker(path: Path) -> None:
     limits(path).limit_active_columns(frozenset())
     table.refresh_columns()
     assert spend(Policies(table).get_policy(RULE, b"initech")) == 21
+
+
+def test_objects_of_one_key_count_together_with_and_without_a_row(table: LimitTable) -> None:
+    """Two keys of a customer, and a customer that is evicted while requests are in flight, have an object each."""
+    one, two = (Policies(table).get_policy(RULE, b"initech") for _ in range(2))
+    for turn in range(10):
+        policy = (one, two)[turn % 2]
+        assert policy.left(START) == 10 - turn
+        policy.charge()
+    assert (one.left(START), two.left(START)) == (0, 0)
+    free(table, b"acme")
+    assert [policy.left(START + 1.0) for policy in (one, two, one)] == [11, 11, 11]
+    row = claim(table, RULE.key(b"initech"))
+    assert table.words[row + table.head_at] == 10, "the counts of before are in the row once"
+    for turn in range(11):
+        policy = (one, two)[turn % 2]
+        assert policy.left(START + 1.0) == 11 - turn
+        policy.charge()
+    # In the next cell each object sums the row anew.
+    assert (one.left(START + 5.0), two.left(START + 5.0)) == (0, 0)
+    assert table.words[row + table.head_at] == 21
+
+
+def test_slots_of_one_key_are_used_together_with_and_without_a_row(table: LimitTable) -> None:
+    rule = Rule("concurrency", 6, 0.0, algorithm="concurrency")
+    one, two = (Policies(table).get_concurrency(rule, b"initech") for _ in range(2))
+    assert [each.acquire(START) for each in (one, two, one, two)] == [True, True, True, False]
+    assert (one.counts.used, two.counts.used) == (3, 3)
+    free(table, b"acme")
+    assert two.acquire(START + 1.0), "in a row"
+    one.release()
+    assert (one.counts.used, two.counts.used) == (3, 3), "the first object has not looked the row up yet"
+    assert [each.acquire(START + 1.0) for each in (one, two, one, two)] == [True, True, True, False]
+    for each in (two, two, two, one, one, one):
+        each.release()
+    assert (one.counts.used, two.counts.used) == (0, 0)
+    assert table.in_use(claim(table, rule.key(b"initech"))) == 0

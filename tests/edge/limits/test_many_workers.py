@@ -49,9 +49,10 @@ def get_window(table: LimitTable, limit: int) -> SlidingWindow:
 
 def count_word_by_word(table: LimitTable, counts: Counts) -> int:
     """Return the siblings' counts of this cell, computed by the definition."""
-    first = counts.row + table.first_ring + counts.cell % table.layout.ring
+    cell, base = counts.window.cell, counts.window.base
+    first = counts.row + table.first_ring + cell % table.layout.ring
     words = [table.words[first + table.layout.ring * column] for column in table.siblings]
-    return sum(word - counts.base for word in words if 0 < word - counts.base <= MASK)
+    return sum(word - base for word in words if 0 < word - base <= MASK)
 
 
 def test_adjacent_rings_are_joined() -> None:
@@ -75,9 +76,10 @@ def test_summed_siblings_are_the_sum_word_by_word(join: Join, seed: int) -> None
         # A worker's clock may be a little ahead.
         moment = now + chance.choice((0, 0, 0, CELL_SECONDS))
         left, counts = window.left(moment), window._counts
+        assert counts.headroom is not None
         assert left == limit - counts.closed - counts.own - counts.headroom.seen
-        assert counts.sum_siblings() == count_word_by_word(table, counts)
-        summed += bool(counts.runs)
+        assert counts.sum_siblings(counts.headroom) == count_word_by_word(table, counts)
+        summed += bool(counts.window.runs)
         if chance.random() < 0.7:
             window.charge(chance.choice((1, 2, 1000, MASK // 3)))
     assert summed > 5000
@@ -89,7 +91,7 @@ def test_words_that_fall_and_rise_at_once_do_not_pass_for_each_other(join: Join)
     window = get_window(tables[0], 40)  # Too low for headroom.
     window.left(START)
     counts = window._counts
-    cell, ring = counts.cell, tables[0].layout.ring
+    cell, ring = counts.window.cell, tables[0].layout.ring
     place = counts.row + tables[0].first_ring + cell % ring
     words = tables[0].words
     words[place + 3 * ring], words[place + 4 * ring] = pack(cell - ring, 7), pack(cell + ring, 9)

@@ -9,6 +9,7 @@ import pytest
 
 from edgeproxy.config.allowance import Allowance, apply_caps, compute_allowance
 from edgeproxy.config.customers import Subscriber
+from edgeproxy.config.edge.customer_store import NOTHING_MORE, HeldKey, read_terms
 from edgeproxy.config.edge.routes import Route, RouteLimit
 from edgeproxy.config.end_users import EndUser
 from edgeproxy.config.limits import BurstCredits, Entitlement, KeyBudget, Limit
@@ -68,7 +69,7 @@ def create_limits(
 ) -> RouteLimits:
     """Return the limits of a customer on a route, or of an anonymous client if `customer` is None."""
     terms = LimitTerms(tables, route, allowance, meters, is_anonymous=customer is None)
-    return RouteLimits(terms, customer, key, claims)
+    return RouteLimits(terms, customer, HeldKey(key, b"acme", read_terms(NOTHING_MORE)), claims)
 
 
 def acme(scope: str) -> tuple[str, str, bytes]:
@@ -474,8 +475,8 @@ def test_end_users_have_a_row_per_source_and_name(tables: PolicyTables) -> None:
 def test_the_short_path_for_plain_limits_builds_an_equal_set(tables: PolicyTables, plan: Tier, route: Route) -> None:
     def show(limits: RouteLimits) -> tuple[object, ...]:
         made = limits.build_limit_set()
-        rates = [(one.rule, one.cost, one._counts) for one in made.policies]  # type: ignore[attr-defined]
-        slots = [(one.name, one.limit, one.counts) for one in made.slots]
+        rates = [(one.rule, one.cost, one._counts.key) for one in made.policies]  # type: ignore[attr-defined]
+        slots = [(one.name, one.limit, one.counts.key) for one in made.slots]
         gates = [(one.rule, type(gate)) for one, gate in made.traits.sharing.gates]
         traits = made.traits
         kinds = traits.simple, traits.applies, traits.may_ask, traits.shares, traits.has_end_work, traits.plan_policies

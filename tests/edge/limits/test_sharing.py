@@ -295,7 +295,7 @@ class Stand:
     def told(self, gate: Gate) -> None:
         """Mark all counts as acknowledged by the hub."""
         words, row = gate._words, gate.row
-        words[row + at.ROW_ACKNOWLEDGED] = gate._counts.cum
+        words[row + at.ROW_ACKNOWLEDGED] = words[row + gate._counts.window.cum_at]
 
     def left(self) -> list[int]:
         return [policy.left(NOW) for policy in (self.plan, self.route, self.credits)]

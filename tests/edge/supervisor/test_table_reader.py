@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from edgeproxy.config.allowance import compute_allowance
+from edgeproxy.config.edge.customer_store import NOTHING_MORE, HeldKey, read_terms
 from edgeproxy.config.edge.load import load_edge
 from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.edge.counters.store import Store
@@ -92,7 +93,7 @@ class Room:
         plan = compute_allowance(settings.tiers[known.tier], known)
         sha256 = hashlib.sha256(key.encode()).digest()
         terms = LimitTerms(self._tables[worker], on, plan, settings.meters)
-        held = RouteLimits(terms, customer.encode(), sha256)
+        held = RouteLimits(terms, customer.encode(), HeldKey(sha256, customer.encode(), read_terms(NOTHING_MORE)))
         return held.build_limit_set(b"\x7f\0\0\1")
 
     def limit_report(self, customer: str) -> list[Policy]:

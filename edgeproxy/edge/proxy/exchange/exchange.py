@@ -213,8 +213,7 @@ class Exchange(Forwarding):
                 return False
             identity = refreshed
         try:
-            bindings = identity.bindings
-            self.binding = bindings.binding if bindings.route is route else bindings[route]
+            self.binding = identity.binding if identity.route is route else identity.bind(route)
         except UnidentifiedError as error:
             self.binding = self._bind_preflight(route, error)
         return True
@@ -224,7 +223,7 @@ class Exchange(Forwarding):
         key. Raises the error for other requests.
         """
         if error.reason == "missing" and route.cors is None and self._is_own_preflight():
-            return self.snapshot.directory.browsers.bindings[route]
+            return self.snapshot.directory.browsers.bind(route)
         self.runtime.metrics.count_auth_failure(error.reason)
         raise error
 
@@ -260,8 +259,9 @@ class Exchange(Forwarding):
                 self.limit_set = limit_set
             if noted is not None:
                 self.notes = record_notes(self, noted)
-        for counter in binding.admitted_counters:
-            counter.add(1)
+        if binding.rare is not None:
+            for counter in binding.rare.admitted_counters:
+                counter.add(1)
         return None
 
     def _stamp(self, data: bytes, end: int) -> None:
@@ -269,7 +269,7 @@ class Exchange(Forwarding):
         binding = self.binding
         assert binding is not None
         self.rid, closing = self.runtime.ids.create_ids(self.now + EPOCH)
-        if self.head is not PLAIN or binding.has_unusual_head:
+        if self.head is not PLAIN or binding.terms.has_unusual_head:
             prepare_unusual_head(self, binding, data, end)
         tracer = self.snapshot.tracer
         if tracer is not None:
@@ -277,14 +277,16 @@ class Exchange(Forwarding):
                 closing = tracer.begin(self, closing)
         elif self.trace is not None:
             closing = format_trace(self.trace[0], closing[SPAN_ID], self.trace[2])
-        lines = (self.request_line, self.keep, binding.stamps, self.client.forwarded_lines, self.rid, closing)
+        before, after = binding.terms.stamps
+        forwarded = self.client.forwarded_lines
+        lines = (self.request_line, self.keep, before, binding.subject, after, forwarded, self.rid, closing)
         self.message = b"".join(lines)
 
     def _begin_body(self, data: bytes) -> None:
         """Begin a body, or keep an early request for later; `data` follows the head."""
         assert self.binding is not None
-        if self.binding.metering is not None:
-            admitted = self.binding.metering.admitted
+        if (metering := self.binding.metering) is not None:
+            admitted = metering.admitted
             self.request_counters = meters.list_counters(admitted, self.get_metered_quotas(), self.runtime)
         self.client.begin_body(self, data)
 

@@ -63,8 +63,8 @@ class Forwarding(ResponseRelay):
         """Select the endpoint of the request. Raises UpstreamError if none is available."""
         binding = self.binding
         assert binding is not None
-        service, region = binding.route.service, binding.preferred_region
-        may_lead = binding.fallback is not None and not (self.message or self.head.upgrade)
+        service, region = binding.route.service, binding.terms.prefer
+        may_lead = binding.terms.fallback is not None and not (self.message or self.head.upgrade)
         if may_lead and binding.is_ejected():
             binding = self._lead_to_fallback("ejected")
             service, may_lead = binding.route.service, False

@@ -95,10 +95,11 @@ def format_refusal(exchange: ExchangeRecord, limit_set: LimitSet, close: bool) -
         answer = b"".join((before, rid, between, rid, message.LIMITED_END))
     for counter in counters:
         counter.add(1)
-    if binding is not None and binding.refusals is not None:
+    rare = None if binding is None else binding.rare
+    if rare is not None and rare.refusals is not None:
         # Meters of refusals state it, so that a refusal without all counts can be told apart.
         certain = is_certain(limit_set, exchange.now, violated, exhausted)
-        binding.refusals.record_refusal(names[0], certain=certain)
+        rare.refusals.record_refusal(names[0], certain=certain)
     if snapshot.records_ends:
         # After `HTTP/1.1 `.
         exchange.status, exchange.bytes_out = int(answer[9:12]), local_reply.compute_body_size(answer)

@@ -232,8 +232,8 @@ class ExchangeRecord:
         A missing cost defaults to the amount charged at admission.
         """
         limit_set, binding = self.limit_set, self.binding
-        if limit_set is not None and binding is not None and binding.limits.terms.headers:
-            costs = [parse_cost(head, field) for field in binding.limits.terms.headers]
+        if limit_set is not None and binding is not None and (headers := binding.terms.limits.headers):
+            costs = [parse_cost(head, field) for field in headers]
             # As of now: the answer may have taken longer than a window.
             for policy, left in charge_reported_costs(limit_set, monotonic() + self.runtime.offset, costs).items():
                 if policy is self.shown_policy or left < self.shown_left:

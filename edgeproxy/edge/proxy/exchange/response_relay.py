@@ -53,21 +53,26 @@ class ResponseRelay(ExchangeRecord):
         client, binding, endpoint = self.client, self.binding, self.endpoint
         assert binding is not None
         assert endpoint is not None
-        if binding.body_metering is not None and len(data) > PIECE_BYTES:
+        rare = binding.rare
+        if rare is not None and rare.body_metering is not None and len(data) > PIECE_BYTES:
             server.begin_answer(data, end)  # The usage that a long answer states is read in slices.
             return
         arrived = monotonic()
         status, _, keep, rate, flags, _ = plain
-        for counter in binding.latest_counters if status == binding.latest_status else binding.find_counters(status):
+        if status != binding.latest_status:
+            binding.select_counters(status)
+        binding.latest_counter.add(1)
+        for counter in binding.latest_usage:
             counter.add(1)
-        limit_set, metering = self.limit_set, binding.metering
+        limit_set = self.limit_set
         if limit_set is not None:
             self.charge_reported(keep)
-        if metering is not None:
-            size = len(data) - end - 4
-            keep = metering.read_whole(status, keep, self.bytes_in, size, self.get_metered_quotas(), self.runtime)
-        if binding.body_metering is not None:
-            binding.body_metering.read_whole(self, status, keep, data[end + 4 :])
+        if rare is not None:
+            if (metering := rare.metering) is not None:
+                size = len(data) - end - 4
+                keep = metering.read_whole(status, keep, self.bytes_in, size, self.get_metered_quotas(), self.runtime)
+            if rare.body_metering is not None:
+                rare.body_metering.read_whole(self, status, keep, data[end + 4 :])
         if limit_set is not None:
             self.settle_limits(status)
         if flags >= NAMES_PLACES:

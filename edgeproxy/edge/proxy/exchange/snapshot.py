@@ -633,7 +633,15 @@ def _create_tables(store: "Store", metrics: "WorkerMetrics", sharing: "Sharing |
     shared = None if store.customers.hub is None else sharing
     tables = (store.customers, store.addresses, store.quotas, store.end_users)
     return PolicyTables(
-        *(Policies(table, full=partial(report_full_table, metrics, table), sharing=shared) for table in tables)
+        *(
+            Policies(
+                table,
+                full=partial(report_full_table, metrics, table),
+                sharing=shared,
+                is_common=table is store.addresses,
+            )
+            for table in tables
+        )
     )
 
 

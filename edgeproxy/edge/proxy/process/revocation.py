@@ -74,7 +74,7 @@ def _recheck_in_files(
     binding: "RouteBinding",
     find_hashes: "Callable[[Route], Mapping[bytes, bytes]]",
 ) -> None:
-    directory, route, key = runtime.snapshot.directory, binding.route, exchange.identity.bindings.key
+    directory, route, key = runtime.snapshot.directory, binding.route, exchange.identity.key
     if route.users is not None:
         user = binding.user.encode()
         if user and find_hashes(route).get(user) != route.users.hashes[user]:
@@ -120,7 +120,7 @@ class _Recheck:
             if identity is None:
                 self.ask()
             else:
-                identity.bindings[exchange.route]
+                identity.bind(exchange.route)
         except RejectedError as error:
             if error.status in ENDING:
                 end_exchange(exchange, error)

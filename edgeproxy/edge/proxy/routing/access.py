@@ -160,10 +160,10 @@ class RouteAccess:
         terms = self._find_terms(route, key, customer, residency)
         latest: RouteBinding | None = key.latest_binding
         if latest is not None and terms.shape is not None and latest.terms.shape is terms.shape:
-            binding = _bind_alike(latest, terms)
+            binding = _bind_alike(latest, terms, key, claims)
         else:
-            limits = RouteLimits(terms.limits, key.customer.encode(), key.digest, claims)
-            binding = self._create_binding(key.customer, terms, limits, residency)
+            limits = RouteLimits(terms.limits, key.subject, key, claims)
+            binding = self._create_binding(key.subject, terms, limits, residency)
         key.latest_binding = binding
         return binding
 
@@ -311,36 +311,38 @@ class RouteAccess:
         limits = LimitTerms(self._tables, route.settings, allowance, self._meters, self._selector, is_anonymous=True)
         lines = self._split_stamps(None, tier)
         terms = self._join_terms(route, None, tier, allowance, limits, lines)
-        return self._create_binding(NO_LABEL, terms, RouteLimits(limits, None), user=user)
+        return self._create_binding(b"", terms, RouteLimits(limits, None), user=user)
 
     def _create_binding(
-        self, customer: str, terms: BindingTerms, limits: RouteLimits, residency: str = "", user: str = ""
+        self,
+        subject: bytes,
+        terms: BindingTerms,
+        limits: RouteLimits,
+        residency: str = "",
+        user: str = "",
     ) -> RouteBinding:
         fallback = None
         if terms.fallback is not None:
-            fallback = self._create_binding(customer, terms.fallback, limits, residency, user)
-        before, after = terms.stamps
+            fallback = self._create_binding(subject, terms.fallback, limits, residency, user)
         return RouteBinding(
             terms,
-            customer,
+            subject,
             limits,
-            before + after if terms.customer is None else before + customer.encode() + after,
-            counted_as=qualify_customer(customer, residency),
+            counted_as=qualify_customer(subject.decode(), residency) if residency else None,
             fallback=fallback,
             user=user,
         )
 
 
-def _bind_alike(other: RouteBinding, terms: BindingTerms) -> RouteBinding:
+def _bind_alike(other: RouteBinding, terms: BindingTerms, key: "HeldKey", claims: Mapping[str, bytes]) -> RouteBinding:
     """Return the binding under these terms of the customer of another binding, whose terms have the same shape."""
     return RouteBinding(
         terms,
-        other.customer,
-        other.limits,
-        other.stamps,
-        counted_as=other.counted_as,
+        other.subject,
+        RouteLimits(terms.limits, other.subject, key, claims),
+        counted_as=None if other.rare is None else other.rare.counted_as,
         limit_set=other.limit_set,
-        fallback=None if terms.fallback is None else _bind_alike(other, terms.fallback),
+        fallback=None if terms.fallback is None else _bind_alike(other, terms.fallback, key, claims),
     )
 
 

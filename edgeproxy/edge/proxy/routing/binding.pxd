@@ -12,13 +12,16 @@ cdef class Route:
     @cython.locals(pending=list)
     cpdef record_times(self, double total, double own, double waited)
 
-cdef class RouteBinding:
-    cdef public object body_metering, counted_as, customer, end_users, fallback, latest_refusal, limits, metering, preferred_region, refusals
-    cdef public object terms, user, _counters, _usage
-    cdef public int latest_status
-    cdef public tuple latest_counters
+cdef class RareParts:
+    cdef public object body_metering, counted_as, end_users, fallback, limits, metering, refusals, user
     cdef public tuple admitted_counters
-    cdef public bint has_unusual_head, takes_whole_bodies
+    cdef public bint takes_whole_bodies
+
+cdef class RouteBinding:
+    cdef public object latest_counter, latest_refusal, terms
+    cdef public int latest_status
+    cdef public tuple _usage, latest_usage
     cdef public CLimitSet limit_set
+    cdef public RareParts rare
     cdef public Route route
-    cdef public bytes stamps
+    cdef public bytes subject

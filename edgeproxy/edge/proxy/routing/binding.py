@@ -15,6 +15,7 @@ from edgeproxy.config.edge.timeouts import Timeouts
 from edgeproxy.config.meters import KEY, MEASURES, OVER_CAP, compute_request_amount, is_by_key
 from edgeproxy.edge.body_usage.prompts import PromptReader
 from edgeproxy.edge.proxy.metering.bodies import BodyMetering
+from edgeproxy.edge.proxy.metering.labels import NO_LABEL
 from edgeproxy.edge.proxy.metering.meters import CappedCounter, CostCounter, Countable, Metering, is_billed
 from edgeproxy.edge.proxy.metering.refusals import RefusalMeters
 from edgeproxy.edge.proxy.metering.split import DAY_SECONDS, SplitMetering, is_split
@@ -287,72 +288,132 @@ class BindingTerms:
         return known
 
 
+class RareParts:
+    """The parts of a route binding that most bindings do not have."""
+
+    __slots__ = (
+        "admitted_counters", "body_metering", "counted_as", "end_users", "fallback", "limits", "metering", "refusals",
+        "takes_whole_bodies", "user",
+    )  # fmt: skip
+
+    def __init__(
+        self, limits: "RouteLimits", counted_as: str | None, fallback: "RouteBinding | None" = None, user: str = ""
+    ) -> None:
+        limits.release_key()
+        self.limits, self.counted_as, self.fallback, self.user = limits, counted_as, fallback, user
+        self.end_users: EndUserLimits | None = None
+        self.admitted_counters = NO_COUNTERS
+        self.refusals: RefusalMeters | None = None
+        self.body_metering: BodyMetering | None = None
+        self.metering: Metering | None = None
+        self.takes_whole_bodies = fallback is not None
+
+
 class RouteBinding:
     """A customer on a route: the customer's own part, and `terms`, which customers with equal settings share.
 
-    `customer` is a name. `counted_as` is the name with its residency, or the plain name if the residency is the edge's
-    own. `limits` has all limits of the customer's requests.
+    Most customers have one binding without `rare` parts, so it is small.
     """
 
     __slots__ = (
-        "_counters",
-        "_usage",
-        "admitted_counters",
-        "body_metering",
-        "counted_as",
-        "customer",
-        "end_users",
-        "fallback",
-        "has_unusual_head",
-        "latest_counters",
-        "latest_refusal",
-        "latest_status",
-        "limit_set",
-        "limits",
-        "metering",
-        "preferred_region",
-        "refusals",
-        "route",
-        "stamps",
-        "takes_whole_bodies",
-        "terms",
-        "user",
-    )
+        "_usage", "latest_counter", "latest_refusal", "latest_status", "latest_usage", "limit_set", "rare",
+        "route", "subject", "terms",
+    )  # fmt: skip
 
     def __init__(
         self,
         terms: BindingTerms,
-        customer: str,
+        subject: bytes,
         limits: "RouteLimits",
-        stamps: bytes,
         *,
         counted_as: str | None = None,
         limit_set: "LimitSet | None" = None,
         fallback: "RouteBinding | None" = None,
         user: str = "",
     ) -> None:
-        """`fallback`: the binding of this customer to the route's second upstream. `user`: who sent a password.
+        """`subject` is the customer's name, empty without a customer. `counted_as` is the name with its residency, or
+        None if the residency is the edge's own. `limits` has all limits of the customer's requests. `fallback`: the
+        binding of this customer to the route's second upstream. `user`: who sent a password.
 
         `limit_set`: the limits, if a binding of this customer to another route has equal ones. Then `limits` may be
         those of that route.
         """
-        self.terms, self.route, self.fallback, self.user = terms, terms.route, fallback, user
-        self.customer, self.counted_as = customer, counted_as or customer
-        self.limits = limits
-        self.end_users: EndUserLimits | None = None
-        if limit_set is None:
-            if terms.limits.name_places:
-                self.end_users = EndUserLimits(limits, terms.networks, terms.end_user_sets)
-            elif not terms.has_own_limit_sets:
-                limit_set = limits.build_limit_set()
+        self.terms, self.route = terms, terms.route
+        self.subject = subject
+        self.rare: RareParts | None = None
+        """The parts that most bindings do not have; None without any."""
+        if limit_set is None and not terms.has_own_limit_sets:
+            limit_set = limits.build_limit_set()
         self.limit_set = limit_set
         """The limits; None if each address, end user or request has its own."""
-        self.preferred_region = terms.prefer
+        is_rare = limit_set is None or fallback is not None or user or counted_as is not None
+        if is_rare or terms.has_special_meters or "admitted" in terms.meters.when:
+            self.rare = RareParts(limits, counted_as, fallback, user)
+            if terms.limits.name_places:
+                self.rare.end_users = EndUserLimits(limits, terms.networks, terms.end_user_sets)
+        self._create_meters(terms, limits)
+
+    @property
+    def stamps(self) -> bytes:
+        """The stamp lines."""
+        before, after = self.terms.stamps
+        return before + self.subject + after
+
+    @property
+    def customer(self) -> str:
+        """The customer's name; `-` without a customer."""
+        return self.subject.decode() or NO_LABEL
+
+    @property
+    def counted_as(self) -> str:
+        """The name with its residency, or the plain name if the residency is the edge's own."""
+        return self.customer if self.rare is None else self.rare.counted_as or self.customer
+
+    @property
+    def limits(self) -> "RouteLimits":
+        """All limits of the customer's requests. For bindings without a limit set."""
+        assert self.rare is not None
+        return self.rare.limits
+
+    @property
+    def end_users(self) -> "EndUserLimits | None":
+        """The limits by end user, if any."""
+        return None if self.rare is None else self.rare.end_users
+
+    @property
+    def fallback(self) -> "RouteBinding | None":
+        """The binding of this customer to the route's second upstream."""
+        return None if self.rare is None else self.rare.fallback
+
+    @property
+    def user(self) -> str:
+        """The user who sent a password; empty if nobody did."""
+        return "" if self.rare is None else self.rare.user
+
+    @property
+    def refusals(self) -> "RefusalMeters | None":
+        """The meters of requests that limits refuse; None without any."""
+        return None if self.rare is None else self.rare.refusals
+
+    @property
+    def body_metering(self) -> "BodyMetering | None":
+        """The meters of usage that answers' bodies state; None without any."""
+        return None if self.rare is None else self.rare.body_metering
+
+    @property
+    def metering(self) -> "Metering | None":
+        """The meters of anything but requests and their cost; None without any."""
+        return None if self.rare is None else self.rare.metering
+
+    @property
+    def takes_whole_bodies(self) -> bool:
+        """True if bodies must be complete before the upstream gets them, regardless of the upstream's `buffer`."""
+        return self.rare is not None and self.rare.takes_whole_bodies
+
+    @property
+    def preferred_region(self) -> "str | None":
         """The region whose endpoints are tried first."""
-        self.stamps = stamps
-        self.has_unusual_head = terms.has_unusual_head
-        """True if request heads need more than joining their parts."""
-        self._create_meters(terms)
+        return self.terms.prefer
 
     @property
     def tier(self) -> str:
@@ -401,7 +462,7 @@ class RouteBinding:
         assert self.fallback is not None
         return not self.route.service.has_chosen() and self.fallback.route.service.has_chosen()
 
-    def _create_meters(self, terms: BindingTerms) -> None:
+    def _create_meters(self, terms: BindingTerms, limits: "RouteLimits") -> None:
         """Create the counters of requests, sorted by the time and the subject of each meter's counts."""
         meters, metrics = terms.meters, terms.metrics
         customer, label = self.counted_as, self.route.label
@@ -409,66 +470,54 @@ class RouteBinding:
         if terms.counts_plainly:
             usage = [metrics.get_usage_counter(customer, name, label) for name in meters.by_request]
         else:
-            usage = [_create_counter(customer, terms, self.limits, name) for name in meters.by_request]
+            usage = [_create_counter(customer, terms, limits, name) for name in meters.by_request]
         self._usage: tuple[Countable, ...] = tuple(usage)
         """The counters of the meters that count each request alike."""
-        self.admitted_counters = NO_COUNTERS
-        if "admitted" in meters.when:
-            self.admitted_counters = tuple(
-                [counter for when, counter in zip(meters.when, self._usage, strict=True) if when == "admitted"]
-            )
-        self._counters: dict[int, tuple[Countable, ...]] | None = None
-        """The counters for each status, once there are several."""
-        self.latest_status, self.latest_counters = 0, NO_COUNTERS
+        self.latest_status, self.latest_usage = 0, NO_COUNTERS
+        self.latest_counter: Countable = metrics.discarding
+        """The counters of the latest status: of requests, and of meters and errors."""
         self.latest_refusal: Refused | None = None
         """The latest 429 of this binding. The next refusal is mostly equal to it."""
-        self.refusals: RefusalMeters | None = None
-        """The meters of requests that limits refuse; None without any."""
-        self.body_metering: BodyMetering | None = None
-        """The meters of usage that answers' bodies state; None without any."""
-        self.metering: Metering | None = None
-        """The meters of anything but requests and their cost; None without any."""
-        self.takes_whole_bodies = self.fallback is not None
-        """True if bodies must be complete before the upstream gets them, regardless of the upstream's `buffer`."""
+        rare = self.rare
+        if rare is None:
+            return
+        if "admitted" in meters.when:
+            rare.admitted_counters = tuple(
+                [counter for when, counter in zip(meters.when, usage, strict=True) if when == "admitted"]
+            )
         if terms.has_special_meters:
-            self._create_special_meters(terms)
+            self._create_special_meters(terms, rare)
 
-    def _create_special_meters(self, terms: BindingTerms) -> None:
+    def _create_special_meters(self, terms: BindingTerms, rare: RareParts) -> None:
         """Create the meters of refusals, of usage that answers' bodies state, and of anything else but requests."""
         meters, metrics, customer = terms.meters, terms.metrics, self.counted_as
-        counted = partial(_create_counter, customer, terms, self.limits)
+        counted = partial(_create_counter, customer, terms, rare.limits)
         if refusing := meters.refusing:
-            self.refusals = RefusalMeters(lambda split: tuple([counted(name, split) for name in refusing]))
+            rare.refusals = RefusalMeters(lambda split: tuple([counted(name, split) for name in refusing]))
         usage = self.route.settings.response_usage
         if usage is not None:
             names = self.customer, self.route.label
-            self.body_metering = BodyMetering(usage, names, meters.stated, counted, metrics, metrics.values) or None
-            self.takes_whole_bodies = self.takes_whole_bodies or self.asks_for_usage
+            rare.body_metering = BodyMetering(usage, names, meters.stated, counted, metrics, metrics.values) or None
+            rare.takes_whole_bodies = rare.takes_whole_bodies or self.asks_for_usage
         if meters.is_split:
-            self.metering = SplitMetering(customer, meters.others, counted, metrics.report_unreadable, metrics.values)
+            rare.metering = SplitMetering(customer, meters.others, counted, metrics.report_unreadable, metrics.values)
         elif meters.others:
-            self.metering = Metering(meters.others, counted, metrics.report_unreadable)
+            rare.metering = Metering(meters.others, counted, metrics.report_unreadable)
 
     def find_counters(self, status: int) -> "tuple[Countable, ...]":
         """Return the counters of answers with this status, and remember them as the latest."""
-        known = self._counters
-        counters = None if known is None else known.get(status)
-        if counters is None:
-            counters = self._create_counters(status)
-            if known is not None:
-                known[status] = counters
-            elif self.latest_status:  # Most customers have one status only, and need no dictionary.
-                self._counters = {self.latest_status: self.latest_counters, status: counters}
-        self.latest_status, self.latest_counters = status, counters
-        return counters
+        if status != self.latest_status:
+            self.select_counters(status)
+        return (self.latest_counter, *self.latest_usage)
 
-    def _create_counters(self, status: int) -> "tuple[Countable, ...]":
+    def select_counters(self, status: int) -> None:
+        """Make the counters of answers with this status the latest."""
         terms = self.terms
-        requests, billed = terms.get_status_terms(status)
+        self.latest_counter, billed = terms.get_status_terms(status)
         usage = self._usage if billed is None else tuple([self._usage[place] for place in billed])
-        if status < 500:
-            return (requests, *usage)
-        return (requests, *usage, *terms.metrics.errors.list_counters(self.counted_as, self.route.label, status))
+        if status >= 500:
+            usage = (*usage, *terms.metrics.errors.list_counters(self.counted_as, self.route.label, status))
+        self.latest_status, self.latest_usage = status, usage
 
 
 def _create_counter(customer: str, terms: BindingTerms, limits: "RouteLimits", name: str, split: str = "") -> Countable:

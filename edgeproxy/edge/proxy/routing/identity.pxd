@@ -1,5 +1,6 @@
-cdef class Identity:
-    cdef public object bindings
+from edgeproxy.edge.proxy.routing.identity_memory cimport RouteBindings
+
+cdef class Identity(RouteBindings):
     cdef public double valid_until
 
 cdef class Directory:

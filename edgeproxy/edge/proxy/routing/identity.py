@@ -25,7 +25,7 @@ from edgeproxy.edge import problem_codes
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.proxy.routing.access import RouteAccess, list_accepted_credentials
 from edgeproxy.edge.proxy.routing.binding import Route, RouteBinding
-from edgeproxy.edge.proxy.routing.identity_memory import IdentityMemory, RouteBindings, replace_bindings
+from edgeproxy.edge.proxy.routing.identity_memory import IdentityMemory, RouteBindings
 from edgeproxy.edge.proxy.routing.token_verifier import Claims, InvalidTokenError, TokenVerifier, is_token
 from edgeproxy.edge.proxy.transport.client_certificate import NO_CERTIFICATE
 
@@ -54,16 +54,16 @@ class TokenDigest(NamedTuple):
     sha256: bytes
 
 
-class Identity:
+class Identity(RouteBindings):
     """The customer who sends a request. `valid_until` is edge time; after it, the identity must be looked up again."""
 
-    __slots__ = ("bindings", "valid_until")
+    __slots__ = ("valid_until",)
 
     def __init__(
         self, make: Callable[..., RouteBinding], valid_until: float = FOREVER, key: HeldKey | None = None
     ) -> None:
         """`make` and `key` are those of RouteBindings."""
-        self.bindings = RouteBindings(make, key)
+        super().__init__(make, key)
         self.valid_until = valid_until
 
 
@@ -253,7 +253,7 @@ class Directory:
             remembered = TokenDigest(digest)
             holder = known.get(remembered)
             return TokenHolder(secret, remembered) if holder is None else holder
-        key = self._customers.find_key(digest)
+        key = self._customers.find_key(digest, secret)
         if key is None:
             return self.unknown if self._key_lookup is None else UnresolvedIdentity(secret, digest)
         expires = key.terms.expires
@@ -276,7 +276,7 @@ class Directory:
         if held is not None and self._customers.get_customer(held.customer).paused is None:
             return None
         try:
-            (self.unknown if held is None else Identity(self._bind_key, FOREVER, held)).bindings[route]
+            (self.unknown if held is None else Identity(self._bind_key, FOREVER, held)).bind(route)
         except RejectedError as error:
             return error
         return None
@@ -354,7 +354,7 @@ class Directory:
             if not certified:
                 self._identities.remember(identity.secret, identity)
             # A certificate's identity may have been dropped while its request waited.
-            if identity.bindings.memory is not None:
+            if identity.memory is not None:
                 self._index.add(identity)
         if identity.expires <= now:
             return self.expired
@@ -371,7 +371,7 @@ class Directory:
             self._index.remove(identity)
             if self._identities.get(identity.secret) is identity:
                 self._identities.forget(identity.secret)
-            replace_bindings(identity, RouteBindings(_raise_unresolved))
+            identity.replace_bindings(_raise_unresolved)
 
     def _require_valid(self, valid_until: float, now: float) -> float:
         """Return the end of validity of a directory. Raises RejectedError(503) if it is too old at edge time `now`."""
@@ -412,8 +412,7 @@ class Directory:
         if not holder.is_bound_to(owner, now):
             self._index.remove(holder)
             holder.set_owner(owner, now)
-            bindings = RouteBindings(lambda route: self._bind_token(claims, person, route, now + EPOCH))
-            replace_bindings(holder, bindings)
+            holder.replace_bindings(lambda route: self._bind_token(claims, person, route, now + EPOCH))
             self._identities.remember(holder.secret, holder)
             self._index.add(holder)
         holder.valid_until = min(until, holder.raised_until)
@@ -426,7 +425,7 @@ class Directory:
         Raises RejectedError as `bind_directory_customer`.
         """
         terms = Key(sha256=claims.subject, customer=claims.customer, scopes=claims.scopes)
-        key = HeldKey(bytes.fromhex(terms.sha256), claims.customer, terms)
+        key = HeldKey(bytes.fromhex(terms.sha256), claims.customer.encode(), terms)
         if self._customers.has_customer(claims.customer):
             customer = self._customers.get_customer(claims.customer)
         elif person is not None:
@@ -457,14 +456,13 @@ class Directory:
         identity.expires = FOREVER
         key: HeldKey | None = None
         try:
-            key = HeldKey(identity.digest, person.name, parse_key(person, identity.digest))
+            key = HeldKey(identity.digest, person.name.encode(), parse_key(person, identity.digest))
         except ValueError:
             pass  # The binding reports it to each request.
         by = "certificate" if isinstance(identity, CertificateHolder) else "key"
-        bindings = RouteBindings(
+        identity.replace_bindings(
             lambda route: self._access.bind_directory_customer(person, key, route, now + EPOCH, by)
         )
-        replace_bindings(identity, bindings)
         if key is not None and key.terms.expires is not None:
             identity.expires = key.terms.expires - EPOCH
 
@@ -487,7 +485,7 @@ class Directory:
     def refresh_flags(self) -> None:
         """Drop all bindings, because the customers' flags must be settled again."""
         self._access.forget_terms()
-        self.anonymous.bindings.clear()
+        self.anonymous.clear_bindings()
         self._identities.clear_bindings()
         self._certificate_identities.clear_bindings()
         self._users.clear()

@@ -11,16 +11,16 @@ from typing import Generic, Protocol, TypeVar
 from edgeproxy.config.edge.customer_store import HeldKey
 from edgeproxy.edge.proxy.routing.binding import Route, RouteBinding
 
-IDENTITY_BYTES = 3072
+IDENTITY_BYTES = 1328
 """Bytes of a customer on a route, with the name, the key, and all counters. A test measures them
-(tests/edge/proxy/routing/test_identity_memory.py).
+(tests/edge/proxy/routing/test_identity_memory.py). The default of `limits.remembered` has room for 100,000 of them.
 """
-BINDING_BYTES = 704
+BINDING_BYTES = 384
 """Bytes of a customer on each further route with the same limits."""
 
 
 class RouteBindings:
-    """An identity's binding on each route, created at first use.
+    """The part of an identity that has its binding on each route, created at first use.
 
     A route that it may not use raises RejectedError every time. Most identities use one route, and need no dictionary.
     """
@@ -38,11 +38,7 @@ class RouteBindings:
         self._all: dict[Route, RouteBinding] | None = None
         """The bindings by route, once there are several."""
 
-    def __len__(self) -> int:
-        """Return the number of bindings."""
-        return len(self.values())
-
-    def __getitem__(self, route: Route) -> RouteBinding:
+    def bind(self, route: Route) -> RouteBinding:
         """Return the binding on this route."""
         known, binding = self._all, self.binding
         if known is not None:
@@ -61,15 +57,26 @@ class RouteBindings:
         self.route, self.binding = route, binding
         return binding
 
-    def values(self) -> Collection[RouteBinding]:
+    def list_bindings(self) -> Collection[RouteBinding]:
         """Return all bindings."""
         if self._all is not None:
             return self._all.values()
         return () if self.binding is None else (self.binding,)
 
-    def clear(self) -> None:
+    def count_further(self) -> int:
+        """Return the number of bindings beyond the first."""
+        return 0 if self._all is None else len(self._all) - 1
+
+    def clear_bindings(self) -> None:
         """Drop all bindings."""
         self.route = self.binding = self._all = None
+
+    def replace_bindings(self, make: Callable[..., RouteBinding]) -> None:
+        """Drop all bindings, and create further ones by this function."""
+        if self.memory is not None:
+            self.memory.remove_bindings(self.count_further())
+        self._make = make
+        self.clear_bindings()
 
 
 class Memory(Protocol):
@@ -78,15 +85,12 @@ class Memory(Protocol):
     def add_binding(self) -> None:
         """Count one more binding of an identity that has one."""
 
-
-class BoundIdentity(Protocol):
-    """The interface of an identity to its memory."""
-
-    bindings: RouteBindings
+    def remove_bindings(self, further: int) -> None:
+        """Count so many bindings less."""
 
 
 K = TypeVar("K", bound=Hashable)
-Who = TypeVar("Who", bound=BoundIdentity)
+Who = TypeVar("Who", bound=RouteBindings)
 
 
 class IdentityMemory(OrderedDict[K, Who], Generic[K, Who]):
@@ -112,8 +116,8 @@ class IdentityMemory(OrderedDict[K, Who], Generic[K, Who]):
             if before is not None:
                 self._release(before)
             self[key] = identity
-            identity.bindings.memory = self
-            self._further += max(0, len(identity.bindings) - 1)
+            identity.memory = self
+            self._further += identity.count_further()
         self.move_to_end(key)
         self._make_room()
 
@@ -122,6 +126,10 @@ class IdentityMemory(OrderedDict[K, Who], Generic[K, Who]):
         self._further += 1
         self._make_room()
 
+    def remove_bindings(self, further: int) -> None:
+        """Count so many bindings less."""
+        self._further -= further
+
     def forget(self, key: K) -> None:
         """Drop an identity."""
         self._release(self.pop(key))
@@ -129,7 +137,7 @@ class IdentityMemory(OrderedDict[K, Who], Generic[K, Who]):
     def clear_bindings(self) -> None:
         """Drop all bindings but no identity."""
         for identity in self.values():
-            identity.bindings.clear()
+            identity.clear_bindings()
         self._further = 0
 
     def _make_room(self) -> None:
@@ -138,17 +146,7 @@ class IdentityMemory(OrderedDict[K, Who], Generic[K, Who]):
             self.evicted += 1
 
     def _release(self, identity: Who) -> None:
-        bindings = identity.bindings
-        bindings.memory = None
-        self._further -= max(0, len(bindings) - 1)
+        identity.memory = None
+        self._further -= identity.count_further()
         if self._on_release is not None:
             self._on_release(identity)
-
-
-def replace_bindings(identity: BoundIdentity, bindings: RouteBindings) -> None:
-    """Replace the bindings of an identity, which may be cached, with unused ones."""
-    memory = identity.bindings.memory
-    if isinstance(memory, IdentityMemory):
-        memory._further -= max(0, len(identity.bindings) - 1)
-    bindings.memory = memory
-    identity.bindings = bindings

@@ -36,7 +36,7 @@ def line(key: str) -> bytes:
 def refusal(people: Directory, key: str | None, leads: Route) -> RejectedError:
     who = people.resolve(None if key is None else key.encode())
     with pytest.raises(RejectedError) as raised:
-        who.bindings[leads]
+        who.bind(leads)
     return raised.value
 
 
@@ -88,9 +88,9 @@ async def test_unknown_keys_are_not_cached(edge: Edge) -> None:
 async def test_a_route_binding_is_created_once_per_route(edge: Edge) -> None:
     people = await directory(edge)
     who = people.resolve(KEY.encode())
-    binding = who.bindings[route(edge, "/v1/x")]
-    assert who.bindings[route(edge, "/v1/y")] is binding
-    assert who.bindings[route(edge, "/maybe/y")] is not binding
+    binding = who.bind(route(edge, "/v1/x"))
+    assert who.bind(route(edge, "/v1/y")) is binding
+    assert who.bind(route(edge, "/maybe/y")) is not binding
     assert (binding.customer, binding.tier) == ("acme", "basic")
 
 
@@ -98,7 +98,7 @@ async def test_the_binding_of_an_open_route_has_no_customer(edge: Edge) -> None:
     people = await directory(edge)
     for key in (KEY, None, "whoever", EXPIRED):
         who = people.resolve(None if key is None else key.encode())
-        binding = who.bindings[route(edge, "/public/x")]
+        binding = who.bind(route(edge, "/public/x"))
         assert (binding.customer, binding.tier, binding.priority, binding.message) == ("-", "-", 0, None)
         # Without an anonymous tier there are no limits, so all addresses share one route binding.
         assert binding.limit_set is not None
@@ -108,7 +108,7 @@ async def test_the_binding_of_an_open_route_has_no_customer(edge: Edge) -> None:
 async def test_an_open_route_with_an_anonymous_tier_has_limits_by_address(edge: Edge) -> None:
     edge.config["tiers"]["anonymous"] = {"limits": [{"rate": "2/min"}], "priority": 3, "message": "Get a key"}
     people = await directory(edge)
-    binding = people.anonymous.bindings[route(edge, "/public/x")]
+    binding = people.anonymous.bind(route(edge, "/public/x"))
     assert (binding.customer, binding.tier, binding.priority, binding.message) == ("-", "anonymous", 3, "Get a key")
     assert binding.limit_set is None
 
@@ -132,7 +132,7 @@ async def test_a_route_requires_all_of_its_scopes(edge: Edge) -> None:
     leads = route(edge, "/read/x")
     assert "write" in refusal(people, READER, leads).detail
     assert "read" in refusal(people, UNLIMITED, leads).detail
-    assert people.resolve(b"both").bindings[leads].customer == "free"
+    assert people.resolve(b"both").bind(leads).customer == "free"
 
 
 async def test_a_cached_key_expires_at_its_time(edge: Edge) -> None:

@@ -297,7 +297,7 @@ async def test_change_reaches_an_identity_that_was_evicted_and_used_again(
     remember(edge, supervisor, ["c2", "c3"])
     people = edge.runtime.snapshot.directory
     route = edge.runtime.snapshot.router.find_site(None).match(b"/v1/x", b"GET", GET)
-    assert (first.valid_until, first.bindings.memory) == (identity.UNRESOLVED, None)
+    assert (first.valid_until, first.memory) == (identity.UNRESOLVED, None)
     assert people.refresh(first, route, 0.0) is first
     assert first.valid_until > 0
     edge.worker.generations.forget_customers(["c1"])
@@ -388,7 +388,7 @@ def a_minute_passes(edge: Edge) -> None:
 def bindings(edge: Edge) -> list[int]:
     """Return the ids of the route bindings of keys from the directory."""
     known = edge.runtime.snapshot.directory._identities.values()
-    return [id(binding) for each in known if isinstance(each, UnresolvedIdentity) for binding in each.bindings.values()]
+    return [id(binding) for each in known if isinstance(each, UnresolvedIdentity) for binding in each.list_bindings()]
 
 
 async def test_an_expired_key_of_the_directory_answers_401(edge: Edge, supervisor: Supervisor) -> None:

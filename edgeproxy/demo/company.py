@@ -24,15 +24,15 @@ class Customer(NamedTuple):
 
     name: str
     tier: str
-    card: str
-    """A test card of Stripe."""
+    card: str | None
+    """A test card of Stripe. None: the customer only spends credits that it is given."""
     plan: str | None = None
     """The plan that the staff gives to the customer at the first start."""
 
 
 NOVA = Customer("nova", "free", "pm_card_visa")
 ORBIT = Customer("orbit", "free", "pm_card_chargeCustomerFail")
-PULSE = Customer("pulse", "pro", "pm_card_visa")
+PULSE = Customer("pulse", "pro", None)
 VEGA = Customer("vega", "free", "pm_card_visa", plan="standard")
 ATLAS = Customer("atlas", "free", "pm_card_visa", plan="enterprise")
 TOKENS = {"large": 1_500_000, "small": 2_000_000}
@@ -69,7 +69,8 @@ class Company:
             self._create_customer(customer)
             self.key(customer)
             self.token(customer)
-            self._leave_card(customer)
+            if customer.card is not None:
+                self._leave_card(customer, customer.card)
             if customer.plan is not None:
                 path = f"/billing/subscription?customer={customer.name}"
                 begun = self._send("POST", path, {"plan": customer.plan}, 201, 409)
@@ -161,15 +162,15 @@ class Company:
         self._send("POST", "/v1/customers", body, 201, 409)
         self._send("PUT", f"/v1/customers/{customer.name}/contacts", {"emails": [address]}, 200)
 
-    def _leave_card(self, customer: Customer) -> None:
+    def _leave_card(self, customer: Customer, card: str) -> None:
         """Save a card at Stripe, as the customer does on the page that the portal sends browsers to."""
         returning = {"return_url": f"{self._services.collector}/account"}
         self._send("POST", f"/billing/portal?customer={customer.name}", returning, 201)
         customers = self._stripe("/v1/customers?limit=100")["data"]
         at_stripe = next(each for each in customers if each["name"] == customer.name)
         if at_stripe["invoice_settings"]["default_payment_method"] is None:
-            card = {"invoice_settings[default_payment_method]": customer.card}
-            self._stripe(f"/v1/customers/{at_stripe['id']}", **card)
+            default = {"invoice_settings[default_payment_method]": card}
+            self._stripe(f"/v1/customers/{at_stripe['id']}", **default)
 
     def _send(self, method: str, path: str, body: object, *expected: int) -> JsonDocument:
         url = f"{self._services.collector}{path}"

@@ -73,8 +73,7 @@ class LimitTable:
         """The counts of other hosts; None if limits are not shared."""
         self.index = Index(file)
         self._bytes = file.bytes
-        self._first = layout.first_row
-        self._stride = layout.row_words
+        self._first, self._stride = layout.first_row, layout.row_words
         self._zeros = memoryview(bytes((self._stride - at.ROW_STATE) * at.WORD)).cast("Q")
         self.readers: WeakValueDictionary[bytes, Reader] = WeakValueDictionary()
         """The objects that are told of other columns and of a clock set back, by the key of a row or another name."""

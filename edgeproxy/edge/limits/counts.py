@@ -67,7 +67,7 @@ class CellWindow:
     def get_local(self) -> "CellWindow":
         """Return the same window for rows in this process's memory."""
         local = None if self._local is None else self._local()
-        if local is None:
+        if local is None:  # pragma: no branch - shared by further rows while the table is full
             place = LocalRow(self.ring, self.cells)
             local = CellWindow(self.table, self._seconds, self.locals, place)
             local.shared = self

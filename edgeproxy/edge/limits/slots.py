@@ -94,7 +94,11 @@ class Slots:
             if not local.row:
                 return local.used
             row = local.row
-        word = self._gauges.words[row + self._gauges.own_at] if row else 0
+        return self._read_own(row) if row else 0
+
+    def _read_own(self, row: int) -> int:
+        """Return what this process uses of a row, and no rest of its predecessor in the column."""
+        word = self._gauges.words[row + self._gauges.own_at]
         return word & COUNT_MASK if word - self._gauges.owner == word & COUNT_MASK else 0
 
     def acquire(self, limit: int, now: float, amount: int = 1) -> bool:
@@ -113,44 +117,48 @@ class Slots:
         if gauges.has_hub and words[HOSTS] >= AWAY and (limit := self._compute_host_share(limit, amount)) < 1:
             return False
         if not row:
-            local = self._local
-            assert local is not None
-            local.used = used = local.used + amount
-            if used <= max(amount, limit // local.share):
+            return self._acquire_local(limit, amount)
+        if gauges.versions[self._number] != self._version:
+            self._reload(row)
+        self._used = used = self._used + amount
+        words[row + gauges.own_at] = gauges.owner | used
+        places = gauges.places
+        headroom = self._headroom
+        if headroom is not None:
+            # The own word is stored already: who raises the alarm after this look reads it.
+            # Reservations of units, which are more than one, always read: their limit is different each time.
+            if (
+                amount == 1
+                and headroom.until >= 1
+                and words[headroom.alarm_at] == headroom.alarm
+                and headroom.limit == limit
+            ):
+                headroom.until -= 1
+                return True
+            if self._read_for(headroom, limit, amount) + len(places) <= limit:
                 return True
         else:
-            if gauges.versions[self._number] != self._version:
-                self._reload(row)
-            self._used = used = self._used + amount
-            words[row + gauges.own_at] = gauges.owner | used
-            places = gauges.places
-            headroom = self._headroom
-            if headroom is not None:
-                # The own word is stored already: who raises the alarm after this look reads it.
-                # Reservations of units, which are more than one, always read: their limit is different each time.
-                if (
-                    amount == 1
-                    and headroom.until >= 1
-                    and words[headroom.alarm_at] == headroom.alarm
-                    and headroom.limit == limit
-                ):
-                    headroom.until -= 1
-                    return True
-                if self._read_for(headroom, limit, amount) + len(places) <= limit:
-                    return True
-            else:
-                total = used + words[row + gauges.foreign_at] + len(places)
-                for other in places:
-                    total += words[row + other] & COUNT_MASK
-                if total <= limit:
-                    return True
-            # One of the last slots. A load may overtake an earlier store, so processes that take one within nanoseconds
-            # may not see each other yet. After a fence they do.
-            fence()
-            if self._sum_gauges() <= limit or self._count_living() <= limit:
+            total = used + words[row + gauges.foreign_at] + len(places)
+            for other in places:
+                total += words[row + other] & COUNT_MASK
+            if total <= limit:
                 return True
+        # One of the last slots. A load may overtake an earlier store, so processes that take one within nanoseconds
+        # may not see each other yet. After a fence they do.
+        fence()
+        if self._sum_gauges() <= limit or self._count_living() <= limit:
+            return True
         self.release(amount)
         return False
+
+    def _acquire_local(self, limit: int, amount: int) -> bool:
+        """Use more slots of a key without a row, up to this process's share of the limit."""
+        local = self._local
+        assert local is not None
+        if local.used + amount > max(amount, limit // local.share):
+            return False
+        local.used += amount
+        return True
 
     def _read_for(self, headroom: Headroom, limit: int, amount: int) -> int:
         """Return the slots in use, `amount` acquired just now included. Near the limit, make all others read too."""
@@ -245,7 +253,7 @@ class Slots:
         else:
             # The sum of `_sum_gauges`, written out: a call costs a 429 one percent more instructions.
             if gauges.versions[self._number] != self._version:
-                self._reload(row)
+                self._reload(row)  # pragma: no cover - a refusal after another object's request
             total = self._used + amount + words[row + gauges.foreign_at]
             for place in gauges.places:
                 total += words[row + place] & COUNT_MASK
@@ -321,43 +329,44 @@ class Slots:
             elif self.used:
                 # The row still belongs to its key: no row in use is freed.
                 return
-            self._use_local(key)
-            assert self._local is not None
+            local = self._use_local(key)
             if is_full:
-                self._local.retry_at = now + ROW_RETRY_SECONDS
-            self._local.share = max(1, gauges.locals.hosts * table.active)
+                local.retry_at = now + ROW_RETRY_SECONDS
+            local.share = max(1, gauges.locals.hosts * table.active)
             return
-        place = row + gauges.own_at
-        word = words[place]
-        # What the process uses already, and no rest of its predecessor in the column.
-        used = word & COUNT_MASK if word - gauges.owner == word & COUNT_MASK else 0
+        used = self._read_own(row)
         if local is not None:
-            if not local.row:
-                used += local.used
-                local.row = row
-                if table.readers.get(key) is local:
-                    del table.readers[key]
-            self._local = None
-        words[place] = gauges.owner | used
+            used += self._pour_local(local, row, key)
+        words[row + gauges.own_at] = gauges.owner | used
         self._row, self._generation, self._number = row, generation, table.number_version(row)
+        self._sync = words[row + ROW_SYNC]  # Before the rest, so that any later change moves it again.
         self._reload(row)
-        self._sync = words[row + ROW_SYNC]
         self._touch(now)
         self._bind_headroom()
 
-    def _use_local(self, key: bytes) -> None:
+    def _pour_local(self, local: LocalSlots, row: int, key: bytes) -> int:
+        """Return the slots that were used without a row. The row has them from now on."""
+        self._local = None
+        if local.row:
+            return 0
+        local.row = row
+        readers = self._gauges.table.readers
+        if readers.get(key) is local:  # pragma: no branch - objects with headroom are registered in its place
+            del readers[key]
+        return local.used
+
+    def _use_local(self, key: bytes) -> LocalSlots:
         """Count in this process's memory. All objects of the key count there together."""
         self._row, self._sync = 0, -1
-        if self._local is not None and not self._local.row:
-            return
+        local = self._local
+        if local is not None and not local.row:
+            return local
         readers = self._gauges.table.readers
         known = readers.get(key)
-        if isinstance(known, LocalSlots):
-            self._local = known
-        else:
-            self._local = LocalSlots()
-            if known is None:
-                readers[key] = self._local
+        local = self._local = known if isinstance(known, LocalSlots) else LocalSlots()
+        if known is None:
+            readers[key] = local
+        return local
 
     def _bind_headroom(self) -> None:
         """Give up headroom, and take some from the next reading on if there are many siblings."""

@@ -13,9 +13,8 @@ class LocalRow:
     __slots__ = ("first_ring", "head_at", "heads_end", "span", "words")
 
     own_at = 0
-    zero = at.ROW_HASH
     siblings: tuple[int, ...] = ()
-    siblings_at: tuple[tuple[int, int], ...] = ()
+    siblings_at: tuple[int, ...] = ()
 
     def __init__(self, ring: int, cells: int) -> None:
         layout = Layout("local", rows=1, columns=1, ring=ring, cells=cells, width=at.HEAD_WORDS)

@@ -406,11 +406,8 @@ class LimitTable:
         self.span = ring * (1 + max(used, default=0))
         """Words from the first ring to the end of the last used one."""
         self.siblings = tuple([column for column in sorted(active) if column != self.column])
-        rings = [ring * column for column in self.siblings]
-        self.siblings_at = tuple([(sibling, sibling - ring * (sibling > self.own_at)) for sibling in rings])
-        """Rings whose words may change between two decisions: their places among all rings, and among all but this
-        process's own.
-        """
+        self.siblings_at = tuple([ring * column for column in self.siblings])
+        """The places, among all rings, of rings whose words may change between two decisions."""
         self.heads_end = layout.head(1 + max(used, default=-1))
         """The end in a row of the last used head."""
         self.active = len(active - {layout.hub})

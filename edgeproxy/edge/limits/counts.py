@@ -67,7 +67,7 @@ class CellWindow:
     def get_local(self) -> "CellWindow":
         """Return the same window for rows in this process's memory."""
         local = None if self._local is None else self._local()
-        if local is None:  # pragma: no branch - shared by further rows while the table is full
+        if local is None:
             place = LocalRow(self.ring, self.cells)
             local = CellWindow(self.table, self._seconds, self.locals, place)
             local.shared = self
@@ -89,7 +89,7 @@ class CellWindow:
         place, ring, slot = self._place, self.ring, cell % self.ring
         self.cell = cell
         self.own_at = self.first + place.own_at + slot
-        begins = [self.first + sibling for sibling, _ in place.siblings_at]
+        begins = [self.first + sibling for sibling in place.siblings_at]
         self.siblings = tuple([begin + slot for begin in begins])
         self.runs = ()
         if begins and self.table.reads_runs:

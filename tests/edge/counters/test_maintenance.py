@@ -134,7 +134,7 @@ def test_a_column_without_a_worker_for_a_minute_is_read_once_a_cell(
     assert one.customers.span == 2 * 32
     assert work().column == 1
     assert one.refresh_columns()
-    assert one.customers.siblings_at == ((32, 0),)
+    assert one.customers.siblings_at == (32,)
 
 
 def test_while_the_flock_is_not_to_be_had_columns_stay(supervise: Supervise, work: Work) -> None:

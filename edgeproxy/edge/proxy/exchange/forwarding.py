@@ -305,7 +305,7 @@ class Forwarding(ResponseRelay):
         binding, endpoint = self.binding, self.endpoint
         if binding is None or binding.fallback is None or not upstream_request.is_repeatable(self):
             return False
-        service, region = binding.fallback.route.service, binding.preferred_region
+        service, region = binding.fallback.route.service, binding.terms.prefer
         try:
             value = None if service.affinity is None else service.affinity.find_value(self, binding.customer)
             other = service.select_for(value, region)

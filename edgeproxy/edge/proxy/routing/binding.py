@@ -411,11 +411,6 @@ class RouteBinding:
         return self.rare is not None and self.rare.takes_whole_bodies
 
     @property
-    def preferred_region(self) -> "str | None":
-        """The region whose endpoints are tried first."""
-        return self.terms.prefer
-
-    @property
     def tier(self) -> str:
         """The name of the customer's tier."""
         return self.terms.tier

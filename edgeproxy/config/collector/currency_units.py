@@ -77,7 +77,7 @@ def format_with_code(amount: int, currency: str) -> str:
     return f"{to_decimal(amount, currency)} {currency.upper()}"
 
 
-def format_millicredits(amount: int, currency: str = USD) -> str:  # pragma: no cover - pages and commands test it
+def format_millicredits(amount: int, currency: str = USD) -> str:
     """Format millicredits exactly in their currency: `0.001234`, with at least the currency's decimal places."""
     least = DECIMALS[currency]
     whole, fraction = divmod(abs(amount), MILLICREDITS * get_unit_count(currency))

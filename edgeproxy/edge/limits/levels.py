@@ -276,7 +276,7 @@ class LevelCounts(Counts):
             # Written from now on, so that later processes know it: it drains.
             self.pour(0)
 
-    def invalidate(self) -> None:  # pragma: no cover - tests with several processes cover it
+    def invalidate(self) -> None:
         """Read other columns from now on."""
         if self.row:
             self._bind_columns()

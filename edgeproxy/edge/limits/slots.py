@@ -253,7 +253,7 @@ class Slots:
         else:
             # The sum of `_sum_gauges`, written out: a call costs a 429 one percent more instructions.
             if gauges.versions[self._number] != self._version:
-                self._reload(row)  # pragma: no cover - a refusal after another object's request
+                self._reload(row)
             total = self._used + amount + words[row + gauges.foreign_at]
             for place in gauges.places:
                 total += words[row + place] & COUNT_MASK
@@ -351,7 +351,7 @@ class Slots:
             return 0
         local.row = row
         readers = self._gauges.table.readers
-        if readers.get(key) is local:  # pragma: no branch - objects with headroom are registered in its place
+        if readers.get(key) is local:
             del readers[key]
         return local.used
 

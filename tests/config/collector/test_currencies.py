@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from edgeproxy.config.collector.billing import Billing
+from edgeproxy.config.collector.currency_units import format_millicredits
 
 
 def read(**rates: object) -> Billing:
@@ -31,3 +32,17 @@ def test_a_rate_is_read_exactly_and_passes_as_it_was_dumped() -> None:
 def test_invalid_currency_rate_is_refused(code: str, reported: object, expected: str) -> None:
     with pytest.raises(ValidationError, match=expected):
         read(**{code: reported})
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency", "text"),
+    [
+        (0, "usd", "0.00"),
+        (1234, "usd", "0.001234"),
+        (-1_500_000, "usd", "-1.50"),
+        (1_000_000, "jpy", "100"),
+        (1_234_500, "kwd", "0.12345"),
+    ],
+)
+def test_millicredits_have_all_decimal_places(amount: int, currency: str, text: str) -> None:
+    assert format_millicredits(amount, currency) == text

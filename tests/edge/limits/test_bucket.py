@@ -579,6 +579,19 @@ def change(path: Path, changes: list[tuple[int, int, int, float, int]]) -> None:
             one.left(now)
 
 
+def test_a_bucket_reads_the_column_of_a_worker_that_joins(path: Path) -> None:
+    one, two = limits(path, 0), limits(path, 1)
+    one.declare_column()
+    one.refresh_columns()
+    first = Policies(one).get_policy(RULE, SUBJECT)
+    assert ask(first, START)
+    for each in (two, one):
+        each.declare_column()
+        each.refresh_columns()
+    assert ask(Policies(two).get_policy(RULE, SUBJECT), START, 2)
+    assert first.left(START) == 2
+
+
 def test_bucket_row_is_reclaimed_after_it_drained_at_its_current_rate(worker: Worker) -> None:
     deep, slow = rule(limit=60, window=60.0, depth=600), rule(limit=1, window=60.0, depth=600)
     table = worker(0)

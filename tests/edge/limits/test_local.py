@@ -47,6 +47,13 @@ def test_without_a_row_a_subject_has_its_share_of_the_limit(table: LimitTable) -
     assert spend(Policies(table, hosts=3).get_policy(RULE, b"hooli")) == 3
 
 
+def test_subjects_without_a_row_are_counted_apart(table: LimitTable) -> None:
+    policies = Policies(table)
+    one, two = policies.get_policy(RULE, b"initech"), policies.get_policy(RULE, b"hooli")
+    assert (spend(one), one.left(START)) == (10, 0)
+    assert (spend(two), two.left(START)) == (10, 0)
+
+
 def test_full_table_is_logged_once_a_second(table: LimitTable) -> None:
     full: list[float] = []
     policy = Policies(table, full=lambda: full.append(START)).get_policy(RULE, b"initech")
@@ -173,3 +180,16 @@ def test_slots_of_one_key_are_used_together_with_and_without_a_row(table: LimitT
         each.release()
     assert (one.counts.used, two.counts.used) == (0, 0)
     assert table.in_use(claim(table, rule.key(b"initech"))) == 0
+
+
+def test_common_slots_without_a_row_enter_the_row(table: LimitTable) -> None:
+    """Many customers use the slots of an address by one object."""
+    rule = Rule("concurrency", 6, 0.0, algorithm="concurrency")
+    policies = Policies(table, is_common=True)
+    one, two = policies.get_concurrency(rule, b"initech"), policies.get_concurrency(rule, b"initech")
+    assert one.counts is two.counts
+    assert [each.acquire(START) for each in (one, two, one, two)] == [True, True, True, False]
+    free(table, b"acme")
+    assert two.acquire(START + 1.0)
+    assert table.in_use(claim(table, rule.key(b"initech"))) == 4
+    assert policies.get_concurrency(rule, b"initech").counts is one.counts

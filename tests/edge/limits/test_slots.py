@@ -322,6 +322,16 @@ def let_go(path: Path) -> None:
     table.free(number_of(table, claim(table, b"other")))
 
 
+def test_retry_after_knows_slots_that_another_object_of_the_process_uses(path: Path) -> None:
+    policies = Policies(limits(path, 0))
+    one, two = policies.get_concurrency(rule(1), SUBJECT), policies.get_concurrency(rule(1), SUBJECT)
+    assert (one.retry_after(START), two.retry_after(START)) == (0, 0)
+    assert one.acquire(START)
+    assert two.retry_after(START) == 1
+    one.release()
+    assert two.retry_after(START) == 0
+
+
 def test_without_a_row_a_worker_has_a_share_of_the_slots(one_row: Path) -> None:
     worker = Process(one_row, 5)
     slots = worker.slots

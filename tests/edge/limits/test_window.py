@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from edgeproxy.edge.counters.cells import MASK, cell_number, width_us
 from edgeproxy.edge.counters.layout import HEAD_WORDS, Layout
 from edgeproxy.edge.counters.rows import LimitTable
+from edgeproxy.edge.limits import policies
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.rule import Rule
@@ -236,6 +237,20 @@ def reference(table: LimitTable, rule: Rule, now: float) -> int:
 
 
 # ---- what clients are told
+
+
+def test_a_row_keeps_its_counts_when_windows_beyond_the_bound_are_dropped(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policies, "WINDOWS_MAX", 1)
+    of_table = Policies(worker(0))
+    rule = Rule("basic", 5, 60.0)
+    one = of_table.get_policy(rule, b"acme")
+    assert ask(one, START)
+    of_table.get_policy(Rule("basic", 5, 30.0), b"acme")
+    other = of_table.get_policy(rule, b"acme")
+    assert ask(other, START)
+    assert (one.left(START), other.left(START)) == (3, 3)
 
 
 def test_a_retry_is_not_put_off_where_there_is_room(worker: Worker) -> None:

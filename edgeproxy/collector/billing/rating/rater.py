@@ -154,7 +154,7 @@ def rate_segments(
 
 def subtract_invoiced(invoiced: Iterable[RatedLine], lines: Sequence[RatedLine]) -> list[RatedLine]:
     """Return the lines to add to the `invoiced` ones, of the same segments, so that they become `lines`."""
-    return _subtract_invoiced(_group_lines(invoiced), lines)  # pragma: no cover - tests of invoices cover it
+    return _subtract_invoiced(_group_lines(invoiced), lines)
 
 
 def sum_amounts(lines: Iterable[RatedLine]) -> int:
@@ -282,7 +282,7 @@ class _EarlierUsage:
 
     def split_further(self, price: MeterPrice, values: Mapping[str, int]) -> Iterator[tuple[PriceStep, str, int]]:
         """Divide further usage among the price steps that remain."""
-        if self._price is not price:  # pragma: no branch - tests of the cost curve cover it
+        if self._price is not price:
             self._price, self._parts = price, _split_parts(price, self._values)
         whole = dict(self._values)
         _add_values(whole, values)

@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeproxy.collector.billing.rating.money import compute_amount, divide_rounded
-from edgeproxy.collector.billing.rating.rater import RatedLine, Segment, Span, UsageKey, rate_segments, sum_amounts
+from edgeproxy.collector.billing.rating.rater import (
+    RatedLine,
+    Segment,
+    Span,
+    UsageKey,
+    UsageRater,
+    rate_segments,
+    subtract_invoiced,
+    sum_amounts,
+)
 from edgeproxy.config.collector.catalog import Plan
 from edgeproxy.config.collector.load import load_plans
 from edgeproxy.config.collector.money import reading_in
@@ -65,6 +74,24 @@ def test_late_usage_costs_the_same_as_timely_usage() -> None:
         assert (late.kind, late.meter, late.quantity, late.amount) == ("late", "llm_tokens", more, cents)
         invoiced.append(late)
     assert rate_segments([segment], usage(segment, **known), invoiced) == []
+
+
+def test_lines_of_more_usage_are_reached_from_the_invoiced_ones() -> None:
+    segment = month("standard@1")
+    invoiced = rate_segments([segment], usage(segment, **STANDARD))
+    more = usage(segment, **STANDARD | {"llm_tokens": STANDARD["llm_tokens"] + 1400})
+    (late,) = subtract_invoiced(invoiced, rate_segments([segment], more))
+    assert [late] == rate_segments([segment], more, invoiced)
+
+
+def test_a_segment_under_way_is_rated_again_by_the_price_of_the_earlier_one() -> None:
+    """A cost curve rates the usage of each day so far, after the usage of the segments that are over."""
+    before = month("standard@1", span=Span(JANUARY.start, CHANGE))
+    after = month("standard@1", span=Span(CHANGE, JANUARY.end))
+    rater = UsageRater()
+    rater.add(before, {"llm_tokens": {"": 999_000}})
+    days = [[*rater.rate(after, {"llm_tokens": {"": tokens}})] for tokens in (1000, 501_000, 501_000)]
+    assert [sum_amounts(lines) for lines in days] == [0, 500, 500]
 
 
 def test_upgrade_credits_the_rest_of_the_old_fee() -> None:

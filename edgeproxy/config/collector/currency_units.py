@@ -86,6 +86,11 @@ def format_millicredits(amount: int, currency: str = USD) -> str:
     return f"{'-' * (amount < 0)}{whole}{'.' * bool(decimals)}{decimals}"
 
 
+def format_millicredits_with_code(amount: int, currency: str) -> str:
+    """Format millicredits exactly with the code of their currency: `0.001234 USD`."""
+    return f"{format_millicredits(amount, currency)} {currency.upper()}"
+
+
 def parse_amount(written: str, currency: str) -> int:
     """Return an amount above zero, as people write it, in smallest units: 12.34.
 

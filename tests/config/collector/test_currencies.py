@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from edgeproxy.config.collector.billing import Billing
-from edgeproxy.config.collector.currency_units import format_millicredits
+from edgeproxy.config.collector.currency_units import format_millicredits, format_millicredits_with_code
 
 
 def read(**rates: object) -> Billing:
@@ -46,3 +46,4 @@ def test_invalid_currency_rate_is_refused(code: str, reported: object, expected:
 )
 def test_millicredits_have_all_decimal_places(amount: int, currency: str, text: str) -> None:
     assert format_millicredits(amount, currency) == text
+    assert format_millicredits_with_code(amount, currency) == f"{text} {currency.upper()}"

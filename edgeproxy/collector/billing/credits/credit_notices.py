@@ -15,7 +15,7 @@ from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.credits.balances import CreditUsage
 from edgeproxy.collector.database.credit_tables import credit_grants, credit_transactions
 from edgeproxy.collector.database.schema import customers
-from edgeproxy.config.collector.currency_units import format_millicredits
+from edgeproxy.config.collector.currency_units import format_millicredits_with_code
 
 GRANTING: Final = ("purchase", "gift")
 """The kinds of transactions that make these notices due again."""
@@ -60,7 +60,7 @@ def _build_notice(
     if left > 0:
         kind = AlertKind.CREDITS_LOW
         details = {
-            name: f"{format_millicredits(amount, usage.currency)} {usage.currency.upper()}"
+            name: format_millicredits_with_code(amount, usage.currency)
             for name, amount in (("left", left), ("granted", granted))
         }
     title = f"{customer}: {kind.value.replace('_', ' ')}"

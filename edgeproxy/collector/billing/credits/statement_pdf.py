@@ -17,7 +17,7 @@ from edgeproxy.collector.billing.credits.statements import (
     format_day,
 )
 from edgeproxy.collector.billing.journal.postings import CREDIT
-from edgeproxy.config.collector.currency_units import format_millicredits
+from edgeproxy.config.collector.currency_units import format_millicredits, format_millicredits_with_code
 
 MARGIN = 20 * mm
 WIDTHS = tuple(part * mm for part in (24, 46, 50, 25, 25))
@@ -42,7 +42,7 @@ def render_pdf(statement: Statement) -> bytes:
         invariant=1,
     )
     styles = getSampleStyleSheet()
-    worth = f"{format_millicredits(1000 * CREDIT, statement.currency)} {statement.currency.upper()}"
+    worth = format_millicredits_with_code(1000 * CREDIT, statement.currency)
     introduction = f"Customer {escape(statement.customer)}. 1,000 credits are {worth}. Days are of UTC."
     story: list[Flowable] = [
         Paragraph(title, styles["Title"]),

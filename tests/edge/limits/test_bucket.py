@@ -580,16 +580,14 @@ def change(path: Path, changes: list[tuple[int, int, int, float, int]]) -> None:
 
 
 def test_a_bucket_reads_the_column_of_a_worker_that_joins(path: Path) -> None:
-    one, two = limits(path, 0), limits(path, 1)
-    one.declare_column()
-    one.refresh_columns()
-    first = Policies(one).get_policy(RULE, SUBJECT)
-    assert ask(first, START)
-    for each in (two, one):
-        each.declare_column()
-        each.refresh_columns()
-    assert ask(Policies(two).get_policy(RULE, SUBJECT), START, 2)
-    assert first.left(START) == 2
+    one, late = limits(path, 0), limits(path, 6)
+    used, unused = (Policies(one).get_policy(RULE, subject) for subject in (SUBJECT, b"globex"))
+    assert ask(used, START)
+    assert late.declare_column()
+    assert one.refresh_columns()
+    for subject in (SUBJECT, b"globex"):
+        assert ask(Policies(late).get_policy(RULE, subject), START, 2)
+    assert [used.left(START), unused.left(START)] == [2, 3]
 
 
 def test_bucket_row_is_reclaimed_after_it_drained_at_its_current_rate(worker: Worker) -> None:

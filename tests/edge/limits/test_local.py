@@ -47,7 +47,7 @@ def test_without_a_row_a_subject_has_its_share_of_the_limit(table: LimitTable) -
     assert spend(Policies(table, hosts=3).get_policy(RULE, b"hooli")) == 3
 
 
-def test_subjects_without_a_row_are_counted_apart(table: LimitTable) -> None:
+def test_each_subject_without_a_row_has_its_own_count(table: LimitTable) -> None:
     policies = Policies(table)
     one, two = policies.get_policy(RULE, b"initech"), policies.get_policy(RULE, b"hooli")
     assert (spend(one), one.left(START)) == (10, 0)
@@ -76,9 +76,6 @@ def test_local_counts_move_into_a_row_when_one_is_free(table: LimitTable, path: 
 
 def test_local_counts_of_past_cells_are_seen_by_other_workers_at_once(path: Path) -> None:
     one, two = limits(path, 0), limits(path, 1)
-    for each in (one, two, one):
-        each.declare_column()
-        each.refresh_columns()
     early, late = Policies(one).get_policy(RULE, b"initech"), Policies(two).get_policy(RULE, b"initech")
     third = limits(path)
     assert third.file.lock()

@@ -1,6 +1,6 @@
 """The tables of alerts, their deliveries, and anomalies, on the metadata of `schema.py`."""
 
-from sqlalchemy import Column, Index, LargeBinary, Table, Text, UniqueConstraint
+from sqlalchemy import Column, Index, LargeBinary, Text, UniqueConstraint
 
 from edgeproxy.collector.database.marks import (
     ALL,
@@ -23,20 +23,19 @@ from edgeproxy.collector.database.marks import (
     mark,
     of_customers,
 )
-from edgeproxy.collector.database.schema import INTEGER, metadata
+from edgeproxy.collector.database.schema import INTEGER, required, strict_table
 
 # Alerts. Each is raised only once (collector/alerts/alert.py).
-alerts = Table(
+alerts = strict_table(
     "alerts",
-    metadata,
     Column("id", INTEGER, primary_key=True, autoincrement=True),
-    Column("key", Text, nullable=False, info=CUSTOMER_NAME),
-    Column("kind", ImpersonalText, nullable=False),
-    Column("severity", ImpersonalText, nullable=False),
+    required("key", Text, info=CUSTOMER_NAME),
+    required("kind", ImpersonalText),
+    required("severity", ImpersonalText),
     Column("customer", Text, info=CUSTOMER_NAME),  # The name of the customer concerned; None: the service itself.
-    Column("title", Text, nullable=False, info=MESSAGE),
-    Column("details", Text, nullable=False, info=MESSAGE),  # JSON.
-    Column("at", INTEGER, nullable=False),  # Unix milliseconds, like all times of alerts.
+    required("title", Text, info=MESSAGE),
+    required("details", Text, info=MESSAGE),  # JSON.
+    required("at", INTEGER),  # Unix milliseconds, like all times of alerts.
     Column("routed_at", INTEGER),  # When its deliveries were created; None until then.
     Column("escalated_at", INTEGER),  # When it was also sent to the next severity's channels.
     UniqueConstraint("key", name="alerts_key_key"),
@@ -51,34 +50,30 @@ alerts = Table(
         rights=READ,
         copies="backups; mailboxes and channels of recipients",
     ),
-    sqlite_strict=True,
 )
 
 # Deliveries of alerts to channels (collector/alerts/delivery.py).
-alert_deliveries = Table(
+alert_deliveries = strict_table(
     "alert_deliveries",
-    metadata,
     Column("alert", INTEGER, primary_key=True, autoincrement=False),  # The id.
     Column("channel", ImpersonalText, primary_key=True),
     # A recipient of the customer; None: as configured for the channel.
     Column("recipient", Text, info=mark(EMAIL, is_sealed=True)),
     Column("language", ImpersonalText),  # The recipient's language; None: as configured.
-    Column("state", ImpersonalText, nullable=False),  # `due`, `sent` or `dead`.
-    Column("attempts", INTEGER, nullable=False),
-    Column("due_at", INTEGER, nullable=False),  # When it is tried next.
+    required("state", ImpersonalText),  # `due`, `sent` or `dead`.
+    required("attempts", INTEGER),
+    required("due_at", INTEGER),  # When it is tried next.
     Column("sent_at", INTEGER),
     Column("error", Text, info=FAILURE),  # Why the last attempt failed.
     Index("alert_deliveries_state", "state", "due_at"),
     info=of_customers(
         Owner("alert", "alerts"), DELETION, DELETES, rights=READ, copies="backups; mailboxes and channels of recipients"
     ),
-    sqlite_strict=True,
 )
 
 # Handling of alerts, separately for operators and the customer (collector/alert_handling.py).
-alert_handling = Table(
+alert_handling = strict_table(
     "alert_handling",
-    metadata,
     Column("alert", INTEGER, primary_key=True, autoincrement=False),  # The id.
     Column("side", ImpersonalText, primary_key=True),  # `operator` or `customer`.
     Column("acknowledged_at", INTEGER),
@@ -88,60 +83,51 @@ alert_handling = Table(
     Column("assigned_by", Text, info=LABEL),
     Column("assigned_at", INTEGER),
     info=of_customers(Owner("alert", "alerts"), DELETION, DELETES, rights=CHANGE, narrowed="side = 'customer'"),
-    sqlite_strict=True,
 )
 
 # Kinds of alerts that are muted for a while.
-alert_mutes = Table(
+alert_mutes = strict_table(
     "alert_mutes",
-    metadata,
     Column("side", ImpersonalText, primary_key=True),
     Column("kind", ImpersonalText, primary_key=True),
     Column("customer", Text, primary_key=True, info=CUSTOMER_NAME),  # The name; empty: alerts that concern no customer.
-    Column("until", INTEGER, nullable=False),
-    Column("by", Text, nullable=False, info=LABEL),
-    Column("muted_at", INTEGER, nullable=False),
+    required("until", INTEGER),
+    required("by", Text, info=LABEL),
+    required("muted_at", INTEGER),
     info=of_customers(NAME, DELETION, DELETES, rights=ALL, narrowed="side = 'customer'"),
-    sqlite_strict=True,
 )
 
 # A customer's usual use of a meter by hour of the week (collector/anomalies/baseline.py).
-anomaly_baselines = Table(
+anomaly_baselines = strict_table(
     "anomaly_baselines",
-    metadata,
     Column("customer", Text, primary_key=True, info=CUSTOMER_NAME),
     Column("meter", ImpersonalText, primary_key=True),
-    Column("built_at", INTEGER, nullable=False),  # The Unix second.
-    Column("numbers", LargeBinary, nullable=False, info=IMPERSONAL),
+    required("built_at", INTEGER),  # The Unix second.
+    required("numbers", LargeBinary, info=IMPERSONAL),
     info=of_customers(NAME, DELETION, DELETES),
-    sqlite_strict=True,
 )
 
 # Days with unusual use of a meter.
-anomalies = Table(
+anomalies = strict_table(
     "anomalies",
-    metadata,
     Column("id", INTEGER, primary_key=True, autoincrement=True),
-    Column("customer", Text, nullable=False, info=CUSTOMER_NAME),
-    Column("meter", ImpersonalText, nullable=False),
-    Column("day", INTEGER, nullable=False),  # The Unix second when the day begins.
-    Column("kind", ImpersonalText, nullable=False),  # `volume`, `pattern` or `both`.
-    Column("severity", ImpersonalText, nullable=False),
-    Column("details", Text, nullable=False, info=MESSAGE),  # JSON.
-    Column("found_at", INTEGER, nullable=False),  # The Unix second.
-    Column("expires_at", INTEGER, nullable=False),  # The Unix second when it is deleted.
+    required("customer", Text, info=CUSTOMER_NAME),
+    required("meter", ImpersonalText),
+    required("day", INTEGER),  # The Unix second when the day begins.
+    required("kind", ImpersonalText),  # `volume`, `pattern` or `both`.
+    required("severity", ImpersonalText),
+    required("details", Text, info=MESSAGE),  # JSON.
+    required("found_at", INTEGER),  # The Unix second.
+    required("expires_at", INTEGER),  # The Unix second when it is deleted.
     UniqueConstraint("customer", "meter", "day", name="anomalies_customer_key"),
     Index("anomalies_expires_at", "expires_at"),
     info=of_customers(NAME, "until `expires_at`", DELETES, rights=READ),
-    sqlite_strict=True,
 )
 
 # The time up to which each job has checked usage (collector/anomalies/job.py).
-anomaly_progress = Table(
+anomaly_progress = strict_table(
     "anomaly_progress",
-    metadata,
     Column("name", ImpersonalText, primary_key=True),
-    Column("until", INTEGER, nullable=False),  # The Unix second.
+    required("until", INTEGER),  # The Unix second.
     info=closed("how far jobs have looked", ONE),
-    sqlite_strict=True,
 )

@@ -3,7 +3,7 @@
 They are on the metadata of `schema.py`.
 """
 
-from sqlalchemy import Column, Index, LargeBinary, Table, Text, text
+from sqlalchemy import Column, Index, LargeBinary, Text
 
 from edgeproxy.collector.database.marks import (
     CLEARS,
@@ -24,54 +24,44 @@ from edgeproxy.collector.database.marks import (
     of_customers,
     personal,
 )
-from edgeproxy.collector.database.schema import INTEGER, events, metadata
+from edgeproxy.collector.database.schema import INTEGER, events, partial_index, required, strict_table
 
 # Privacy requests and their handling (collector/privacy/requests.py). Times are Unix milliseconds.
-privacy_requests = Table(
+privacy_requests = strict_table(
     "privacy_requests",
-    metadata,
     Column("id", ImpersonalText, primary_key=True),  # UUIDv7.
     Column("customer", Text, info=CUSTOMER_ID),  # The id of the customer concerned; None: no known customer.
-    Column("kind", ImpersonalText, nullable=False),
-    Column("law", ImpersonalText, nullable=False),
+    required("kind", ImpersonalText),
+    required("law", ImpersonalText),
     # The requester; None once the customer is erased.
     Column(
         "person",
         Text,
         info=personal("who asks, and how to answer", Subject.PUBLIC, "answering", is_cleared=True, is_sealed=True),
     ),
-    Column("state", ImpersonalText, nullable=False),
+    required("state", ImpersonalText),
     # JSON; None once the customer is erased.
     Column("steps", Text, info=mark(REASON, is_cleared=True, is_sealed=True)),
-    Column("requested_at", INTEGER, nullable=False),
-    Column("due_at", INTEGER, nullable=False),
+    required("requested_at", INTEGER),
+    required("due_at", INTEGER),
     Column("ended_at", INTEGER),
     Index("privacy_requests_customer", "customer"),
-    Index(
-        "privacy_requests_open",
-        "id",
-        sqlite_where=text("ended_at IS NULL"),
-        postgresql_where=text("ended_at IS NULL"),
-    ),
+    partial_index("privacy_requests_open", "id", where="ended_at IS NULL"),
     info=of_customers(ID, f"for good, as a proof that it was answered; of a customer {DELETION}", CLEARS),
-    sqlite_strict=True,
 )
 
 # The secrets for hashing a customer's end users (collector/accounts/end_users.py).
-end_user_secrets = Table(
+end_user_secrets = strict_table(
     "end_user_secrets",
-    metadata,
     Column("customer", Text, primary_key=True, info=CUSTOMER_NAME),  # The name in the ledger.
-    Column("secret", LargeBinary, nullable=False, info=SECRET),
+    required("secret", LargeBinary, info=SECRET),
     info=of_customers(NAME, DELETION, DELETES),
-    sqlite_strict=True,
 )
 
 # The end user behind each pseudonym in dimensions (collector/accounts/end_user_pseudonyms.py): one row per person,
 # until the person is erased.
-end_users = Table(
+end_users = strict_table(
     "end_users",
-    metadata,
     # Hash of the name, keyed by the customer's secret.
     Column(
         "hash",
@@ -79,14 +69,13 @@ end_users = Table(
         primary_key=True,
         info=mark(END_USER_ID, in_clear="a hash by the customer's secret, which is encrypted"),
     ),
-    Column("customer", Text, nullable=False, info=CUSTOMER_NAME),  # The name in the ledger.
-    Column("pseudonym", Text, nullable=False, info=mark(DIMENSION, in_clear="random; usage is summed by it")),
+    required("customer", Text, info=CUSTOMER_NAME),  # The name in the ledger.
+    required("pseudonym", Text, info=mark(DIMENSION, in_clear="random; usage is summed by it")),
     Index("end_users_customer", "customer"),
     info=of_customers(NAME, f"until the person is erased; {DELETION}", DELETES),
-    sqlite_strict=True,
 )
 
 # Erasure clears some columns of a customer's events. The index has no entry for events without them.
 _CLEARED = [column.name for column in events.columns if get_facts(column).get("is_cleared")]
-PERSONAL = text(" OR ".join(f"{name} IS NOT NULL" for name in _CLEARED))
-Index("events_personal", events.c.customer, sqlite_where=PERSONAL, postgresql_where=PERSONAL)
+PERSONAL = " OR ".join(f"{name} IS NOT NULL" for name in _CLEARED)
+partial_index("events_personal", events.c.customer, where=PERSONAL)

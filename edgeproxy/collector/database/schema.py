@@ -3,6 +3,8 @@
 Times are Unix seconds, `received` Unix milliseconds. Column types are limited to the types of SQLite's strict tables.
 """
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
+    ColumnElement,
     Index,
     Integer,
     LargeBinary,
@@ -76,45 +79,58 @@ MINUTE_VALUE_MAX = INTEGER_MAX * MINUTE // DAY
 
 metadata = MetaData(naming_convention={"uq": "%(table_name)s_key", "pk": "%(table_name)s_pkey"})
 
-edges = Table(
+
+def strict_table(name: str, *items: SchemaItem, **options: Any) -> Table:
+    """Return a table of the collector's database. SQLite enforces its types, as PostgreSQL does."""
+    return Table(name, metadata, *items, sqlite_strict=True, **options)
+
+
+def partial_index(
+    name: str, *columns: str | ColumnElement[object], where: str | ColumnElement[bool], unique: bool = False
+) -> Index:
+    """Return an index of the rows that meet the condition `where`, in either database."""
+    condition = text(where) if isinstance(where, str) else where
+    return Index(name, *columns, unique=unique, sqlite_where=condition, postgresql_where=condition)
+
+
+required = partial(Column, nullable=False)
+"""A column that is never null."""
+
+edges = strict_table(
     "edges",
-    metadata,
     Column("edge", ImpersonalText, primary_key=True),
     Column("region", ImpersonalText),  # None until one of its batches can be read.
-    Column("seq", INTEGER, nullable=False),  # The watermark: batches up to here are processed.
+    required("seq", INTEGER),  # The watermark: batches up to here are processed.
     Column("hash", ImpersonalText),  # Hash of the last body; None after a gap, because that body is lost.
     Column("since", INTEGER),  # Of the last readable batch.
     Column("until", INTEGER),
-    Column("received", INTEGER, nullable=False),
+    required("received", INTEGER),
     Column("latest", INTEGER),  # The latest minute that the edge has, or had, in the ledger.
     Column("token", ImpersonalText),  # The name of the token that the edge is bound to; None until its first batch.
-    Column("gap_to", INTEGER, nullable=False, server_default="0"),  # The last seq that an initial gap may reach.
+    required("gap_to", INTEGER, server_default="0"),  # The last seq that an initial gap may reach.
     Column("retired", INTEGER),  # The watermark when it was retired; a later one ends retirement.
     Column("version", ImpersonalText),  # As reported in its last batch; None if not reported.
     Column("sync_age", INTEGER),  # Seconds since it synchronized with the hub, likewise.
     info=closed("edges, which serve many customers", EDGE),
-    sqlite_strict=True,
 )
 
-batches = Table(
+batches = strict_table(
     "batches",
-    metadata,
     Column("edge", ImpersonalText, primary_key=True),
     Column("seq", INTEGER, primary_key=True, autoincrement=False),
-    Column("last", INTEGER, nullable=False),  # The seq itself, or the last lost seq of a gap.
-    Column("hash", ImpersonalText, nullable=False),
-    Column("state", ImpersonalText, nullable=False),
-    Column("rows", INTEGER, nullable=False),
+    required("last", INTEGER),  # The seq itself, or the last lost seq of a gap.
+    required("hash", ImpersonalText),
+    required("state", ImpersonalText),
+    required("rows", INTEGER),
     Column("since", INTEGER),
     Column("until", INTEGER),
     Column("why", ImpersonalText),  # Reason of a gap, or why the batch is unreadable.
-    Column("received", INTEGER, nullable=False),
-    Column("coding", ImpersonalText, nullable=False),
+    required("received", INTEGER),
+    required("coding", ImpersonalText),
     # The body as received, if it is unreadable.
-    Column(
+    required(
         "body",
         LargeBinary,
-        nullable=False,
         info=personal(
             "names of customers, and values of dimensions",
             Subject.CUSTOMER,
@@ -141,53 +157,40 @@ batches = Table(
         copies="backups; the edge's spool, for 7 days",
         not_exported="counts of all customers; this one's are in `ledger`, `hours` and `days`",
     ),
-    sqlite_strict=True,
 )
 NOT_COUNTED = batches.c.state != text(f"'{COUNTED}'")
 """Condition of the index of batches that are not counted. SQLite uses the index only for queries with this condition.
 """
-Index(
-    "batches_odd",
-    batches.c.state,
-    batches.c.edge,
-    batches.c.seq,
-    sqlite_where=NOT_COUNTED,
-    postgresql_where=NOT_COUNTED,
-)
+partial_index("batches_odd", batches.c.state, batches.c.edge, batches.c.seq, where=NOT_COUNTED)
 
-series = Table(
+series = strict_table(
     "series",
-    metadata,
     Column("id", INTEGER, primary_key=True, autoincrement=True),
-    Column("edge", ImpersonalText, nullable=False),
-    Column("region", ImpersonalText, nullable=False),
-    Column("customer", Text, nullable=False, info=CUSTOMER_NAME),
-    Column("meter", ImpersonalText, nullable=False),
-    Column("route", ImpersonalText, nullable=False),
+    required("edge", ImpersonalText),
+    required("region", ImpersonalText),
+    required("customer", Text, info=CUSTOMER_NAME),
+    required("meter", ImpersonalText),
+    required("route", ImpersonalText),
     # JSON with sorted names; empty if there are none.
-    Column("dimensions", Text, nullable=False, server_default="", info=DIMENSION),
+    required("dimensions", Text, server_default="", info=DIMENSION),
     UniqueConstraint("edge", "region", "customer", "meter", "route", "dimensions"),
     Index("series_customer_meter", "customer", "meter"),
     info=of_customers(NAME, FOR_SUMS, rights=READ, copies="backups; Parquet files"),
-    sqlite_strict=True,
 )
 
 # The dimensions of series again, one row each, for grouping.
-series_dimensions = Table(
+series_dimensions = strict_table(
     "series_dimensions",
-    metadata,
     Column("name", ImpersonalText, primary_key=True),
     Column("series", INTEGER, primary_key=True, autoincrement=False),
-    Column("value", Text, nullable=False, info=DIMENSION),
+    required("value", Text, info=DIMENSION),
     info=of_customers(Owner("series", "series"), FOR_SUMS, rights=READ, copies="backups; Parquet files"),
     sqlite_with_rowid=False,
-    sqlite_strict=True,
 )
 
 # The values of a dimension that a customer had in a month. Values above the permitted number count as `~other`.
-dimension_values = Table(
+dimension_values = strict_table(
     "dimension_values",
-    metadata,
     Column("customer", Text, primary_key=True, info=CUSTOMER_NAME),
     Column("meter", ImpersonalText, primary_key=True),
     Column("month", INTEGER, primary_key=True, autoincrement=False),  # The Unix second when the month begins in UTC.
@@ -195,30 +198,22 @@ dimension_values = Table(
     Column("value", Text, primary_key=True, info=DIMENSION),
     info=of_customers(NAME, DELETION, DELETES),
     sqlite_with_rowid=False,
-    sqlite_strict=True,
 )
 
 
-def build_sums_table(name: str, unit: str, *more: SchemaItem, **options: Any) -> Table:
-    """Build a table with the sum of each series per `unit` of time. The key is the Unix second when the unit begins."""
-    return Table(
-        name,
-        metadata,
-        Column("series", INTEGER, primary_key=True, autoincrement=False),
-        Column(unit, INTEGER, primary_key=True, autoincrement=False),
-        Column("value", INTEGER, nullable=False),
-        *more,
-        sqlite_with_rowid=False,
-        sqlite_strict=True,
-        **options,
-    )
+def build_sum_columns(unit: str) -> Iterator[Column[int]]:
+    """Yield the columns of a table with the sum of each series per `unit`: the Unix second when a unit begins."""
+    yield Column("series", INTEGER, primary_key=True, autoincrement=False)
+    yield Column(unit, INTEGER, primary_key=True, autoincrement=False)
+    yield required("value", INTEGER)
 
 
 # On PostgreSQL each month is a partition, created by `Database.add`.
-ledger = build_sums_table(
+ledger = strict_table(
     "ledger",
-    "minute",
+    *build_sum_columns("minute"),
     CheckConstraint(f"value <= {MINUTE_VALUE_MAX}", name="ledger_most"),
+    sqlite_with_rowid=False,
     info=of_customers(
         Owner("series", "series"), "400 days (`retention.minutes`)", rights=READ, copies="backups; Parquet files"
     ),
@@ -226,14 +221,16 @@ ledger = build_sums_table(
 )
 
 # Sums of the rolled-up minutes by hour and by day of UTC. The sum of a day grows until its last hour is rolled up.
-hours = build_sums_table(
+hours = strict_table(
     "hours",
-    "hour",
+    *build_sum_columns("hour"),
+    sqlite_with_rowid=False,
     info=of_customers(Owner("series", "series"), FOR_SUMS, rights=READ, copies="backups; Parquet files"),
 )
-days = build_sums_table(
+days = strict_table(
     "days",
-    "day",
+    *build_sum_columns("day"),
+    sqlite_with_rowid=False,
     info=of_customers(Owner("series", "series"), FOR_SUMS, rights=READ),
     postgresql_with={"fillfactor": 70},
 )  # A row grows with each of its hours.
@@ -241,56 +238,49 @@ days = build_sums_table(
 # One row. All hours before `hour` are rolled up, and the series of `hour` up to `series`. Rolled-up counts are in
 # `hours` and `days`; later counts are only in `ledger`. Retention removes old rows from the finer tables: `ledger`
 # starts at `minutes_from`, `hours` at `hours_from`, and `days` has all days.
-rollup = Table(
+rollup = strict_table(
     "rollup",
-    metadata,
-    Column("hour", INTEGER, nullable=False),
-    Column("series", INTEGER, nullable=False),
-    Column("minutes_from", INTEGER, nullable=False),
-    Column("hours_from", INTEGER, nullable=False),
+    required("hour", INTEGER),
+    required("series", INTEGER),
+    required("minutes_from", INTEGER),
+    required("hours_from", INTEGER),
     info=shared("how far usage is rolled up", ONE),
-    sqlite_strict=True,
 )
 
 # At most one row: the least retention of minutes in seconds (null: keep all). On PostgreSQL the owner of the tables
 # writes it.
-minutes_floor = Table(
+minutes_floor = strict_table(
     "minutes_floor",
-    metadata,
     Column("seconds", INTEGER),
     info=closed("for how long the owner keeps minutes", ONE),
-    sqlite_strict=True,
 )
 
 # Counts how often an edge's late usage changed an hour after it was closed, that is, completely rolled up. An earlier
 # export of such an hour is incomplete (collector/exports/).
-late_hours = Table(
+late_hours = strict_table(
     "late_hours",
-    metadata,
     Column("edge", ImpersonalText, primary_key=True),
     Column("hour", INTEGER, primary_key=True, autoincrement=False),
-    Column("times", INTEGER, nullable=False),
+    required("times", INTEGER),
     info=closed("hours of edges", "as `hours`"),
     sqlite_with_rowid=False,
-    sqlite_strict=True,
 )
 
 # For each edge whose old batches were dropped: the last dropped batch, and totals of the dropped batches, since
 # `batches` no longer has them.
-checkpoints = Table(
+checkpoints = strict_table(
     "checkpoints",
-    metadata,
     Column("edge", ImpersonalText, primary_key=True),
-    Column("seq", INTEGER, nullable=False),  # Counted batches up to here are dropped.
+    required("seq", INTEGER),  # Counted batches up to here are dropped.
     Column("hash", ImpersonalText),  # Hash of the last of them; None after a gap, because it is lost.
-    Column("batches", INTEGER, nullable=False),  # Number of dropped batches.
-    Column("minute", INTEGER, nullable=False),  # The latest minute in their rows; -1 if they have no rows.
+    required("batches", INTEGER),  # Number of dropped batches.
+    required("minute", INTEGER),  # The latest minute in their rows; -1 if they have no rows.
     info=closed("batches of edges that were dropped", EDGE),
-    sqlite_strict=True,
 )
-dropped = build_sums_table(
+dropped = strict_table(
     "dropped",
-    "day",
+    *build_sum_columns("day"),
+    sqlite_with_rowid=False,
     info=of_customers(Owner("series", "series"), "for good, as `edgeproxy verify` proves sums by it"),
     postgresql_with={"fillfactor": 70},
 )
@@ -298,52 +288,41 @@ dropped = build_sums_table(
 CORRECTIONS = "is_summed > 1 OR value < 0"
 """Condition of events that were corrected, or that correct usage."""
 # Events that services reported, each once. The ledger rows of the edge EVENTS are sums of these.
-events = Table(
+events = strict_table(
     "events",
-    metadata,
     Column("source", ImpersonalText, primary_key=True),
     Column("id", Text, primary_key=True, info=END_USER_ID),
-    Column("customer", Text, nullable=False, info=CUSTOMER_NAME),
-    Column("meter", ImpersonalText, nullable=False),
-    Column("value", INTEGER, nullable=False),
-    Column("time", INTEGER, nullable=False),
-    Column("is_dated", INTEGER, nullable=False),  # 0 if the time is the time of arrival.
+    required("customer", Text, info=CUSTOMER_NAME),
+    required("meter", ImpersonalText),
+    required("value", INTEGER),
+    required("time", INTEGER),
+    required("is_dated", INTEGER),  # 0 if the time is the time of arrival.
     Column("request_id", Text, info=mark(END_USER_ID, is_cleared=True)),
     # As sent, in the form of `series.dimensions`.
-    Column("dimensions", Text, nullable=False, server_default="", info=DIMENSION),
+    required("dimensions", Text, server_default="", info=DIMENSION),
     Column("folded", Text, info=DIMENSION),  # Dimensions as counted, if different.
     Column("item", Text, info=mark(END_USER_ID, is_cleared=True)),  # The item that a `unique` meter counts once.
-    Column("is_summed", INTEGER, nullable=False, server_default="1"),  # 0: a reading; 2 and 3: corrected ones.
+    required("is_summed", INTEGER, server_default="1"),  # 0: a reading; 2 and 3: corrected ones.
     Column("upstream_request_id", Text, info=mark(END_USER_ID, is_cleared=True)),
     Column("replaces", Text, info=END_USER_ID),  # The id of the event that this one corrects.
     Index("events_time", "time"),
-    Index(
-        "events_readings",
-        "customer",
-        "meter",
-        "time",
-        sqlite_where=text("is_summed = 0"),
-        postgresql_where=text("is_summed = 0"),
-    ),
-    Index("events_corrections", "time", sqlite_where=text(CORRECTIONS), postgresql_where=text(CORRECTIONS)),
+    partial_index("events_readings", "customer", "meter", "time", where="is_summed = 0"),
+    partial_index("events_corrections", "time", where=CORRECTIONS),
     info=of_customers(NAME, "for good, as each is counted once and explains an invoice", CLEARS, rights=READ),
     sqlite_with_rowid=False,
-    sqlite_strict=True,
 )
 
 # Rejected events, for operators to inspect.
-dead_letters = Table(
+dead_letters = strict_table(
     "dead_letters",
-    metadata,
     Column("id", ImpersonalText, primary_key=True),  # UUIDv7.
-    Column("received", INTEGER, nullable=False),
-    Column("token", Text, nullable=False, info=OPERATOR),  # The sender.
-    Column("error", Text, nullable=False, info=FAILURE),
+    required("received", INTEGER),
+    required("token", Text, info=OPERATOR),  # The sender.
+    required("error", Text, info=FAILURE),
     # JSON.
-    Column(
+    required(
         "event",
         Text,
-        nullable=False,
         info=personal(
             "a rejected event",
             Subject.END_USER,
@@ -356,20 +335,17 @@ dead_letters = Table(
         "until somebody replays or discards it",
         copies="backups; erasure deletes those that name the customer, also encoded or compressed",
     ),
-    sqlite_strict=True,
 )
 
 # The audit log: changes and denied attempts (collector/accounts/audit.py). Rows are only ever added.
-audit = Table(
+audit = strict_table(
     "audit",
-    metadata,
     Column("seq", INTEGER, primary_key=True, autoincrement=False),
-    Column("at", INTEGER, nullable=False),  # Unix milliseconds.
-    Column("actor", Text, nullable=False, info=mark(OPERATOR, encryption="of a contact a keyed hash")),
-    Column(
+    required("at", INTEGER),  # Unix milliseconds.
+    required("actor", Text, info=mark(OPERATOR, encryption="of a contact a keyed hash")),
+    required(
         "origin",
         Text,
-        nullable=False,
         info=personal(
             "IP address, or its network (`privacy`)",
             Subject.OPERATOR,
@@ -377,8 +353,8 @@ audit = Table(
             in_clear="an operator's, or its network alone (`privacy.mask_addresses`)",
         ),
     ),
-    Column("action", ImpersonalText, nullable=False),
-    Column("target", Text, nullable=False, info=mark(CUSTOMER_NAME, encryption="of a contact a keyed hash")),
+    required("action", ImpersonalText),
+    required("target", Text, info=mark(CUSTOMER_NAME, encryption="of a contact a keyed hash")),
     # JSON.
     Column(
         "before",
@@ -400,8 +376,8 @@ audit = Table(
             encryption="of changes of a customer encrypted",
         ),
     ),
-    Column("request_id", ImpersonalText, nullable=False),
-    Column("hash", ImpersonalText, nullable=False),  # Hash over this row and the previous row's hash.
+    required("request_id", ImpersonalText),
+    required("hash", ImpersonalText),  # Hash over this row and the previous row's hash.
     Index("audit_actor", "actor", "seq"),
     Index("audit_action", "action", "seq"),
     Index("audit_target", "target", "seq"),
@@ -409,32 +385,27 @@ audit = Table(
         "one chain for all; written with the rights of the collector",
         "for good, as who did what: it is a chain, of which nothing can be left out",
     ),
-    sqlite_strict=True,
 )
 # One row: the end of the audit log.
-audit_head = Table(
+audit_head = strict_table(
     "audit_head",
-    metadata,
-    Column("seq", INTEGER, nullable=False),
-    Column("hash", ImpersonalText, nullable=False),
+    required("seq", INTEGER),
+    required("hash", ImpersonalText),
     info=closed("the end of that chain", ONE),
-    sqlite_strict=True,
 )
 
 # Customers. `settings` holds the settings that edges need, in the JSON form of `customers` in edge.yaml.
-customers = Table(
+customers = strict_table(
     "customers",
-    metadata,
     Column("id", Text, primary_key=True, info=CUSTOMER_ID),  # UUIDv7, like all ids of accounts.
-    Column("name", Text, nullable=False, info=CUSTOMER_NAME),  # The customer's name in edges and the ledger.
+    required("name", Text, info=CUSTOMER_NAME),  # The customer's name in edges and the ledger.
     Column("external_id", Text, info=mark(EXTERNAL_ID, is_cleared=True, sealed_in="external_id_sealed")),
-    Column("tier", ImpersonalText, nullable=False),
-    Column("settings", Text, nullable=False, info=mark(SETTINGS, is_cleared=True)),
+    required("tier", ImpersonalText),
+    required("settings", Text, info=mark(SETTINGS, is_cleared=True)),
     # JSON.
-    Column(
+    required(
         "metadata",
         Text,
-        nullable=False,
         info=personal(
             "texts of the operator, such as an alert address",
             Subject.CUSTOMER,
@@ -444,10 +415,10 @@ customers = Table(
         ),
     ),
     Column("rotate_every", INTEGER),  # Seconds.
-    Column("created_at", INTEGER, nullable=False),  # Unix milliseconds, like all times of accounts.
+    required("created_at", INTEGER),  # Unix milliseconds, like all times of accounts.
     Column("deleting_since", INTEGER),
     Column("erased_at", INTEGER),  # Since then only the name, the id and the tier remain.
-    Column("version", INTEGER, nullable=False),  # Grows with each change: the ETag.
+    required("version", INTEGER),  # Grows with each change: the ETag.
     # Encrypted; then `external_id` is a keyed hash (sealed_columns.py).
     Column("external_id_sealed", Text, info=mark(EXTERNAL_ID, is_cleared=True)),
     Column("currency", ImpersonalText),  # The permanent currency of charges; NULL until one is chosen.
@@ -461,7 +432,7 @@ customers = Table(
     Column("plan", ImpersonalText),  # The name without the version; NULL without a plan.
     Column("spent", INTEGER),  # The cost of the period at `spent_at`, in the smallest unit of the currency.
     Column("spent_at", INTEGER),  # Unix seconds, as the other times of these figures.
-    Column("overdue", INTEGER, nullable=False, server_default="0"),
+    required("overdue", INTEGER, server_default="0"),
     Column("cap_used", INTEGER),  # Hundredths of a percent of the day's spending cap.
     Column("cap_until", INTEGER),
     Column("last_call_on", INTEGER),  # The start of the day when one of its keys was last used.
@@ -480,29 +451,27 @@ customers = Table(
         condition=f"name = {SERVED_NAME}",
         copies="backups; edges and hub have settings, and name or pseudonym; Stripe has the name",
     ),
-    sqlite_strict=True,
 )
 # Jobs often search for the few rows that have a value here, so the indexes omit all others.
 for _some in (customers.c.deleting_since, customers.c.rotate_every, customers.c.cap_until):
-    Index(f"customers_{_some.name}", _some, sqlite_where=_some.is_not(None), postgresql_where=_some.is_not(None))
+    partial_index(f"customers_{_some.name}", _some, where=_some.is_not(None))
 
 # API keys that customers send to edges. Only the secret's SHA-256 is stored.
-keys = Table(
+keys = strict_table(
     "keys",
-    metadata,
     Column("id", ImpersonalText, primary_key=True),
-    Column("customer", Text, nullable=False, info=CUSTOMER_ID),  # The id.
-    Column("sha256", Text, nullable=False, info=SECRET),
-    Column("start", ImpersonalText, nullable=False),  # The first characters of the secret, so that people recognize it.
+    required("customer", Text, info=CUSTOMER_ID),  # The id.
+    required("sha256", Text, info=SECRET),
+    required("start", ImpersonalText),  # The first characters of the secret, so that people recognize it.
     Column("name", Text, info=FREE),
     *(Column(name, ImpersonalText) for name in ("scopes", "limits", "budget")),  # JSON.
-    Column("created_at", INTEGER, nullable=False),
+    required("created_at", INTEGER),
     Column("expires_at", INTEGER),
     Column("revoked_at", INTEGER),
     Column("revoked_for", Text, info=REASON),
     Column("last_used_on", INTEGER),  # The Unix second when the day begins.
     Column("successor", ImpersonalText),  # The id of the key that replaces it.
-    Column("version", INTEGER, nullable=False),
+    required("version", INTEGER),
     # The id of the key that will replace it once the customer has collected the secret.
     Column("next_key", ImpersonalText),
     UniqueConstraint("sha256", name="keys_sha256_key"),
@@ -510,7 +479,6 @@ keys = Table(
     info=of_customers(
         ID, DELETION, DELETES, rights=CHANGE, copies="backups; hashes at edges and in the hub, as long as the key works"
     ),
-    sqlite_strict=True,
 )
 # Jobs search for keys that are due for rotation, that wait for their replacement, or that have an end.
 for _column, _condition in (
@@ -518,35 +486,31 @@ for _column, _condition in (
     (keys.c.next_key, keys.c.next_key.is_not(None)),
     (keys.c.expires_at, keys.c.revoked_at.is_(None) & keys.c.expires_at.is_not(None)),
 ):
-    Index(f"keys_{_column.name}", _column, sqlite_where=_condition, postgresql_where=_condition)
+    partial_index(f"keys_{_column.name}", _column, where=_condition)
 
-flags = Table(
+flags = strict_table(
     "flags",
-    metadata,
     Column("name", ImpersonalText, primary_key=True),
-    Column("settings", Text, nullable=False, info=CUSTOMER_NAME),  # JSON, as under `flags` of edge.yaml.
-    Column("updated_at", INTEGER, nullable=False),
-    Column("version", INTEGER, nullable=False),
+    required("settings", Text, info=CUSTOMER_NAME),  # JSON, as under `flags` of edge.yaml.
+    required("updated_at", INTEGER),
+    required("version", INTEGER),
     info=closed(
         "flags of all",
         "until the flag is deleted",
         copies="backups; edges, hub",
         not_exported="lists of all customers, with the name alone",
     ),
-    sqlite_strict=True,
 )
 
 # Answers to requests with an Idempotency-Key, for repeated requests (collector/accounts/idempotency.py).
-idempotency = Table(
+idempotency = strict_table(
     "idempotency",
-    metadata,
     Column("key", ImpersonalText, primary_key=True),  # SHA-256 of the caller and the Idempotency-Key.
-    Column("request", ImpersonalText, nullable=False),  # SHA-256 of the request.
+    required("request", ImpersonalText),  # SHA-256 of the request.
     # Encrypted.
-    Column(
+    required(
         "answer",
         LargeBinary,
-        nullable=False,
         info=personal(
             "answer of the API, encrypted",
             Subject.CUSTOMER,
@@ -554,23 +518,21 @@ idempotency = Table(
             encryption="encrypted in any case, by the request's own key",
         ),
     ),
-    Column("created_at", INTEGER, nullable=False),
+    required("created_at", INTEGER),
     Index("idempotency_created_at", "created_at"),
     info=closed(
         "answers, encrypted, by a hash of who asked; used with the rights of the collector",
         "24 hours",
         not_exported="encrypted by the request's own key, which nobody else has",
     ),
-    sqlite_strict=True,
 )
 
 # One row per change that edges must learn, written in the change's transaction. The publisher deletes the row.
-directory_outbox = Table(
+directory_outbox = strict_table(
     "directory_outbox",
-    metadata,
     Column("seq", INTEGER, primary_key=True, autoincrement=True),
-    Column("kind", ImpersonalText, nullable=False),  # `customer` or `flag`.
-    Column("name", Text, nullable=False, info=CUSTOMER_NAME),
+    required("kind", ImpersonalText),  # `customer` or `flag`.
+    required("name", Text, info=CUSTOMER_NAME),
     info=of_customers(
         None,
         "until it is published, seconds",
@@ -579,30 +541,25 @@ directory_outbox = Table(
         copies="backups; edges, hub",
         not_exported="the name alone, for seconds",
     ),
-    sqlite_strict=True,
 )
 
 # The published directory, one row per version. The hub has a copy (collector/directory/publisher.py).
-directory_log = Table(
+directory_log = strict_table(
     "directory_log",
-    metadata,
     Column("number", INTEGER, primary_key=True, autoincrement=False),
-    Column("token", ImpersonalText, nullable=False),
-    Column("line", LargeBinary, nullable=False, info=IMPERSONAL),
+    required("token", ImpersonalText),
+    required("line", LargeBinary, info=IMPERSONAL),
     Column("left_at", INTEGER),  # The Unix second since which it is not needed; None if it is.
     UniqueConstraint("token", name="directory_log_token_key"),
     info=closed("signed versions of the directory, each of all customers", "until a later version replaces it"),
-    sqlite_strict=True,
 )
-directory_parts = Table(
+directory_parts = strict_table(
     "directory_parts",
-    metadata,
     Column("token", ImpersonalText, primary_key=True),
     Column("place", INTEGER, primary_key=True, autoincrement=False),
-    Column(
+    required(
         "body",
         LargeBinary,
-        nullable=False,
         info=personal(
             "names, settings and hashes of keys of customers",
             Subject.CUSTOMER,
@@ -610,7 +567,7 @@ directory_parts = Table(
             in_clear="edges and the hub have the same",
         ),
     ),
-    Column("created_at", INTEGER, nullable=False),
+    required("created_at", INTEGER),
     info=closed(
         "parts of these",
         "until a later version replaces it; after an erasure 10 minutes after the next one with everybody, which comes "
@@ -618,34 +575,29 @@ directory_parts = Table(
         copies="backups; the hub; `directory.db` of edges, encrypted where `cache_key` is set",
         not_exported="all customers, made of `customers` and `keys`",
     ),
-    sqlite_strict=True,
 )
 
 # Tokens created over HTTP. Others are in the configuration (collector/accounts/tokens.py).
-tokens = Table(
+tokens = strict_table(
     "tokens",
-    metadata,
     Column("name", Text, primary_key=True, info=OPERATOR),
     Column("role", ImpersonalText),  # None if the token belongs to a customer.
     Column("customer", Text, info=CUSTOMER_NAME),
     Column("edge", ImpersonalText),
     Column("region", ImpersonalText),
-    Column("created_at", INTEGER, nullable=False),
-    Column("created_by", Text, nullable=False, info=OPERATOR),
+    required("created_at", INTEGER),
+    required("created_by", Text, info=OPERATOR),
     Column("expires_at", INTEGER),
     info=of_customers(NAME, f"until it is revoked; of a customer {DELETION}", DELETES),
-    sqlite_strict=True,
 )
-token_secrets = Table(
+token_secrets = strict_table(
     "token_secrets",
-    metadata,
     Column("sha256", Text, primary_key=True, info=SECRET),
-    Column("token", ImpersonalText, nullable=False),  # The name.
-    Column("created_at", INTEGER, nullable=False),
+    required("token", ImpersonalText),  # The name.
+    required("created_at", INTEGER),
     Column("ends_at", INTEGER),  # Set once it is replaced.
     Index("token_secrets_token", "token"),
     info=of_customers(Owner("token", "tokens", "name"), "until it is revoked", DELETES),
-    sqlite_strict=True,
 )
 
 # Tables in their own modules, which share this metadata.

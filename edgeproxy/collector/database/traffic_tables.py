@@ -13,29 +13,27 @@ from edgeproxy.collector.database.marks import (
     closed,
     of_customers,
 )
-from edgeproxy.collector.database.schema import INTEGER, metadata
+from edgeproxy.collector.database.schema import INTEGER, required, strict_table
 from edgeproxy.wire.traffic_report import BUCKETS
 
 
 def build_traffic_table(name: str, content: str, *keys: str) -> Table:
     """Build a table of requests by step, start, edge and `keys`. The row of an hour is the sum of its minutes."""
-    return Table(
+    return strict_table(
         name,
-        metadata,
         Column("step", INTEGER, primary_key=True, autoincrement=False),  # Seconds per row: 60 or 3600.
         Column("start", INTEGER, primary_key=True, autoincrement=False),  # Unix seconds.
         Column("edge", ImpersonalText, primary_key=True),
         *(Column(key, ImpersonalText, primary_key=True) for key in keys),
-        Column("region", ImpersonalText, nullable=False),
-        Column("minutes", INTEGER, nullable=False),  # The number of reports in the row.
-        Column("requests", INTEGER, nullable=False),
-        Column("rate_limited", INTEGER, nullable=False),
-        Column("client_errors", INTEGER, nullable=False),
-        Column("server_errors", INTEGER, nullable=False),
-        *(Column(f"bucket_{number}", INTEGER, nullable=False) for number in range(BUCKETS)),
+        required("region", ImpersonalText),
+        required("minutes", INTEGER),  # The number of reports in the row.
+        required("requests", INTEGER),
+        required("rate_limited", INTEGER),
+        required("client_errors", INTEGER),
+        required("server_errors", INTEGER),
+        *(required(f"bucket_{number}", INTEGER) for number in range(BUCKETS)),
         info=closed(content, TRAFFIC),
         sqlite_with_rowid=False,
-        sqlite_strict=True,
     )
 
 
@@ -44,45 +42,39 @@ traffic = build_traffic_table("traffic", "what edges answered, of many customers
 # These requests by route, as far as reports name routes.
 traffic_routes = build_traffic_table("traffic_routes", "the same by route", "route")
 # Errors of customers by minute. Errors that a report does not assign have no customer, route and status.
-customer_errors = Table(
+customer_errors = strict_table(
     "customer_errors",
-    metadata,
     Column("customer", Text, primary_key=True, info=CUSTOMER_NAME),
     Column("start", INTEGER, primary_key=True, autoincrement=False),  # The Unix second when the minute begins.
     Column("edge", ImpersonalText, primary_key=True),
     Column("route", ImpersonalText, primary_key=True),
     Column("status", INTEGER, primary_key=True, autoincrement=False),
     Column("by", ImpersonalText, primary_key=True),  # ANSWERERS of wire/traffic_report.py.
-    Column("region", ImpersonalText, nullable=False),
-    Column("requests", INTEGER, nullable=False),
+    required("region", ImpersonalText),
+    required("requests", INTEGER),
     Index("customer_errors_start", "start"),
     info=of_customers(NAME, "7 days", DELETES),
     sqlite_with_rowid=False,
-    sqlite_strict=True,
 )
 # Customers whose limits are being viewed, and the use of limits that edges last reported
 # (collector/traffic/limit_usage.py). Rows live for minutes.
-limit_watches = Table(
+limit_watches = strict_table(
     "limit_watches",
-    metadata,
     Column("customer", Text, primary_key=True, info=CUSTOMER_NAME),
-    Column("until", INTEGER, nullable=False),  # Unix seconds.
-    Column("operator_until", INTEGER, nullable=False),  # 0: no operator is viewing.
+    required("until", INTEGER),  # Unix seconds.
+    required("operator_until", INTEGER),  # 0: no operator is viewing.
     Index("limit_watches_until", "until"),
     info=of_customers(NAME, "10 minutes", DELETES, rights=CHANGE),
     sqlite_with_rowid=False,
-    sqlite_strict=True,
 )
-limit_usage = Table(
+limit_usage = strict_table(
     "limit_usage",
-    metadata,
     Column("customer", Text, primary_key=True, info=CUSTOMER_NAME),
     Column("edge", ImpersonalText, primary_key=True),
-    Column("region", ImpersonalText, nullable=False),
-    Column("at", INTEGER, nullable=False),  # Unix seconds.
-    Column("limits", ImpersonalText, nullable=False),  # JSON: a list of LimitUsage.
+    required("region", ImpersonalText),
+    required("at", INTEGER),  # Unix seconds.
+    required("limits", ImpersonalText),  # JSON: a list of LimitUsage.
     Index("limit_usage_edge", "edge"),
     info=of_customers(NAME, "10 minutes", DELETES, rights=READ),
     sqlite_with_rowid=False,
-    sqlite_strict=True,
 )

@@ -4,7 +4,9 @@ All randomness of a run follows from its seed. The run prints the seed, and `EDG
 set, the seed is constant, so a failure in CI comes from the tested change.
 """
 
+import asyncio
 import gc
+import inspect
 import os
 import random
 import shutil
@@ -74,6 +76,15 @@ def pytest_configure(config: pytest.Config) -> None:
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     if os.environ.get("CI") and whole and (missing := lacking()):
         raise pytest.UsageError(f"in CI no test is skipped for want of a program: there is no {', '.join(missing)}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a coroutine test in a loop of its own."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}))
+    return True
 
 
 @pytest.hookimpl(wrapper=True)

@@ -140,24 +140,21 @@ def test_entry_is_rolled_back_with_its_change(database: str) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 7])
-def test_time_filter_includes_its_start_and_excludes_its_end(database: str, count: int) -> None:
-    async def compare() -> None:
-        opened = await filled(database, count)
-        try:
-            async with opened.writing() as connection:
-                await connection.execute(sa.update(audit_table).values(at=10 * (audit_table.c.seq // 2)))
-            ats = [10 * (seq // 2) for seq in range(1, count + 1)]
-            async with opened.reading(whole=True) as connection:
-                for since in range(-5, 50, 5):
-                    for until in (*range(since, 50, 5), None):
-                        times = EntryTimes(since, until)
-                        rows = await audit.list_entries(connection, 0, 100, times=times, action="customer.change")
-                        inside = [at for at in ats if since <= at and (until is None or at < until)]
-                        assert len(rows) == len(inside), times
-        finally:
-            await opened.close()
-
-    asyncio.run(compare())
+async def test_time_filter_includes_its_start_and_excludes_its_end(database: str, count: int) -> None:
+    opened = await filled(database, count)
+    try:
+        async with opened.writing() as connection:
+            await connection.execute(sa.update(audit_table).values(at=10 * (audit_table.c.seq // 2)))
+        ats = [10 * (seq // 2) for seq in range(1, count + 1)]
+        async with opened.reading(whole=True) as connection:
+            for since in range(-5, 50, 5):
+                for until in (*range(since, 50, 5), None):
+                    times = EntryTimes(since, until)
+                    rows = await audit.list_entries(connection, 0, 100, times=times, action="customer.change")
+                    inside = [at for at in ats if since <= at and (until is None or at < until)]
+                    assert len(rows) == len(inside), times
+    finally:
+        await opened.close()
 
 
 def test_entries_of_two_collectors_are_one_chain(database: str) -> None:
@@ -199,16 +196,13 @@ async def after(connection: Any, statement: Any) -> None:
 
 
 @pytest.mark.both_databases
-def test_verification_names_changed_and_removed_entries(database: str) -> None:
-    async def tamper() -> None:
-        opened = await filled(database)
-        try:
-            for statement, said in TAMPERING:
-                with pytest.raises(AuditTamperedError, match=said):
-                    await write(opened, after, statement)
-            async with opened.reading(whole=True) as connection:
-                assert await audit.verify_chain(connection) == 5
-        finally:
-            await opened.close()
-
-    asyncio.run(tamper())
+async def test_verification_names_changed_and_removed_entries(database: str) -> None:
+    opened = await filled(database)
+    try:
+        for statement, said in TAMPERING:
+            with pytest.raises(AuditTamperedError, match=said):
+                await write(opened, after, statement)
+        async with opened.reading(whole=True) as connection:
+            assert await audit.verify_chain(connection) == 5
+    finally:
+        await opened.close()

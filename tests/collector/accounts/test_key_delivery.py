@@ -139,41 +139,36 @@ def decrypt(message: Any, key: OKPKey | RSAKey = OWN) -> Any:
 
 
 @pytest.mark.both_databases
-def test_due_key_is_replaced_after_its_owner_received_the_encrypted_secret(database: str, receiver: Receiver) -> None:
-    async def run() -> None:
-        async with staged(database, receiver) as stage:
-            old = await stage.begin()
-            await asyncio.gather(
-                stage.step(), KeyRotationJob(stage.database, Metrics(), build_settings).step(stage.now)
-            )
-            before = await stage.row(old)
-            assert before.next_key is not None
-            assert (before.expires_at, before.successor, await stage.live()) == (None, None, 2), (
-                "two collectors, one key"
-            )
-            assert [(one["state"], one["delivery"]) for one in (await stage.state())["keys"]] == [("sent", "due")]
-            await stage.step(60)
-            assert (await stage.row(old)).expires_at is None, "the key has not been collected yet"
-            await stage.send()
-            (message,) = stage.messages()
-            secret = decrypt(message)
-            new = await stage.row(before.next_key)
-            assert secret == {"id": new.id, "secret": secret["secret"], "replaces": old}
-            assert new.sha256 == compute_sha256(secret["secret"])
-            assert secret["secret"] not in str(message)
-            await stage.step(120)
-            await stage.step(180)
-            after = await stage.row(old)
-            assert after.successor == new.id
-            assert after.next_key is None
-            assert after.expires_at is not None
-            assert abs(after.expires_at / 1000 - time.time() - 7 * DAY) < 60
-            await stage.send(2)
-            assert [one["id"] for one in stage.messages("key.rotated")] == [old]
-            shown = (await stage.state())["keys"]
-            assert [(one["id"], one["state"], one["next_key"]) for one in shown] == [(old, "rotating", new.id)]
-
-    asyncio.run(run())
+async def test_due_key_is_replaced_after_its_owner_received_the_encrypted_secret(
+    database: str, receiver: Receiver
+) -> None:
+    async with staged(database, receiver) as stage:
+        old = await stage.begin()
+        await asyncio.gather(stage.step(), KeyRotationJob(stage.database, Metrics(), build_settings).step(stage.now))
+        before = await stage.row(old)
+        assert before.next_key is not None
+        assert (before.expires_at, before.successor, await stage.live()) == (None, None, 2), "two collectors, one key"
+        assert [(one["state"], one["delivery"]) for one in (await stage.state())["keys"]] == [("sent", "due")]
+        await stage.step(60)
+        assert (await stage.row(old)).expires_at is None, "the key has not been collected yet"
+        await stage.send()
+        (message,) = stage.messages()
+        secret = decrypt(message)
+        new = await stage.row(before.next_key)
+        assert secret == {"id": new.id, "secret": secret["secret"], "replaces": old}
+        assert new.sha256 == compute_sha256(secret["secret"])
+        assert secret["secret"] not in str(message)
+        await stage.step(120)
+        await stage.step(180)
+        after = await stage.row(old)
+        assert after.successor == new.id
+        assert after.next_key is None
+        assert after.expires_at is not None
+        assert abs(after.expires_at / 1000 - time.time() - 7 * DAY) < 60
+        await stage.send(2)
+        assert [one["id"] for one in stage.messages("key.rotated")] == [old]
+        shown = (await stage.state())["keys"]
+        assert [(one["id"], one["state"], one["next_key"]) for one in shown] == [(old, "rotating", new.id)]
 
 
 def test_database_does_not_contain_the_secret(tmp_path: Any, receiver: Receiver) -> None:
@@ -195,28 +190,25 @@ def test_database_does_not_contain_the_secret(tmp_path: Any, receiver: Receiver)
 
 
 @pytest.mark.both_databases
-def test_failing_receiver_keeps_the_old_key_and_one_replacement(database: str, receiver: Receiver) -> None:
-    async def run() -> None:
-        async with staged(database, receiver) as stage:
-            old = await stage.begin()
-            for day in range(4):
-                receiver.statuses[stage.path] = [500] * 20
-                await stage.step(day * 2 * DAY)
-                dead = sa.update(webhook_deliveries).values(state="dead")
-                await stage.change(lambda connection, dead=dead: connection.execute(dead))  # type: ignore[misc]
-                assert await stage.live() == 2
-                row = await stage.row(old)
-                assert (row.expires_at, row.successor) == (None, None)
-                if row.next_key is not None:  # Set its creation to the simulated time.
-                    made = round((stage.now + day * 2 * DAY) * 1000) - 1
-                    age = sa.update(keys_table).where(keys_table.c.id == row.next_key).values(created_at=made)
-                    await stage.change(lambda connection, age=age: connection.execute(age))  # type: ignore[misc]
-                await stage.step((day * 2 + 1.5) * DAY)  # The job withdraws it and creates the next one.
-            assert "key_rotation_due" in await stage.alerts()
-            await stage.step(8 * DAY)
-            assert (await stage.alerts()).count("key_rotation_overdue") == 1, "at the end of the grace"
-
-    asyncio.run(run())
+async def test_failing_receiver_keeps_the_old_key_and_one_replacement(database: str, receiver: Receiver) -> None:
+    async with staged(database, receiver) as stage:
+        old = await stage.begin()
+        for day in range(4):
+            receiver.statuses[stage.path] = [500] * 20
+            await stage.step(day * 2 * DAY)
+            dead = sa.update(webhook_deliveries).values(state="dead")
+            await stage.change(lambda connection, dead=dead: connection.execute(dead))  # type: ignore[misc]
+            assert await stage.live() == 2
+            row = await stage.row(old)
+            assert (row.expires_at, row.successor) == (None, None)
+            if row.next_key is not None:  # Set its creation to the simulated time.
+                made = round((stage.now + day * 2 * DAY) * 1000) - 1
+                age = sa.update(keys_table).where(keys_table.c.id == row.next_key).values(created_at=made)
+                await stage.change(lambda connection, age=age: connection.execute(age))  # type: ignore[misc]
+            await stage.step((day * 2 + 1.5) * DAY)  # The job withdraws it and creates the next one.
+        assert "key_rotation_due" in await stage.alerts()
+        await stage.step(8 * DAY)
+        assert (await stage.alerts()).count("key_rotation_overdue") == 1, "at the end of the grace"
 
 
 @pytest.mark.parametrize(
@@ -224,23 +216,20 @@ def test_failing_receiver_keeps_the_old_key_and_one_replacement(database: str, r
     [(None, ["key.delivered"]), (OWN, []), (OWN, ["key.rotated"])],
     ids=["no-public-key", "no-endpoint", "an-endpoint-of-other-types"],
 )
-def test_customer_without_delivery_gets_no_new_key_and_keeps_the_old(
+async def test_customer_without_delivery_gets_no_new_key_and_keeps_the_old(
     database: str, receiver: Receiver, public_key: OKPKey | None, types: list[str]
 ) -> None:
-    async def run() -> None:
-        async with staged(database, receiver) as stage:
-            old = await stage.begin(public_key, types)
-            if not types:
-                await stage.add_endpoint(None)  # An endpoint for all types gets no secrets: it may be a log.
-            await stage.step()
-            await stage.step(8 * DAY)
-            assert await stage.live() == 1
-            assert (await stage.row(old)).expires_at is None
-            assert await stage.alerts() == ["key_rotation_due", "key_rotation_overdue"]
-            state = await stage.state()
-            assert (state["deliver"], state["every"], state["grace"]) == ("portal", None, "7day")
-
-    asyncio.run(run())
+    async with staged(database, receiver) as stage:
+        old = await stage.begin(public_key, types)
+        if not types:
+            await stage.add_endpoint(None)  # An endpoint for all types gets no secrets: it may be a log.
+        await stage.step()
+        await stage.step(8 * DAY)
+        assert await stage.live() == 1
+        assert (await stage.row(old)).expires_at is None
+        assert await stage.alerts() == ["key_rotation_due", "key_rotation_overdue"]
+        state = await stage.state()
+        assert (state["deliver"], state["every"], state["grace"]) == ("portal", None, "7day")
 
 
 async def rotate(stage: Stage, old: str) -> None:
@@ -265,83 +254,71 @@ async def remove_public_key(stage: Stage, _: str) -> None:
 
 
 @pytest.mark.parametrize("act", [rotate, revoke, narrow, change_public_key, remove_public_key])
-def test_undelivered_key_is_withdrawn_after_changes_of_terms_or_owner(
+async def test_undelivered_key_is_withdrawn_after_changes_of_terms_or_owner(
     database: str, receiver: Receiver, act: Callable[[Stage, str], Awaitable[None]]
 ) -> None:
-    async def run() -> None:
-        async with staged(database, receiver) as stage:
-            old = await stage.begin()
-            await stage.step()
-            sent = (await stage.row(old)).next_key
-            assert sent is not None
-            await act(stage, old)
-            row = await stage.row(sent)
-            assert row.revoked_for == "withdrawn"
-            assert (await stage.row(old)).next_key is None
-            await stage.step(60)
-            following = (await stage.row(old)).next_key
-            assert (following is not None) == (act in (narrow, change_public_key))
-            if following is not None:
-                await stage.send()
-                *_, message = stage.messages()
-                assert decrypt(message, OTHER if act is change_public_key else OWN)["id"] == following
-                assert (await stage.row(following)).limits == (await stage.row(old)).limits
-
-    asyncio.run(run())
+    async with staged(database, receiver) as stage:
+        old = await stage.begin()
+        await stage.step()
+        sent = (await stage.row(old)).next_key
+        assert sent is not None
+        await act(stage, old)
+        row = await stage.row(sent)
+        assert row.revoked_for == "withdrawn"
+        assert (await stage.row(old)).next_key is None
+        await stage.step(60)
+        following = (await stage.row(old)).next_key
+        assert (following is not None) == (act in (narrow, change_public_key))
+        if following is not None:
+            await stage.send()
+            *_, message = stage.messages()
+            assert decrypt(message, OTHER if act is change_public_key else OWN)["id"] == following
+            assert (await stage.row(following)).limits == (await stage.row(old)).limits
 
 
-def test_revocation_or_use_of_a_new_key_ends_its_delivery(database: str, receiver: Receiver) -> None:
-    async def run() -> None:
-        async with staged(database, receiver) as stage:
-            old = await stage.begin()
-            await stage.step()
-            first = (await stage.row(old)).next_key
-            assert first is not None
-            await revoke(stage, first)
-            await stage.step(60)
-            second = (await stage.row(old)).next_key
-            assert second not in (None, first)
-            # The receiver decrypted the key but answered 500. Its use proves the delivery.
-            used = sa.update(keys_table).where(keys_table.c.id == second).values(last_used_on=round(stage.now))
-            await stage.change(lambda connection: connection.execute(used))
-            await stage.step(120)
-            assert (await stage.row(old)).successor == second
-
-    asyncio.run(run())
+async def test_revocation_or_use_of_a_new_key_ends_its_delivery(database: str, receiver: Receiver) -> None:
+    async with staged(database, receiver) as stage:
+        old = await stage.begin()
+        await stage.step()
+        first = (await stage.row(old)).next_key
+        assert first is not None
+        await revoke(stage, first)
+        await stage.step(60)
+        second = (await stage.row(old)).next_key
+        assert second not in (None, first)
+        # The receiver decrypted the key but answered 500. Its use proves the delivery.
+        used = sa.update(keys_table).where(keys_table.c.id == second).values(last_used_on=round(stage.now))
+        await stage.change(lambda connection: connection.execute(used))
+        await stage.step(120)
+        assert (await stage.row(old)).successor == second
 
 
-def test_repeated_changes_of_the_public_key_create_few_keys(
+async def test_repeated_changes_of_the_public_key_create_few_keys(
     database: str, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(key_delivery, "WITHDRAWN_MAX", 3)
 
-    async def run() -> None:
-        async with staged(database, receiver) as stage:
-            old = await stage.begin()
-            for number in range(10):
-                await stage.step(60 * number)
-                await stage.register(OTHER if number % 2 == 0 else OWN)
-            async with stage.database.reading() as connection:
-                made = sa.select(sa.func.count()).select_from(keys_table)
-                assert (await connection.execute(made)).scalar_one() == 1 + 3
-            assert (await stage.row(old)).expires_at is None
-
-    asyncio.run(run())
+    async with staged(database, receiver) as stage:
+        old = await stage.begin()
+        for number in range(10):
+            await stage.step(60 * number)
+            await stage.register(OTHER if number % 2 == 0 else OWN)
+        async with stage.database.reading() as connection:
+            made = sa.select(sa.func.count()).select_from(keys_table)
+            assert (await connection.execute(made)).scalar_one() == 1 + 3
+        assert (await stage.row(old)).expires_at is None
 
 
-def test_unreadable_key_does_not_stop_the_delivery_of_others(database: str, receiver: Receiver) -> None:
-    async def run() -> None:
-        async with staged(database, receiver) as stage:
-            old = await stage.begin()
-            async with stage.database.writing() as connection:
-                spoilt = await keys.create_key(connection, CALLER, "acme", CreateKeyRequest())
-                made = round((stage.now - 92 * DAY) * 1000)
-                change = {"created_at": made, "limits": "no JSON", "id": "0" + spoilt["id"][1:]}
-                await connection.execute(sa.update(keys_table).where(keys_table.c.id == spoilt["id"]).values(**change))
-            await key_delivery.deliver_due_keys(stage.database, ROTATION.every, stage.now)
-            assert (await stage.row(old)).next_key is not None
-
-    asyncio.run(run())
+async def test_unreadable_key_does_not_stop_the_delivery_of_others(database: str, receiver: Receiver) -> None:
+    async with staged(database, receiver) as stage:
+        old = await stage.begin()
+        async with stage.database.writing() as connection:
+            spoilt = await keys.create_key(connection, CALLER, "acme", CreateKeyRequest())
+            made = round((stage.now - 92 * DAY) * 1000)
+            change = {"created_at": made, "limits": "no JSON", "id": "0" + spoilt["id"][1:]}
+            await connection.execute(sa.update(keys_table).where(keys_table.c.id == spoilt["id"]).values(**change))
+        await key_delivery.deliver_due_keys(stage.database, ROTATION.every, stage.now)
+        assert (await stage.row(old)).next_key is not None
 
 
 KILLED = """
@@ -385,50 +362,44 @@ def test_kill_leaves_no_key_or_one_that_is_delivered(database: str, receiver: Re
     asyncio.run(look(old))
 
 
-def test_unreachable_customer_keeps_its_key_until_an_operator_rotates_it(database: str, receiver: Receiver) -> None:
+async def test_unreachable_customer_keeps_its_key_until_an_operator_rotates_it(
+    database: str, receiver: Receiver
+) -> None:
     """The customer has no e-mail address, no contact who could open the portal, no public key and no endpoint."""
 
-    async def run() -> None:
-        async with staged(database, receiver) as stage:
-            old = await stage.begin(None, [])
-            for day in (0, 8, 38, 400):
-                await stage.step(day * DAY)
-                row = await stage.row(old)
-                assert (row.expires_at, row.revoked_at, row.next_key, await stage.live()) == (None, None, None, 1)
-            raised = await stage.alerts()
-            assert raised[:2] == ["key_rotation_due", "key_rotation_overdue"], "operators get them"
-            assert set(raised) == {"key_rotation_due", "key_rotation_overdue"}
-            await rotate(stage, old)
-            assert (await stage.row(old)).expires_at is not None
-            await stage.step(30 * DAY)
-            assert await stage.alerts() == raised, "the new key is not due yet"
-
-    asyncio.run(run())
+    async with staged(database, receiver) as stage:
+        old = await stage.begin(None, [])
+        for day in (0, 8, 38, 400):
+            await stage.step(day * DAY)
+            row = await stage.row(old)
+            assert (row.expires_at, row.revoked_at, row.next_key, await stage.live()) == (None, None, None, 1)
+        raised = await stage.alerts()
+        assert raised[:2] == ["key_rotation_due", "key_rotation_overdue"], "operators get them"
+        assert set(raised) == {"key_rotation_due", "key_rotation_overdue"}
+        await rotate(stage, old)
+        assert (await stage.row(old)).expires_at is not None
+        await stage.step(30 * DAY)
+        assert await stage.alerts() == raised, "the new key is not due yet"
 
 
 @pytest.mark.both_databases
-def test_end_of_a_key_is_announced_once_at_each_time(database: str, receiver: Receiver) -> None:
-    async def run() -> None:
-        async with staged(database, receiver) as stage:
-            old = await stage.begin(None, [])
-            async with stage.database.writing() as connection:
-                short = await keys.create_key(connection, CALLER, "acme", CreateKeyRequest())
-                await keys.rotate_key(connection, CALLER, short["id"], 3600)
-                await keys.rotate_key(connection, CALLER, old, 7 * DAY)
-                ends = format_timestamp(round((stage.now + 7.3 * DAY) * 1000))
-                new = CreateKeyRequest.model_validate({"expires_at": ends})
-                own = await keys.create_key(connection, CALLER, "acme", new)
-            seen = []
-            for day in (0, 3.9, 4.1, 5, 6.1, 6.5, 7.1):
-                await stage.step(day * DAY)
-                seen.append((await stage.alerts()).count("key_ends_soon"))
-            # Alerts come three days and one day before each end. The hour of overlap has none.
-            assert seen == [0, 0, 1, 2, 3, 4, 4]
-            later = UpdateKeyRequest.model_validate(
-                {"expires_at": format_timestamp(round((stage.now + 20 * DAY) * 1000))}
-            )
-            await stage.change(lambda connection: keys.update_key(connection, CALLER, own["id"], later))
-            await stage.step(17.5 * DAY)
-            assert (await stage.alerts()).count("key_ends_soon") == 5, "the later end is announced, too"
-
-    asyncio.run(run())
+async def test_end_of_a_key_is_announced_once_at_each_time(database: str, receiver: Receiver) -> None:
+    async with staged(database, receiver) as stage:
+        old = await stage.begin(None, [])
+        async with stage.database.writing() as connection:
+            short = await keys.create_key(connection, CALLER, "acme", CreateKeyRequest())
+            await keys.rotate_key(connection, CALLER, short["id"], 3600)
+            await keys.rotate_key(connection, CALLER, old, 7 * DAY)
+            ends = format_timestamp(round((stage.now + 7.3 * DAY) * 1000))
+            new = CreateKeyRequest.model_validate({"expires_at": ends})
+            own = await keys.create_key(connection, CALLER, "acme", new)
+        seen = []
+        for day in (0, 3.9, 4.1, 5, 6.1, 6.5, 7.1):
+            await stage.step(day * DAY)
+            seen.append((await stage.alerts()).count("key_ends_soon"))
+        # Alerts come three days and one day before each end. The hour of overlap has none.
+        assert seen == [0, 0, 1, 2, 3, 4, 4]
+        later = UpdateKeyRequest.model_validate({"expires_at": format_timestamp(round((stage.now + 20 * DAY) * 1000))})
+        await stage.change(lambda connection: keys.update_key(connection, CALLER, own["id"], later))
+        await stage.step(17.5 * DAY)
+        assert (await stage.alerts()).count("key_ends_soon") == 5, "the later end is announced, too"

@@ -36,7 +36,7 @@ async def broken(database: Database) -> None:
         raise ZeroDivisionError
 
 
-def test_alert_of_one_key_is_raised_once_by_concurrent_collectors(database: str) -> None:
+async def test_alert_of_one_key_is_raised_once_by_concurrent_collectors(database: str) -> None:
     async def collect(shared: Database) -> int:
         raised = 0
         for number in range(20):
@@ -44,16 +44,13 @@ def test_alert_of_one_key_is_raised_once_by_concurrent_collectors(database: str)
                 raised += await raise_once(connection, alert(f"one:{number}"))
         return raised
 
-    async def run() -> None:
-        one, other = await Database.connect(database), await Database.connect(database)
-        try:
-            assert sum(await asyncio.gather(collect(one), collect(other))) == 20
-            assert await rows(one) == [(f"one:{n}", "of acme  ", '{"n":1}', 1500) for n in range(20)]
-        finally:
-            await one.close()
-            await other.close()
-
-    asyncio.run(run())
+    one, other = await Database.connect(database), await Database.connect(database)
+    try:
+        assert sum(await asyncio.gather(collect(one), collect(other))) == 20
+        assert await rows(one) == [(f"one:{n}", "of acme  ", '{"n":1}', 1500) for n in range(20)]
+    finally:
+        await one.close()
+        await other.close()
 
 
 def test_alert_is_committed_with_its_cause_or_not_at_all(database: str) -> None:

@@ -120,31 +120,28 @@ async def way(url: str, **settings: Any) -> AsyncIterator[Way]:
         await database.close()
 
 
-def test_many_keys_that_end_send_few_messages(database: str, hooks: Receiver, mail: MailTaker) -> None:
+async def test_many_keys_that_end_send_few_messages(database: str, hooks: Receiver, mail: MailTaker) -> None:
     folder = f"flood-{time.time_ns()}"
 
     async def fetch_readers(_: AsyncConnection, __: str, roles: Collection[str]) -> list[Recipient]:
         assert roles == {"owner", "developer"}
         return [Recipient(f"{folder}@customer.test", None)]
 
-    async def run() -> None:
-        async with way(
-            database, channels=channels(hooks, mail, folder), routes={"info": ["ops"]}, customers="mail"
-        ) as made:
-            made.delivery._notices = NO_CONTACTS._replace(fetch_readers=fetch_readers)
-            for number in range(HOURLY_MAX + 3):
-                ends = Alert(
-                    key=f"{folder}:{number}",
-                    kind=AlertKind.KEY_ENDS_SOON,
-                    title="it ends",
-                    customer="silent",
-                    at=time.time(),
-                )
-                await made.raised(ends)
-            await made.delivery._route(time.time())
-            assert len(await made.standing()) == 2 * HOURLY_MAX, "operators get as many"
-
-    asyncio.run(run())
+    async with way(
+        database, channels=channels(hooks, mail, folder), routes={"info": ["ops"]}, customers="mail"
+    ) as made:
+        made.delivery._notices = NO_CONTACTS._replace(fetch_readers=fetch_readers)
+        for number in range(HOURLY_MAX + 3):
+            ends = Alert(
+                key=f"{folder}:{number}",
+                kind=AlertKind.KEY_ENDS_SOON,
+                title="it ends",
+                customer="silent",
+                at=time.time(),
+            )
+            await made.raised(ends)
+        await made.delivery._route(time.time())
+        assert len(await made.standing()) == 2 * HOURLY_MAX, "operators get as many"
 
 
 def test_alert_is_routed_by_severity_and_to_its_customer(database: str, hooks: Receiver, mail: MailTaker) -> None:
@@ -272,7 +269,7 @@ def test_undelivered_alert_is_escalated_once(database: str, hooks: Receiver, mai
     assert len(hooks.on(f"/{folder}/pager")) == 2
 
 
-def test_muted_alerts_are_not_sent_and_acknowledged_ones_not_escalated(
+async def test_muted_alerts_are_not_sent_and_acknowledged_ones_not_escalated(
     database: str, hooks: Receiver, mail: MailTaker
 ) -> None:
     """Operators and the customer mute independently. A mute covers one customer's alerts and ends."""
@@ -281,31 +278,28 @@ def test_muted_alerts_are_not_sent_and_acknowledged_ones_not_escalated(
     routes = {"page": ["pager"], "warn": ["ops"]}
     caller = Caller("ops@example.com")
 
-    async def run() -> None:
-        made_of = {"channels": channels(hooks, mail, folder), "routes": routes, "customers": "mail", "escalate": "60s"}
-        async with way(database, **made_of) as made:
-            await made.raised(alert("first", "warn", "acme"))
-            await made.until(lambda found: found.get(("first", "mail:customer")) == "sent")
-            now = round(time.time() * 1000)
-            async with made.database.writing() as connection:
-                first = await handling.get_subject(connection, 1)
-                await handling.mute(connection, caller, first, "operator", now + 3_600_000, "a load test", now)
-                await handling.acknowledge(connection, caller, first, "operator", None, now)
-            await made.raised(alert("second", "warn", "acme"), alert("third", "warn", "bolt"))
-            await made.until(lambda found: found.get(("third", "mail:customer")) == "sent")
-            standing = await made.standing()
-            assert ("second", "ops") not in standing, "operators have muted it"
-            assert (standing["second", "mail:customer"], ("third", "ops") in standing) == ("sent", True)
-            await made.set(alerts, routed_at=0)
-            made.delivery._counted_at = float("-inf")
-            await made.until(lambda found: ("third", "pager") in found)
-            assert ("first", "pager") not in await made.standing(), "the delivery is acknowledged"
-            async with made.database.writing() as connection:
-                await handling.mute(connection, caller, first, "operator", now - 1, "over", now)
-            await made.raised(alert("fourth", "warn", "acme"))
-            await made.until(lambda found: ("fourth", "ops") in found)
-
-    asyncio.run(run())
+    made_of = {"channels": channels(hooks, mail, folder), "routes": routes, "customers": "mail", "escalate": "60s"}
+    async with way(database, **made_of) as made:
+        await made.raised(alert("first", "warn", "acme"))
+        await made.until(lambda found: found.get(("first", "mail:customer")) == "sent")
+        now = round(time.time() * 1000)
+        async with made.database.writing() as connection:
+            first = await handling.get_subject(connection, 1)
+            await handling.mute(connection, caller, first, "operator", now + 3_600_000, "a load test", now)
+            await handling.acknowledge(connection, caller, first, "operator", None, now)
+        await made.raised(alert("second", "warn", "acme"), alert("third", "warn", "bolt"))
+        await made.until(lambda found: found.get(("third", "mail:customer")) == "sent")
+        standing = await made.standing()
+        assert ("second", "ops") not in standing, "operators have muted it"
+        assert (standing["second", "mail:customer"], ("third", "ops") in standing) == ("sent", True)
+        await made.set(alerts, routed_at=0)
+        made.delivery._counted_at = float("-inf")
+        await made.until(lambda found: ("third", "pager") in found)
+        assert ("first", "pager") not in await made.standing(), "the delivery is acknowledged"
+        async with made.database.writing() as connection:
+            await handling.mute(connection, caller, first, "operator", now - 1, "over", now)
+        await made.raised(alert("fourth", "warn", "acme"))
+        await made.until(lambda found: ("fourth", "ops") in found)
 
 
 def test_two_collectors_send_each_alert_once_even_after_a_kill(

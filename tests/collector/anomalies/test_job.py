@@ -1,6 +1,5 @@
 """The anomaly job on a ledger: baselines, findings, one alert per finding, and a pause undone by an operator."""
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -192,15 +191,12 @@ def test_pause_happens_once_a_day_and_an_operator_can_undo_it(database: str) -> 
     run(database, work)
 
 
-def test_disabled_anomaly_job_does_not_read_the_database(tmp_path: Any) -> None:
-    async def run() -> None:
-        opened = Database(f"sqlite:///{tmp_path}/none.db")
-        try:
-            await Books(opened, enabled="false").look(TODAY)
-        finally:
-            await opened.close()
-
-    asyncio.run(run())
+async def test_disabled_anomaly_job_does_not_read_the_database(tmp_path: Any) -> None:
+    opened = Database(f"sqlite:///{tmp_path}/none.db")
+    try:
+        await Books(opened, enabled="false").look(TODAY)
+    finally:
+        await opened.close()
 
 
 def test_failed_pause_of_one_customer_does_not_block_another(tmp_path: Any) -> None:

@@ -239,7 +239,7 @@ def test_an_id_token_that_was_made_for_another_client_is_not_ours(claims: dict[s
     assert is_for(claims, "console") is ours
 
 
-def test_sign_ins_share_cached_issuer_metadata(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_sign_ins_share_cached_issuer_metadata(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
     async def fetched(issuer: str) -> dict[str, str]:
@@ -251,12 +251,9 @@ def test_sign_ins_share_cached_issuer_metadata(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(code_flow, "fetch_metadata", fetched)
 
-    async def work() -> None:
-        flow = CodeFlow(Client("https://id.example.com", "console", None), judge)
-        for _ in range(3):
-            await flow.begin("secret", "https://edge.example.com/back", again=False)
-
-    asyncio.run(work())
+    flow = CodeFlow(Client("https://id.example.com", "console", None), judge)
+    for _ in range(3):
+        await flow.begin("secret", "https://edge.example.com/back", again=False)
     assert asked == ["https://id.example.com"]
 
 
@@ -278,7 +275,7 @@ def test_a_query_of_the_issuers_own_page_stays_beside_ours(
 
 
 @pytest.mark.parametrize("withdrawn", [False, True])
-def test_a_key_that_the_issuer_has_replaced_counts_for_a_minute_at_most(
+async def test_a_key_that_the_issuer_has_replaced_counts_for_a_minute_at_most(
     monkeypatch: pytest.MonkeyPatch, withdrawn: bool
 ) -> None:
     """The new key has the old key's name or another one. A thief still signs with the old key."""
@@ -296,18 +293,15 @@ def test_a_key_that_the_issuer_has_replaced_counts_for_a_minute_at_most(
     monkeypatch.setattr(issuer_keys, "fetch_json", fetch_json)
     monkeypatch.setattr(issuer_keys, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
-    async def work() -> None:
-        keys = IssuerKeys("https://id.test")
-        assert operator(signed(), await keys.with_key("k"), SETTINGS).label == "operator:ann"
-        other = jwt.algorithms.RSAAlgorithm.to_jwk(OTHER.public_key(), as_dict=True)
-        listed[0] = {**other, "kid": "another" if withdrawn else "k", "use": "sig"}
-        now[0] += 59
-        assert operator(signed(), await keys.with_key("k"), SETTINGS)
-        now[0] += 1
-        with pytest.raises(DeniedError):
-            operator(signed(), await keys.with_key("k"), SETTINGS)
-        for _ in range(100):
-            await keys.with_key("k")
-        assert fetched[0] == 2, "the metadata is fetched no more often"
-
-    asyncio.run(work())
+    keys = IssuerKeys("https://id.test")
+    assert operator(signed(), await keys.with_key("k"), SETTINGS).label == "operator:ann"
+    other = jwt.algorithms.RSAAlgorithm.to_jwk(OTHER.public_key(), as_dict=True)
+    listed[0] = {**other, "kid": "another" if withdrawn else "k", "use": "sig"}
+    now[0] += 59
+    assert operator(signed(), await keys.with_key("k"), SETTINGS)
+    now[0] += 1
+    with pytest.raises(DeniedError):
+        operator(signed(), await keys.with_key("k"), SETTINGS)
+    for _ in range(100):
+        await keys.with_key("k")
+    assert fetched[0] == 2, "the metadata is fetched no more often"

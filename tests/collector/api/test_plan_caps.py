@@ -1,6 +1,5 @@
 """The caps of plans follow what there is by now, of each customer by itself."""
 
-import asyncio
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,9 @@ from tests.support.sold import sold
 JANUARY = 1_798_761_600
 
 
-def test_unreadable_plan_of_one_customer_does_not_delay_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unreadable_plan_of_one_customer_does_not_delay_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     followed: list[str] = []
     follow = subscriptions.entitlements.update_entitlements
 
@@ -27,27 +28,24 @@ def test_unreadable_plan_of_one_customer_does_not_delay_others(tmp_path: Path, m
         followed.append(customer.name)  # type: ignore[attr-defined]
         return await follow(connection, customer, *more)  # type: ignore[arg-type]
 
-    async def work() -> None:
-        async with sold(tmp_path, put_tables(f"sqlite:///{tmp_path}/ledger.db"), "http://127.0.0.1:1") as (of, _):
-            for name in ("first", "odd", "last"):
-                await of.customer(name, "free", now=JANUARY)
-            passed = {"meter": "llm_tokens", "period": 1, "at": 0, "due": 1, "until": 1 << 40, "is_over": 0}
-            async with of.database.writing() as connection:
-                await connection.execute(
-                    sa.insert(plan_versions), [{"version": "odd@1", "settings": "{}", "created_at": 0}]
-                )
-                odd = sa.select(customers.c.id).where(customers.c.name == "odd")
-                await connection.execute(sa.update(table).where(table.c.customer.in_(odd)).values(plan_version="odd@1"))
-                rows = [{"customer": name, **passed} for name in ("first", "odd", "last")]
-                await connection.execute(sa.insert(quota_passes), rows)
-            monkeypatch.setattr(subscriptions.entitlements, "update_entitlements", note)
-            jobs = BillingJobs(of.database, lambda: of.known, lambda now: None, ResponseCounts(), lambda takings: None)
-            for job in (jobs._follow_passes, jobs._follow_plans):
-                followed.clear()
-                await job()
-                assert sorted(followed) == ["first", "last"]
-            async with of.database.reading() as connection:
-                left = sa.select(quota_passes.c.customer).where(quota_passes.c.is_over == 0)
-                assert (await connection.execute(left)).scalars().all() == ["odd"]
-
-    asyncio.run(work())
+    async with sold(tmp_path, put_tables(f"sqlite:///{tmp_path}/ledger.db"), "http://127.0.0.1:1") as (of, _):
+        for name in ("first", "odd", "last"):
+            await of.customer(name, "free", now=JANUARY)
+        passed = {"meter": "llm_tokens", "period": 1, "at": 0, "due": 1, "until": 1 << 40, "is_over": 0}
+        async with of.database.writing() as connection:
+            await connection.execute(
+                sa.insert(plan_versions), [{"version": "odd@1", "settings": "{}", "created_at": 0}]
+            )
+            odd = sa.select(customers.c.id).where(customers.c.name == "odd")
+            await connection.execute(sa.update(table).where(table.c.customer.in_(odd)).values(plan_version="odd@1"))
+            rows = [{"customer": name, **passed} for name in ("first", "odd", "last")]
+            await connection.execute(sa.insert(quota_passes), rows)
+        monkeypatch.setattr(subscriptions.entitlements, "update_entitlements", note)
+        jobs = BillingJobs(of.database, lambda: of.known, lambda now: None, ResponseCounts(), lambda takings: None)
+        for job in (jobs._follow_passes, jobs._follow_plans):
+            followed.clear()
+            await job()
+            assert sorted(followed) == ["first", "last"]
+        async with of.database.reading() as connection:
+            left = sa.select(quota_passes.c.customer).where(quota_passes.c.is_over == 0)
+            assert (await connection.execute(left)).scalars().all() == ["odd"]

@@ -1,6 +1,5 @@
 """The publisher, killed at every step of a change: each change is in the outbox or in the log, and reaches edges."""
 
-import asyncio
 import hashlib
 import json
 import time
@@ -71,7 +70,7 @@ async def published(
 
 @pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("step", range(len(STEPS)))
-def test_publisher_killed_at_any_step_loses_and_repeats_no_change(
+async def test_publisher_killed_at_any_step_loses_and_repeats_no_change(
     database: str, settings: Published, monkeypatch: pytest.MonkeyPatch, step: int, whole: bool
 ) -> None:
     module, name = STEPS[step]
@@ -81,62 +80,56 @@ def test_publisher_killed_at_any_step_loses_and_repeats_no_change(
     def dies(*_: Any, **__: Any) -> Any:
         raise Killed
 
-    async def play() -> None:
-        there = await Database.connect(database)
-        try:
-            trust = TrustedKeys([publisher.Signer.load(settings.key).public_key])
-            first = Publisher(there, settings)
-            await adds(there, "a")
-            await first.step()
-            known, held = await published(first.log, trust, None)
-            assert known == {"a"}
-            await adds(there, "b")
-            if whole:
-                async with there.writing() as connection:
-                    await connection.execute(sa.insert(directory_outbox), [{"kind": BACK, "name": ""}])
-            with monkeypatch.context() as broken:
-                broken.setattr(module, name, dies)
-                with pytest.raises(Killed):
-                    await first.step()
-            assert (await published(first.log, trust, None))[0] == {"a"}, "no reader sees half of a version"
-            again = Publisher(there, settings)
-            await again.step()
-            known, held = await published(again.log, trust, held)
-            assert known == {"a", "b"}
-            number = held.number
-            await again.step()
-            assert (await published(again.log, trust, held))[1].number == number, "the change is published once"
-            async with there.reading() as connection:
-                assert (await connection.execute(sa.select(directory_outbox))).first() is None
-        finally:
-            await there.close()
-
-    asyncio.run(play())
+    there = await Database.connect(database)
+    try:
+        trust = TrustedKeys([publisher.Signer.load(settings.key).public_key])
+        first = Publisher(there, settings)
+        await adds(there, "a")
+        await first.step()
+        known, held = await published(first.log, trust, None)
+        assert known == {"a"}
+        await adds(there, "b")
+        if whole:
+            async with there.writing() as connection:
+                await connection.execute(sa.insert(directory_outbox), [{"kind": BACK, "name": ""}])
+        with monkeypatch.context() as broken:
+            broken.setattr(module, name, dies)
+            with pytest.raises(Killed):
+                await first.step()
+        assert (await published(first.log, trust, None))[0] == {"a"}, "no reader sees half of a version"
+        again = Publisher(there, settings)
+        await again.step()
+        known, held = await published(again.log, trust, held)
+        assert known == {"a", "b"}
+        number = held.number
+        await again.step()
+        assert (await published(again.log, trust, held))[1].number == number, "the change is published once"
+        async with there.reading() as connection:
+            assert (await connection.execute(sa.select(directory_outbox))).first() is None
+    finally:
+        await there.close()
 
 
-def test_a_clock_that_was_set_back_dates_no_version_before_another(
+async def test_a_clock_that_was_set_back_dates_no_version_before_another(
     database: str, settings: Published, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An edge that missed the rewrite of the log accepts the whole new log."""
     monkeypatch.setattr(publisher, "WHOLE_BYTES_MIN", 0)
 
-    async def play() -> None:
-        there = await Database.connect(database)
-        try:
-            trust = TrustedKeys([publisher.Signer.load(settings.key).public_key])
-            first = Publisher(there, settings)
-            await adds(there, "a")
+    there = await Database.connect(database)
+    try:
+        trust = TrustedKeys([publisher.Signer.load(settings.key).public_key])
+        first = Publisher(there, settings)
+        await adds(there, "a")
+        await first.step()
+        held = (await published(first.log, trust, None))[1]
+        monkeypatch.setattr(publisher, "time", SimpleNamespace(time=lambda: time.time() - 3600))
+        for name in "bcd":
+            await adds(there, name)
             await first.step()
-            held = (await published(first.log, trust, None))[1]
-            monkeypatch.setattr(publisher, "time", SimpleNamespace(time=lambda: time.time() - 3600))
-            for name in "bcd":
-                await adds(there, name)
-                await first.step()
-            lines = await first.log.list_lines()
-            assert lines[0].version.number > held.number
-            accepted = accept_news(held, News(tuple(line.raw for line in lines), False, first.time), trust)
-            assert accepted.versions[-1].number == held.number + 3
-        finally:
-            await there.close()
-
-    asyncio.run(play())
+        lines = await first.log.list_lines()
+        assert lines[0].version.number > held.number
+        accepted = accept_news(held, News(tuple(line.raw for line in lines), False, first.time), trust)
+        assert accepted.versions[-1].number == held.number + 3
+    finally:
+        await there.close()

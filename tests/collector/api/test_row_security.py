@@ -163,31 +163,28 @@ def test_each_table_is_protected_shared_or_closed() -> None:
     assert sorted(tables) == sorted([*metadata.tables, "alembic_version"])
 
 
-def test_each_table_with_a_customer_is_secured(postgresql: Postgresql) -> None:
+async def test_each_table_with_a_customer_is_secured(postgresql: Postgresql) -> None:
     """Asks PostgreSQL's catalogue about every table, so a table added later is checked too."""
 
-    async def run() -> None:
-        database = await Database.connect(postgresql.database())
-        assert database.row_security_gap is None
-        async with database.writing() as connection:
-            await database.ledger.add(connection, metadata.tables["ledger"], {0: {1: 1}})
-            tables = await connection.exec_driver_sql(
-                "SELECT relname, relrowsecurity AND relforcerowsecurity AS is_forced,"
-                " ARRAY(SELECT polroles::regrole[]::text FROM pg_policy WHERE polrelid = c.oid ORDER BY 1) AS roles,"
-                " EXISTS (SELECT FROM pg_attribute WHERE attrelid = c.oid AND attname = 'customer') AS has_customer,"
-                f" has_any_column_privilege('{CUSTOMER_ROLE}', c.oid, 'SELECT, INSERT, UPDATE') AS is_open"
-                " FROM pg_class c WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')"
-            )
-            rows = {row.relname: row for row in tables}
-        await database.close()
-        assert {name for name, row in rows.items() if row.has_customer} <= PROTECTED.keys()
-        for name in PROTECTED:
-            assert (rows[name].is_forced, rows[name].roles) == (True, ["{edgeproxy_collector}", "{edgeproxy_customer}"])
-        unprotected = {name for name in rows if name not in PROTECTED}
-        assert {name for name in unprotected if rows[name].is_open} == SHARED.keys()
-        assert "ledger_1970_01" in unprotected, "a partition, to which nobody but its owner has a right"
-
-    asyncio.run(run())
+    database = await Database.connect(postgresql.database())
+    assert database.row_security_gap is None
+    async with database.writing() as connection:
+        await database.ledger.add(connection, metadata.tables["ledger"], {0: {1: 1}})
+        tables = await connection.exec_driver_sql(
+            "SELECT relname, relrowsecurity AND relforcerowsecurity AS is_forced,"
+            " ARRAY(SELECT polroles::regrole[]::text FROM pg_policy WHERE polrelid = c.oid ORDER BY 1) AS roles,"
+            " EXISTS (SELECT FROM pg_attribute WHERE attrelid = c.oid AND attname = 'customer') AS has_customer,"
+            f" has_any_column_privilege('{CUSTOMER_ROLE}', c.oid, 'SELECT, INSERT, UPDATE') AS is_open"
+            " FROM pg_class c WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')"
+        )
+        rows = {row.relname: row for row in tables}
+    await database.close()
+    assert {name for name, row in rows.items() if row.has_customer} <= PROTECTED.keys()
+    for name in PROTECTED:
+        assert (rows[name].is_forced, rows[name].roles) == (True, ["{edgeproxy_collector}", "{edgeproxy_customer}"])
+    unprotected = {name for name in rows if name not in PROTECTED}
+    assert {name for name in unprotected if rows[name].is_open} == SHARED.keys()
+    assert "ledger_1970_01" in unprotected, "a partition, to which nobody but its owner has a right"
 
 
 # ---- SQL without a handler
@@ -267,24 +264,10 @@ async def fails(connection: AsyncConnection, customer: str, statement: str, *val
             await tried.rollback()
 
 
-def test_sql_for_one_customer_sees_and_changes_only_its_own_rows(
+async def test_sql_for_one_customer_sees_and_changes_only_its_own_rows(
     stage: PagesStage, both: tuple[Customer, Customer]
 ) -> None:
     """The customer role gets all rights on each table, so that only the policy separates the customers."""
-
-    async def run() -> None:
-        database = await Database.connect(url_of(stage), as_it_is=True)
-        async with database.writing() as connection:
-            await connection.exec_driver_sql(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {CUSTOMER_ROLE}")
-            filler = Filler(connection, {one.name: one.id for one in both})
-            for table in PROTECTED:
-                for one in (A, B):
-                    if not set(await visible(connection, table, one)) - set(await visible(connection, table, "")):
-                        await filler.fill(table, one)
-            for table in PROTECTED:
-                await hold(connection, table)
-            await connection.rollback()
-        await database.close()
 
     async def hold(connection: AsyncConnection, table: str) -> None:
         shared = set(await visible(connection, table, ""))
@@ -314,10 +297,21 @@ def test_sql_for_one_customer_sees_and_changes_only_its_own_rows(
             theirs = row["customer"]
             assert await fails(connection, A, f"UPDATE {table} SET customer = $1", theirs) == NOT_OWN, table
 
-    asyncio.run(run())
+    database = await Database.connect(url_of(stage), as_it_is=True)
+    async with database.writing() as connection:
+        await connection.exec_driver_sql(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {CUSTOMER_ROLE}")
+        filler = Filler(connection, {one.name: one.id for one in both})
+        for table in PROTECTED:
+            for one in (A, B):
+                if not set(await visible(connection, table, one)) - set(await visible(connection, table, "")):
+                    await filler.fill(table, one)
+        for table in PROTECTED:
+            await hold(connection, table)
+        await connection.rollback()
+    await database.close()
 
 
-def test_a_customer_cannot_send_messages_to_another_customers_endpoint(
+async def test_a_customer_cannot_send_messages_to_another_customers_endpoint(
     stage: PagesStage, both: tuple[Customer, Customer]
 ) -> None:
     """The other endpoint's secret would sign the message, so the other customer's server would trust it."""
@@ -327,82 +321,73 @@ def test_a_customer_cannot_send_messages_to_another_customers_endpoint(
         " VALUES ($1, $2, 'due', 0, 0, 0)"
     )
 
-    async def run() -> None:
-        database = await Database.connect(url_of(stage), as_it_is=True)
-        async with database.writing() as connection:
-            own, other = both
-            await connection.exec_driver_sql(message, ("msg_forged", own.id))
-            assert await fails(connection, A, delivery, "msg_forged", own.endpoint) == 1
-            assert await fails(connection, A, delivery, "msg_forged", other.endpoint) == NOT_OWN
-            await connection.exec_driver_sql(delivery, ("msg_forged", own.endpoint))
-            moved = "UPDATE webhook_deliveries SET endpoint = $1 WHERE message = 'msg_forged'"
-            assert await fails(connection, A, moved, other.endpoint) == NOT_OWN
-            await connection.rollback()
-        await database.close()
-
-    asyncio.run(run())
+    database = await Database.connect(url_of(stage), as_it_is=True)
+    async with database.writing() as connection:
+        own, other = both
+        await connection.exec_driver_sql(message, ("msg_forged", own.id))
+        assert await fails(connection, A, delivery, "msg_forged", own.endpoint) == 1
+        assert await fails(connection, A, delivery, "msg_forged", other.endpoint) == NOT_OWN
+        await connection.exec_driver_sql(delivery, ("msg_forged", own.endpoint))
+        moved = "UPDATE webhook_deliveries SET endpoint = $1 WHERE message = 'msg_forged'"
+        assert await fails(connection, A, moved, other.endpoint) == NOT_OWN
+        await connection.rollback()
+    await database.close()
 
 
-def test_customer_role_cannot_access_tables_without_customers(
+async def test_customer_role_cannot_access_tables_without_customers(
     stage: PagesStage, both: tuple[Customer, Customer]
 ) -> None:
-    async def run() -> None:
-        database = await Database.connect(url_of(stage), as_it_is=True)
-        async with database.writing() as connection:
-            for table in (*CLOSED, *(name for name, rows in PROTECTED.items() if not rows.rights)):
-                assert await fails(connection, A, f"SELECT FROM {table}") == NOT_OWN, table
-            (partition, *_) = (
-                await connection.exec_driver_sql(
-                    "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'ledger'::regclass"
-                )
-            ).scalars()
-            for statement in (
-                f"SELECT FROM {partition}",
-                "UPDATE rollout SET percent = 0",
-                "ALTER TABLE keys DISABLE ROW LEVEL SECURITY",
-                "DROP POLICY customer_rows ON keys",
-                "CREATE TABLE mine ()",
-            ):
-                assert await fails(connection, A, statement) == NOT_OWN, statement
-        await database.close()
-
-    asyncio.run(run())
+    database = await Database.connect(url_of(stage), as_it_is=True)
+    async with database.writing() as connection:
+        for table in (*CLOSED, *(name for name, rows in PROTECTED.items() if not rows.rights)):
+            assert await fails(connection, A, f"SELECT FROM {table}") == NOT_OWN, table
+        (partition, *_) = (
+            await connection.exec_driver_sql(
+                "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'ledger'::regclass"
+            )
+        ).scalars()
+        for statement in (
+            f"SELECT FROM {partition}",
+            "UPDATE rollout SET percent = 0",
+            "ALTER TABLE keys DISABLE ROW LEVEL SECURITY",
+            "DROP POLICY customer_rows ON keys",
+            "CREATE TABLE mine ()",
+        ):
+            assert await fails(connection, A, statement) == NOT_OWN, statement
+    await database.close()
 
 
-def test_served_customer_is_reset_at_the_end_of_a_transaction(
+async def test_served_customer_is_reset_at_the_end_of_a_transaction(
     stage: PagesStage, both: tuple[Customer, Customer]
 ) -> None:
     """This holds after a failure too, and on a reused connection: all writing transactions share one connection."""
 
-    async def run() -> None:
-        database = await Database.connect(url_of(stage), as_it_is=True)
-        who = f"SELECT current_user || ' ' || coalesce(current_setting('{row_security.SETTING}', true), '')"
+    database = await Database.connect(url_of(stage), as_it_is=True)
+    who = f"SELECT current_user || ' ' || coalesce(current_setting('{row_security.SETTING}', true), '')"
 
-        async def current_role(*, writes: bool, whole: bool = False) -> str:
-            async with database.writing() if writes else database.reading(whole=whole) as connection:
-                return str((await connection.exec_driver_sql(who)).scalar_one())
+    async def current_role(*, writes: bool, whole: bool = False) -> str:
+        async with database.writing() if writes else database.reading(whole=whole) as connection:
+            return str((await connection.exec_driver_sql(who)).scalar_one())
 
-        for _ in range(2 * 4):  # Uses each connection for reading twice.
-            for how in ({"writes": True}, {"writes": False}, {"writes": False, "whole": True}):
-                with serving(A):
-                    assert await current_role(**how) == f"{CUSTOMER_ROLE} {A}"
-                with serving(B), pytest.raises(sa.exc.DBAPIError):
-                    async with database.writing() if how["writes"] else database.reading() as connection:
-                        await connection.exec_driver_sql("SELECT 1 / 0")
-                assert (await current_role(**how)).strip() == "edgeproxy"
-        with serving(A):
-            async with database.writing() as connection:
-                with suppress(LookupError):
+    for _ in range(2 * 4):  # Uses each connection for reading twice.
+        for how in ({"writes": True}, {"writes": False}, {"writes": False, "whole": True}):
+            with serving(A):
+                assert await current_role(**how) == f"{CUSTOMER_ROLE} {A}"
+            with serving(B), pytest.raises(sa.exc.DBAPIError):
+                async with database.writing() if how["writes"] else database.reading() as connection:
+                    await connection.exec_driver_sql("SELECT 1 / 0")
+            assert (await current_role(**how)).strip() == "edgeproxy"
+    with serving(A):
+        async with database.writing() as connection:
+            with suppress(LookupError):
+                async with row_security.across_customers(connection):
+                    assert (await connection.exec_driver_sql(who)).scalar_one() == f"edgeproxy {A}"
                     async with row_security.across_customers(connection):
-                        assert (await connection.exec_driver_sql(who)).scalar_one() == f"edgeproxy {A}"
-                        async with row_security.across_customers(connection):
-                            pass  # Writing an audit entry nests in this way.
-                        assert (await connection.exec_driver_sql(who)).scalar_one() == f"edgeproxy {A}"
-                        raise LookupError
-                assert (await connection.exec_driver_sql(who)).scalar_one() == f"{CUSTOMER_ROLE} {A}"
-        await database.close()
-
-    asyncio.run(run())
+                        pass  # Writing an audit entry nests in this way.
+                    assert (await connection.exec_driver_sql(who)).scalar_one() == f"edgeproxy {A}"
+                    raise LookupError
+            assert (await connection.exec_driver_sql(who)).scalar_one() == f"{CUSTOMER_ROLE} {A}"
+    await database.close()
 
 
 # ---- with a handler

@@ -197,7 +197,7 @@ async def live(of: Era, players: list[StripePlayer]) -> None:
 @pytest.mark.timeout(3600)
 @ON_BOTH_IF_SOAKED
 @pytest.mark.parametrize("collection", ["invoice_items", "meters"])
-def test_random_lives_agree_with_stripe(
+async def test_random_lives_agree_with_stripe(
     new_sandbox: Sandbox,
     tmp_path: Path,
     database: str,
@@ -213,24 +213,19 @@ def test_random_lives_agree_with_stripe(
     terms: dict[str, Any] = {"plans": str(file), "meters": {"calls": {"count": "events"}}, "coupons": COUPONS}
     terms |= {"breaker": {"enabled": False}, "collection": collection}
 
-    async def work() -> None:
-        async with era(tmp_path, database, new_sandbox, JANUARY, **terms) as of:
-            of.collection = collection
-            clock = mock.patch.object(billing_jobs, "time", mock.Mock(time=of.now))
-            long = (one for one in itertools.count(seed) if len(draw_life(random.Random(one)).steps) >= STEPS_MIN)
-            players = [
-                StripePlayer(of, new_sandbox, f"{collection}-{one}", one) for one in itertools.islice(long, count)
-            ]
-            with clock:
-                await live(of, players)
-                for player in players:
-                    await player.check()
-            async with of.of.database.reading(whole=True) as connection:
-                await verify_journal(connection)
-            rows = Counter[str]()
+    async with era(tmp_path, database, new_sandbox, JANUARY, **terms) as of:
+        of.collection = collection
+        clock = mock.patch.object(billing_jobs, "time", mock.Mock(time=of.now))
+        long = (one for one in itertools.count(seed) if len(draw_life(random.Random(one)).steps) >= STEPS_MIN)
+        players = [StripePlayer(of, new_sandbox, f"{collection}-{one}", one) for one in itertools.islice(long, count)]
+        with clock:
+            await live(of, players)
             for player in players:
-                rows.update(row.state for row in await player.fetch_rows())
-            assert rows
-            print(f"{count} lives from seed {seed} by {collection}: {dict(rows)}")
-
-    asyncio.run(work())
+                await player.check()
+        async with of.of.database.reading(whole=True) as connection:
+            await verify_journal(connection)
+        rows = Counter[str]()
+        for player in players:
+            rows.update(row.state for row in await player.fetch_rows())
+        assert rows
+        print(f"{count} lives from seed {seed} by {collection}: {dict(rows)}")

@@ -80,17 +80,14 @@ def test_group_commit_acknowledges_nothing_during_an_outage() -> None:
     assert (storage.stored, storage.transactions) == ([], 1)
 
 
-def test_an_item_is_written_though_its_sender_leaves() -> None:
+async def test_an_item_is_written_though_its_sender_leaves() -> None:
     storage = Storage()
 
-    async def run() -> None:
-        tasks = Tasks()
-        tasks.start("commits", storage.commits.run())
-        sender = tasks.start("sender", storage.commits.submit(1))
-        await asyncio.sleep(0)
-        sender.cancel()
-        assert await storage.commits.submit(2) == 20
-        await tasks.cancel()
-
-    asyncio.run(run())
+    tasks = Tasks()
+    tasks.start("commits", storage.commits.run())
+    sender = tasks.start("sender", storage.commits.submit(1))
+    await asyncio.sleep(0)
+    sender.cancel()
+    assert await storage.commits.submit(2) == 20
+    await tasks.cancel()
     assert storage.stored == [1, 2]

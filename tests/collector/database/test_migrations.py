@@ -49,24 +49,21 @@ def test_each_migration_follows_the_one_before() -> None:
     assert [file.name[:4] for file in files] == [f"{number:04}" for number in range(1, len(files) + 1)]
 
 
-def test_an_upgrade_keeps_the_rows_of_an_older_database(
+async def test_an_upgrade_keeps_the_rows_of_an_older_database(
     tmp_path: Path, empty_database: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def run() -> None:
-        chain = Chain(since=NOON)
-        books = await Books.open(empty_database, clock)
-        await books.ship(chain.next())
-        before = await books.check()
-        await books.close()
-        (later,) = add_revisions(monkeypatch, tmp_path / "later", [True])
-        books = await Books.open(empty_database, clock, counted=books.counted)
-        assert await books.check() == before
-        await books.ship(chain.next())
-        await books.check()
-        await books.close()
-        assert COLUMN.format(later) in (await asyncio.to_thread(describe_database, empty_database))[TABLE]
-
-    asyncio.run(run())
+    chain = Chain(since=NOON)
+    books = await Books.open(empty_database, clock)
+    await books.ship(chain.next())
+    before = await books.check()
+    await books.close()
+    (later,) = add_revisions(monkeypatch, tmp_path / "later", [True])
+    books = await Books.open(empty_database, clock, counted=books.counted)
+    assert await books.check() == before
+    await books.ship(chain.next())
+    await books.check()
+    await books.close()
+    assert COLUMN.format(later) in (await asyncio.to_thread(describe_database, empty_database))[TABLE]
 
 
 def test_an_empty_database_needs_no_revision_after_the_baseline(

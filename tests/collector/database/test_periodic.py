@@ -19,7 +19,7 @@ from edgeproxy.collector.database.periodic import (
 )
 
 
-def test_each_run_is_reported_and_followed_by_its_rest() -> None:
+async def test_each_run_is_reported_and_followed_by_its_rest() -> None:
     outcomes: list[object] = [
         None,
         ValueError("a fault"),
@@ -39,13 +39,10 @@ def test_each_run_is_reported_and_followed_by_its_rest() -> None:
 
     job_log = JobLog(runs.append)
 
-    async def play() -> None:
-        report_runs(job_log)
-        job = Job("some-job", 0.0, "it failed", work)
-        with suppress(asyncio.CancelledError):
-            await repeat(job, log.RateLimitedLog(60.0))
-
-    asyncio.run(play())
+    report_runs(job_log)
+    job = Job("some-job", 0.0, "it failed", work)
+    with suppress(asyncio.CancelledError):
+        await repeat(job, log.RateLimitedLog(60.0))
     assert job_log.list_statuses() == [], "a job that has ended is no job of this process any more"
     succeeded, failed, standby = JobResult.SUCCEEDED, JobResult.FAILED, JobResult.STANDBY
     assert [run.result for run in runs] == [succeeded, failed, failed, standby, succeeded]
@@ -69,7 +66,7 @@ def test_job_log_lists_running_jobs_and_each_last_run() -> None:
     assert second.succeeded_at <= second.ended_at
 
 
-def test_a_rest_is_as_long_as_the_work_says() -> None:
+async def test_a_rest_is_as_long_as_the_work_says() -> None:
     rests = iter([Rest(0.0), Rest(0.0), None])
     count = 0
 
@@ -78,12 +75,9 @@ def test_a_rest_is_as_long_as_the_work_says() -> None:
         count += 1
         return next(rests)
 
-    async def play() -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(0.2):
-                await repeat(Job("some-job", 3600.0, "it failed", work), log.RateLimitedLog(60.0))
-
-    asyncio.run(play())
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await repeat(Job("some-job", 3600.0, "it failed", work), log.RateLimitedLog(60.0))
     assert count == 3, "the rest of the job begins once the work returns none of its own"
 
 

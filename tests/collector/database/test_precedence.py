@@ -136,26 +136,23 @@ def test_a_page_waits_for_no_connection_of_jobs(database: str) -> None:
     run(database, work)
 
 
-def test_calls_of_one_page_share_fetched_values_and_changes_fetch_again() -> None:
+async def test_calls_of_one_page_share_fetched_values_and_changes_fetch_again() -> None:
     fetched: list[str] = []
 
     async def fetch() -> str:
         fetched.append("fetched")
         return f"value {len(fetched)}"
 
-    async def work() -> None:
-        values: ReadValues = {}
-        for _ in range(2):  # Two calls of one page.
-            with reading_once(values):
-                assert await fetch_once("key", fetch) == "value 1"
-        with reading_once(values), reading_once(None):  # A change.
-            assert await fetch_once("key", fetch) == "value 2"
-        assert await fetch_once("key", fetch) == "value 3", "no page"
-
-    asyncio.run(work())
+    values: ReadValues = {}
+    for _ in range(2):  # Two calls of one page.
+        with reading_once(values):
+            assert await fetch_once("key", fetch) == "value 1"
+    with reading_once(values), reading_once(None):  # A change.
+        assert await fetch_once("key", fetch) == "value 2"
+    assert await fetch_once("key", fetch) == "value 3", "no page"
 
 
-def test_concurrent_calls_of_a_page_read_once_and_again_if_the_first_fails() -> None:
+async def test_concurrent_calls_of_a_page_read_once_and_again_if_the_first_fails() -> None:
     fetched: list[str] = []
 
     async def fetch() -> str:
@@ -165,16 +162,13 @@ def test_concurrent_calls_of_a_page_read_once_and_again_if_the_first_fails() -> 
             raise OSError("the connection is lost")
         return f"value {len(fetched)}"
 
-    async def work() -> None:
-        with reading_once({}):
-            results = await asyncio.gather(*(fetch_once("key", fetch) for _ in range(3)), return_exceptions=True)
-        assert isinstance(results[0], OSError)
-        assert results[1:] == ["value 2", "value 2"]
-
-    asyncio.run(work())
+    with reading_once({}):
+        results = await asyncio.gather(*(fetch_once("key", fetch) for _ in range(3)), return_exceptions=True)
+    assert isinstance(results[0], OSError)
+    assert results[1:] == ["value 2", "value 2"]
 
 
-def test_page_drops_fetched_values_before_its_change() -> None:
+async def test_page_drops_fetched_values_before_its_change() -> None:
     seen: list[ReadValues] = []
 
     class Answering:
@@ -182,15 +176,12 @@ def test_page_drops_fetched_values_before_its_change() -> None:
             seen.append(inner[READ_VALUES])
             return web.Response()
 
-    async def work() -> None:
-        page = make_mocked_request("POST", "/console/customers/acme")
-        inside, who = Inside(Answering()), SignedIn("operator", frozenset(), None)  # type: ignore[arg-type]
-        session = Session("", who, 0, 0, "")
-        # A fact that was read twice would be asked for once.
-        for method, below in (("GET", ""), ("GET", "/keys"), ("PATCH", ""), ("GET", "")):
-            await inside.ask(page, session, method, f"/v1/customers/{{customer}}{below}", names={"customer": "acme"})
-
-    asyncio.run(work())
+    page = make_mocked_request("POST", "/console/customers/acme")
+    inside, who = Inside(Answering()), SignedIn("operator", frozenset(), None)  # type: ignore[arg-type]
+    session = Session("", who, 0, 0, "")
+    # A fact that was read twice would be asked for once.
+    for method, below in (("GET", ""), ("GET", "/keys"), ("PATCH", ""), ("GET", "")):
+        await inside.ask(page, session, method, f"/v1/customers/{{customer}}{below}", names={"customer": "acme"})
     before, again, _, after = seen
     assert before is again
     assert after is not before

@@ -73,25 +73,22 @@ def test_job_lock_has_one_holder_and_ends_with_its_process(database: str) -> Non
     asyncio.run(run())
 
 
-def test_job_stops_when_the_server_ends_its_lock(postgresql: Postgresql) -> None:
-    async def run() -> None:
-        url = postgresql.database()
-        one, other = Database(url), Database(url)
-        ours = "locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+async def test_job_stops_when_the_server_ends_its_lock(postgresql: Postgresql) -> None:
+    url = postgresql.database()
+    one, other = Database(url), Database(url)
+    ours = "locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
 
-        async def loses_it() -> None:
-            async with other.reading() as connection:
-                await connection.execute(sa.text(f"SELECT pg_terminate_backend(pid) FROM pg_locks WHERE {ours}"))
-            await asyncio.Event().wait()
+    async def loses_it() -> None:
+        async with other.reading() as connection:
+            await connection.execute(sa.text(f"SELECT pg_terminate_backend(pid) FROM pg_locks WHERE {ours}"))
+        await asyncio.Event().wait()
 
-        try:
-            async with asyncio.timeout(60):
-                with pytest.raises(LockLostError, match="the lock of job is lost: "):
-                    await run_exclusively(one, "job", loses_it)
-            async with try_exclusive(other, "job") as mine:
-                assert mine
-        finally:
-            await one.close()
-            await other.close()
-
-    asyncio.run(run())
+    try:
+        async with asyncio.timeout(60):
+            with pytest.raises(LockLostError, match="the lock of job is lost: "):
+                await run_exclusively(one, "job", loses_it)
+        async with try_exclusive(other, "job") as mine:
+            assert mine
+    finally:
+        await one.close()
+        await other.close()

@@ -75,7 +75,7 @@ async def fetch(url: str) -> dict[str, StoredFile]:
         return {**await opened.fetch_stored("usage"), **await opened.fetch_stored("readings")}
 
 
-def test_clickhouse_has_each_file_once_after_any_broken_connection(
+async def test_clickhouse_has_each_file_once_after_any_broken_connection(
     server: ClickHouseServer,
     clock: Clock,  # noqa: F811
     tmp_path: Path,
@@ -83,35 +83,32 @@ def test_clickhouse_has_each_file_once_after_any_broken_connection(
     """The connection is lost before or after each request is done; the next run sees the last INSERT, or not."""
     place = Storage(f"file://{tmp_path}/parquet", {})
 
-    async def run() -> None:
-        books = await Books.open(f"sqlite:///{tmp_path}/ledger.db", clock)
-        chain = Chain("edge-1", "eu")
-        await fill(books, clock, place, chain)
-        for number, is_done, is_behind in product(range(3), (False, True), (False, True)):
-            server.requests.clear()
-            server.loses, server.loses_done, server.is_behind = number, is_done, is_behind
-            try:
-                await copy(place, server.url)
-                assert number >= len(server.requests), "no connection was lost"
-            except StorageUnavailableError:
-                pass
-            server.loses = None
-            chain.since = BEGIN
-            await books.ship(chain.next(("acme", "tokens", "v1", 5)))
-            assert (await exporter.export_hours(books.database, place)).late == 1
+    books = await Books.open(f"sqlite:///{tmp_path}/ledger.db", clock)
+    chain = Chain("edge-1", "eu")
+    await fill(books, clock, place, chain)
+    for number, is_done, is_behind in product(range(3), (False, True), (False, True)):
+        server.requests.clear()
+        server.loses, server.loses_done, server.is_behind = number, is_done, is_behind
+        try:
             await copy(place, server.url)
-            server.is_behind = False
-            copied = await verify(place, server.url)
-            stored = await fetch(server.url)
-            assert (copied.files, copied.rows) == (len(stored), sum(file.rows for file in stored.values()))
-        of_ledger = Counter({"usage": sum(row[1] for row in await list_values(books)), "readings": 7})
-        of_clickhouse: Counter[str] = Counter()
-        for path, file in stored.items():
-            of_clickhouse[path.partition("/")[0]] += file.value
-        assert of_clickhouse == of_ledger
-        await books.close()
-
-    asyncio.run(run())
+            assert number >= len(server.requests), "no connection was lost"
+        except StorageUnavailableError:
+            pass
+        server.loses = None
+        chain.since = BEGIN
+        await books.ship(chain.next(("acme", "tokens", "v1", 5)))
+        assert (await exporter.export_hours(books.database, place)).late == 1
+        await copy(place, server.url)
+        server.is_behind = False
+        copied = await verify(place, server.url)
+        stored = await fetch(server.url)
+        assert (copied.files, copied.rows) == (len(stored), sum(file.rows for file in stored.values()))
+    of_ledger = Counter({"usage": sum(row[1] for row in await list_values(books)), "readings": 7})
+    of_clickhouse: Counter[str] = Counter()
+    for path, file in stored.items():
+        of_clickhouse[path.partition("/")[0]] += file.value
+    assert of_clickhouse == of_ledger
+    await books.close()
 
 
 async def list_values(books: Books) -> list[tuple[int, int]]:

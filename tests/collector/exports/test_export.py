@@ -97,36 +97,33 @@ async def some_days(books: Books, clock: Clock) -> Chain:  # noqa: F811
     return chain
 
 
-def test_export_after_a_kill_equals_an_undisturbed_export(
+async def test_export_after_a_kill_equals_an_undisturbed_export(
     clock: Clock,  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    async def run() -> None:
-        books = await Books.open(f"sqlite:///{tmp_path}/ledger.db", clock)
-        await some_days(books, clock)
-        undisturbed = Frail(tmp_path / "whole", 1000)
-        done = await exporter.export_hours(books.database, undisturbed)
-        assert (done.files, done.rows, done.late, done.until) == (5, 10, 0, HOURS + (24 * 3 + 1) * HOUR)
-        whole = content(tmp_path / "whole")
-        assert len([path for path in whole if path.startswith("manifest/")]) == 2
-        assert summed(tmp_path / "whole") == await in_ledger(books)
-        read = f"read_parquet('{tmp_path}/whole/usage/*/*.parquet', hive_partitioning = true)"
-        wanted = f"SELECT sum(value), min(dimensions['model']), count(DISTINCT day) FROM {read} WHERE meter = 'tokens'"
-        assert duckdb.sql(wanted).fetchall() == [(sum(3 + step for step in STEPS), "m1", 3)]
-        assert undisturbed.left is not None
-        for writing in range(1000 - undisturbed.left):
-            for is_done in (False, True):
-                folder = tmp_path / f"{writing}-{is_done}"
-                with pytest.raises(Killed):
-                    await exporter.export_hours(books.database, Frail(folder, writing, is_done=is_done))
-                await exporter.export_hours(books.database, Frail(folder))
-                assert content(folder) == whole
-        # A run without new usage writes nothing.
-        again = await exporter.export_hours(books.database, Frail(tmp_path / "whole", 0))
-        assert (again.hours, again.late, again.files) == (0, 0, 0)
-        await books.close()
-
-    asyncio.run(run())
+    books = await Books.open(f"sqlite:///{tmp_path}/ledger.db", clock)
+    await some_days(books, clock)
+    undisturbed = Frail(tmp_path / "whole", 1000)
+    done = await exporter.export_hours(books.database, undisturbed)
+    assert (done.files, done.rows, done.late, done.until) == (5, 10, 0, HOURS + (24 * 3 + 1) * HOUR)
+    whole = content(tmp_path / "whole")
+    assert len([path for path in whole if path.startswith("manifest/")]) == 2
+    assert summed(tmp_path / "whole") == await in_ledger(books)
+    read = f"read_parquet('{tmp_path}/whole/usage/*/*.parquet', hive_partitioning = true)"
+    wanted = f"SELECT sum(value), min(dimensions['model']), count(DISTINCT day) FROM {read} WHERE meter = 'tokens'"
+    assert duckdb.sql(wanted).fetchall() == [(sum(3 + step for step in STEPS), "m1", 3)]
+    assert undisturbed.left is not None
+    for writing in range(1000 - undisturbed.left):
+        for is_done in (False, True):
+            folder = tmp_path / f"{writing}-{is_done}"
+            with pytest.raises(Killed):
+                await exporter.export_hours(books.database, Frail(folder, writing, is_done=is_done))
+            await exporter.export_hours(books.database, Frail(folder))
+            assert content(folder) == whole
+    # A run without new usage writes nothing.
+    again = await exporter.export_hours(books.database, Frail(tmp_path / "whole", 0))
+    assert (again.hours, again.late, again.files) == (0, 0, 0)
+    await books.close()
 
 
 @pytest.mark.timeout(300)
@@ -168,165 +165,153 @@ async def at_random(url: str, clock: Clock, folder: Path, chance: random.Random)
     await books.close()
 
 
-def test_usage_after_an_aborted_run_is_written_to_separate_files(
+async def test_usage_after_an_aborted_run_is_written_to_separate_files(
     database: str,
     clock: Clock,  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    async def run() -> None:
-        books = await Books.open(database, clock)
-        chain = await some_days(books, clock)
-        with pytest.raises(Killed):
-            await exporter.export_hours(books.database, Frail(tmp_path / "there", 0, is_done=True))
-        there = content(tmp_path / "there")
-        assert list(there) == [manifest.file_path(files.FOLDER, HOURS, 1)]
-        for revision in (2, 3):
-            chain.since = HOURS
-            await books.ship(chain.next(("acme", "tokens", "v1", revision)))
-            await exporter.export_hours(books.database, Frail(tmp_path / "there"))
-            await verification.verify_export(books.database, Frail(tmp_path / "there"))
-            assert summed(tmp_path / "there") == await in_ledger(books)
-            files_there = {path: body for path, body in content(tmp_path / "there").items() if "manifest" not in path}
-            assert there.items() <= files_there.items()
-            there = files_there
-            assert manifest.file_path(files.FOLDER, HOURS, revision) in there
-        await books.close()
-
-    asyncio.run(run())
-
-
-def test_verification_names_each_damage(database: str, clock: Clock, tmp_path: Path) -> None:  # noqa: F811
-    async def run() -> None:
-        books = await Books.open(database, clock)
-        chain = await some_days(books, clock)
-        folder = tmp_path / "there"
-        assert str(await verification.verify_export(books.database, Frail(folder))) == "nothing is exported"
-        await exporter.export_hours(books.database, Frail(folder))
+    books = await Books.open(database, clock)
+    chain = await some_days(books, clock)
+    with pytest.raises(Killed):
+        await exporter.export_hours(books.database, Frail(tmp_path / "there", 0, is_done=True))
+    there = content(tmp_path / "there")
+    assert list(there) == [manifest.file_path(files.FOLDER, HOURS, 1)]
+    for revision in (2, 3):
         chain.since = HOURS
-        await books.ship(chain.next(("acme", "tokens", "v1", 5)))
-        # Late usage is exported by the next run. Until then the verification does not report it.
-        assert (await verification.verify_export(books.database, Frail(folder))).files == 5
-        assert (await exporter.export_hours(books.database, Frail(folder))).late == 1
-        assert (await verification.verify_export(books.database, Frail(folder))).files == 6
-        assert (folder / manifest.file_path(files.FOLDER, HOURS, 2)).exists()
-        whole = content(folder)
+        await books.ship(chain.next(("acme", "tokens", "v1", revision)))
+        await exporter.export_hours(books.database, Frail(tmp_path / "there"))
+        await verification.verify_export(books.database, Frail(tmp_path / "there"))
+        assert summed(tmp_path / "there") == await in_ledger(books)
+        files_there = {path: body for path, body in content(tmp_path / "there").items() if "manifest" not in path}
+        assert there.items() <= files_there.items()
+        there = files_there
+        assert manifest.file_path(files.FOLDER, HOURS, revision) in there
+    await books.close()
 
-        async def broken() -> str:
-            with pytest.raises(manifest.DamagedExportError) as no:
-                await verification.verify_export(books.database, Frail(folder))
-            for path in content(folder).keys() - whole.keys():
-                (folder / path).unlink()
-            for path, body in whole.items():
-                (folder / path).write_bytes(body)
-            await verification.verify_export(books.database, Frail(folder))
-            return str(no.value)
 
-        one = manifest.file_path(files.FOLDER, HOURS, 1)
-        (folder / one).unlink()
-        assert await broken() == f"{one}: is not there"
-        (folder / one).write_bytes(whole[one][:-1] + b"x")
-        assert await broken() == f"{one}: was changed: it is not what the manifest names"
-        (folder / "usage/more.parquet").write_bytes(b"")
-        assert (await broken()).startswith("usage/more.parquet: no manifest names it")
-        listed = manifest.manifest_path(HOURS)
-        for other in (b"{}", whole[listed].replace(b'"rows": 2', b'"rows": "2"', 1), whole[listed][:100]):
-            (folder / listed).write_bytes(other)
-            assert (await broken()).startswith(f"{listed}: is no manifest: ")
-        # A file is removed together with its line in the manifest.
-        book = manifest.Manifests({path: body for path, body in whole.items() if path.startswith(manifest.FOLDER)})
-        book.hours[HOURS] = manifest.Hour(manifest.to_datetime(HOURS), 1, book.hours[HOURS].files[:1])
-        (folder / listed).write_bytes(book.month(HOURS)[1])
-        (folder / manifest.file_path(files.FOLDER, HOURS, 2)).unlink()
-        assert (
-            await broken()
-            == f"the hour {manifest.to_datetime(HOURS):%Y-%m-%dT%H}:00:00Z has 1 row in the ledger that no file has"
-        )
-        # The ledger has less usage than the export. The exporter fails on this too.
-        async with books.database.writing() as connection:
-            await connection.execute(sa.update(hours).values(value=hours.c.value - 1).where(hours.c.hour == HOURS))
-        assert f"{one}: has more of " in await broken_ledger(books, folder)
-        await books.close()
-
+async def test_verification_names_each_damage(database: str, clock: Clock, tmp_path: Path) -> None:  # noqa: F811
     async def broken_ledger(books: Books, folder: Path) -> str:
         with pytest.raises(manifest.DamagedExportError) as no:
             await verification.verify_export(books.database, Frail(folder))
         return str(no.value)
 
-    asyncio.run(run())
+    books = await Books.open(database, clock)
+    chain = await some_days(books, clock)
+    folder = tmp_path / "there"
+    assert str(await verification.verify_export(books.database, Frail(folder))) == "nothing is exported"
+    await exporter.export_hours(books.database, Frail(folder))
+    chain.since = HOURS
+    await books.ship(chain.next(("acme", "tokens", "v1", 5)))
+    # Late usage is exported by the next run. Until then the verification does not report it.
+    assert (await verification.verify_export(books.database, Frail(folder))).files == 5
+    assert (await exporter.export_hours(books.database, Frail(folder))).late == 1
+    assert (await verification.verify_export(books.database, Frail(folder))).files == 6
+    assert (folder / manifest.file_path(files.FOLDER, HOURS, 2)).exists()
+    whole = content(folder)
 
-
-def test_each_reading_is_exported_once_even_if_late(database: str, clock: Clock, tmp_path: Path) -> None:  # noqa: F811
-    async def run() -> None:
-        books = await Books.open(database, clock)
-        await some_days(books, clock)
-        folder = tmp_path / "there"
-
-        async def export(*at: int) -> tuple[int, int, int]:
-            """Report a reading at each of these times, and export."""
-            async with books.database.writing() as connection:
-                made = [
-                    UsageEvent("s", f"{one}", "acme", "seats", 7, one, dimensions='{"team":"a"}', is_summed=False)
-                    for one in at
-                ]
-                if made:
-                    await insert_events(connection, made)
-            done = await exporter.export_hours(books.database, Frail(folder))
-            assert (await verification.verify_export(books.database, Frail(folder))).files == len(
-                content(folder)
-            ) - manifests()
-            return done.hours, done.late, done.files
-
-        def manifests() -> int:
-            return len([*(folder / "manifest").iterdir()])
-
-        # Readings before an export, in an hour with and in one without usage; then late ones; then before all exports.
-        assert (await export(HOURS + 1, HOURS + HOUR - 1, HOURS + 3 * HOUR))[1:] == (0, 7)
-        assert await export() == (0, 0, 0)
-        assert await export(HOURS + 2, HOURS - 5 * DAY) == (0, 2, 2)
-        read = f"read_parquet('{folder}/readings/*/*.parquet', hive_partitioning = true)"
-        wanted = (
-            f"SELECT count(*), count(DISTINCT id), sum(value), min(dimensions['team']), count(DISTINCT day) FROM {read}"
-        )
-        assert duckdb.sql(wanted).fetchall() == [(5, 5, 35, "a", 2)]
-        async with books.database.writing() as connection:
-            await connection.execute(sa.update(events).values(value=8).where(events.c.id == f"{HOURS + 2}"))
-        with pytest.raises(manifest.DamagedExportError, match="says of the event s"):
+    async def broken() -> str:
+        with pytest.raises(manifest.DamagedExportError) as no:
             await verification.verify_export(books.database, Frail(folder))
-        await books.close()
+        for path in content(folder).keys() - whole.keys():
+            (folder / path).unlink()
+        for path, body in whole.items():
+            (folder / path).write_bytes(body)
+        await verification.verify_export(books.database, Frail(folder))
+        return str(no.value)
 
-    asyncio.run(run())
+    one = manifest.file_path(files.FOLDER, HOURS, 1)
+    (folder / one).unlink()
+    assert await broken() == f"{one}: is not there"
+    (folder / one).write_bytes(whole[one][:-1] + b"x")
+    assert await broken() == f"{one}: was changed: it is not what the manifest names"
+    (folder / "usage/more.parquet").write_bytes(b"")
+    assert (await broken()).startswith("usage/more.parquet: no manifest names it")
+    listed = manifest.manifest_path(HOURS)
+    for other in (b"{}", whole[listed].replace(b'"rows": 2', b'"rows": "2"', 1), whole[listed][:100]):
+        (folder / listed).write_bytes(other)
+        assert (await broken()).startswith(f"{listed}: is no manifest: ")
+    # A file is removed together with its line in the manifest.
+    book = manifest.Manifests({path: body for path, body in whole.items() if path.startswith(manifest.FOLDER)})
+    book.hours[HOURS] = manifest.Hour(manifest.to_datetime(HOURS), 1, book.hours[HOURS].files[:1])
+    (folder / listed).write_bytes(book.month(HOURS)[1])
+    (folder / manifest.file_path(files.FOLDER, HOURS, 2)).unlink()
+    assert (
+        await broken()
+        == f"the hour {manifest.to_datetime(HOURS):%Y-%m-%dT%H}:00:00Z has 1 row in the ledger that no file has"
+    )
+    # The ledger has less usage than the export. The exporter fails on this too.
+    async with books.database.writing() as connection:
+        await connection.execute(sa.update(hours).values(value=hours.c.value - 1).where(hours.c.hour == HOURS))
+    assert f"{one}: has more of " in await broken_ledger(books, folder)
+    await books.close()
 
 
-def test_export_reports_hours_dropped_before_their_export(
+async def test_each_reading_is_exported_once_even_if_late(database: str, clock: Clock, tmp_path: Path) -> None:  # noqa: F811
+    books = await Books.open(database, clock)
+    await some_days(books, clock)
+    folder = tmp_path / "there"
+
+    async def export(*at: int) -> tuple[int, int, int]:
+        """Report a reading at each of these times, and export."""
+        async with books.database.writing() as connection:
+            made = [
+                UsageEvent("s", f"{one}", "acme", "seats", 7, one, dimensions='{"team":"a"}', is_summed=False)
+                for one in at
+            ]
+            if made:
+                await insert_events(connection, made)
+        done = await exporter.export_hours(books.database, Frail(folder))
+        assert (await verification.verify_export(books.database, Frail(folder))).files == len(
+            content(folder)
+        ) - manifests()
+        return done.hours, done.late, done.files
+
+    def manifests() -> int:
+        return len([*(folder / "manifest").iterdir()])
+
+    # Readings before an export, in an hour with and in one without usage; then late ones; then before all exports.
+    assert (await export(HOURS + 1, HOURS + HOUR - 1, HOURS + 3 * HOUR))[1:] == (0, 7)
+    assert await export() == (0, 0, 0)
+    assert await export(HOURS + 2, HOURS - 5 * DAY) == (0, 2, 2)
+    read = f"read_parquet('{folder}/readings/*/*.parquet', hive_partitioning = true)"
+    wanted = (
+        f"SELECT count(*), count(DISTINCT id), sum(value), min(dimensions['team']), count(DISTINCT day) FROM {read}"
+    )
+    assert duckdb.sql(wanted).fetchall() == [(5, 5, 35, "a", 2)]
+    async with books.database.writing() as connection:
+        await connection.execute(sa.update(events).values(value=8).where(events.c.id == f"{HOURS + 2}"))
+    with pytest.raises(manifest.DamagedExportError, match="says of the event s"):
+        await verification.verify_export(books.database, Frail(folder))
+    await books.close()
+
+
+async def test_export_reports_hours_dropped_before_their_export(
     database: str,
     clock: Clock,  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    async def run() -> None:
-        books = await Books.open(database, clock, of_days(2, 4, None))
-        chain = Chain("edge-1", "eu", since=HOURS)
-        await books.ship(chain.next())
-        clock.now = HOURS + 2 * HOUR
-        await books.roll_up()
+    books = await Books.open(database, clock, of_days(2, 4, None))
+    chain = Chain("edge-1", "eu", since=HOURS)
+    await books.ship(chain.next())
+    clock.now = HOURS + 2 * HOUR
+    await books.roll_up()
+    await exporter.export_hours(books.database, Frail(tmp_path / "there"))
+    clock.now = HOURS + 20 * DAY
+    await books.roll_up()
+    await exporter.export_hours(books.database, Frail(tmp_path / "whole"))
+    await books.retain()
+    # Exported usage may be dropped.
+    assert (await verification.verify_export(books.database, Frail(tmp_path / "there"))).files == 1
+    with pytest.raises(exporter.MissedHoursError, match="are not kept any more"):
         await exporter.export_hours(books.database, Frail(tmp_path / "there"))
-        clock.now = HOURS + 20 * DAY
-        await books.roll_up()
-        await exporter.export_hours(books.database, Frail(tmp_path / "whole"))
-        await books.retain()
-        # Exported usage may be dropped.
-        assert (await verification.verify_export(books.database, Frail(tmp_path / "there"))).files == 1
-        with pytest.raises(exporter.MissedHoursError, match="are not kept any more"):
-            await exporter.export_hours(books.database, Frail(tmp_path / "there"))
-        # Readings are kept. They are exported for hours with dropped usage too, with or without files of that usage.
-        level = UsageEvent("s", "1", "acme", "seats", 7, HOURS + 1, is_summed=False)
-        async with books.database.writing() as connection:
-            await insert_events(connection, [level])
-        for folder, count in (("whole", 2), ("anew", 1)):
-            await exporter.export_hours(books.database, Frail(tmp_path / folder))
-            assert (await verification.verify_export(books.database, Frail(tmp_path / folder))).files == count
-        await books.close()
-
-    asyncio.run(run())
+    # Readings are kept. They are exported for hours with dropped usage too, with or without files of that usage.
+    level = UsageEvent("s", "1", "acme", "seats", 7, HOURS + 1, is_summed=False)
+    async with books.database.writing() as connection:
+        await insert_events(connection, [level])
+    for folder, count in (("whole", 2), ("anew", 1)):
+        await exporter.export_hours(books.database, Frail(tmp_path / folder))
+        assert (await verification.verify_export(books.database, Frail(tmp_path / folder))).files == count
+    await books.close()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """`POST /v1/batches` follows the contract on both databases."""
 
-import asyncio
 import random
 import time
 from collections.abc import Iterable
@@ -248,7 +247,7 @@ def test_names_of_customers_of_the_database_are_known(collector: Collector) -> N
     assert late not in collector.usage(by="customer").get("unknown", {}).get("customer", [])
 
 
-def test_names_are_no_longer_unknown_once_the_database_knows_them() -> None:
+async def test_names_are_no_longer_unknown_once_the_database_knows_them() -> None:
     counts: dict[str, int] = {}
     metrics = SimpleNamespace(unknown_names=counts.__setitem__)
     made: set[str] = set()
@@ -256,15 +255,12 @@ def test_names_are_no_longer_unknown_once_the_database_knows_them() -> None:
     async def find_customers(names: Iterable[str]) -> set[str]:
         return made & set(names)
 
-    async def play() -> None:
-        names = KnownNames((), ("requests",), metrics, find_customers)
-        await names.record_names(["new", "stranger"], ["requests"])
-        assert counts == {"customer": 2, "meter": 0}
-        made.add("new")
-        await names.refresh_unknown()
-        assert counts == {"customer": 1, "meter": 0}
-
-    asyncio.run(play())
+    names = KnownNames((), ("requests",), metrics, find_customers)
+    await names.record_names(["new", "stranger"], ["requests"])
+    assert counts == {"customer": 2, "meter": 0}
+    made.add("new")
+    await names.refresh_unknown()
+    assert counts == {"customer": 1, "meter": 0}
 
 
 def test_only_edge_tokens_ship_and_only_for_their_edge_or_region(collector: Collector) -> None:

@@ -208,43 +208,38 @@ async def _at_any_moment(url: str, clock: Clock, chance: random.Random) -> None:
     await books.close()
 
 
-def test_priced_and_named_values_are_counted_beyond_the_bound(database: str, clock: Clock) -> None:  # noqa: F811
+async def test_priced_and_named_values_are_counted_beyond_the_bound(database: str, clock: Clock) -> None:  # noqa: F811
     """Values without a price or a name arrive first and fill the bound.
 
     One plan version is recorded before usage arrives, another one later.
     """
 
-    async def run() -> None:
-        books = await Books.open(database, clock)
-        named = METERS["tokens"].dimensions["model"].model_copy(update={"named": ["kept"]})
-        tokens = METERS["tokens"].model_copy(update={"dimensions": {"model": named}})
-        books.ingest.values.set_bounds({**METERS, "tokens": tokens})
-        services = Services(books)
-        await record_prices(books, "a@1", "dear")
-        fillers = [event(number, NOON, split=split(f"x{number}")) for number in range(BOUND)]
-        assert await services.report(*fillers) == (BOUND, 0, 0)
-        chain = Chain()
-        await books.ship(
-            chain.next(("acme", "tokens", "v1", 7, split("dear")), ("acme", "tokens", "v1", 1, split("y")))
-        )
-        await services.report(event(100, NOON, value=5, split=split("new")))
-        await record_prices(books, "a@2", "new")
-        await services.report(event(101, NOON, value=9, split=split("new")), event(102, NOON, split=split("z")))
-        await books.ship(chain.next(("acme", "tokens", "v1", 3, split("kept"))))
-        async with books.database.reading(whole=True) as connection:
-            found = await fetch_quantities(connection, "acme", "tokens", 0, int(clock.now) + DAY, by="model")
-        assert found == {
-            **{f"x{number}": 1 for number in range(BOUND)},
-            "dear": 7,
-            "new": 9,
-            "kept": 3,
-            "~other": 1 + 5 + 1,
-        }
-        await services.close()
-        await books.verify()
-        await books.close()
-
-    asyncio.run(run())
+    books = await Books.open(database, clock)
+    named = METERS["tokens"].dimensions["model"].model_copy(update={"named": ["kept"]})
+    tokens = METERS["tokens"].model_copy(update={"dimensions": {"model": named}})
+    books.ingest.values.set_bounds({**METERS, "tokens": tokens})
+    services = Services(books)
+    await record_prices(books, "a@1", "dear")
+    fillers = [event(number, NOON, split=split(f"x{number}")) for number in range(BOUND)]
+    assert await services.report(*fillers) == (BOUND, 0, 0)
+    chain = Chain()
+    await books.ship(chain.next(("acme", "tokens", "v1", 7, split("dear")), ("acme", "tokens", "v1", 1, split("y"))))
+    await services.report(event(100, NOON, value=5, split=split("new")))
+    await record_prices(books, "a@2", "new")
+    await services.report(event(101, NOON, value=9, split=split("new")), event(102, NOON, split=split("z")))
+    await books.ship(chain.next(("acme", "tokens", "v1", 3, split("kept"))))
+    async with books.database.reading(whole=True) as connection:
+        found = await fetch_quantities(connection, "acme", "tokens", 0, int(clock.now) + DAY, by="model")
+    assert found == {
+        **{f"x{number}": 1 for number in range(BOUND)},
+        "dear": 7,
+        "new": 9,
+        "kept": 3,
+        "~other": 1 + 5 + 1,
+    }
+    await services.close()
+    await books.verify()
+    await books.close()
 
 
 async def record_prices(books: Books, version: str, model: str) -> None:
@@ -254,54 +249,48 @@ async def record_prices(books: Books, version: str, model: str) -> None:
         await record_plans(connection, {version: Plan.model_validate(plan)})
 
 
-def test_verify_rejects_a_changed_record_of_folded_values(database: str, clock: Clock) -> None:  # noqa: F811
-    async def run() -> None:
-        books = await Books.open(database, clock)
-        chain = Chain()
-        await books.ship(chain.next(("acme", "tokens", "v1", 1, split("m1"))))
-        for note in ('{"0":"{\\"model\\":\\"m2\\"}"}', '{"7":"{}"}', "[]"):
-            async with books.database.writing() as connection:
-                await connection.execute(sa.update(batches).values(folded=note))
-            with pytest.raises(BrokenChainError, match="what of it was folded"):
-                await books.verify()
-        await books.close()
-
-    asyncio.run(run())
+async def test_verify_rejects_a_changed_record_of_folded_values(database: str, clock: Clock) -> None:  # noqa: F811
+    books = await Books.open(database, clock)
+    chain = Chain()
+    await books.ship(chain.next(("acme", "tokens", "v1", 1, split("m1"))))
+    for note in ('{"0":"{\\"model\\":\\"m2\\"}"}', '{"7":"{}"}', "[]"):
+        async with books.database.writing() as connection:
+            await connection.execute(sa.update(batches).values(folded=note))
+        with pytest.raises(BrokenChainError, match="what of it was folded"):
+            await books.verify()
+    await books.close()
 
 
-def test_quantities_of_gauges_and_unique_counts_follow_the_readings(database: str, clock: Clock) -> None:  # noqa: F811
-    async def run() -> None:
-        books = await Books.open(database, clock)
-        services = Services(books)
-        month = find_month_start(NOON)
-        teams = ['{"team":"x"}', '{"team":"y"}']
-        said = [
-            event(1, month - 40 * DAY, "seats", 7, teams[0], is_summed=False),
-            event(2, month + 10 * DAY, "seats", 3, teams[1], is_summed=False),
-            event(3, month + 20 * DAY, "seats", 1, teams[0], is_summed=False),
-            *(event(9 + n, month + n, "users", 1, teams[n % 2], item=f"u{n % 3}", is_summed=False) for n in range(6)),
-        ]
-        random.Random(7).shuffle(said)
-        assert await services.report(*said) == (9, 0, 0)
-        end = month + 30 * DAY
-        async with books.database.reading() as connection:
+async def test_quantities_of_gauges_and_unique_counts_follow_the_readings(database: str, clock: Clock) -> None:  # noqa: F811
+    books = await Books.open(database, clock)
+    services = Services(books)
+    month = find_month_start(NOON)
+    teams = ['{"team":"x"}', '{"team":"y"}']
+    said = [
+        event(1, month - 40 * DAY, "seats", 7, teams[0], is_summed=False),
+        event(2, month + 10 * DAY, "seats", 3, teams[1], is_summed=False),
+        event(3, month + 20 * DAY, "seats", 1, teams[0], is_summed=False),
+        *(event(9 + n, month + n, "users", 1, teams[n % 2], item=f"u{n % 3}", is_summed=False) for n in range(6)),
+    ]
+    random.Random(7).shuffle(said)
+    assert await services.report(*said) == (9, 0, 0)
+    end = month + 30 * DAY
+    async with books.database.reading() as connection:
 
-            async def q(meter: str, aggregate: Any, **also: Any) -> int:
-                return await fetch_quantity(connection, "acme", meter, month, end, aggregate=aggregate, **also)
+        async def q(meter: str, aggregate: Any, **also: Any) -> int:
+            return await fetch_quantity(connection, "acme", meter, month, end, aggregate=aggregate, **also)
 
-            assert await q("seats", "max") == 7 + 3
-            assert await q("seats", "last") == 1 + 3
-            assert await q("seats", "average") == (7 * 20 + 1 * 10 + 3 * 20) // 30
-            assert await q("seats", "max", dimension="team", value="y") == 3
-            assert await q("seats", "average", dimension="team", value="x") == (7 * 20 + 10) // 30
-            assert await q("users", "unique") == 3
-            found = await fetch_quantities(connection, "acme", "users", month, month + 3, aggregate="unique", by="team")
-            assert found == {"x": 2, "y": 1}
-            assert await fetch_quantity(connection, "acme", "seats", month, end) == 0, "a reading is in no sum"
-            nothing = await readings.fetch_usage(connection, LedgerQuery("nobody", "seats", month, end, ()), "max", end)
-            assert nothing == {"total": 0, "rows": []}
-        assert (await books.verify()).events == 9
-        await services.close()
-        await books.close()
-
-    asyncio.run(run())
+        assert await q("seats", "max") == 7 + 3
+        assert await q("seats", "last") == 1 + 3
+        assert await q("seats", "average") == (7 * 20 + 1 * 10 + 3 * 20) // 30
+        assert await q("seats", "max", dimension="team", value="y") == 3
+        assert await q("seats", "average", dimension="team", value="x") == (7 * 20 + 10) // 30
+        assert await q("users", "unique") == 3
+        found = await fetch_quantities(connection, "acme", "users", month, month + 3, aggregate="unique", by="team")
+        assert found == {"x": 2, "y": 1}
+        assert await fetch_quantity(connection, "acme", "seats", month, end) == 0, "a reading is in no sum"
+        nothing = await readings.fetch_usage(connection, LedgerQuery("nobody", "seats", month, end, ()), "max", end)
+        assert nothing == {"total": 0, "rows": []}
+    assert (await books.verify()).events == 9
+    await services.close()
+    await books.close()

@@ -197,28 +197,25 @@ async def _paged(connection: Any, question: LedgerQuery, chance: random.Random, 
     return rows
 
 
-def test_pages_neither_repeat_nor_skip_rows_while_batches_arrive(
+async def test_pages_neither_repeat_nor_skip_rows_while_batches_arrive(
     database: str,
     clock: Clock,  # noqa: F811
 ) -> None:
-    async def run() -> None:
-        books = await Books.open(database, clock)
-        chain = Chain(since=NOON)
-        await books.ship(chain.next(*((f"c{number}", "requests", "v1", 1) for number in range(0, 20, 2))))
-        said = {"by": "customer", "from": "1970-01-01", "limit": "3"}
-        seen, page = [], {"next": None}
-        while "next" in page:
-            cursor = {"cursor": page["next"]} if page["next"] else {}
-            async with books.database.reading(whole=True) as connection:
-                page = await fetch_usage(connection, parse_query({**said, **cursor}, clock.now))
-            seen += [row["customer"] for row in page["rows"]]
-            # One new row lies before the next page, and one after all rows.
-            await books.ship(chain.next((f"c{len(seen) // 2}x", "requests", "v1", 1), ("z", "requests", "v1", 1)))
-        assert seen[:-1] == sorted({f"c{number}" for number in range(0, 20, 2)} | set(seen[:-1]))
-        assert seen[-1] == "z"
-        await books.close()
-
-    asyncio.run(run())
+    books = await Books.open(database, clock)
+    chain = Chain(since=NOON)
+    await books.ship(chain.next(*((f"c{number}", "requests", "v1", 1) for number in range(0, 20, 2))))
+    said = {"by": "customer", "from": "1970-01-01", "limit": "3"}
+    seen, page = [], {"next": None}
+    while "next" in page:
+        cursor = {"cursor": page["next"]} if page["next"] else {}
+        async with books.database.reading(whole=True) as connection:
+            page = await fetch_usage(connection, parse_query({**said, **cursor}, clock.now))
+        seen += [row["customer"] for row in page["rows"]]
+        # One new row lies before the next page, and one after all rows.
+        await books.ship(chain.next((f"c{len(seen) // 2}x", "requests", "v1", 1), ("z", "requests", "v1", 1)))
+    assert seen[:-1] == sorted({f"c{number}" for number in range(0, 20, 2)} | set(seen[:-1]))
+    assert seen[-1] == "z"
+    await books.close()
 
 
 # ---- cursors

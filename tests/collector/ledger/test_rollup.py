@@ -30,46 +30,40 @@ HOURS = NOON // HOUR * HOUR
 T = TypeVar("T")
 
 
-def test_rollup_waits_for_the_hour_of_an_edge_with_a_fast_clock(database: str, clock: Clock) -> None:  # noqa: F811
-    async def run() -> None:
-        books = await Books.open(database, clock)
-        ahead, other = Chain(since=NOON + 400 * DAY), Chain(since=NOON)
-        await books.ship(ahead.next())
-        await books.ship(other.next())
-        clock.now = HOURS + 3 * DAY
-        await books.roll_up()
-        assert (await books.check()).hour == clock.now - HOUR
-        assert await books.rows(hours) == 2
-        ahead.since = int(clock.now)  # Its clock is corrected. Its usage is counted in the minutes that it states.
-        await books.ship(ahead.next())
-        clock.now += HOUR + GRACE
-        await books.roll_up()
-        await books.check()
-        assert await books.rows(hours) == 4
-        latest = sa.select(edges.c.latest).where(edges.c.edge == ahead.edge)
-        assert await books.all(latest) == [(NOON + 400 * DAY,)]
-        await books.close()
-
-    asyncio.run(run())
+async def test_rollup_waits_for_the_hour_of_an_edge_with_a_fast_clock(database: str, clock: Clock) -> None:  # noqa: F811
+    books = await Books.open(database, clock)
+    ahead, other = Chain(since=NOON + 400 * DAY), Chain(since=NOON)
+    await books.ship(ahead.next())
+    await books.ship(other.next())
+    clock.now = HOURS + 3 * DAY
+    await books.roll_up()
+    assert (await books.check()).hour == clock.now - HOUR
+    assert await books.rows(hours) == 2
+    ahead.since = int(clock.now)  # Its clock is corrected. Its usage is counted in the minutes that it states.
+    await books.ship(ahead.next())
+    clock.now += HOUR + GRACE
+    await books.roll_up()
+    await books.check()
+    assert await books.rows(hours) == 4
+    latest = sa.select(edges.c.latest).where(edges.c.edge == ahead.edge)
+    assert await books.all(latest) == [(NOON + 400 * DAY,)]
+    await books.close()
 
 
-def test_largest_daily_value_fits_into_64_bits(database: str, clock: Clock) -> None:  # noqa: F811
-    async def run() -> None:
-        books = await Books.open(database, clock)
-        chain = Chain(since=NOON)
-        for minute in range(3):
-            chain.since = NOON + 60 * minute
-            assert (await books.ship(chain.next(("acme", "bytes_in", "v1", MINUTE_VALUE_MAX)))).verdict is Verdict.COUNT
-        chain.since = NOON
-        more = await books.ship(chain.next(("acme", "bytes_in", "v1", 1)))
-        assert more.verdict is Verdict.QUARANTINE
-        clock.now = NOON + DAY
-        await books.roll_up()
-        await books.check()
-        assert MINUTE_VALUE_MAX * 1440 < 1 << 63
-        await books.close()
-
-    asyncio.run(run())
+async def test_largest_daily_value_fits_into_64_bits(database: str, clock: Clock) -> None:  # noqa: F811
+    books = await Books.open(database, clock)
+    chain = Chain(since=NOON)
+    for minute in range(3):
+        chain.since = NOON + 60 * minute
+        assert (await books.ship(chain.next(("acme", "bytes_in", "v1", MINUTE_VALUE_MAX)))).verdict is Verdict.COUNT
+    chain.since = NOON
+    more = await books.ship(chain.next(("acme", "bytes_in", "v1", 1)))
+    assert more.verdict is Verdict.QUARANTINE
+    clock.now = NOON + DAY
+    await books.roll_up()
+    await books.check()
+    assert MINUTE_VALUE_MAX * 1440 < 1 << 63
+    await books.close()
 
 
 @pytest.mark.timeout(600)
@@ -148,7 +142,7 @@ def rows(chance: random.Random) -> list[Row]:
     ] or [("c0", "requests", "v1", 1)]
 
 
-def test_two_collectors_ingest_roll_up_and_delete_concurrently(
+async def test_two_collectors_ingest_roll_up_and_delete_concurrently(
     database: str,
     clock: Clock,  # noqa: F811
     seed: int,
@@ -156,40 +150,37 @@ def test_two_collectors_ingest_roll_up_and_delete_concurrently(
     """Two collectors receive batches of their edges, roll up and delete rows at one time."""
     print(f"seed {seed}")
 
-    async def run() -> None:
-        chance = random.Random(seed)
-        counted: Counter[Cell] = Counter()
-        collectors = [await Books.open(database, clock, of_days(2, 10, 1), counted) for _ in range(2)]
-        clock.now = NOON + 30 * DAY
-        ending = False
+    chance = random.Random(seed)
+    counted: Counter[Cell] = Counter()
+    collectors = [await Books.open(database, clock, of_days(2, 10, 1), counted) for _ in range(2)]
+    clock.now = NOON + 30 * DAY
+    ending = False
 
-        async def ship(books: Books, chain: Chain) -> None:
-            for number in range(25):
-                chain.since = NOON + chance.choice([number * DAY, number * HOUR, 30 * DAY - 10])
-                assert (await books.ship(chain.next(*rows(chance)))).verdict is Verdict.COUNT
+    async def ship(books: Books, chain: Chain) -> None:
+        for number in range(25):
+            chain.since = NOON + chance.choice([number * DAY, number * HOUR, 30 * DAY - 10])
+            assert (await books.ship(chain.next(*rows(chance)))).verdict is Verdict.COUNT
 
-        async def keep_up(books: Books) -> None:
-            while not ending:
-                for _ in range(5):
-                    await rollup.roll_up_slice(books.database, clock.now, size=chance.choice([1, 3, 10]))
-                await books.retain()
-                await asyncio.sleep(0)
-
-        upkeep = [asyncio.ensure_future(keep_up(books)) for books in collectors]  # noqa: TID251
-        await asyncio.gather(*(ship(books, Chain(since=NOON)) for books in collectors for _ in range(3)))
-        ending = True
-        await asyncio.gather(*upkeep)
-        for books in collectors:
-            await books.roll_up()
-            clock.now += 3 * DAY
+    async def keep_up(books: Books) -> None:
+        while not ending:
+            for _ in range(5):
+                await rollup.roll_up_slice(books.database, clock.now, size=chance.choice([1, 3, 10]))
             await books.retain()
-            await books.check()
-            assert books.retention.broken == {}
-        assert await collectors[0].rows(ledger) == 0 or not collectors[0].database.is_sqlite
-        for books in collectors:
-            await books.close()
+            await asyncio.sleep(0)
 
-    asyncio.run(run())
+    upkeep = [asyncio.ensure_future(keep_up(books)) for books in collectors]  # noqa: TID251
+    await asyncio.gather(*(ship(books, Chain(since=NOON)) for books in collectors for _ in range(3)))
+    ending = True
+    await asyncio.gather(*upkeep)
+    for books in collectors:
+        await books.roll_up()
+        clock.now += 3 * DAY
+        await books.retain()
+        await books.check()
+        assert books.retention.broken == {}
+    assert await collectors[0].rows(ledger) == 0 or not collectors[0].database.is_sqlite
+    for books in collectors:
+        await books.close()
 
 
 @only_sqlite("database")
@@ -235,39 +226,36 @@ def test_step_with_a_failed_commit_is_repeated_without_a_trace(database: str, cl
     asyncio.run(run())
 
 
-def test_rollup_of_an_hour_waits_for_another_collectors_writes(
+async def test_rollup_of_an_hour_waits_for_another_collectors_writes(
     postgresql: Postgresql,
     clock: Clock,  # noqa: F811
 ) -> None:
     """SQLite needs no such test: it has one writer at a time."""
 
-    async def run() -> None:
-        url = postgresql.database()
-        one = await Books.open(url, clock)
-        other = await Books.open(url, clock, counted=one.counted)
-        chain = Chain(since=NOON)
-        await one.ship(chain.next())
-        clock.now = NOON + 2 * HOUR
-        chain.since = NOON
-        batch = chain.next()
+    url = postgresql.database()
+    one = await Books.open(url, clock)
+    other = await Books.open(url, clock, counted=one.counted)
+    chain = Chain(since=NOON)
+    await one.ship(chain.next())
+    clock.now = NOON + 2 * HOUR
+    chain.since = NOON
+    batch = chain.next()
 
-        async def waits() -> bool:
-            async with one.database.reading() as connection:
-                found = await connection.exec_driver_sql("SELECT count(*) FROM pg_locks WHERE NOT granted")
-                return bool(found.scalar_one())
+    async def waits() -> bool:
+        async with one.database.reading() as connection:
+            found = await connection.exec_driver_sql("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            return bool(found.scalar_one())
 
-        async with one.database.writing() as connection:
-            await LedgerWriter(one.database).add_batches(connection, [batch])
-            rolling = asyncio.ensure_future(rollup.roll_up_slice(other.database, clock.now))  # noqa: TID251
-            while not await waits():
-                assert not rolling.done()
-        await rolling
-        for customer, meter, route, value in batch.rows:
-            one.counted[batch.minute, batch.region, customer, meter, route] += value
-        async with one.database.reading(whole=True) as connection:
-            rolled = sa.select(sa.func.sum(hours.c.value))
-            assert (await connection.execute(rolled)).scalar_one() == chain.total == sum(one.counted.values())
-        await one.close()
-        await other.close()
-
-    asyncio.run(run())
+    async with one.database.writing() as connection:
+        await LedgerWriter(one.database).add_batches(connection, [batch])
+        rolling = asyncio.ensure_future(rollup.roll_up_slice(other.database, clock.now))  # noqa: TID251
+        while not await waits():
+            assert not rolling.done()
+    await rolling
+    for customer, meter, route, value in batch.rows:
+        one.counted[batch.minute, batch.region, customer, meter, route] += value
+    async with one.database.reading(whole=True) as connection:
+        rolled = sa.select(sa.func.sum(hours.c.value))
+        assert (await connection.execute(rolled)).scalar_one() == chain.total == sum(one.counted.values())
+    await one.close()
+    await other.close()

@@ -1,7 +1,5 @@
 """Open privacy requests raise one alert five days before they are due, and one when they are overdue."""
 
-import asyncio
-
 import sqlalchemy as sa
 
 from edgeproxy.collector.accounts import customers
@@ -23,35 +21,30 @@ CALLER = Caller("test")
 DAY = DAY_MS / 1000
 
 
-def test_due_alerts_name_open_requests_and_no_person(database: str) -> None:
-    async def do() -> None:
-        opened = await Database.connect(database)
-        async with opened.writing() as connection:
-            new = {"kind": "access", "person": "Ada Lovelace", "note": "her letter"}
-            first = await create_request(connection, CALLER, CreatePrivacyRequest.model_validate(new))
-            other = await create_request(
-                connection, CALLER, CreatePrivacyRequest.model_validate({**new, "law": "ccpa"})
-            )
-            (due_at,) = (await connection.execute(sa.text("SELECT min(due_at) FROM privacy_requests"))).one()
-            due = due_at / 1000
-            told = []
-            for moment in (due - 5 * DAY - 1, due - 5 * DAY + 1, due - 1, due + 1, due + 9 * DAY, due + 11 * DAY):
-                raised = await raise_alerts(connection, await list_due_alerts(connection, moment))
-                told.append([(alert.severity, alert.details["request"], alert.at) for alert in raised])
-            soon, over = ("warn", first["id"], due - 5 * DAY), ("page", first["id"], due)
-            assert told[:5] == [[], [soon], [], [over], []]
-            assert [(severity, id_) for severity, id_, _ in told[5]] == [("warn", other["id"])]
-            for state in ("identified", "done"):
-                step = PrivacyRequestStep.model_validate({"state": state, "note": "as asked"})
-                await add_step(connection, CALLER, other["id"], step)
-            raised = await list_due_alerts(connection, due + 99 * DAY)
-            assert {alert.details["request"] for alert in raised} == {first["id"]}
-            rows = str((await connection.execute(sa.select(alerts))).all())
-            assert "Ada" not in rows
-            assert "letter" not in rows
-        await opened.close()
-
-    asyncio.run(do())
+async def test_due_alerts_name_open_requests_and_no_person(database: str) -> None:
+    opened = await Database.connect(database)
+    async with opened.writing() as connection:
+        new = {"kind": "access", "person": "Ada Lovelace", "note": "her letter"}
+        first = await create_request(connection, CALLER, CreatePrivacyRequest.model_validate(new))
+        other = await create_request(connection, CALLER, CreatePrivacyRequest.model_validate({**new, "law": "ccpa"}))
+        (due_at,) = (await connection.execute(sa.text("SELECT min(due_at) FROM privacy_requests"))).one()
+        due = due_at / 1000
+        told = []
+        for moment in (due - 5 * DAY - 1, due - 5 * DAY + 1, due - 1, due + 1, due + 9 * DAY, due + 11 * DAY):
+            raised = await raise_alerts(connection, await list_due_alerts(connection, moment))
+            told.append([(alert.severity, alert.details["request"], alert.at) for alert in raised])
+        soon, over = ("warn", first["id"], due - 5 * DAY), ("page", first["id"], due)
+        assert told[:5] == [[], [soon], [], [over], []]
+        assert [(severity, id_) for severity, id_, _ in told[5]] == [("warn", other["id"])]
+        for state in ("identified", "done"):
+            step = PrivacyRequestStep.model_validate({"state": state, "note": "as asked"})
+            await add_step(connection, CALLER, other["id"], step)
+        raised = await list_due_alerts(connection, due + 99 * DAY)
+        assert {alert.details["request"] for alert in raised} == {first["id"]}
+        rows = str((await connection.execute(sa.select(alerts))).all())
+        assert "Ada" not in rows
+        assert "letter" not in rows
+    await opened.close()
 
 
 def test_deletion_request_that_waits_for_a_move_raises_an_alert(database: str) -> None:

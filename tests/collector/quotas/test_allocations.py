@@ -125,45 +125,43 @@ async def take_at_once(url: str, takers: int, places: int) -> None:
             await database.close()
 
 
-def test_erased_customer_has_no_places_and_no_mailed_alerts(database: str) -> None:
+async def test_erased_customer_has_no_places_and_no_mailed_alerts(database: str) -> None:
     """Item ids may identify people, and so do the recipients of mailed alerts."""
 
-    async def run() -> None:
-        opened = await Database.connect(database)
-        row = {"id": "id-acme", "name": "acme", "tier": "basic", "settings": '{"tier": "basic"}', "metadata": "{}"}
-        try:
-            async with opened.writing() as connection:
-                made = sa.insert(customers.customers).values(**row, created_at=1, version=1, deleting_since=5)
-                await connection.execute(made)
-                for name in ("acme", "bolt"):
-                    about: Any = {"allowed": None, "seconds": None, "token": "worker"}
-                    await allocations.allocate(opened, connection, name, "seats", "ada@example.com", **about)
-                for name in ("acme", "bolt"):
-                    due = Alert(key=name, kind=AlertKind.KEY_ROTATION_DUE, title=name, at=1, customer=name)
-                    await raise_once(connection, due)
-                found = await connection.execute(sa.select(alerts.c.customer, alerts.c.id))
-                ids = {row.customer: row.id for row in found}
-                mailed = {"state": "sent", "attempts": 1, "due_at": 0}
-                rows = [
-                    {**mailed, "alert": ids["acme"], "channel": "mail:customer", "recipient": "ada@example.com"},
-                    {**mailed, "alert": ids["acme"], "channel": "ops", "recipient": None},
-                    {**mailed, "alert": ids["bolt"], "channel": "mail:customer", "recipient": "bob@example.com"},
-                ]
-                await connection.execute(sa.insert(alert_deliveries), rows)
-            assert [one.name for one in await erasure.erase_due_customers(opened, 6)] == ["acme"]
-            async with opened.writing() as connection:
-                left = set((await connection.execute(sa.select(alert_deliveries.c.recipient))).scalars())
-                assert left == {"bob@example.com"}
-                assert [
-                    await allocations.count_allocations(connection, name, "seats") for name in ("acme", "bolt")
-                ] == [0, 1]
-                assert await allocation_levels.fetch_customers(connection, "seats", 1 << 40) == {"acme", "bolt"}, (
-                    "the place is still billed"
-                )
-        finally:
-            await opened.close()
-
-    asyncio.run(run())
+    opened = await Database.connect(database)
+    row = {"id": "id-acme", "name": "acme", "tier": "basic", "settings": '{"tier": "basic"}', "metadata": "{}"}
+    try:
+        async with opened.writing() as connection:
+            made = sa.insert(customers.customers).values(**row, created_at=1, version=1, deleting_since=5)
+            await connection.execute(made)
+            for name in ("acme", "bolt"):
+                about: Any = {"allowed": None, "seconds": None, "token": "worker"}
+                await allocations.allocate(opened, connection, name, "seats", "ada@example.com", **about)
+            for name in ("acme", "bolt"):
+                due = Alert(key=name, kind=AlertKind.KEY_ROTATION_DUE, title=name, at=1, customer=name)
+                await raise_once(connection, due)
+            found = await connection.execute(sa.select(alerts.c.customer, alerts.c.id))
+            ids = {row.customer: row.id for row in found}
+            mailed = {"state": "sent", "attempts": 1, "due_at": 0}
+            rows = [
+                {**mailed, "alert": ids["acme"], "channel": "mail:customer", "recipient": "ada@example.com"},
+                {**mailed, "alert": ids["acme"], "channel": "ops", "recipient": None},
+                {**mailed, "alert": ids["bolt"], "channel": "mail:customer", "recipient": "bob@example.com"},
+            ]
+            await connection.execute(sa.insert(alert_deliveries), rows)
+        assert [one.name for one in await erasure.erase_due_customers(opened, 6)] == ["acme"]
+        async with opened.writing() as connection:
+            left = set((await connection.execute(sa.select(alert_deliveries.c.recipient))).scalars())
+            assert left == {"bob@example.com"}
+            assert [await allocations.count_allocations(connection, name, "seats") for name in ("acme", "bolt")] == [
+                0,
+                1,
+            ]
+            assert await allocation_levels.fetch_customers(connection, "seats", 1 << 40) == {"acme", "bolt"}, (
+                "the place is still billed"
+            )
+    finally:
+        await opened.close()
 
 
 @pytest.mark.soak

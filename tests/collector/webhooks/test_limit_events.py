@@ -1,6 +1,5 @@
 """The event of a limit that refuses: once an hour of each limit, to the customers who want it, whoever looks."""
 
-import asyncio
 from collections.abc import Mapping
 
 import orjson
@@ -63,29 +62,26 @@ async def fetch_messages(database: Database) -> list[tuple[str, str, int]]:
     return sorted((one["customer"], one["limit"], one["refused"]) for one in data)
 
 
-def test_refusing_limit_sends_one_event_an_hour_to_subscribed_endpoints(database: str) -> None:
-    async def run() -> None:
-        opened = await Database.connect(database)
-        try:
-            await add_customer(opened, "acme")
-            await add_customer(opened, "bolt", types=["invoice.paid"])
-            jobs = [LimitEvents(opened, lambda: SETTINGS) for _ in range(2)]
-            await jobs[0].step(NOON + 120)
-            assert await fetch_messages(opened) == []
-            refused = {("acme", "basic"): 7, ("acme", "burst"): 2, ("bolt", "basic"): 90, ("none", "basic"): 5}
-            await count_refusals(opened, NOON, refused)
-            for job in (*jobs, *jobs):
-                await job.step(NOON + 180)
-            first = [("acme", "basic", 7), ("acme", "burst", 2)]
-            assert await fetch_messages(opened) == first
-            # Refusals that an edge ships shortly after the end of an hour still belong to that hour.
-            await count_refusals(opened, NOON + HOUR, {("acme", "basic"): 3})
-            await jobs[0].step(NOON + 2 * HOUR + 600)
-            assert await fetch_messages(opened) == sorted([*first, ("acme", "basic", 3)])
-            await count_refusals(opened, NOON + 3 * HOUR, {("acme", "basic"): 4})
-            await jobs[0].step(NOON + 4 * HOUR + 1000)
-            assert len(await fetch_messages(opened)) == 3, "the event is too late for its hour"
-        finally:
-            await opened.close()
-
-    asyncio.run(run())
+async def test_refusing_limit_sends_one_event_an_hour_to_subscribed_endpoints(database: str) -> None:
+    opened = await Database.connect(database)
+    try:
+        await add_customer(opened, "acme")
+        await add_customer(opened, "bolt", types=["invoice.paid"])
+        jobs = [LimitEvents(opened, lambda: SETTINGS) for _ in range(2)]
+        await jobs[0].step(NOON + 120)
+        assert await fetch_messages(opened) == []
+        refused = {("acme", "basic"): 7, ("acme", "burst"): 2, ("bolt", "basic"): 90, ("none", "basic"): 5}
+        await count_refusals(opened, NOON, refused)
+        for job in (*jobs, *jobs):
+            await job.step(NOON + 180)
+        first = [("acme", "basic", 7), ("acme", "burst", 2)]
+        assert await fetch_messages(opened) == first
+        # Refusals that an edge ships shortly after the end of an hour still belong to that hour.
+        await count_refusals(opened, NOON + HOUR, {("acme", "basic"): 3})
+        await jobs[0].step(NOON + 2 * HOUR + 600)
+        assert await fetch_messages(opened) == sorted([*first, ("acme", "basic", 3)])
+        await count_refusals(opened, NOON + 3 * HOUR, {("acme", "basic"): 4})
+        await jobs[0].step(NOON + 4 * HOUR + 1000)
+        assert len(await fetch_messages(opened)) == 3, "the event is too late for its hour"
+    finally:
+        await opened.close()

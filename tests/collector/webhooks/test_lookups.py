@@ -46,40 +46,34 @@ async def post(host: str, lookups: Lookups, customer: str = "acme") -> DeliveryF
     return await post_body(f"https://{host}/hook", b"{}", {}, lambda _: "nobody goes anywhere", lookups, claim)
 
 
-def test_silent_name_servers_do_not_delay_other_lookups(silent: None) -> None:
+async def test_silent_name_servers_do_not_delay_other_lookups(silent: None) -> None:
     lookups = Lookups(LOOKUPS_MAX)
 
-    async def work() -> None:
-        async with asyncio.timeout(20), asyncio.TaskGroup() as attempts:
-            waiting = [
-                attempts.create_task(post(f"host{number}.silent", lookups, f"customer{number}"))
-                for number in range(2 * THREADS_MAX)
-            ]
-            failure = await post("localhost", lookups)
-            assert failure is not None
-            assert failure.why == "nobody goes anywhere", "other names are looked up"
-            assert await asyncio.to_thread(lambda: "done") == "done"
-            for attempt in waiting:
-                attempt.cancel()
-
-    asyncio.run(work())
+    async with asyncio.timeout(20), asyncio.TaskGroup() as attempts:
+        waiting = [
+            attempts.create_task(post(f"host{number}.silent", lookups, f"customer{number}"))
+            for number in range(2 * THREADS_MAX)
+        ]
+        failure = await post("localhost", lookups)
+        assert failure is not None
+        assert failure.why == "nobody goes anywhere", "other names are looked up"
+        assert await asyncio.to_thread(lambda: "done") == "done"
+        for attempt in waiting:
+            attempt.cancel()
 
 
-def test_customer_with_silent_name_servers_leaves_lookups_to_others_and_to_operators(silent: None) -> None:
+async def test_customer_with_silent_name_servers_leaves_lookups_to_others_and_to_operators(silent: None) -> None:
     lookups = Lookups(20)
 
-    async def work() -> None:
-        async with asyncio.timeout(20), asyncio.TaskGroup() as attempts:
-            waiting = [attempts.create_task(post(f"host{number}.silent", lookups)) for number in range(20)]
-            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            failure = done.pop().result()
+    async with asyncio.timeout(20), asyncio.TaskGroup() as attempts:
+        waiting = [attempts.create_task(post(f"host{number}.silent", lookups)) for number in range(20)]
+        done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        failure = done.pop().result()
+        assert failure is not None
+        assert failure.why == "it cannot be reached: too many names are being looked up"
+        for other in (post("localhost", lookups, "other"), post("localhost", OPERATOR_LOOKUPS)):
+            failure = await other
             assert failure is not None
-            assert failure.why == "it cannot be reached: too many names are being looked up"
-            for other in (post("localhost", lookups, "other"), post("localhost", OPERATOR_LOOKUPS)):
-                failure = await other
-                assert failure is not None
-                assert failure.why == "nobody goes anywhere", "the name is looked up"
-            for attempt in waiting:
-                attempt.cancel()
-
-    asyncio.run(work())
+            assert failure.why == "nobody goes anywhere", "the name is looked up"
+        for attempt in waiting:
+            attempt.cancel()

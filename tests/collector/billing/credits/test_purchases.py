@@ -1,6 +1,5 @@
 """The payment service's events about purchases are booked once, in any order."""
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -123,30 +122,24 @@ UNBOOKED = {"id": "pi_1", "metadata": OURS}
         ([session(), refund("succeeded", metadata={REFUND: "unknown"})], ["purchase"], 1000),
     ],
 )
-def test_each_stripe_object_books_its_postings(
+async def test_each_stripe_object_books_its_postings(
     sqlite_database: str, objects: list[dict[str, Any]], booked: list[str], balance: int
 ) -> None:
-    async def work() -> None:
-        async with opened(sqlite_database, "acme") as database:
-            assert await apply(database, *objects) == booked
-            assert await read(database, journal.fetch_balance, ACME) == balance * CENT
-
-    asyncio.run(work())
+    async with opened(sqlite_database, "acme") as database:
+        assert await apply(database, *objects) == booked
+        assert await read(database, journal.fetch_balance, ACME) == balance * CENT
 
 
-def test_title_of_a_payment_ends_with_the_name_so_that_an_arabic_one_moves_no_digits(sqlite_database: str) -> None:
-    async def work() -> None:
-        async with opened(sqlite_database, "متجر") as database:
-            async with database.writing() as connection:
-                contact = {"email": "ann@example.com", "customer": "id-متجر"}
-                await connection.execute(sa.insert(contacts).values(contact))
-            await apply(database, session(metadata={CUSTOMER: "id-متجر"}))
-            async with database.reading() as connection:
-                assert (await connection.execute(sa.select(alerts.c.title))).scalars().all() == [
-                    "11.90 USD paid by متجر"
-                ]
-
-    asyncio.run(work())
+async def test_title_of_a_payment_ends_with_the_name_so_that_an_arabic_one_moves_no_digits(
+    sqlite_database: str,
+) -> None:
+    async with opened(sqlite_database, "متجر") as database:
+        async with database.writing() as connection:
+            contact = {"email": "ann@example.com", "customer": "id-متجر"}
+            await connection.execute(sa.insert(contacts).values(contact))
+        await apply(database, session(metadata={CUSTOMER: "id-متجر"}))
+        async with database.reading() as connection:
+            assert (await connection.execute(sa.select(alerts.c.title))).scalars().all() == ["11.90 USD paid by متجر"]
 
 
 @pytest.mark.parametrize(
@@ -158,42 +151,33 @@ def test_title_of_a_payment_ends_with_the_name_so_that_an_arabic_one_moves_no_di
         (dispute(WITHDRAWN, payment_intent=UNBOOKED), "dp_1 is about pi_1, a purchase that is not booked yet"),
     ],
 )
-def test_unbookable_stripe_object_raises_an_error_with_its_reason(
+async def test_unbookable_stripe_object_raises_an_error_with_its_reason(
     sqlite_database: str, one: dict[str, Any], message: str
 ) -> None:
-    async def work() -> None:
-        async with opened(sqlite_database, "acme") as database:
-            with pytest.raises(UnexpectedObjectError, match=message):
-                await apply(database, one)
-            assert await kinds(database) == []
-
-    asyncio.run(work())
+    async with opened(sqlite_database, "acme") as database:
+        with pytest.raises(UnexpectedObjectError, match=message):
+            await apply(database, one)
+        assert await kinds(database) == []
 
 
-def test_a_dispute_in_another_currency_than_the_credits_is_not_booked(sqlite_database: str) -> None:
-    async def work() -> None:
-        async with opened(sqlite_database, "acme") as database:
-            await apply(database, session())
-            with pytest.raises(UnexpectedObjectError, match="dp_1 is in eur, and the credits of pi_1 are in usd"):
-                await apply(database, dispute(WITHDRAWN, currency="eur"))
-            assert await kinds(database) == ["purchase"]
-
-    asyncio.run(work())
+async def test_a_dispute_in_another_currency_than_the_credits_is_not_booked(sqlite_database: str) -> None:
+    async with opened(sqlite_database, "acme") as database:
+        await apply(database, session())
+        with pytest.raises(UnexpectedObjectError, match="dp_1 is in eur, and the credits of pi_1 are in usd"):
+            await apply(database, dispute(WITHDRAWN, currency="eur"))
+        assert await kinds(database) == ["purchase"]
 
 
-def test_stripe_result_settles_a_held_refund(database: str) -> None:
-    async def work() -> None:
-        async with opened(database, "acme") as there:
-            await apply(there, session())
-            await write(there, credits.hold_refund, ALICE, "cs_1", "r1", 500 * CENT, "asked")
-            ours = {"metadata": {REFUND: "r1"}}
-            assert await apply(there, refund("pending", **ours)) == ["purchase", "refund"]
-            assert await apply(there, refund("succeeded", **ours)) == ["purchase", "refund", "refund_paid"]
-            assert (await apply(there, refund("failed", **ours)))[-1] == "refund_failed"
-            await write(there, credits.hold_refund, ALICE, "cs_1", "r2", 500 * CENT, "asked")
-            assert (await apply(there, refund("canceled", metadata={REFUND: "r2"})))[-1] == "refund_failed"
-            with pytest.raises(ChangeRejectedError, match="failed before"):
-                await apply(there, refund("succeeded", metadata={REFUND: "r2"}))
-            assert await read(there, journal.fetch_balance, ACME) == 1000 * CENT
-
-    asyncio.run(work())
+async def test_stripe_result_settles_a_held_refund(database: str) -> None:
+    async with opened(database, "acme") as there:
+        await apply(there, session())
+        await write(there, credits.hold_refund, ALICE, "cs_1", "r1", 500 * CENT, "asked")
+        ours = {"metadata": {REFUND: "r1"}}
+        assert await apply(there, refund("pending", **ours)) == ["purchase", "refund"]
+        assert await apply(there, refund("succeeded", **ours)) == ["purchase", "refund", "refund_paid"]
+        assert (await apply(there, refund("failed", **ours)))[-1] == "refund_failed"
+        await write(there, credits.hold_refund, ALICE, "cs_1", "r2", 500 * CENT, "asked")
+        assert (await apply(there, refund("canceled", metadata={REFUND: "r2"})))[-1] == "refund_failed"
+        with pytest.raises(ChangeRejectedError, match="failed before"):
+            await apply(there, refund("succeeded", metadata={REFUND: "r2"}))
+        assert await read(there, journal.fetch_balance, ACME) == 1000 * CENT

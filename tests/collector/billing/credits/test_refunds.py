@@ -183,14 +183,11 @@ def test_rolled_back_refund_is_not_sent(
     play(url, own_sandbox, work)
 
 
-def test_credits_job_does_nothing_without_credits_for_sale(sqlite_database: str) -> None:
-    async def work() -> None:
-        async with opened(sqlite_database, "acme") as database:
-            for billing in (None, Billing(plans=Path("plans.yaml"))):
-                await CreditsJob(database, lambda billing=billing: billing, None).step(later())  # type: ignore[misc]
-            assert await read(database, verify_journal) == 0
-
-    asyncio.run(work())
+async def test_credits_job_does_nothing_without_credits_for_sale(sqlite_database: str) -> None:
+    async with opened(sqlite_database, "acme") as database:
+        for billing in (None, Billing(plans=Path("plans.yaml"))):
+            await CreditsJob(database, lambda billing=billing: billing, None).step(later())  # type: ignore[misc]
+        assert await read(database, verify_journal) == 0
 
 
 def test_checkout_names_the_product_and_collects_taxes_and_tax_ids(sqlite_database: str, own_sandbox: Sandbox) -> None:

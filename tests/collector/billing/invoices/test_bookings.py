@@ -95,7 +95,7 @@ async def transactions(connection: Any) -> list[Any]:
 
 
 @pytest.mark.usefixtures("sqlite_with_threads")
-def test_each_change_of_an_invoice_is_booked_once(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_change_of_an_invoice_is_booked_once(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bookings, "PAGE", 2)
 
     async def book(there: Database) -> None:
@@ -106,77 +106,73 @@ def test_each_change_of_an_invoice_is_booked_once(database: str, monkeypatch: py
         finally:
             await other.close()
 
-    async def work() -> None:
-        async with opened(database, "acme") as there:
-            states = {"a": "open", "b": "paid", "c": "open", "d": "void", "e": "draft", "f": "held", "g": "open"}
-            for number, state in states.items():
-                await invoice(there, number, state, 0 if number == "g" else 6171)
-            await book(there)
-            steps = [(row.kind, row.source) for row in await read(there, transactions)]
-            assert sorted(steps) == [("invoice", "a"), ("invoice", "b"), ("invoice", "c"), ("invoice_paid", "b")]
-            assert steps.index(("invoice", "b")) < steps.index(("invoice_paid", "b"))
-            assert await read(there, sums) == {
-                "receivable": 2 * 6171,
-                "clearing": 6171,
-                "deferred_fees": -3 * 4950,
-                "revenue": -3 * 235,
-                "tax": -3 * 986,
-            }
-            await write(there, invoices.transition, "c", "open", "void")
-            notes = [
-                {"id": f"n{of}", "invoice": of, "amount": 100, "why": "sorry", "state": state, "refunded": refunded}
-                for of, state, refunded in (("a", "made", 0), ("b", "made", 100), ("f", "requested", 0))
-            ]
-            async with there.writing() as connection:
-                rows = [{**note, "tries": 0, "created_at": 0} for note in notes]
-                await connection.execute(sa.insert(credit_notes), rows)
-            await book(there)
-            assert await read(there, sums) == {
-                "receivable": 6171 - 100,
-                "clearing": 6171 - 100,
-                "deferred_fees": -2 * 4950 + 2 * 80,
-                "revenue": -2 * 235 + 2 * 4,
-                "tax": -2 * 986 + 2 * 16,
-            }
-            booked = await read(there, transactions)
-            fees = {
-                row.source: [fee.amount for fee in parse_fees(row.details, 0, row.customer)]
-                for row in booked
-                if row.kind == "invoice_void"
-            }
-            assert fees == {"c": [-9900, 4950]}
-            assert await read(there, verify_journal) == len(booked) == 7
-            async with there.reading() as connection:
-                balances = (await connection.execute(sa.select(credit_balances))).all()
-            assert balances == [], "a plan is no credit"
-            assert await read(there, journal.fetch_balance, ACME) == 0
-
-    asyncio.run(work())
+    async with opened(database, "acme") as there:
+        states = {"a": "open", "b": "paid", "c": "open", "d": "void", "e": "draft", "f": "held", "g": "open"}
+        for number, state in states.items():
+            await invoice(there, number, state, 0 if number == "g" else 6171)
+        await book(there)
+        steps = [(row.kind, row.source) for row in await read(there, transactions)]
+        assert sorted(steps) == [("invoice", "a"), ("invoice", "b"), ("invoice", "c"), ("invoice_paid", "b")]
+        assert steps.index(("invoice", "b")) < steps.index(("invoice_paid", "b"))
+        assert await read(there, sums) == {
+            "receivable": 2 * 6171,
+            "clearing": 6171,
+            "deferred_fees": -3 * 4950,
+            "revenue": -3 * 235,
+            "tax": -3 * 986,
+        }
+        await write(there, invoices.transition, "c", "open", "void")
+        notes = [
+            {"id": f"n{of}", "invoice": of, "amount": 100, "why": "sorry", "state": state, "refunded": refunded}
+            for of, state, refunded in (("a", "made", 0), ("b", "made", 100), ("f", "requested", 0))
+        ]
+        async with there.writing() as connection:
+            rows = [{**note, "tries": 0, "created_at": 0} for note in notes]
+            await connection.execute(sa.insert(credit_notes), rows)
+        await book(there)
+        assert await read(there, sums) == {
+            "receivable": 6171 - 100,
+            "clearing": 6171 - 100,
+            "deferred_fees": -2 * 4950 + 2 * 80,
+            "revenue": -2 * 235 + 2 * 4,
+            "tax": -2 * 986 + 2 * 16,
+        }
+        booked = await read(there, transactions)
+        fees = {
+            row.source: [fee.amount for fee in parse_fees(row.details, 0, row.customer)]
+            for row in booked
+            if row.kind == "invoice_void"
+        }
+        assert fees == {"c": [-9900, 4950]}
+        assert await read(there, verify_journal) == len(booked) == 7
+        async with there.reading() as connection:
+            balances = (await connection.execute(sa.select(credit_balances))).all()
+        assert balances == [], "a plan is no credit"
+        assert await read(there, journal.fetch_balance, ACME) == 0
 
 
-def test_unreadable_invoices_do_not_stop_the_booking_of_others(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unreadable_invoices_do_not_stop_the_booking_of_others(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(bookings, "PAGE", 2)
 
-    async def work() -> None:
-        async with opened(database, "acme", "bolt") as there:
-            for number in ("a", "b", "c", "d", "e"):
-                await invoice(there, number, "open")
-            async with there.writing() as connection:
-                damaged = sa.update(invoices_table).where(invoices_table.c.id.in_(("a", "b", "d")))
-                await connection.execute(damaged.values(currency="poison"))
-            while await bookings.book_invoices(there):
-                pass
-            assert [row.source for row in await read(there, transactions)] == ["c", "e"]
-            assert {row.key for row in unreadable_rows.list_untold() if row.table == "invoices"} >= {"a", "b", "d"}
-            (owed,) = await read(there, receivables.sum_receivables, 0.0)
-            assert (owed["currency"], owed["invoices"]) == ("usd", 2)
-            async with there.writing() as connection:
-                await connection.execute(sa.update(invoices_table).values(currency="usd"))
-            while await bookings.book_invoices(there):
-                pass
-            assert sorted(row.source for row in await read(there, transactions)) == ["a", "b", "c", "d", "e"]
-
-    asyncio.run(work())
+    async with opened(database, "acme", "bolt") as there:
+        for number in ("a", "b", "c", "d", "e"):
+            await invoice(there, number, "open")
+        async with there.writing() as connection:
+            damaged = sa.update(invoices_table).where(invoices_table.c.id.in_(("a", "b", "d")))
+            await connection.execute(damaged.values(currency="poison"))
+        while await bookings.book_invoices(there):
+            pass
+        assert [row.source for row in await read(there, transactions)] == ["c", "e"]
+        assert {row.key for row in unreadable_rows.list_untold() if row.table == "invoices"} >= {"a", "b", "d"}
+        (owed,) = await read(there, receivables.sum_receivables, 0.0)
+        assert (owed["currency"], owed["invoices"]) == ("usd", 2)
+        async with there.writing() as connection:
+            await connection.execute(sa.update(invoices_table).values(currency="usd"))
+        while await bookings.book_invoices(there):
+            pass
+        assert sorted(row.source for row in await read(there, transactions)) == ["a", "b", "c", "d", "e"]
 
 
 def test_unreadable_object_costs_one_transaction_in_an_hour(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,61 +231,55 @@ def test_unreadable_object_costs_one_transaction_in_an_hour(database: str, monke
 
 
 @only_sqlite("database")
-def test_payment_after_a_full_credit_note_books_no_money(database: str) -> None:
+async def test_payment_after_a_full_credit_note_books_no_money(database: str) -> None:
     """The payment has no entries, and no other transaction is booked with it."""
 
-    async def work() -> None:
-        async with opened(database, "acme") as there:
-            await invoice(there, "a", "open")
-            await bookings.book_invoices(there)
-            note = {"id": "n", "invoice": "a", "amount": 6171, "why": "sorry", "state": "made", "tries": 0}
+    async with opened(database, "acme") as there:
+        await invoice(there, "a", "open")
+        await bookings.book_invoices(there)
+        note = {"id": "n", "invoice": "a", "amount": 6171, "why": "sorry", "state": "made", "tries": 0}
+        async with there.writing() as connection:
+            await connection.execute(sa.insert(credit_notes), [{**note, "created_at": 0}])
+        await bookings.book_invoices(there)
+        await write(there, invoices.transition, "a", "open", "paid")
+        await bookings.book_invoices(there)
+        kinds = [row.kind for row in await read(there, transactions)]
+        assert kinds == ["invoice", "credit_note", "invoice_paid"]
+        assert "receivable" not in await read(there, sums)
+        assert await read(there, verify_journal) == 3
+
+
+async def test_credit_notes_of_open_invoices_reduce_receivables_and_revenue(database: str) -> None:
+    async with opened(database, "acme") as there:
+        for number in ("part", "void", "whole"):
+            await invoice(there, number, "open")
+        await bookings.book_invoices(there)
+        notes = [
+            {"id": f"n{of}", "invoice": of, "amount": amount, "why": "sorry", "state": "made"}
+            for of, amount in (("part", 100), ("void", 100), ("whole", 6171))
+        ]
+        async with there.writing() as connection:
+            rows = [{**note, "tries": 0, "created_at": 0} for note in notes]
+            await connection.execute(sa.insert(credit_notes), rows)
+        await bookings.book_invoices(there)
+        for number, state, paid in (("part", "paid", 6171 - 100), ("void", "void", 0), ("whole", "paid", 0)):
             async with there.writing() as connection:
-                await connection.execute(sa.insert(credit_notes), [{**note, "created_at": 0}])
+                await invoices.transition(connection, number, "open", state, amount_paid=paid)
+        for _ in range(2):
             await bookings.book_invoices(there)
-            await write(there, invoices.transition, "a", "open", "paid")
-            await bookings.book_invoices(there)
-            kinds = [row.kind for row in await read(there, transactions)]
-            assert kinds == ["invoice", "credit_note", "invoice_paid"]
-            assert "receivable" not in await read(there, sums)
-            assert await read(there, verify_journal) == 3
-
-    asyncio.run(work())
-
-
-def test_credit_notes_of_open_invoices_reduce_receivables_and_revenue(database: str) -> None:
-    async def work() -> None:
-        async with opened(database, "acme") as there:
-            for number in ("part", "void", "whole"):
-                await invoice(there, number, "open")
-            await bookings.book_invoices(there)
-            notes = [
-                {"id": f"n{of}", "invoice": of, "amount": amount, "why": "sorry", "state": "made"}
-                for of, amount in (("part", 100), ("void", 100), ("whole", 6171))
-            ]
-            async with there.writing() as connection:
-                rows = [{**note, "tries": 0, "created_at": 0} for note in notes]
-                await connection.execute(sa.insert(credit_notes), rows)
-            await bookings.book_invoices(there)
-            for number, state, paid in (("part", "paid", 6171 - 100), ("void", "void", 0), ("whole", "paid", 0)):
-                async with there.writing() as connection:
-                    await invoices.transition(connection, number, "open", state, amount_paid=paid)
-            for _ in range(2):
-                await bookings.book_invoices(there)
-            assert await read(there, sums) == {
-                "clearing": 6171 - 100,
-                "deferred_fees": -(4950 - 80),
-                "revenue": -(235 - 4),
-                "tax": -(986 - 16),
-            }
-            assert await read(there, verify_journal) == 9
-            async with there.reading() as connection:
-                fees = await fetch_fees_between(connection, MONTH.start, MONTH.end)
-            for part in (0, 1, 2):  # On each day, fee revenue equals the earned part of the remaining lines.
-                second = MONTH.start + part * (MONTH.end - MONTH.start) // 2
-                earned = sum(fee.compute_earned(second) for fee in fees)
-                assert earned == pytest.approx((4950 - 80) * part / 2, abs=2)
-
-    asyncio.run(work())
+        assert await read(there, sums) == {
+            "clearing": 6171 - 100,
+            "deferred_fees": -(4950 - 80),
+            "revenue": -(235 - 4),
+            "tax": -(986 - 16),
+        }
+        assert await read(there, verify_journal) == 9
+        async with there.reading() as connection:
+            fees = await fetch_fees_between(connection, MONTH.start, MONTH.end)
+        for part in (0, 1, 2):  # On each day, fee revenue equals the earned part of the remaining lines.
+            second = MONTH.start + part * (MONTH.end - MONTH.start) // 2
+            earned = sum(fee.compute_earned(second) for fee in fees)
+            assert earned == pytest.approx((4950 - 80) * part / 2, abs=2)
 
 
 @pytest.mark.parametrize("has_tax", [True, False])
@@ -337,7 +327,7 @@ STORIES: dict[str, tuple[list[tuple[str, dict[str, int]]], dict[str, int]]] = {
 
 
 @pytest.mark.parametrize(("steps", "expected"), STORIES.values(), ids=STORIES.keys())
-def test_books_are_equal_whenever_the_steps_of_an_invoice_are_booked(
+async def test_books_are_equal_whenever_the_steps_of_an_invoice_are_booked(
     sqlite_database: str, steps: list[tuple[str, dict[str, int]]], expected: dict[str, int]
 ) -> None:
     async def live(there: Database, number: str, looks: int) -> None:
@@ -357,80 +347,67 @@ def test_books_are_equal_whenever_the_steps_of_an_invoice_are_booked(
             if looks >> at & 1:
                 await bookings.book_invoices(there)
 
-    async def work() -> None:
-        async with opened(sqlite_database, "acme") as there:
-            for looks in range(1 << len(steps)):
-                before = await read(there, sums)
-                await live(there, f"one-{looks}", looks)
-                while await bookings.book_invoices(there):
-                    pass
-                after = await read(there, sums)
-                change = {name: after.get(name, 0) - before.get(name, 0) for name in after | before}
-                money = ("clearing", "receivable", "bad_debt", "bank", "customer_balance")
-                assert {name: change[name] for name in money if change.get(name)} == expected, f"{looks:b}"
-            await read(there, verify_journal)
-
-    asyncio.run(work())
+    async with opened(sqlite_database, "acme") as there:
+        for looks in range(1 << len(steps)):
+            before = await read(there, sums)
+            await live(there, f"one-{looks}", looks)
+            while await bookings.book_invoices(there):
+                pass
+            after = await read(there, sums)
+            change = {name: after.get(name, 0) - before.get(name, 0) for name in after | before}
+            money = ("clearing", "receivable", "bad_debt", "bank", "customer_balance")
+            assert {name: change[name] for name in money if change.get(name)} == expected, f"{looks:b}"
+        await read(there, verify_journal)
 
 
 @pytest.mark.parametrize(
     ("state", "reported", "then"),
     [("paid", "open", "paid"), ("uncollectible", "paid", "paid"), ("open", "void", "void")],
 )
-def test_late_report_does_not_reopen_a_settled_invoice(tmp_path: Path, state: str, reported: str, then: str) -> None:
-    async def work() -> None:
-        async with opened(put_tables(f"sqlite:///{tmp_path}/ledger.db"), "acme") as there:
-            await invoice(there, AN_ID, state)
-            seen = {"id": "in_1", "metadata": {"edgeproxy_invoice": AN_ID}, "status": reported, "total": 6171}
-            await write(there, stripe_reports.apply_stripe_invoice, seen)
-            async with there.reading() as connection:
-                assert (await connection.execute(sa.select(invoices_table.c.state))).scalar_one() == then
-
-    asyncio.run(work())
+async def test_late_report_does_not_reopen_a_settled_invoice(
+    tmp_path: Path, state: str, reported: str, then: str
+) -> None:
+    async with opened(put_tables(f"sqlite:///{tmp_path}/ledger.db"), "acme") as there:
+        await invoice(there, AN_ID, state)
+        seen = {"id": "in_1", "metadata": {"edgeproxy_invoice": AN_ID}, "status": reported, "total": 6171}
+        await write(there, stripe_reports.apply_stripe_invoice, seen)
+        async with there.reading() as connection:
+            assert (await connection.execute(sa.select(invoices_table.c.state))).scalar_one() == then
 
 
 @pytest.mark.parametrize(
     ("state", "attempts", "raised"),
     [("open", 0, []), ("open", 1, ["acme: the payment of $61.71 failed"]), ("paid", 1, [])],
 )
-def test_failed_payment_raises_one_alert(database: str, state: str, attempts: int, raised: list[str]) -> None:
-    async def work() -> None:
-        async with opened(database, "acme") as there:
-            await invoice(there, "one", state)
-            for attempt in range(attempts, attempts + 2 if attempts else 1):
-                own = {"id": "in_1", "metadata": {"edgeproxy_invoice": "one"}, "total": 6171, "attempt_count": attempt}
-                await write(there, stripe_reports.apply_stripe_invoice, {**own, "status": "open"})
-            async with there.reading() as connection:
-                assert (await connection.execute(sa.select(alerts.c.title))).scalars().all() == raised
-
-    asyncio.run(work())
+async def test_failed_payment_raises_one_alert(database: str, state: str, attempts: int, raised: list[str]) -> None:
+    async with opened(database, "acme") as there:
+        await invoice(there, "one", state)
+        for attempt in range(attempts, attempts + 2 if attempts else 1):
+            own = {"id": "in_1", "metadata": {"edgeproxy_invoice": "one"}, "total": 6171, "attempt_count": attempt}
+            await write(there, stripe_reports.apply_stripe_invoice, {**own, "status": "open"})
+        async with there.reading() as connection:
+            assert (await connection.execute(sa.select(alerts.c.title))).scalars().all() == raised
 
 
-def test_invoice_changes_state_only_by_the_transition_table(sqlite_database: str) -> None:
-    async def work() -> None:
-        async with opened(sqlite_database, "acme") as there:
-            await invoice(there, "one", "open")
-            with pytest.raises(InvoiceStateError, match="from paid to open"):
-                await write(there, invoices.transition, "one", "paid", "open")
-            with pytest.raises(InvoiceStateError, match="is not held any more"):
-                await write(there, invoices.transition, "one", "held", "closing")
-            async with there.reading() as connection:
-                assert (await connection.execute(sa.select(invoices_table.c.state))).scalar_one() == "open"
-
-    asyncio.run(work())
+async def test_invoice_changes_state_only_by_the_transition_table(sqlite_database: str) -> None:
+    async with opened(sqlite_database, "acme") as there:
+        await invoice(there, "one", "open")
+        with pytest.raises(InvoiceStateError, match="from paid to open"):
+            await write(there, invoices.transition, "one", "paid", "open")
+        with pytest.raises(InvoiceStateError, match="is not held any more"):
+            await write(there, invoices.transition, "one", "held", "closing")
+        async with there.reading() as connection:
+            assert (await connection.execute(sa.select(invoices_table.c.state))).scalar_one() == "open"
 
 
-def test_created_credit_note_is_not_due_and_cannot_be_refused(sqlite_database: str) -> None:
-    async def work() -> None:
-        async with opened(sqlite_database, "acme") as there:
-            await invoice(there, "one", "paid")
-            row = {"id": "note", "invoice": "one", "amount": 1, "why": "sorry", "tries": 0, "created_at": 0}
-            async with there.writing() as connection:
-                await connection.execute(sa.insert(credit_notes), [{**row, "state": "requested"}])
-            (note,) = await read(there, list_due, 1.0, 10)
-            await write(there, transition, note, "made", stripe_id="cn_1")
-            assert await read(there, list_due, 1.0, 10) == []
-            with pytest.raises(CreditNoteStateError, match="from made to refused"):
-                await write(there, transition, note._replace(state="made"), "refused")
-
-    asyncio.run(work())
+async def test_created_credit_note_is_not_due_and_cannot_be_refused(sqlite_database: str) -> None:
+    async with opened(sqlite_database, "acme") as there:
+        await invoice(there, "one", "paid")
+        row = {"id": "note", "invoice": "one", "amount": 1, "why": "sorry", "tries": 0, "created_at": 0}
+        async with there.writing() as connection:
+            await connection.execute(sa.insert(credit_notes), [{**row, "state": "requested"}])
+        (note,) = await read(there, list_due, 1.0, 10)
+        await write(there, transition, note, "made", stripe_id="cn_1")
+        assert await read(there, list_due, 1.0, 10) == []
+        with pytest.raises(CreditNoteStateError, match="from made to refused"):
+            await write(there, transition, note._replace(state="made"), "refused")

@@ -1,6 +1,5 @@
 """A customer that does not pay is served during the payment grace, then paused with 402, then released by a payment."""
 
-import asyncio
 from typing import Any
 
 import orjson
@@ -52,89 +51,75 @@ async def refused(connection: AsyncConnection) -> list[str]:
     return [name for name, paused in zip(names, pauses, strict=True) if paused and paused.get("status") == 402]
 
 
-def test_after_the_grace_402_and_released_once_all_is_paid(database: str) -> None:
+async def test_after_the_grace_402_and_released_once_all_is_paid(database: str) -> None:
     everybody = ("pays", "waits", "late", "elsewhere", "nothing", "banned")
 
-    async def play() -> None:
-        books = await Database.connect(database)
-        async with books.writing() as connection:
-            await add(connection, "pays", None)
-            await add(connection, "waits", 7 * DAY - 1)
-            await add(connection, "late", 7 * DAY)
-            # It cannot be changed, and must not block the others.
-            await add(connection, "elsewhere", 30 * DAY, tier="gone")
-            await add(connection, "nothing", 30 * DAY, total=0)
-            await add(connection, "banned", 30 * DAY, paused={"why": "Abuse.", "status": 403})
-            assert await dunning.pause_and_release(connection, SETTINGS, NOW, ["waits", "pays"]) == ([], [])
-            due = await dunning.list_due_customers(connection, SETTINGS, NOW)
-            assert due.unpaid_since["late"] == NOW - 7 * DAY
-            assert await dunning.pause_and_release(connection, SETTINGS, NOW, everybody) == (["late"], [])
-            assert await refused(connection) == ["late"]
-            assert await dunning.pause_and_release(connection, SETTINGS, NOW, everybody) == ([], [])
-            assert await dunning.pause_and_release(connection, SETTINGS, NOW + 1, everybody) == (["waits"], [])
-            paid = sa.update(invoices).where(invoices.c.id.in_(["late", "banned"]))
-            await connection.execute(paid.values(state="paid"))
-            assert await dunning.pause_and_release(connection, SETTINGS, NOW + 2, everybody) == ([], ["late"])
-            assert await refused(connection) == ["waits"]
-        await books.close()
-
-    asyncio.run(play())
+    books = await Database.connect(database)
+    async with books.writing() as connection:
+        await add(connection, "pays", None)
+        await add(connection, "waits", 7 * DAY - 1)
+        await add(connection, "late", 7 * DAY)
+        # It cannot be changed, and must not block the others.
+        await add(connection, "elsewhere", 30 * DAY, tier="gone")
+        await add(connection, "nothing", 30 * DAY, total=0)
+        await add(connection, "banned", 30 * DAY, paused={"why": "Abuse.", "status": 403})
+        assert await dunning.pause_and_release(connection, SETTINGS, NOW, ["waits", "pays"]) == ([], [])
+        due = await dunning.list_due_customers(connection, SETTINGS, NOW)
+        assert due.unpaid_since["late"] == NOW - 7 * DAY
+        assert await dunning.pause_and_release(connection, SETTINGS, NOW, everybody) == (["late"], [])
+        assert await refused(connection) == ["late"]
+        assert await dunning.pause_and_release(connection, SETTINGS, NOW, everybody) == ([], [])
+        assert await dunning.pause_and_release(connection, SETTINGS, NOW + 1, everybody) == (["waits"], [])
+        paid = sa.update(invoices).where(invoices.c.id.in_(["late", "banned"]))
+        await connection.execute(paid.values(state="paid"))
+        assert await dunning.pause_and_release(connection, SETTINGS, NOW + 2, everybody) == ([], ["late"])
+        assert await refused(connection) == ["waits"]
+    await books.close()
 
 
 @pytest.mark.parametrize(("balance", "level"), [(0, Level.NONE), (7, Level.PAGE)])
-def test_balance_that_differs_from_its_entries_raises_a_page_alert(
+async def test_balance_that_differs_from_its_entries_raises_a_page_alert(
     sqlite_database: str, balance: int, level: Level
 ) -> None:
-    async def play() -> None:
-        books = await Database.connect(sqlite_database)
-        async with books.writing() as connection:
-            await add(connection, "acme", None)
-            row = {"customer": "acme", "balance": balance, "overdraft": 0, "since": 0}
-            await connection.execute(sa.insert(credit_balances), [row])
-        for _ in range(2):
-            _, reported = await credits.reconcile_balances(books, NOW)
-            assert reported is level
-        async with books.reading() as connection:
-            recorded = (await connection.execute(sa.select(reconciliations.c.rows))).scalars().all()
-            assert [orjson.loads(rows) for rows in recorded] == (
-                [[]] if not balance else [[["acme", "credits", 0, 7]]] * 2
-            )
-        await books.close()
-
-    asyncio.run(play())
+    books = await Database.connect(sqlite_database)
+    async with books.writing() as connection:
+        await add(connection, "acme", None)
+        row = {"customer": "acme", "balance": balance, "overdraft": 0, "since": 0}
+        await connection.execute(sa.insert(credit_balances), [row])
+    for _ in range(2):
+        _, reported = await credits.reconcile_balances(books, NOW)
+        assert reported is level
+    async with books.reading() as connection:
+        recorded = (await connection.execute(sa.select(reconciliations.c.rows))).scalars().all()
+        assert [orjson.loads(rows) for rows in recorded] == ([[]] if not balance else [[["acme", "credits", 0, 7]]] * 2)
+    await books.close()
 
 
-def test_dunning_grace_starts_at_the_issue_and_ends_no_earlier_than_the_due_date(database: str) -> None:
-    async def play() -> None:
-        books = await Database.connect(database)
-        async with books.writing() as connection:
-            times = {"held": (NOW, NOW), "mailed": (NOW - 10 * DAY, NOW + 4 * DAY)}
-            for name, (issued_at, due_at) in times.items():
-                await add(connection, name, 30 * DAY)
-                issued = sa.update(invoices).where(invoices.c.id == name)
-                await connection.execute(issued.values(issued_at=issued_at, due_at=due_at))
-            for days, late in ((0, {}), (4, {"mailed": NOW - 10 * DAY}), (7, {"mailed": NOW - 10 * DAY, "held": NOW})):
-                due = await dunning.list_due_customers(connection, SETTINGS, NOW + days * DAY)
-                assert due.unpaid_since == late
-        await books.close()
-
-    asyncio.run(play())
+async def test_dunning_grace_starts_at_the_issue_and_ends_no_earlier_than_the_due_date(database: str) -> None:
+    books = await Database.connect(database)
+    async with books.writing() as connection:
+        times = {"held": (NOW, NOW), "mailed": (NOW - 10 * DAY, NOW + 4 * DAY)}
+        for name, (issued_at, due_at) in times.items():
+            await add(connection, name, 30 * DAY)
+            issued = sa.update(invoices).where(invoices.c.id == name)
+            await connection.execute(issued.values(issued_at=issued_at, due_at=due_at))
+        for days, late in ((0, {}), (4, {"mailed": NOW - 10 * DAY}), (7, {"mailed": NOW - 10 * DAY, "held": NOW})):
+            due = await dunning.list_due_customers(connection, SETTINGS, NOW + days * DAY)
+            assert due.unpaid_since == late
+    await books.close()
 
 
-def test_dunning_skips_unpausable_customers_and_pauses_others(sqlite_database: str) -> None:
-    async def play() -> None:
-        books = await Database.connect(sqlite_database)
-        async with books.writing() as connection:
-            for number in range(dunning.TAKEN_MAX):
-                await add(connection, f"banned{number:03}", 30 * DAY, paused={"why": "Abuse.", "status": 403})
-            for number in range(dunning.TAKEN_MAX):
-                await add(connection, f"gone{number:03}", 30 * DAY, tier="gone")
-            await add(connection, "late", 30 * DAY)
-            due = await dunning.list_due_customers(connection, SETTINGS, NOW)
-            assert {name[:4] for name in due.unpaid_since} == {"gone", "late"}
-        await books.close()
-
-    asyncio.run(play())
+async def test_dunning_skips_unpausable_customers_and_pauses_others(sqlite_database: str) -> None:
+    books = await Database.connect(sqlite_database)
+    async with books.writing() as connection:
+        for number in range(dunning.TAKEN_MAX):
+            await add(connection, f"banned{number:03}", 30 * DAY, paused={"why": "Abuse.", "status": 403})
+        for number in range(dunning.TAKEN_MAX):
+            await add(connection, f"gone{number:03}", 30 * DAY, tier="gone")
+        await add(connection, "late", 30 * DAY)
+        due = await dunning.list_due_customers(connection, SETTINGS, NOW)
+        assert {name[:4] for name in due.unpaid_since} == {"gone", "late"}
+    await books.close()
 
 
 FIRST = dunning.Dunning(dunning.RETRYING, 1, NOW, NOW + DAY)

@@ -1,6 +1,5 @@
 """Usage that is on a closed invoice, and so cannot be taken back any more."""
 
-import asyncio
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ ENDED = at(2027, 1, 10, 12)
 
 
 @pytest.mark.both_databases
-def test_usage_counts_as_invoiced_after_its_segment_invoice_is_closed(
+async def test_usage_counts_as_invoiced_after_its_segment_invoice_is_closed(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str
 ) -> None:
     """A subscription that ended within its period has an invoice of its own, and the part that goes on another one."""
@@ -27,29 +26,26 @@ def test_usage_counts_as_invoiced_after_its_segment_invoice_is_closed(
     before, gap, after, next_month = ENDED - HOUR, ENDED + HOUR // 2, ENDED + 2 * HOUR, FEBRUARY
     uses = {(name, second) for second in (JANUARY - 1, JANUARY, before, ENDED - 1, ENDED, gap, after, next_month)}
 
-    async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url, plans=str(file)) as (of, closing):
+    async with sold(tmp_path, database, stripe_sandbox.url, plans=str(file)) as (of, closing):
 
-            async def find() -> list[int]:
-                async with of.database.reading() as connection:
-                    assert await find_invoiced(connection, set()) == set()
-                    invoiced = await find_invoiced(connection, {*uses, ("nobody", before)})
-                return sorted(second - ENDED for _, second in invoiced)
+        async def find() -> list[int]:
+            async with of.database.reading() as connection:
+                assert await find_invoiced(connection, set()) == set()
+                invoiced = await find_invoiced(connection, {*uses, ("nobody", before)})
+            return sorted(second - ENDED for _, second in invoiced)
 
-            await of.customer(name, "small", now=JANUARY)
-            async with of.database.writing() as connection:
-                await subscriptions.cancel_subscription(connection, CALLER, name, "now", settings=of.known, now=ENDED)
-            await of.subscribe(name, "small", now=ENDED + HOUR)
-            await closing.step(ENDED + 2 * HOUR)
-            assert await find() == [], "the invoice is a draft"
-            await closing.step(ENDED + FREEZE)
-            first = [JANUARY - ENDED, -HOUR, -1]
-            assert await find() == first
-            for time in (FEBRUARY, FEBRUARY + FREEZE):
-                await closing.step(time)
-            assert await find() == [*first, 2 * HOUR]
-            for time in (MARCH, MARCH + FREEZE):
-                await closing.step(time)
-            assert await find() == [*first, 2 * HOUR, FEBRUARY - ENDED]
-
-    asyncio.run(work())
+        await of.customer(name, "small", now=JANUARY)
+        async with of.database.writing() as connection:
+            await subscriptions.cancel_subscription(connection, CALLER, name, "now", settings=of.known, now=ENDED)
+        await of.subscribe(name, "small", now=ENDED + HOUR)
+        await closing.step(ENDED + 2 * HOUR)
+        assert await find() == [], "the invoice is a draft"
+        await closing.step(ENDED + FREEZE)
+        first = [JANUARY - ENDED, -HOUR, -1]
+        assert await find() == first
+        for time in (FEBRUARY, FEBRUARY + FREEZE):
+            await closing.step(time)
+        assert await find() == [*first, 2 * HOUR]
+        for time in (MARCH, MARCH + FREEZE):
+            await closing.step(time)
+        assert await find() == [*first, 2 * HOUR, FEBRUARY - ENDED]

@@ -35,46 +35,40 @@ async def fetch_notices(of: Sold) -> list[tuple[str, str]]:
 
 
 @pytest.mark.both_databases
-def test_price_change_notice_is_sent_once_and_withdrawal_is_announced(tmp_path: Path, database: str) -> None:
-    async def work() -> None:
-        async with sold(tmp_path, database, "http://127.0.0.1:1", price_notice="10day") as (of, _):
-            job = PriceChangeJob(of.database, lambda: of.known, lambda: "https://shop.example/account/plan")
-            await of.customer("monthly", "standard", now=JANUARY)
-            await of.customer("yearly", "standard", now=JANUARY, is_yearly=True)
-            await of.customer("other", "free", now=JANUARY)
-            row = await schedule(of, TEXT, MARCH)
-            assert await job.notify_customers(MARCH - 11 * DAY) == 0
-            assert await job.notify_customers(MARCH - 10 * DAY) == 1
-            assert await job.notify_customers(MARCH - 9 * DAY) == 0
-            await of.customer("between", "standard", now=MARCH - 9 * DAY)
-            assert await job.notify_customers(MARCH - 8 * DAY) == 1
-            async with of.database.writing() as connection:
-                await price_changes.withdraw_change(connection, CALLER, row.id, "not after all", MARCH - 7 * DAY)
-            assert await job.notify_customers(MARCH - 7 * DAY) == 2
-            assert await job.notify_customers(MARCH - 6 * DAY) == 0
-            changes, stays = (
-                ("The price of the plan Standard changes on 2027-03-01",),
-                ("The change of your plan's price",),
-            )
-            assert [(name, title.startswith((*changes, *stays))) for name, title in await fetch_notices(of)] == [
-                *(("monthly", True), ("between", True), ("between", True), ("monthly", True)),
-            ]
-
-    asyncio.run(work())
+async def test_price_change_notice_is_sent_once_and_withdrawal_is_announced(tmp_path: Path, database: str) -> None:
+    async with sold(tmp_path, database, "http://127.0.0.1:1", price_notice="10day") as (of, _):
+        job = PriceChangeJob(of.database, lambda: of.known, lambda: "https://shop.example/account/plan")
+        await of.customer("monthly", "standard", now=JANUARY)
+        await of.customer("yearly", "standard", now=JANUARY, is_yearly=True)
+        await of.customer("other", "free", now=JANUARY)
+        row = await schedule(of, TEXT, MARCH)
+        assert await job.notify_customers(MARCH - 11 * DAY) == 0
+        assert await job.notify_customers(MARCH - 10 * DAY) == 1
+        assert await job.notify_customers(MARCH - 9 * DAY) == 0
+        await of.customer("between", "standard", now=MARCH - 9 * DAY)
+        assert await job.notify_customers(MARCH - 8 * DAY) == 1
+        async with of.database.writing() as connection:
+            await price_changes.withdraw_change(connection, CALLER, row.id, "not after all", MARCH - 7 * DAY)
+        assert await job.notify_customers(MARCH - 7 * DAY) == 2
+        assert await job.notify_customers(MARCH - 6 * DAY) == 0
+        changes, stays = (
+            ("The price of the plan Standard changes on 2027-03-01",),
+            ("The change of your plan's price",),
+        )
+        assert [(name, title.startswith((*changes, *stays))) for name, title in await fetch_notices(of)] == [
+            *(("monthly", True), ("between", True), ("between", True), ("monthly", True)),
+        ]
 
 
-def test_price_change_finishes_at_its_time(tmp_path: Path, sqlite_database: str) -> None:
-    async def work() -> None:
-        async with sold(tmp_path, sqlite_database, "http://127.0.0.1:1") as (of, _):
-            job = PriceChangeJob(of.database, lambda: of.known)
-            row = await schedule(of, TEXT, FEBRUARY)
-            assert [await job.finish_due(now) for now in (FEBRUARY - 1, FEBRUARY, FEBRUARY + 1)] == [0, 1, 0]
-            async with of.database.reading() as connection:
-                assert (await price_changes.get_change(connection, row.id)).state == "done"
-                keys = (await connection.execute(sa.select(alerts.c.key).order_by(alerts.c.id))).scalars()
-                assert list(keys) == [f"price-change-scheduled:{row.id}", f"price-change-done:{row.id}"]
-
-    asyncio.run(work())
+async def test_price_change_finishes_at_its_time(tmp_path: Path, sqlite_database: str) -> None:
+    async with sold(tmp_path, sqlite_database, "http://127.0.0.1:1") as (of, _):
+        job = PriceChangeJob(of.database, lambda: of.known)
+        row = await schedule(of, TEXT, FEBRUARY)
+        assert [await job.finish_due(now) for now in (FEBRUARY - 1, FEBRUARY, FEBRUARY + 1)] == [0, 1, 0]
+        async with of.database.reading() as connection:
+            assert (await price_changes.get_change(connection, row.id)).state == "done"
+            keys = (await connection.execute(sa.select(alerts.c.key).order_by(alerts.c.id))).scalars()
+            assert list(keys) == [f"price-change-scheduled:{row.id}", f"price-change-done:{row.id}"]
 
 
 def test_stripe_has_the_prices_of_a_version_that_is_scheduled(

@@ -1,6 +1,5 @@
 """The spend breaker: a leaked key raises an alert within two checks, and pauses its customer only if configured."""
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -48,49 +47,40 @@ async def spend(of: Sold, *, at: int) -> None:
         await of.use(name, {"agent_executions": executions}, at=at)
 
 
-def test_spend_breaker_raises_an_alert_when_a_spike_lasts_two_checks(tmp_path: Path, database: str) -> None:
-    async def work() -> None:
-        async with sold(tmp_path, database, NOWHERE) as (of, _):
-            await fill(of)
-            breaker = SpendBreaker(of.database, lambda: of.known)
-            await spend(of, at=NOON + 60)
-            assert await breaker.step(NOON + 300) == [], "one check may see a burst of half an hour"
-            # $6 against a usual $1. For the new customer $8 against $1.07, the amount included in an hour of its plan.
-            assert sorted(await breaker.step(NOON + 600)) == ["leaked", "new"]
-            assert await breaker.step(NOON + 900) == []
-            assert sorted(await fetch_kinds(of)) == [("spend_spike", "leaked"), ("spend_spike", "new")]
-            assert await fetch_pause(of, "leaked") is None, "an alert first"
-
-    asyncio.run(work())
+async def test_spend_breaker_raises_an_alert_when_a_spike_lasts_two_checks(tmp_path: Path, database: str) -> None:
+    async with sold(tmp_path, database, NOWHERE) as (of, _):
+        await fill(of)
+        breaker = SpendBreaker(of.database, lambda: of.known)
+        await spend(of, at=NOON + 60)
+        assert await breaker.step(NOON + 300) == [], "one check may see a burst of half an hour"
+        # $6 against a usual $1. For the new customer $8 against $1.07, the amount included in an hour of its plan.
+        assert sorted(await breaker.step(NOON + 600)) == ["leaked", "new"]
+        assert await breaker.step(NOON + 900) == []
+        assert sorted(await fetch_kinds(of)) == [("spend_spike", "leaked"), ("spend_spike", "new")]
+        assert await fetch_pause(of, "leaked") is None, "an alert first"
 
 
 @only_sqlite("database")
-def test_an_operator_waits_for_no_second_look(tmp_path: Path, database: str) -> None:
-    async def work() -> None:
-        async with sold(tmp_path, database, NOWHERE) as (of, _):
-            await fill(of)
-            breaker = SpendBreaker(of.database, lambda: of.known)
-            await spend(of, at=NOON + 60)
-            assert sorted(await breaker.step(NOON + 300, needs_second_look=False)) == ["leaked", "new"]
-            assert await breaker.step(NOON + 600) == [], "an alert is raised once a day"
-
-    asyncio.run(work())
+async def test_an_operator_waits_for_no_second_look(tmp_path: Path, database: str) -> None:
+    async with sold(tmp_path, database, NOWHERE) as (of, _):
+        await fill(of)
+        breaker = SpendBreaker(of.database, lambda: of.known)
+        await spend(of, at=NOON + 60)
+        assert sorted(await breaker.step(NOON + 300, needs_second_look=False)) == ["leaked", "new"]
+        assert await breaker.step(NOON + 600) == [], "an alert is raised once a day"
 
 
 @only_sqlite("database")
-def test_spend_breaker_pauses_customers_only_if_configured(tmp_path: Path, database: str) -> None:
-    async def work() -> None:
-        async with sold(tmp_path, database, NOWHERE, breaker={"pause": "on"}) as (of, _):
-            await fill(of)
-            breaker = SpendBreaker(of.database, lambda: of.known)
-            await spend(of, at=NOON + 60)
-            await breaker.step(NOON + 300)
-            await breaker.step(NOON + 600)
-            for name in ("leaked", "new"):
-                pause = await fetch_pause(of, name)
-                assert pause is not None
-                assert "unusual usage" in pause["why"]
-            assert await fetch_pause(of, "steady") is None
-            assert ("customer_paused", "leaked") in await fetch_kinds(of)
-
-    asyncio.run(work())
+async def test_spend_breaker_pauses_customers_only_if_configured(tmp_path: Path, database: str) -> None:
+    async with sold(tmp_path, database, NOWHERE, breaker={"pause": "on"}) as (of, _):
+        await fill(of)
+        breaker = SpendBreaker(of.database, lambda: of.known)
+        await spend(of, at=NOON + 60)
+        await breaker.step(NOON + 300)
+        await breaker.step(NOON + 600)
+        for name in ("leaked", "new"):
+            pause = await fetch_pause(of, name)
+            assert pause is not None
+            assert "unusual usage" in pause["why"]
+        assert await fetch_pause(of, "steady") is None
+        assert ("customer_paused", "leaked") in await fetch_kinds(of)

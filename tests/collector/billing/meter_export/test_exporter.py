@@ -229,202 +229,178 @@ def in_world(tmp_path: Path, seed: int = 1) -> World:
     return World(in_memory(put_tables(f"sqlite:///{tmp_path}/one.db")), seed, share=0.0)
 
 
-def test_rejected_api_key_stops_the_exporter_until_a_restart(tmp_path: Path) -> None:
-    async def play() -> None:
-        world = in_world(tmp_path)
-        await world.open()
-        world.use(late=False)
-        world.now += HOUR
-        good = world.stripe.send
-        world.stripe.send = denied  # type: ignore[method-assign]
-        await world.turn()
-        async with world.database.reading() as connection:
-            raised = list((await connection.execute(sa.select(alerts.c.kind))).scalars())
-            (row,) = await outbox_rows.select_rows(connection)
-        assert sorted(raised) == ["usage_export_failed", "usage_export_stopped"]
-        assert row.state is RowState.READY
-        world.stripe.send = good  # type: ignore[method-assign]
-        await world.turn()
-        assert world.stripe.events == []
-        await world.take_over()
-        await world.turn()
-        assert world.stripe.totals() == world.expected()
-        await world.database.close()
-
+async def test_rejected_api_key_stops_the_exporter_until_a_restart(tmp_path: Path) -> None:
     async def denied(_: OutboxRow) -> Answer:
         return Answer(401, "Invalid API Key")
 
-    asyncio.run(play())
+    world = in_world(tmp_path)
+    await world.open()
+    world.use(late=False)
+    world.now += HOUR
+    good = world.stripe.send
+    world.stripe.send = denied  # type: ignore[method-assign]
+    await world.turn()
+    async with world.database.reading() as connection:
+        raised = list((await connection.execute(sa.select(alerts.c.kind))).scalars())
+        (row,) = await outbox_rows.select_rows(connection)
+    assert sorted(raised) == ["usage_export_failed", "usage_export_stopped"]
+    assert row.state is RowState.READY
+    world.stripe.send = good  # type: ignore[method-assign]
+    await world.turn()
+    assert world.stripe.events == []
+    await world.take_over()
+    await world.turn()
+    assert world.stripe.totals() == world.expected()
+    await world.database.close()
 
 
-def test_clock_skew_of_a_minute_stops_the_exporter(tmp_path: Path) -> None:
-    async def play() -> None:
-        world = in_world(tmp_path)
-        await world.open()
-        world.use(late=False)
-        world.now += HOUR
-        world.stripe.skew = -61.0
-        await world.turn()
-        async with world.database.reading() as connection:
-            stopped = (await connection.execute(sa.select(billing_exporter.c.stopped))).scalar_one()
-        assert stopped == "this machine's clock is 61 s away from Stripe's"
-        assert world.stripe.events == []
-        await world.database.close()
-
-    asyncio.run(play())
+async def test_clock_skew_of_a_minute_stops_the_exporter(tmp_path: Path) -> None:
+    world = in_world(tmp_path)
+    await world.open()
+    world.use(late=False)
+    world.now += HOUR
+    world.stripe.skew = -61.0
+    await world.turn()
+    async with world.database.reading() as connection:
+        stopped = (await connection.execute(sa.select(billing_exporter.c.stopped))).scalar_one()
+    assert stopped == "this machine's clock is 61 s away from Stripe's"
+    assert world.stripe.events == []
+    await world.database.close()
 
 
-def test_usage_while_charging_is_off_is_stored_and_never_sent(tmp_path: Path) -> None:
-    async def play() -> None:
-        world = in_world(tmp_path)
-        await world.open()
-        world.used += [(BEGIN + MINUTE * minute, PAIRS[0], 1) for minute in range(60)]
-        async with world.database.writing() as connection:
-            row = {"since": BEGIN + 10 * MINUTE, "until": BEGIN + 40 * MINUTE, "who": "me", "why": "a trial"}
-            await connection.execute(sa.insert(waivers), [row])
-        world.now += 2 * HOUR
-        await world.settle()
-        assert world.stripe.totals() == {PAIRS[0]: 30}
-        async with world.database.reading() as connection:
-            free = await outbox_rows.select_rows(connection, billing_outbox.c.state == RowState.WAIVED)
-        assert sum(row.value for row in free) == 30
-        await world.database.close()
-
-    asyncio.run(play())
+async def test_usage_while_charging_is_off_is_stored_and_never_sent(tmp_path: Path) -> None:
+    world = in_world(tmp_path)
+    await world.open()
+    world.used += [(BEGIN + MINUTE * minute, PAIRS[0], 1) for minute in range(60)]
+    async with world.database.writing() as connection:
+        row = {"since": BEGIN + 10 * MINUTE, "until": BEGIN + 40 * MINUTE, "who": "me", "why": "a trial"}
+        await connection.execute(sa.insert(waivers), [row])
+    world.now += 2 * HOUR
+    await world.settle()
+    assert world.stripe.totals() == {PAIRS[0]: 30}
+    async with world.database.reading() as connection:
+        free = await outbox_rows.select_rows(connection, billing_outbox.c.state == RowState.WAIVED)
+    assert sum(row.value for row in free) == 30
+    await world.database.close()
 
 
-def test_round_with_an_unrecorded_outcome_is_sent_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def play() -> None:
-        world = in_world(tmp_path)
-        await world.open()
-        world.use(late=False)
-        world.now += HOUR * 4
-        with monkeypatch.context() as patched:
-            patched.setattr(outbox_rows, "settle_rows", away)
-            with pytest.raises(sa.exc.OperationalError):
-                await world.turn()
-        assert len(world.stripe.events) == 1
-        await world.turn()
-        async with world.database.reading() as connection:
-            (row,) = await outbox_rows.select_rows(connection)
-        assert row.state is RowState.ACCEPTED
-        assert world.stripe.totals() == world.expected()
-        await world.database.close()
-
+async def test_round_with_an_unrecorded_outcome_is_sent_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def away(*_: object) -> None:
         raise sa.exc.OperationalError("", None, Exception("the server starts"))
 
-    asyncio.run(play())
+    world = in_world(tmp_path)
+    await world.open()
+    world.use(late=False)
+    world.now += HOUR * 4
+    with monkeypatch.context() as patched:
+        patched.setattr(outbox_rows, "settle_rows", away)
+        with pytest.raises(sa.exc.OperationalError):
+            await world.turn()
+    assert len(world.stripe.events) == 1
+    await world.turn()
+    async with world.database.reading() as connection:
+        (row,) = await outbox_rows.select_rows(connection)
+    assert row.state is RowState.ACCEPTED
+    assert world.stripe.totals() == world.expected()
+    await world.database.close()
 
 
-def test_round_sends_only_rows_that_fit_into_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_round_sends_only_rows_that_fit_into_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exporter, "ROUND_SECONDS", 1.0)
 
-    async def play() -> None:
-        world = in_world(tmp_path)
-        await world.open()
-        world.used += [(BEGIN, pair, 1) for pair in PAIRS]
-        world.now += HOUR * 4
-        await world.write()
-        await slicing.fix_slices(world.of, TARGETS, BEGIN, world.now)
-        world.exporter._bucket = Bucket(2.0, world.now - 1.0)
-        assert await world.exporter.step() == 2
-        assert len(world.stripe.events) == 2
-        await world.database.close()
-
-    asyncio.run(play())
+    world = in_world(tmp_path)
+    await world.open()
+    world.used += [(BEGIN, pair, 1) for pair in PAIRS]
+    world.now += HOUR * 4
+    await world.write()
+    await slicing.fix_slices(world.of, TARGETS, BEGIN, world.now)
+    world.exporter._bucket = Bucket(2.0, world.now - 1.0)
+    assert await world.exporter.step() == 2
+    assert len(world.stripe.events) == 2
+    await world.database.close()
 
 
-def test_unknown_stripe_customer_does_not_block_the_checks_of_others(tmp_path: Path) -> None:
-    async def play() -> None:
-        world = in_world(tmp_path)
-        await world.open()
-        world.used += [(BEGIN, ("acme", "tokens"), 1), (BEGIN, ("bolt", "tokens"), 1)]
-        world.now += HOUR * 4
-        world.stripe.away_until = world.now + 25 * HOUR
-        await world.turn()
-        world.now += 25 * HOUR
-        known = world.stripe.fetch_sum
+async def test_unknown_stripe_customer_does_not_block_the_checks_of_others(tmp_path: Path) -> None:
+    world = in_world(tmp_path)
+    await world.open()
+    world.used += [(BEGIN, ("acme", "tokens"), 1), (BEGIN, ("bolt", "tokens"), 1)]
+    world.now += HOUR * 4
+    world.stripe.away_until = world.now + 25 * HOUR
+    await world.turn()
+    world.now += 25 * HOUR
+    known = world.stripe.fetch_sum
 
-        async def counted(customer: str, meter: str, span: Span) -> int:
-            if customer == "acme":
-                raise MeterEventsUnlistedError(customer)
-            return await known(customer, meter, span)
+    async def counted(customer: str, meter: str, span: Span) -> int:
+        if customer == "acme":
+            raise MeterEventsUnlistedError(customer)
+        return await known(customer, meter, span)
 
-        world.stripe.fetch_sum = counted  # type: ignore[method-assign]
-        assert await world.exporter.resolve_doubts() == 1
-        async with world.database.reading() as connection:
-            rows = await outbox_rows.select_rows(connection)
-        assert [(row.customer, row.state) for row in rows] == [
-            ("acme", RowState.UNKNOWN),
-            ("bolt", RowState.VOID),
-            ("bolt", RowState.READY),
-        ]
-        await world.database.close()
-
-    asyncio.run(play())
+    world.stripe.fetch_sum = counted  # type: ignore[method-assign]
+    assert await world.exporter.resolve_doubts() == 1
+    async with world.database.reading() as connection:
+        rows = await outbox_rows.select_rows(connection)
+    assert [(row.customer, row.state) for row in rows] == [
+        ("acme", RowState.UNKNOWN),
+        ("bolt", RowState.VOID),
+        ("bolt", RowState.READY),
+    ]
+    await world.database.close()
 
 
-def test_two_collectors_create_one_revision_for_missing_usage(postgresql: Postgresql) -> None:
-    async def play() -> None:
-        url = postgresql.database()
-        one, other = await Database.connect(url), await Database.connect(url)
-        day = Span(BEGIN, BEGIN + 86400)
-        event = UsageEvent("test", "", *PAIRS[0], 5, BEGIN)
-        async with one.writing() as connection:
-            row = {"edge": EVENTS, "region": EVENTS_REGION, "seq": 0, "hash": FIRST, "received": 0}
-            await one.ledger.insert_edges(connection, [row])
-            await LedgerWriter(one).add_batches(connection, build_batches(sum_events([event]).sums, {}))
-        async with one.writing() as connection:
-            assert await slicing.update_outbox(connection, Slicing(one, "acct_1"), TARGETS, day, BEGIN + 86400) == 1
-            brought = asyncio.get_running_loop().create_task(bring(other, day))
-            async with asyncio.timeout(60), one.reading() as looking:
-                while not (await looking.execute(WAITING)).scalar_one():  # noqa: ASYNC110 - the condition is the server's
-                    await asyncio.sleep(0.02)
-        assert await brought == 0
-        await one.close()
-        await other.close()
-
+async def test_two_collectors_create_one_revision_for_missing_usage(postgresql: Postgresql) -> None:
     async def bring(database: Database, span: Span) -> int:
         async with database.writing() as connection:
             return await slicing.update_outbox(connection, Slicing(database, "acct_1"), TARGETS, span, BEGIN + 86400)
 
-    asyncio.run(play())
+    url = postgresql.database()
+    one, other = await Database.connect(url), await Database.connect(url)
+    day = Span(BEGIN, BEGIN + 86400)
+    event = UsageEvent("test", "", *PAIRS[0], 5, BEGIN)
+    async with one.writing() as connection:
+        row = {"edge": EVENTS, "region": EVENTS_REGION, "seq": 0, "hash": FIRST, "received": 0}
+        await one.ledger.insert_edges(connection, [row])
+        await LedgerWriter(one).add_batches(connection, build_batches(sum_events([event]).sums, {}))
+    async with one.writing() as connection:
+        assert await slicing.update_outbox(connection, Slicing(one, "acct_1"), TARGETS, day, BEGIN + 86400) == 1
+        brought = asyncio.get_running_loop().create_task(bring(other, day))
+        async with asyncio.timeout(60), one.reading() as looking:
+            while not (await looking.execute(WAITING)).scalar_one():  # noqa: ASYNC110 - the condition is the server's
+                await asyncio.sleep(0.02)
+    assert await brought == 0
+    await one.close()
+    await other.close()
 
 
 @pytest.mark.parametrize(("parts", "level"), [(5000, "warn"), (500, "page")])
-def test_planted_drift_is_detected_and_named(tmp_path: Path, parts: int, level: str) -> None:
+async def test_planted_drift_is_detected_and_named(tmp_path: Path, parts: int, level: str) -> None:
     """0.02 % warns, 0.2 % pages."""
 
-    async def play() -> None:
-        world = in_world(tmp_path)
-        await world.open()
-        world.used += [(BEGIN + MINUTE * minute, pair, 1000) for minute in range(60) for pair in PAIRS]
-        world.now += 2 * HOUR
-        await world.settle()
-        units = sum(value for _, _, value in world.used)
-        name, customer, meter, value, at = world.stripe.events[0]
-        world.stripe.events[0] = (name, customer, meter, value - units // parts, at)
-        pauses: list[float] = []
+    world = in_world(tmp_path)
+    await world.open()
+    world.used += [(BEGIN + MINUTE * minute, pair, 1000) for minute in range(60) for pair in PAIRS]
+    world.now += 2 * HOUR
+    await world.settle()
+    units = sum(value for _, _, value in world.used)
+    name, customer, meter, value, at = world.stripe.events[0]
+    world.stripe.events[0] = (name, customer, meter, value - units // parts, at)
+    pauses: list[float] = []
 
-        async def pause(seconds: float) -> None:
-            pauses.append(seconds)
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
 
-        span = Span(BEGIN, BEGIN + 86400)
-        drift, result_level = await usage.reconcile_span(world.database, world.stripe, span, world.now, pause=pause)
-        assert (drift, result_level) == (Drift(4, units, units // parts), Level(level))
-        assert pauses == [600.0, 600.0]
-        async with world.database.reading() as connection:
-            (title,) = (await connection.execute(sa.select(alerts.c.title))).scalars()
-            states = {row.place[:2]: row.state for row in await outbox_rows.select_rows(connection)}
-        assert f"{customer} {meter} -{units // parts}" in title
-        assert states[customer, meter] is RowState.ACCEPTED
-        assert [pair for pair, state in states.items() if state is RowState.CONFIRMED] == [
-            pair for pair in sorted(PAIRS) if pair != (customer, meter)
-        ]
-        await world.database.close()
-
-    asyncio.run(play())
+    span = Span(BEGIN, BEGIN + 86400)
+    drift, result_level = await usage.reconcile_span(world.database, world.stripe, span, world.now, pause=pause)
+    assert (drift, result_level) == (Drift(4, units, units // parts), Level(level))
+    assert pauses == [600.0, 600.0]
+    async with world.database.reading() as connection:
+        (title,) = (await connection.execute(sa.select(alerts.c.title))).scalars()
+        states = {row.place[:2]: row.state for row in await outbox_rows.select_rows(connection)}
+    assert f"{customer} {meter} -{units // parts}" in title
+    assert states[customer, meter] is RowState.ACCEPTED
+    assert [pair for pair, state in states.items() if state is RowState.CONFIRMED] == [
+        pair for pair in sorted(PAIRS) if pair != (customer, meter)
+    ]
+    await world.database.close()
 
 
 def test_recovery_checks_waiting_rows_at_stripe_before_sending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

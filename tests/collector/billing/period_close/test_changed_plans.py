@@ -56,43 +56,40 @@ async def fetch_row(of: Sold, name: str) -> SubscriptionRow:
 
 
 @pytest.mark.parametrize("days", [1, 5])
-def test_a_return_within_the_period_pays_no_fee_twice_and_shares_included_amounts(
+async def test_a_return_within_the_period_pays_no_fee_twice_and_shares_included_amounts(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, days: int
 ) -> None:
     """The invoice of the usage before the end is closed two days after it: before or after the return."""
     name = f"return-{days}-{database.partition(':')[0]}"
     begun, ended = JANUARY + 3600, JANUARY + 10 * DAY
 
-    async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url, **settings(tmp_path)) as (of, closing):
-            await of.customer(name, "small", now=JANUARY)
-            await of.use(name, {"calls": 80}, at=begun)
-            async with of.database.writing() as connection:
-                reading = UsageEvent("test", name, name, "seats", 3, begun, is_summed=False)
-                await insert_events(connection, [reading])
-            await closing.step(JANUARY + 5)
-            await end(of, name, now=ended)
-            back = ended + days * DAY
-            await closing.step(back)
-            await of.subscribe(name, "small", now=back)
-            row = await fetch_row(of, name)
-            assert (row.state, row.cancel_at, row.period_end) == ("active", None, FEBRUARY)
-            await of.use(name, {"calls": 40}, at=back + 60)
-            await closing.step(ended + FREEZE)
-            async with of.database.reading(whole=True) as connection:
-                loaded = await subscription_rows.get_by_customer(connection, name)
-                upcoming = (await invoice_lines.compute_upcoming(connection, loaded, of.known.meters)).lines
-            for time in (FEBRUARY, FEBRUARY + FREEZE):
-                await closing.step(time)
-            totals = await fetch_totals(of, name)
-            assert list(totals) == ["2027-01-01 start", "2027-01-01 period", "2027-01-01 period-2"]
-            assert totals["2027-01-01 start"] == 3100
-            assert totals["2027-01-01 period"] + totals["2027-01-01 period-2"] == 3100 + 2000 + 3 * 500, totals
-            assert totals["2027-01-01 period-2"] == sum(line.amount for line in upcoming)
-            there = await asyncio.to_thread(at_stripe, stripe_sandbox, name)
-            assert sorted(one["total"] for one in there if one["total"]) == sorted(filter(None, totals.values()))
-
-    asyncio.run(work())
+    async with sold(tmp_path, database, stripe_sandbox.url, **settings(tmp_path)) as (of, closing):
+        await of.customer(name, "small", now=JANUARY)
+        await of.use(name, {"calls": 80}, at=begun)
+        async with of.database.writing() as connection:
+            reading = UsageEvent("test", name, name, "seats", 3, begun, is_summed=False)
+            await insert_events(connection, [reading])
+        await closing.step(JANUARY + 5)
+        await end(of, name, now=ended)
+        back = ended + days * DAY
+        await closing.step(back)
+        await of.subscribe(name, "small", now=back)
+        row = await fetch_row(of, name)
+        assert (row.state, row.cancel_at, row.period_end) == ("active", None, FEBRUARY)
+        await of.use(name, {"calls": 40}, at=back + 60)
+        await closing.step(ended + FREEZE)
+        async with of.database.reading(whole=True) as connection:
+            loaded = await subscription_rows.get_by_customer(connection, name)
+            upcoming = (await invoice_lines.compute_upcoming(connection, loaded, of.known.meters)).lines
+        for time in (FEBRUARY, FEBRUARY + FREEZE):
+            await closing.step(time)
+        totals = await fetch_totals(of, name)
+        assert list(totals) == ["2027-01-01 start", "2027-01-01 period", "2027-01-01 period-2"]
+        assert totals["2027-01-01 start"] == 3100
+        assert totals["2027-01-01 period"] + totals["2027-01-01 period-2"] == 3100 + 2000 + 3 * 500, totals
+        assert totals["2027-01-01 period-2"] == sum(line.amount for line in upcoming)
+        there = await asyncio.to_thread(at_stripe, stripe_sandbox, name)
+        assert sorted(one["total"] for one in there if one["total"]) == sorted(filter(None, totals.values()))
 
 
 def test_resuming_a_dearer_plan_costs_the_difference_and_a_cheaper_one_nothing(

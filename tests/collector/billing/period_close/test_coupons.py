@@ -133,61 +133,55 @@ async def _check_explained(of: Sold, name: str) -> None:
     assert explained.formula == "discount of HALF on 4000: -2000; less -1800 on earlier lines"
 
 
-def test_fixed_coupon_amount_is_spent_across_invoices_of_each_period(
+async def test_fixed_coupon_amount_is_spent_across_invoices_of_each_period(
     stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
 ) -> None:
-    async def work() -> None:
-        async with sold(tmp_path, sqlite_database, stripe_sandbox.url, **settings(tmp_path)) as (of, closing):
-            for name in ("first", "second", "tried"):
-                await of.customer(name, "team" if name == "tried" else "paid", now=at(2027, 1, 31))
-            await add(of, "first", "TEN", now=at(2027, 1, 31, 12))
-            assert await upcoming(of, "first") == [("fee", 1, 3100), ("discount", 100, -100), ("discount", 3100, -1000)]
-            await add(of, "tried", "HALF", now=at(2027, 2, 1))
-            assert await upcoming(of, "tried") == [("fee", 1, 1661), ("discount", 1661, -831)]
-            with pytest.raises(CouponRejectedError, match="as often as it can be"):
-                await add(of, "second", "TEN", now=JANUARY)
-            for time in (FEBRUARY, FEBRUARY + FREEZE):
-                await closing.step(time)
-            assert (await charged(of, "first"))["2027-01-01 period"] == [
-                *(("fee", 1, 3100), ("discount", 100, -100), ("discount", 3100, -1000))
-            ], "the running period counts as a whole"
-            async with of.database.writing() as connection:
-                ended = await coupons.remove_coupon(connection, CALLER, "first")
-                assert ended.until == MARCH
-            for time in (MARCH, MARCH + FREEZE):
-                await closing.step(time)
-            assert (await charged(of, "first"))["2027-02-01 period"] == [("fee", 1, 3100)]
-            async with of.database.reading() as connection:
-                assert (await connection.execute(sa.select(coupons_table))).mappings().all() == [
-                    *({"code": "TEN", "redemptions": 1}, {"code": "HALF", "redemptions": 1})
-                ]
-
-    asyncio.run(work())
+    async with sold(tmp_path, sqlite_database, stripe_sandbox.url, **settings(tmp_path)) as (of, closing):
+        for name in ("first", "second", "tried"):
+            await of.customer(name, "team" if name == "tried" else "paid", now=at(2027, 1, 31))
+        await add(of, "first", "TEN", now=at(2027, 1, 31, 12))
+        assert await upcoming(of, "first") == [("fee", 1, 3100), ("discount", 100, -100), ("discount", 3100, -1000)]
+        await add(of, "tried", "HALF", now=at(2027, 2, 1))
+        assert await upcoming(of, "tried") == [("fee", 1, 1661), ("discount", 1661, -831)]
+        with pytest.raises(CouponRejectedError, match="as often as it can be"):
+            await add(of, "second", "TEN", now=JANUARY)
+        for time in (FEBRUARY, FEBRUARY + FREEZE):
+            await closing.step(time)
+        assert (await charged(of, "first"))["2027-01-01 period"] == [
+            *(("fee", 1, 3100), ("discount", 100, -100), ("discount", 3100, -1000))
+        ], "the running period counts as a whole"
+        async with of.database.writing() as connection:
+            ended = await coupons.remove_coupon(connection, CALLER, "first")
+            assert ended.until == MARCH
+        for time in (MARCH, MARCH + FREEZE):
+            await closing.step(time)
+        assert (await charged(of, "first"))["2027-02-01 period"] == [("fee", 1, 3100)]
+        async with of.database.reading() as connection:
+            assert (await connection.execute(sa.select(coupons_table))).mappings().all() == [
+                *({"code": "TEN", "redemptions": 1}, {"code": "HALF", "redemptions": 1})
+            ]
 
 
-def test_a_code_that_cannot_be_redeemed_changes_nothing(
+async def test_a_code_that_cannot_be_redeemed_changes_nothing(
     stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
 ) -> None:
-    async def work() -> None:
-        async with sold(tmp_path, sqlite_database, stripe_sandbox.url, **settings(tmp_path)) as (of, _):
-            await of.customer("acme", "paid", now=JANUARY, coupon="HALF")
-            await of.customer("other", "large", now=JANUARY)
-            for name, code, why in (
-                ("acme", "NONE", "there is no such coupon"),
-                ("acme", "PAST", "no more"),
-                ("acme", "PAID", "another coupon, which goes on"),
-                ("acme", "HALF", "has redeemed it before"),
-                ("other", "PAID", "for other plans"),
-            ):
-                with pytest.raises(CouponRejectedError, match=why):
-                    await add(of, name, code, now=JANUARY)
-            with pytest.raises(CouponRejectedError):
-                await of.customer("third", "large", now=JANUARY, coupon="PAID")
-            async with of.database.writing() as connection:
-                await coupons.remove_coupon(connection, CALLER, "acme")
-            await add(of, "acme", "PAID", now=JANUARY)
-            async with of.database.reading() as connection:
-                discount = await coupons.get_coupon(connection, "acme")
-            assert (discount.code, discount.starts, discount.until) == ("PAID", FEBRUARY, MARCH)
-
-    asyncio.run(work())
+    async with sold(tmp_path, sqlite_database, stripe_sandbox.url, **settings(tmp_path)) as (of, _):
+        await of.customer("acme", "paid", now=JANUARY, coupon="HALF")
+        await of.customer("other", "large", now=JANUARY)
+        for name, code, why in (
+            ("acme", "NONE", "there is no such coupon"),
+            ("acme", "PAST", "no more"),
+            ("acme", "PAID", "another coupon, which goes on"),
+            ("acme", "HALF", "has redeemed it before"),
+            ("other", "PAID", "for other plans"),
+        ):
+            with pytest.raises(CouponRejectedError, match=why):
+                await add(of, name, code, now=JANUARY)
+        with pytest.raises(CouponRejectedError):
+            await of.customer("third", "large", now=JANUARY, coupon="PAID")
+        async with of.database.writing() as connection:
+            await coupons.remove_coupon(connection, CALLER, "acme")
+        await add(of, "acme", "PAID", now=JANUARY)
+        async with of.database.reading() as connection:
+            discount = await coupons.get_coupon(connection, "acme")
+        assert (discount.code, discount.starts, discount.until) == ("PAID", FEBRUARY, MARCH)

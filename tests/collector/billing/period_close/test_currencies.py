@@ -104,41 +104,38 @@ def pay_all(sandbox: Sandbox, name: str) -> None:
 
 @only_sqlite("database")
 @pytest.mark.parametrize("worked", WORKED, ids=[worked.currency for worked in WORKED])
-def test_customer_is_charged_in_its_currency_from_plan_to_payment(
+async def test_customer_is_charged_in_its_currency_from_plan_to_payment(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, worked: Worked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STRIPE_SECRET_KEY", KEY["STRIPE_SECRET_KEY"])
     name, currency = f"{worked.currency}-{database.partition(':')[0]}", worked.currency
 
-    async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url, **settings(tmp_path)) as (of, closing):
-            await of.customer(name, "team", now=JANUARY, currency=currency, coupon="OFF")
-            await of.use(name, {"calls": 113}, at=JANUARY + 60)
-            await closing.step(JANUARY + 120)
-            await of.change(name, "large", now=NOON)
-            await of.use(name, {"calls": 10}, at=NOON + 60)
-            for time in (NOON + 120, FEBRUARY + 60, FEBRUARY + FREEZE, FEBRUARY + FREEZE + 60):
-                await closing.step(time)
-            made = await fetch_invoices(of, name)
-            expected = {"start": worked.first, "change": worked.change, "period": worked.period}
-            assert {one["kind"]: [amount for amount in amounts(one) if amount] for one in made.values()} == expected
-            assert {(one["currency"], one["state"]) for one in made.values()} == {(currency, "open")}
-            stripe_invoices = await asyncio.to_thread(at_stripe, stripe_sandbox, name)
-            assert {one["currency"] for one in stripe_invoices} == {currency}
-            sums = sorted(sum(lines) for lines in expected.values())
-            assert sorted(one["total"] for one in stripe_invoices) == sums
-            await asyncio.to_thread(pay_all, stripe_sandbox, name)
-            await apply_stripe_events(of)
-            assert {one["state"] for one in (await fetch_invoices(of, name)).values()} == {"paid"}
-            while await bookings.book_invoices(of.database):
-                pass
-            async with of.database.reading() as connection:
-                balances = await accounting.fetch_balances_before(connection, 1 << 50, currency)
-                dollars = await accounting.fetch_balances_before(connection, 1 << 50)
-            paid = balances.get("cash", 0) + balances.get("clearing", 0)
-            assert (paid, balances.get("receivable", 0), dollars) == (10_000 * sum(sums), 0, {})
-
-    asyncio.run(work())
+    async with sold(tmp_path, database, stripe_sandbox.url, **settings(tmp_path)) as (of, closing):
+        await of.customer(name, "team", now=JANUARY, currency=currency, coupon="OFF")
+        await of.use(name, {"calls": 113}, at=JANUARY + 60)
+        await closing.step(JANUARY + 120)
+        await of.change(name, "large", now=NOON)
+        await of.use(name, {"calls": 10}, at=NOON + 60)
+        for time in (NOON + 120, FEBRUARY + 60, FEBRUARY + FREEZE, FEBRUARY + FREEZE + 60):
+            await closing.step(time)
+        made = await fetch_invoices(of, name)
+        expected = {"start": worked.first, "change": worked.change, "period": worked.period}
+        assert {one["kind"]: [amount for amount in amounts(one) if amount] for one in made.values()} == expected
+        assert {(one["currency"], one["state"]) for one in made.values()} == {(currency, "open")}
+        stripe_invoices = await asyncio.to_thread(at_stripe, stripe_sandbox, name)
+        assert {one["currency"] for one in stripe_invoices} == {currency}
+        sums = sorted(sum(lines) for lines in expected.values())
+        assert sorted(one["total"] for one in stripe_invoices) == sums
+        await asyncio.to_thread(pay_all, stripe_sandbox, name)
+        await apply_stripe_events(of)
+        assert {one["state"] for one in (await fetch_invoices(of, name)).values()} == {"paid"}
+        while await bookings.book_invoices(of.database):
+            pass
+        async with of.database.reading() as connection:
+            balances = await accounting.fetch_balances_before(connection, 1 << 50, currency)
+            dollars = await accounting.fetch_balances_before(connection, 1 << 50)
+        paid = balances.get("cash", 0) + balances.get("clearing", 0)
+        assert (paid, balances.get("receivable", 0), dollars) == (10_000 * sum(sums), 0, {})
 
 
 LEAST_CHARGES = {"usd": 50, "eur": 50, "gbp": 30, "jpy": 50}
@@ -148,7 +145,7 @@ ENOUGH = [(currency, least, least) for currency, least in LEAST_CHARGES.items()]
 
 
 @pytest.mark.parametrize(("currency", "used", "charged"), [*SMALL, *ENOUGH, ("kwd", 10, 10)])
-def test_invoice_below_the_minimum_charge_is_paid_with_the_next_one(
+async def test_invoice_below_the_minimum_charge_is_paid_with_the_next_one(
     stripe_sandbox: Sandbox,
     tmp_path: Path,
     sqlite_database: str,
@@ -160,46 +157,43 @@ def test_invoice_below_the_minimum_charge_is_paid_with_the_next_one(
     monkeypatch.setenv("STRIPE_SECRET_KEY", KEY["STRIPE_SECRET_KEY"])
     name, unit = f"least-{currency}-{used}", 10 if currency == "kwd" else 1
 
-    async def work() -> None:
-        async with sold(tmp_path, sqlite_database, stripe_sandbox.url, **settings(tmp_path)) as (of, closing):
+    async with sold(tmp_path, sqlite_database, stripe_sandbox.url, **settings(tmp_path)) as (of, closing):
 
-            async def close(amount: int, begin: int, end: int) -> dict[str, int]:
-                """Use, invoice and book the given amount in a month, and return the balances of the accounts."""
-                await of.use(name, {"calls": amount // unit}, at=begin + 60)
-                await closing.step(end + 60)
-                await asyncio.to_thread(set_card, stripe_sandbox, name)
-                for time in (end + FREEZE, end + FREEZE + 60):
-                    await closing.step(time)
-                await apply_stripe_events(of)
-                while await bookings.book_invoices(of.database):
-                    pass
-                async with of.database.reading() as connection:
-                    accounts = await accounting.fetch_balances_before(connection, 1 << 50, currency)
-                return {account: total // CENT for account, total in accounts.items() if total}
+        async def close(amount: int, begin: int, end: int) -> dict[str, int]:
+            """Use, invoice and book the given amount in a month, and return the balances of the accounts."""
+            await of.use(name, {"calls": amount // unit}, at=begin + 60)
+            await closing.step(end + 60)
+            await asyncio.to_thread(set_card, stripe_sandbox, name)
+            for time in (end + FREEZE, end + FREEZE + 60):
+                await closing.step(time)
+            await apply_stripe_events(of)
+            while await bookings.book_invoices(of.database):
+                pass
+            async with of.database.reading() as connection:
+                accounts = await accounting.fetch_balances_before(connection, 1 << 50, currency)
+            return {account: total // CENT for account, total in accounts.items() if total}
 
-            await of.customer(name, "calls", now=JANUARY, currency=currency)
-            sent = await close(100 * unit, JANUARY, FEBRUARY)
-            assert sent == {"receivable": 100 * unit, "revenue": -100 * unit}, "there was no card yet"
-            small = await close(used, FEBRUARY, MARCH)  # The mailed invoice is due by then.
-            owed = {"customer_balance": used} if used != charged else {}
-            assert small == {**owed, "clearing": 100 * unit + charged, "revenue": -100 * unit - used}
-            paid = await close(70 * unit, MARCH, APRIL)
-            total = used + 70 * unit
-            assert paid == {"clearing": 100 * unit + total, "revenue": -100 * unit - total}
-            stripe_invoices = await asyncio.to_thread(at_stripe, stripe_sandbox, name)
-            of_stripe = [(one["status"], one["amount_paid"]) for one in reversed(stripe_invoices)]
-            assert of_stripe == [("paid", 100 * unit), ("paid", charged), ("paid", total - charged)]
-            made = [one for one in (await fetch_invoices(of, name)).values() if one["total"]]
-            assert [(one["state"], one["amount_paid"], one["amount_due"]) for one in made] == [
-                ("paid", 100 * unit, 0),
-                ("paid", charged, 0),
-                ("paid", total - charged, 0),
-            ]
-
-    asyncio.run(work())
+        await of.customer(name, "calls", now=JANUARY, currency=currency)
+        sent = await close(100 * unit, JANUARY, FEBRUARY)
+        assert sent == {"receivable": 100 * unit, "revenue": -100 * unit}, "there was no card yet"
+        small = await close(used, FEBRUARY, MARCH)  # The mailed invoice is due by then.
+        owed = {"customer_balance": used} if used != charged else {}
+        assert small == {**owed, "clearing": 100 * unit + charged, "revenue": -100 * unit - used}
+        paid = await close(70 * unit, MARCH, APRIL)
+        total = used + 70 * unit
+        assert paid == {"clearing": 100 * unit + total, "revenue": -100 * unit - total}
+        stripe_invoices = await asyncio.to_thread(at_stripe, stripe_sandbox, name)
+        of_stripe = [(one["status"], one["amount_paid"]) for one in reversed(stripe_invoices)]
+        assert of_stripe == [("paid", 100 * unit), ("paid", charged), ("paid", total - charged)]
+        made = [one for one in (await fetch_invoices(of, name)).values() if one["total"]]
+        assert [(one["state"], one["amount_paid"], one["amount_due"]) for one in made] == [
+            ("paid", 100 * unit, 0),
+            ("paid", charged, 0),
+            ("paid", total - charged, 0),
+        ]
 
 
-def test_currency_of_a_customer_is_chosen_once(stripe_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
+async def test_currency_of_a_customer_is_chosen_once(stripe_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
     kind = database.partition(":")[0]
     free, euros, payer = (f"{name}-{kind}" for name in ("free", "euros", "payer"))
 
@@ -212,61 +206,57 @@ def test_currency_of_a_customer_is_chosen_once(stripe_sandbox: Sandbox, tmp_path
         async with of.database.reading() as connection:
             return (await subscription_rows.get_subscriber(connection, name)).currency
 
-    async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url, **settings(tmp_path)) as (of, _):
-            await of.customer(free, "free", now=JANUARY)
-            async with of.database.writing() as connection:
-                await spend_alerts.put_amounts(connection, CALLER, free, [5000])
-            assert await currency(of, free) is None, "what costs nothing chooses none"
-            in_euros = of.change(free, "dollars", now=NOON, currency="eur")
-            await refuse(in_euros, "dollars@1 has no price in eur, only in usd")
-            assert await currency(of, free) is None
-            await of.change(free, "team", now=NOON, currency="jpy")
-            assert await currency(of, free) == "jpy"
-            async with of.database.reading(whole=True) as connection:
-                loaded = await subscription_rows.get_by_customer(connection, free)
-                assert await spend_alerts.fetch_amounts(connection, loaded.customer.id) == [], "they were of dollars"
-            assert [(one.plan.currency, one.plan.fee) for one in loaded.current.segments] == [("jpy", 0), ("jpy", 4650)]
-            await refuse(of.change(free, "large", now=FEBRUARY, currency="usd"), "is charged in jpy, and that cannot")
-            await of.customer(euros, "team", now=JANUARY, currency="eur")
-            await refuse(of.change(euros, "dollars", now=JANUARY + 600), "dollars@1 has no price in eur")
-            with pytest.raises(CouponRejectedError, match="takes off nothing in eur"):
-                await add_coupon(of, euros, "OURS", now=JANUARY + 600)
-            # Credits have the customer's currency, if they are sold in it.
-            async with of.database.reading() as connection:
-                subscriber = await subscription_rows.get_subscriber(connection, euros)
-                assert await choose_credit_currency(connection, subscriber, ("usd", "eur"), "usd") == "eur"
-                with pytest.raises(ChangeRejectedError, match="is charged in eur: credits are sold in usd, jpy"):
-                    await choose_credit_currency(connection, subscriber, ("usd", "jpy"), "usd")
-                with pytest.raises(ChangeRejectedError, match="is charged in eur, and that cannot change"):
-                    await choose_credit_currency(connection, subscriber, ("usd", "eur"), "usd", "usd")
-            await of.customer(payer, now=JANUARY)
-            async with of.database.writing() as connection:
-                row = await subscription_rows.get_subscriber(connection, payer)
-                await credits.book_gift(connection, CALLER, row.id, f"gift-{kind}", 1_000_000, "welcome", None)
-            await refuse(of.subscribe(payer, "team", now=JANUARY, currency="eur"), "cannot be charged in eur")
-            await of.subscribe(payer, "team", now=JANUARY)
-            assert await currency(of, payer) == "usd"
-
-    asyncio.run(work())
+    async with sold(tmp_path, database, stripe_sandbox.url, **settings(tmp_path)) as (of, _):
+        await of.customer(free, "free", now=JANUARY)
+        async with of.database.writing() as connection:
+            await spend_alerts.put_amounts(connection, CALLER, free, [5000])
+        assert await currency(of, free) is None, "what costs nothing chooses none"
+        in_euros = of.change(free, "dollars", now=NOON, currency="eur")
+        await refuse(in_euros, "dollars@1 has no price in eur, only in usd")
+        assert await currency(of, free) is None
+        await of.change(free, "team", now=NOON, currency="jpy")
+        assert await currency(of, free) == "jpy"
+        async with of.database.reading(whole=True) as connection:
+            loaded = await subscription_rows.get_by_customer(connection, free)
+            assert await spend_alerts.fetch_amounts(connection, loaded.customer.id) == [], "they were of dollars"
+        assert [(one.plan.currency, one.plan.fee) for one in loaded.current.segments] == [("jpy", 0), ("jpy", 4650)]
+        await refuse(of.change(free, "large", now=FEBRUARY, currency="usd"), "is charged in jpy, and that cannot")
+        await of.customer(euros, "team", now=JANUARY, currency="eur")
+        await refuse(of.change(euros, "dollars", now=JANUARY + 600), "dollars@1 has no price in eur")
+        with pytest.raises(CouponRejectedError, match="takes off nothing in eur"):
+            await add_coupon(of, euros, "OURS", now=JANUARY + 600)
+        # Credits have the customer's currency, if they are sold in it.
+        async with of.database.reading() as connection:
+            subscriber = await subscription_rows.get_subscriber(connection, euros)
+            assert await choose_credit_currency(connection, subscriber, ("usd", "eur"), "usd") == "eur"
+            with pytest.raises(ChangeRejectedError, match="is charged in eur: credits are sold in usd, jpy"):
+                await choose_credit_currency(connection, subscriber, ("usd", "jpy"), "usd")
+            with pytest.raises(ChangeRejectedError, match="is charged in eur, and that cannot change"):
+                await choose_credit_currency(connection, subscriber, ("usd", "eur"), "usd", "usd")
+        await of.customer(payer, now=JANUARY)
+        async with of.database.writing() as connection:
+            row = await subscription_rows.get_subscriber(connection, payer)
+            await credits.book_gift(connection, CALLER, row.id, f"gift-{kind}", 1_000_000, "welcome", None)
+        await refuse(of.subscribe(payer, "team", now=JANUARY, currency="eur"), "cannot be charged in eur")
+        await of.subscribe(payer, "team", now=JANUARY)
+        assert await currency(of, payer) == "usd"
 
 
-def test_spend_alerts_state_the_customers_currency(stripe_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
+async def test_spend_alerts_state_the_customers_currency(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str
+) -> None:
     yen = f"yen-spends-{database.partition(':')[0]}"
 
-    async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url, **settings(tmp_path)) as (of, _):
-            await of.customer(yen, "team", now=JANUARY, currency="jpy")
-            await of.use(yen, {"calls": 20}, at=JANUARY + 60)
-            async with of.database.writing() as connection:
-                await spend_alerts.put_amounts(connection, CALLER, yen, [4700, 5000])
-            async with of.database.writing() as connection:
-                subscriber = await subscription_rows.get_subscriber(connection, yen)
-                await spend_alerts.raise_reached(connection, subscriber.id, of.known.meters, JANUARY + 120)
-            async with of.database.reading() as connection:
-                titles = list(
-                    (await connection.execute(sa.select(alerts.c.title).where(alerts.c.customer == yen))).scalars()
-                )
-            assert titles == [f"{yen} has spent ¥4,805 since 2027-01-01, and ¥4,700 is reached"]
-
-    asyncio.run(work())
+    async with sold(tmp_path, database, stripe_sandbox.url, **settings(tmp_path)) as (of, _):
+        await of.customer(yen, "team", now=JANUARY, currency="jpy")
+        await of.use(yen, {"calls": 20}, at=JANUARY + 60)
+        async with of.database.writing() as connection:
+            await spend_alerts.put_amounts(connection, CALLER, yen, [4700, 5000])
+        async with of.database.writing() as connection:
+            subscriber = await subscription_rows.get_subscriber(connection, yen)
+            await spend_alerts.raise_reached(connection, subscriber.id, of.known.meters, JANUARY + 120)
+        async with of.database.reading() as connection:
+            titles = list(
+                (await connection.execute(sa.select(alerts.c.title).where(alerts.c.customer == yen))).scalars()
+            )
+        assert titles == [f"{yen} has spent ¥4,805 since 2027-01-01, and ¥4,700 is reached"]

@@ -131,162 +131,150 @@ async def listen(of: Sold, name: str) -> None:
         await connection.execute(sa.insert(webhook_endpoints).values(values))
 
 
-def test_dispute_raises_an_alert_and_a_loss_takes_lines_off(
+async def test_dispute_raises_an_alert_and_a_loss_takes_lines_off(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, plans: str
 ) -> None:
     name = f"{database.partition(':')[0]}-disputes"
 
-    async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url, plans=plans) as (of, closing):
-            await of.customer(name, "small", now=JANUARY)
-            await listen(of, name)
-            await closing.step(JANUARY + 5)
-            await pay_start(stripe_sandbox, of, name)
-            invoice = (await fetch_invoices(of, name))[START]
-            assert (invoice["state"], invoice["amount_disputed"], invoice["amount_lost"]) == ("paid", 10000, 0)
-            ((kind, severity, details),) = await fetch_alerts(of)
-            assert (kind, severity, details["invoice"]) == ("payment_disputed", "warn", invoice["id"])
-            assert (details["amount"], details["of"]) == ("100.00 USD", name)
-            async with of.database.reading() as connection:
-                (dispute,) = await disputes.list_of_invoice(connection, invoice["id"])
-            assert (dispute["state"], dispute["answer_by"]) == ("needs_response", details["answer_by"])
-            assert await list_disputes(of, "open") == [(name, invoice["id"], "needs_response", dispute["answer_by"])]
-            assert await list_disputes(of, "lost") == []
-            ((type_, data),) = await fetch_messages(of)
-            assert (type_, data["invoice"], data["amount"]) == ("dispute.opened", invoice["id"], 10000)
-            assert data["answer_by"] is None, "the time for our answer is no matter of the customer's"
-            assert await fetch_accounts(of) == {}, "the dispute is not decided yet"
+    async with sold(tmp_path, database, stripe_sandbox.url, plans=plans) as (of, closing):
+        await of.customer(name, "small", now=JANUARY)
+        await listen(of, name)
+        await closing.step(JANUARY + 5)
+        await pay_start(stripe_sandbox, of, name)
+        invoice = (await fetch_invoices(of, name))[START]
+        assert (invoice["state"], invoice["amount_disputed"], invoice["amount_lost"]) == ("paid", 10000, 0)
+        ((kind, severity, details),) = await fetch_alerts(of)
+        assert (kind, severity, details["invoice"]) == ("payment_disputed", "warn", invoice["id"])
+        assert (details["amount"], details["of"]) == ("100.00 USD", name)
+        async with of.database.reading() as connection:
+            (dispute,) = await disputes.list_of_invoice(connection, invoice["id"])
+        assert (dispute["state"], dispute["answer_by"]) == ("needs_response", details["answer_by"])
+        assert await list_disputes(of, "open") == [(name, invoice["id"], "needs_response", dispute["answer_by"])]
+        assert await list_disputes(of, "lost") == []
+        ((type_, data),) = await fetch_messages(of)
+        assert (type_, data["invoice"], data["amount"]) == ("dispute.opened", invoice["id"], 10000)
+        assert data["answer_by"] is None, "the time for our answer is no matter of the customer's"
+        assert await fetch_accounts(of) == {}, "the dispute is not decided yet"
 
-            await decide(stripe_sandbox, of, "losing")
-            invoice = (await fetch_invoices(of, name))[START]
-            assert (invoice["state"], invoice["amount_disputed"], invoice["amount_lost"]) == ("paid", 0, 10000)
-            assert await list_disputes(of, "open") == []
-            assert await list_disputes(of, "lost") == [(name, invoice["id"], "lost", None)]
-            assert [(one[0], one[1]) for one in await fetch_alerts(of)][1:] == [("dispute_closed", "warn")]
-            (_, (type_, data)) = await fetch_messages(of)
-            assert (type_, data["state"], data["amount_lost"]) == ("dispute.closed", "lost", 10000)
-            assert await fetch_accounts(of) == {"deferred_fees": 10000, "chargebacks": -10000}
-            await of.change(name, "large", now=NOON)
-            assert amounts((await fetch_invoices(of, name))["2027-01-01 change"]) == [0, 25000], "no unused fee is left"
-            await apply_stripe_events(of)
-            assert len(await fetch_alerts(of)) == 2, "events that come twice say nothing new"
-
-    asyncio.run(work())
+        await decide(stripe_sandbox, of, "losing")
+        invoice = (await fetch_invoices(of, name))[START]
+        assert (invoice["state"], invoice["amount_disputed"], invoice["amount_lost"]) == ("paid", 0, 10000)
+        assert await list_disputes(of, "open") == []
+        assert await list_disputes(of, "lost") == [(name, invoice["id"], "lost", None)]
+        assert [(one[0], one[1]) for one in await fetch_alerts(of)][1:] == [("dispute_closed", "warn")]
+        (_, (type_, data)) = await fetch_messages(of)
+        assert (type_, data["state"], data["amount_lost"]) == ("dispute.closed", "lost", 10000)
+        assert await fetch_accounts(of) == {"deferred_fees": 10000, "chargebacks": -10000}
+        await of.change(name, "large", now=NOON)
+        assert amounts((await fetch_invoices(of, name))["2027-01-01 change"]) == [0, 25000], "no unused fee is left"
+        await apply_stripe_events(of)
+        assert len(await fetch_alerts(of)) == 2, "events that come twice say nothing new"
 
 
 @only_sqlite("database")
-def test_won_dispute_keeps_the_lines_and_a_reversed_loss_restores_them(
+async def test_won_dispute_keeps_the_lines_and_a_reversed_loss_restores_them(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, plans: str
 ) -> None:
     name = f"{database.partition(':')[0]}-wins"
 
-    async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url, plans=plans) as (of, closing):
-            await of.customer(name, "small", now=JANUARY)
-            await closing.step(JANUARY + 5)
-            await pay_start(stripe_sandbox, of, name)
-            await decide(stripe_sandbox, of, "winning")
-            invoice = (await fetch_invoices(of, name))[START]
-            assert (invoice["amount_disputed"], invoice["amount_lost"]) == (0, 0)
-            assert [(one[0], one[1]) for one in await fetch_alerts(of)][1:] == [("dispute_closed", "info")]
-            assert await fetch_accounts(of) == {}
-            stripe_id = await find_dispute(stripe_sandbox, of)
-            there = {"id": stripe_id, "amount": 4000, "currency": "usd", "evidence_details": {}, "reason": "fraudulent"}
-            expected = {"lost": ({"deferred_fees": 4000, "chargebacks": -4000}, -3000), "won": ({}, -5000)}
-            for status in ("lost", "won", "lost", "won"):
-                async with of.database.writing() as connection:
-                    await disputes.apply_stripe_dispute(connection, {**there, "status": status}, None)
-                assert await fetch_accounts(of) == expected[status][0]
+    async with sold(tmp_path, database, stripe_sandbox.url, plans=plans) as (of, closing):
+        await of.customer(name, "small", now=JANUARY)
+        await closing.step(JANUARY + 5)
+        await pay_start(stripe_sandbox, of, name)
+        await decide(stripe_sandbox, of, "winning")
+        invoice = (await fetch_invoices(of, name))[START]
+        assert (invoice["amount_disputed"], invoice["amount_lost"]) == (0, 0)
+        assert [(one[0], one[1]) for one in await fetch_alerts(of)][1:] == [("dispute_closed", "info")]
+        assert await fetch_accounts(of) == {}
+        stripe_id = await find_dispute(stripe_sandbox, of)
+        there = {"id": stripe_id, "amount": 4000, "currency": "usd", "evidence_details": {}, "reason": "fraudulent"}
+        expected = {"lost": ({"deferred_fees": 4000, "chargebacks": -4000}, -3000), "won": ({}, -5000)}
+        for status in ("lost", "won", "lost", "won"):
             async with of.database.writing() as connection:
-                await disputes.apply_stripe_dispute(connection, {**there, "status": "lost"}, None)
-            await of.change(name, "large", now=NOON)
-            change = (await fetch_invoices(of, name))["2027-01-01 change"]
-            assert amounts(change) == [expected["lost"][1], 25000], "a part is lost, and the rest stands"
-            async with of.database.writing() as connection:
-                await disputes.apply_stripe_dispute(connection, {**there, "status": "won"}, None)
-            for time in (FEBRUARY, FEBRUARY + FREEZE):
-                await closing.step(time)
-            later = await fetch_invoices(of, name)
-            assert amounts(later["2027-01-01 period"]) == [-2000, 50000]
-
-    asyncio.run(work())
+                await disputes.apply_stripe_dispute(connection, {**there, "status": status}, None)
+            assert await fetch_accounts(of) == expected[status][0]
+        async with of.database.writing() as connection:
+            await disputes.apply_stripe_dispute(connection, {**there, "status": "lost"}, None)
+        await of.change(name, "large", now=NOON)
+        change = (await fetch_invoices(of, name))["2027-01-01 change"]
+        assert amounts(change) == [expected["lost"][1], 25000], "a part is lost, and the rest stands"
+        async with of.database.writing() as connection:
+            await disputes.apply_stripe_dispute(connection, {**there, "status": "won"}, None)
+        for time in (FEBRUARY, FEBRUARY + FREEZE):
+            await closing.step(time)
+        later = await fetch_invoices(of, name)
+        assert amounts(later["2027-01-01 period"]) == [-2000, 50000]
 
 
 @only_sqlite("database")
-def test_void_invoice_restores_lines_of_a_lost_dispute(
+async def test_void_invoice_restores_lines_of_a_lost_dispute(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, plans: str
 ) -> None:
     name = f"{database.partition(':')[0]}-void-after-loss"
 
-    async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url, plans=plans) as (of, closing):
-            await of.customer(name, "small", now=JANUARY)
-            await closing.step(JANUARY + 5)
-            await pay_start(stripe_sandbox, of, name)
-            await decide(stripe_sandbox, of, "losing")
-            assert await fetch_accounts(of) == {"deferred_fees": 10000, "chargebacks": -10000}
-            number = (await fetch_invoices(of, name))[START]["id"]
+    async with sold(tmp_path, database, stripe_sandbox.url, plans=plans) as (of, closing):
+        await of.customer(name, "small", now=JANUARY)
+        await closing.step(JANUARY + 5)
+        await pay_start(stripe_sandbox, of, name)
+        await decide(stripe_sandbox, of, "losing")
+        assert await fetch_accounts(of) == {"deferred_fees": 10000, "chargebacks": -10000}
+        number = (await fetch_invoices(of, name))[START]["id"]
+        async with of.database.writing() as connection:
+            await invoices.transition(connection, number, invoices.PAID, invoices.VOID)
+        kinds = ("invoice", "invoice_void", "dispute_lost", "dispute_won")
+        assert await fetch_accounts(of, kinds) == {}
+        dispute = await find_dispute(stripe_sandbox, of)
+        there = {"id": dispute, "amount": 10000, "currency": "usd", "evidence_details": {}}
+        for status in ("won", "lost"):
             async with of.database.writing() as connection:
-                await invoices.transition(connection, number, invoices.PAID, invoices.VOID)
-            kinds = ("invoice", "invoice_void", "dispute_lost", "dispute_won")
-            assert await fetch_accounts(of, kinds) == {}
-            dispute = await find_dispute(stripe_sandbox, of)
-            there = {"id": dispute, "amount": 10000, "currency": "usd", "evidence_details": {}}
-            for status in ("won", "lost"):
-                async with of.database.writing() as connection:
-                    await disputes.apply_stripe_dispute(connection, {**there, "status": status}, None)
-                assert await fetch_accounts(of, kinds) == {}, "nothing stands that could be lost"
-            await of.change(name, "large", now=NOON)
-            assert amounts((await fetch_invoices(of, name))["2027-01-01 change"]) == [0, 25000]
-
-    asyncio.run(work())
+                await disputes.apply_stripe_dispute(connection, {**there, "status": status}, None)
+            assert await fetch_accounts(of, kinds) == {}, "nothing stands that could be lost"
+        await of.change(name, "large", now=NOON)
+        assert amounts((await fetch_invoices(of, name))["2027-01-01 change"]) == [0, 25000]
 
 
 @pytest.mark.parametrize("is_adopted", [True, False])
-def test_dispute_event_waits_for_its_unknown_invoice(
+async def test_dispute_event_waits_for_its_unknown_invoice(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, plans: str, is_adopted: bool
 ) -> None:
     """The invoice as a collector has it that was killed before it wrote down Stripe's id: found by its metadata, or
     with lines that are not written yet."""
     name = f"{database.partition(':')[0]}-early-{is_adopted}"
 
-    async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url, plans=plans) as (of, closing):
-            await of.customer(name, "small", now=JANUARY)
-            await closing.step(JANUARY + 5)
-            invoice = (await fetch_invoices(of, name))[START]
-            path = f"/v1/invoices/{invoice['stripe_id']}"
-            await asyncio.to_thread(stripe_sandbox.call, "POST", f"{path}/pay", f"payment_method={DISPUTED_CARD}")
-            stripe_invoice = (await asyncio.to_thread(stripe_sandbox.call, "GET", path)).json()
-            dispute = {"id": f"du_{name}", "object": "dispute", "amount": 10000, "currency": "usd"}
-            dispute |= {"status": "needs_response", "evidence_details": {}, "reason": "fraudulent"}
-            dispute |= {"payment_intent": None, disputes.PAID_INVOICE: stripe_invoice}
+    async with sold(tmp_path, database, stripe_sandbox.url, plans=plans) as (of, closing):
+        await of.customer(name, "small", now=JANUARY)
+        await closing.step(JANUARY + 5)
+        invoice = (await fetch_invoices(of, name))[START]
+        path = f"/v1/invoices/{invoice['stripe_id']}"
+        await asyncio.to_thread(stripe_sandbox.call, "POST", f"{path}/pay", f"payment_method={DISPUTED_CARD}")
+        stripe_invoice = (await asyncio.to_thread(stripe_sandbox.call, "GET", path)).json()
+        dispute = {"id": f"du_{name}", "object": "dispute", "amount": 10000, "currency": "usd"}
+        dispute |= {"status": "needs_response", "evidence_details": {}, "reason": "fraudulent"}
+        dispute |= {"payment_intent": None, disputes.PAID_INVOICE: stripe_invoice}
 
-            async def change(**values: Any) -> None:
-                async with of.database.writing() as connection:
-                    await connection.execute(sa.update(table).where(table.c.id == invoice["id"]).values(**values))
-
-            await change(stripe_id=None, state="closing" if is_adopted else "held")
+        async def change(**values: Any) -> None:
             async with of.database.writing() as connection:
-                lines = list((await connection.execute(sa.select(line_table))).mappings())
-                if not is_adopted:
-                    await connection.execute(sa.delete(line_table))
+                await connection.execute(sa.update(table).where(table.c.id == invoice["id"]).values(**values))
+
+        await change(stripe_id=None, state="closing" if is_adopted else "held")
+        async with of.database.writing() as connection:
+            lines = list((await connection.execute(sa.select(line_table))).mappings())
             if not is_adopted:
-                with pytest.raises(UnbookedPaymentError, match="not written yet"):
-                    async with of.database.writing() as connection:
-                        await purchases.apply_dispute(connection, dispute)
-                assert await fetch_alerts(of) == []
-                await change(state="closing")
+                await connection.execute(sa.delete(line_table))
+        if not is_adopted:
+            with pytest.raises(UnbookedPaymentError, match="not written yet"):
                 async with of.database.writing() as connection:
-                    await connection.execute(sa.insert(line_table), [dict(line) for line in lines])
+                    await purchases.apply_dispute(connection, dispute)
+            assert await fetch_alerts(of) == []
+            await change(state="closing")
             async with of.database.writing() as connection:
-                await purchases.apply_dispute(connection, dispute)
-            assert [alert[2]["invoice"] for alert in await fetch_alerts(of)] == [invoice["id"]]
+                await connection.execute(sa.insert(line_table), [dict(line) for line in lines])
+        async with of.database.writing() as connection:
+            await purchases.apply_dispute(connection, dispute)
+        assert [alert[2]["invoice"] for alert in await fetch_alerts(of)] == [invoice["id"]]
 
-    asyncio.run(work())
 
-
-def test_operators_are_paged_once_two_days_before_the_last_answer(
+async def test_operators_are_paged_once_two_days_before_the_last_answer(
     stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str, plans: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     completed_at: list[float] = []
@@ -295,109 +283,95 @@ def test_operators_are_paged_once_two_days_before_the_last_answer(
     async def complete() -> None:
         completed_at.append(clock.now)
 
-    async def work() -> None:
-        async with sold(tmp_path, sqlite_database, stripe_sandbox.url, plans=plans) as (of, closing):
-            await of.customer("reminded", "small", now=JANUARY)
-            await closing.step(JANUARY + 5)
-            await pay_start(stripe_sandbox, of, "reminded")
-            async with of.database.reading() as connection:
-                answer_by = (await connection.execute(sa.select(disputes_table.c.answer_by))).scalar_one()
-            assert answer_by is not None
-            jobs = BillingJobs(
-                of.database, lambda: of.known, lambda state: None, ResponseCounts(), lambda revenue: None
-            )
-            jobs._complete_events = complete
-            monkeypatch.setattr(billing_jobs, "time", SimpleNamespace(time=lambda: clock.now))
-            for clock.now in (answer_by - 2 * 86400 - 1, answer_by - 2 * 86400, answer_by - 60, answer_by + 1):
-                await jobs._raise_reminders()
-            assert completed_at == [answer_by - 2 * 86400, answer_by - 60], "the events are read if a reminder is due"
-            assert [(one[0], one[1]) for one in await fetch_alerts(of)][1:] == [("payment_disputed", "page")]
-
-    asyncio.run(work())
+    async with sold(tmp_path, sqlite_database, stripe_sandbox.url, plans=plans) as (of, closing):
+        await of.customer("reminded", "small", now=JANUARY)
+        await closing.step(JANUARY + 5)
+        await pay_start(stripe_sandbox, of, "reminded")
+        async with of.database.reading() as connection:
+            answer_by = (await connection.execute(sa.select(disputes_table.c.answer_by))).scalar_one()
+        assert answer_by is not None
+        jobs = BillingJobs(of.database, lambda: of.known, lambda state: None, ResponseCounts(), lambda revenue: None)
+        jobs._complete_events = complete
+        monkeypatch.setattr(billing_jobs, "time", SimpleNamespace(time=lambda: clock.now))
+        for clock.now in (answer_by - 2 * 86400 - 1, answer_by - 2 * 86400, answer_by - 60, answer_by + 1):
+            await jobs._raise_reminders()
+        assert completed_at == [answer_by - 2 * 86400, answer_by - 60], "the events are read if a reminder is due"
+        assert [(one[0], one[1]) for one in await fetch_alerts(of)][1:] == [("payment_disputed", "page")]
 
 
-def test_a_disputed_payment_is_not_refunded_by_any_entrance(
+async def test_a_disputed_payment_is_not_refunded_by_any_entrance(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, plans: str
 ) -> None:
     """A request is refused at once. One that was accepted before the dispute is refused with an alert."""
     name = f"{database.partition(':')[0]}-refunds"
 
-    async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url, plans=plans) as (of, closing):
-            await of.customer(name, "small", now=JANUARY)
-            await closing.step(JANUARY + 5)
-            number = (await fetch_invoices(of, name))[START]["id"]
+    async with sold(tmp_path, database, stripe_sandbox.url, plans=plans) as (of, closing):
+        await of.customer(name, "small", now=JANUARY)
+        await closing.step(JANUARY + 5)
+        number = (await fetch_invoices(of, name))[START]["id"]
 
-            async def request(amount: int) -> None:
-                async with of.database.writing() as connection:
-                    row = await invoices.get_invoice(connection, number, lock=True)
-                    await note_requests.request_note(connection, row, amount, "sorry")
-
-            await request(4000)  # Before it is paid: less is due, and Stripe does not have it yet.
-            await pay_start(stripe_sandbox, of, name)
-            with pytest.raises(NoteRefusedError, match="has a disputed payment"):
-                await request(1000)
-            await closing.step(JANUARY + 10)
-            async with of.database.reading() as connection:
-                (note,) = await credit_notes.list_of_invoice(connection, number)
-                kinds = list((await connection.execute(sa.select(alerts.c.kind).order_by(alerts.c.id))).scalars())
-            assert (note["state"], kinds) == ("refused", ["payment_disputed", "credit_note_failed"])
-            await decide(stripe_sandbox, of, "winning")
-            await request(4000)
-            await closing.step(JANUARY + 20)
-            assert (await fetch_invoices(of, name))[START]["amount_refunded"] == 4000, "the bank has decided for us"
-
-    asyncio.run(work())
-
-
-def test_credit_note_refunds_the_balance_part_to_the_balance(
-    stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str, plans: str
-) -> None:
-    async def work() -> None:
-        async with sold(tmp_path, sqlite_database, stripe_sandbox.url, plans=plans) as (of, closing):
-            await of.customer("balance-paid", "small", now=JANUARY)
-            await listen(of, "balance-paid")
-            customer = await enter_card(of, "balance-paid")
-            path = f"/v1/customers/{customer}/balance_transactions"
-            await asyncio.to_thread(stripe_sandbox.call, "POST", path, "amount=-3000&currency=usd")
-            await closing.step(JANUARY + 5)
-            invoice = (await fetch_invoices(of, "balance-paid"))[START]
-            assert (invoice["state"], invoice["amount_paid"], invoice["balance_applied"]) == ("paid", 7000, 3000)
-            async with of.database.writing() as connection:
-                row = await invoices.get_invoice(connection, invoice["id"], lock=True)
-                await note_requests.request_note(connection, row, 8000, "an outage")
-            await closing.step(JANUARY + 10)
-            invoice = (await fetch_invoices(of, "balance-paid"))[START]
-            assert (invoice["amount_credited"], invoice["amount_refunded"]) == (8000, 7000)
-            answer = await asyncio.to_thread(stripe_sandbox.call, "GET", f"/v1/customers/{customer}")
-            assert answer.json()["balance"] == -1000
-            await apply_stripe_events(of)  # Stripe reports it too.
-            ((type_, data),) = await fetch_messages(of, "credit_note.%")
-            assert (type_, data["invoice"], data["refunded"]) == ("credit_note.created", invoice["id"], 7000)
-
-    asyncio.run(work())
-
-
-def test_refund_returned_by_the_bank_raises_an_alert(
-    new_sandbox: Sandbox, tmp_path: Path, sqlite_database: str, plans: str
-) -> None:
-    async def work() -> None:
-        async with sold(tmp_path, sqlite_database, new_sandbox.url, plans=plans) as (of, closing):
-            await of.customer("sent-back", "small", now=JANUARY)
-            await closing.step(JANUARY + 5)
-            await pay_start(new_sandbox, of, "sent-back", "pm_card_refundFail")
-            number = (await fetch_invoices(of, "sent-back"))[START]["id"]
+        async def request(amount: int) -> None:
             async with of.database.writing() as connection:
                 row = await invoices.get_invoice(connection, number, lock=True)
-                await note_requests.request_note(connection, row, 2500, "sorry")
-            await closing.step(JANUARY + 10)
-            await asyncio.to_thread(new_sandbox.advance, 61)
-            await apply_stripe_events(of)
-            async with of.database.reading() as connection:
-                (alert,) = (await connection.execute(sa.select(alerts).where(alerts.c.kind == "refund_failed"))).all()
-            assert (orjson.loads(alert.details)["invoice"], "$25.00" in alert.title) == (number, True)
+                await note_requests.request_note(connection, row, amount, "sorry")
 
-    asyncio.run(work())
+        await request(4000)  # Before it is paid: less is due, and Stripe does not have it yet.
+        await pay_start(stripe_sandbox, of, name)
+        with pytest.raises(NoteRefusedError, match="has a disputed payment"):
+            await request(1000)
+        await closing.step(JANUARY + 10)
+        async with of.database.reading() as connection:
+            (note,) = await credit_notes.list_of_invoice(connection, number)
+            kinds = list((await connection.execute(sa.select(alerts.c.kind).order_by(alerts.c.id))).scalars())
+        assert (note["state"], kinds) == ("refused", ["payment_disputed", "credit_note_failed"])
+        await decide(stripe_sandbox, of, "winning")
+        await request(4000)
+        await closing.step(JANUARY + 20)
+        assert (await fetch_invoices(of, name))[START]["amount_refunded"] == 4000, "the bank has decided for us"
+
+
+async def test_credit_note_refunds_the_balance_part_to_the_balance(
+    stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str, plans: str
+) -> None:
+    async with sold(tmp_path, sqlite_database, stripe_sandbox.url, plans=plans) as (of, closing):
+        await of.customer("balance-paid", "small", now=JANUARY)
+        await listen(of, "balance-paid")
+        customer = await enter_card(of, "balance-paid")
+        path = f"/v1/customers/{customer}/balance_transactions"
+        await asyncio.to_thread(stripe_sandbox.call, "POST", path, "amount=-3000&currency=usd")
+        await closing.step(JANUARY + 5)
+        invoice = (await fetch_invoices(of, "balance-paid"))[START]
+        assert (invoice["state"], invoice["amount_paid"], invoice["balance_applied"]) == ("paid", 7000, 3000)
+        async with of.database.writing() as connection:
+            row = await invoices.get_invoice(connection, invoice["id"], lock=True)
+            await note_requests.request_note(connection, row, 8000, "an outage")
+        await closing.step(JANUARY + 10)
+        invoice = (await fetch_invoices(of, "balance-paid"))[START]
+        assert (invoice["amount_credited"], invoice["amount_refunded"]) == (8000, 7000)
+        answer = await asyncio.to_thread(stripe_sandbox.call, "GET", f"/v1/customers/{customer}")
+        assert answer.json()["balance"] == -1000
+        await apply_stripe_events(of)  # Stripe reports it too.
+        ((type_, data),) = await fetch_messages(of, "credit_note.%")
+        assert (type_, data["invoice"], data["refunded"]) == ("credit_note.created", invoice["id"], 7000)
+
+
+async def test_refund_returned_by_the_bank_raises_an_alert(
+    new_sandbox: Sandbox, tmp_path: Path, sqlite_database: str, plans: str
+) -> None:
+    async with sold(tmp_path, sqlite_database, new_sandbox.url, plans=plans) as (of, closing):
+        await of.customer("sent-back", "small", now=JANUARY)
+        await closing.step(JANUARY + 5)
+        await pay_start(new_sandbox, of, "sent-back", "pm_card_refundFail")
+        number = (await fetch_invoices(of, "sent-back"))[START]["id"]
+        async with of.database.writing() as connection:
+            row = await invoices.get_invoice(connection, number, lock=True)
+            await note_requests.request_note(connection, row, 2500, "sorry")
+        await closing.step(JANUARY + 10)
+        await asyncio.to_thread(new_sandbox.advance, 61)
+        await apply_stripe_events(of)
+        async with of.database.reading() as connection:
+            (alert,) = (await connection.execute(sa.select(alerts).where(alerts.c.kind == "refund_failed"))).all()
+        assert (orjson.loads(alert.details)["invoice"], "$25.00" in alert.title) == (number, True)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """The explanation of a line adds up to its amount, for any usage, changes and late usage."""
 
-import asyncio
 import random
 from pathlib import Path
 
@@ -19,39 +18,36 @@ METERS = ("llm_tokens", "agent_executions", "api_calls")
 APRIL, CHANGED = at(2027, 4, 1), at(2027, 1, 16, 12)
 
 
-def test_explanation_adds_up_to_each_invoice_line(
+async def test_explanation_adds_up_to_each_invoice_line(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, seed: int
 ) -> None:
     drawn = random.Random(seed)
 
-    async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
-            name = f"{database.partition(':')[0]}-explained"
-            await of.customer(name, "standard", now=JANUARY)
-            for month, close in ((JANUARY, FEBRUARY), (FEBRUARY, MARCH), (MARCH, APRIL)):
-                if month == JANUARY:
-                    await of.change(name, "enterprise", now=CHANGED)
-                for _ in range(20):
-                    minute = drawn.randrange(JANUARY, month + 28 * 86400)  # A minute of an earlier month is late usage.
-                    await of.use(name, {meter: drawn.randrange(1, 3_000_000) for meter in METERS}, at=minute)
-                await closing.step(close)
-                await closing.step(close + FREEZE)
-            rows = await read(of.database, invoices.fetch_invoices, customers.c.name == name)
-            late, quantities, hours = 0, {}, {}
-            for row in rows:
-                lines = await read(of.database, line_rows.fetch_lines, row.id)
-                for position, line in enumerate(lines):
-                    why = await read(of.database, explain_line, row, position, of.known.meters)
-                    assert why.placed.line == line
-                    assert why.rated - sum(one.line.amount for one in why.before) == line.amount, why
-                    late += bool(why.before)
-                    if why.hours is not None:
-                        key = line.segment.start, line.meter
-                        quantities[key] = quantities.get(key, 0) + line.quantity
-                        hours[key] = sum(used for _, used in why.hours)
-                with pytest.raises(ChangeRejectedError, match="no such line"):
-                    await read(of.database, explain_line, row, len(lines), of.known.meters)
-            assert quantities == hours, "the tiers of a segment are its hours"
-            assert (len(quantities) > 9, late > 0) == (True, True)
-
-    asyncio.run(work())
+    async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+        name = f"{database.partition(':')[0]}-explained"
+        await of.customer(name, "standard", now=JANUARY)
+        for month, close in ((JANUARY, FEBRUARY), (FEBRUARY, MARCH), (MARCH, APRIL)):
+            if month == JANUARY:
+                await of.change(name, "enterprise", now=CHANGED)
+            for _ in range(20):
+                minute = drawn.randrange(JANUARY, month + 28 * 86400)  # A minute of an earlier month is late usage.
+                await of.use(name, {meter: drawn.randrange(1, 3_000_000) for meter in METERS}, at=minute)
+            await closing.step(close)
+            await closing.step(close + FREEZE)
+        rows = await read(of.database, invoices.fetch_invoices, customers.c.name == name)
+        late, quantities, hours = 0, {}, {}
+        for row in rows:
+            lines = await read(of.database, line_rows.fetch_lines, row.id)
+            for position, line in enumerate(lines):
+                why = await read(of.database, explain_line, row, position, of.known.meters)
+                assert why.placed.line == line
+                assert why.rated - sum(one.line.amount for one in why.before) == line.amount, why
+                late += bool(why.before)
+                if why.hours is not None:
+                    key = line.segment.start, line.meter
+                    quantities[key] = quantities.get(key, 0) + line.quantity
+                    hours[key] = sum(used for _, used in why.hours)
+            with pytest.raises(ChangeRejectedError, match="no such line"):
+                await read(of.database, explain_line, row, len(lines), of.known.meters)
+        assert quantities == hours, "the tiers of a segment are its hours"
+        assert (len(quantities) > 9, late > 0) == (True, True)

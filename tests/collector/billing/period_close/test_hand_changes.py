@@ -138,27 +138,26 @@ def test_a_draft_that_stripe_has_made_by_its_meters_is_replaced_too(
 
 
 @pytest.mark.parametrize("amount", [500, 0])
-def test_metered_draft_finalized_in_the_dashboard_is_adopted(new_sandbox: Sandbox, tmp_path: Path, amount: int) -> None:
-    async def work() -> None:
-        async with metered_january(tmp_path, new_sandbox) as of:
-            found = await asyncio.to_thread(at_stripe, new_sandbox, "acme")
-            (draft,) = [each["id"] for each in found if each["status"] == "draft"]
-            for step, body in (("add_lines", LINE), ("finalize", ""))[0 if amount else 1 :]:
-                await at_sandbox(new_sandbox, "POST", f"/v1/invoices/{draft}/{step}", body)
-            await of.turns(3)
+async def test_metered_draft_finalized_in_the_dashboard_is_adopted(
+    new_sandbox: Sandbox, tmp_path: Path, amount: int
+) -> None:
+    async with metered_january(tmp_path, new_sandbox) as of:
+        found = await asyncio.to_thread(at_stripe, new_sandbox, "acme")
+        (draft,) = [each["id"] for each in found if each["status"] == "draft"]
+        for step, body in (("add_lines", LINE), ("finalize", ""))[0 if amount else 1 :]:
+            await at_sandbox(new_sandbox, "POST", f"/v1/invoices/{draft}/{step}", body)
+        await of.turns(3)
+        period = (await fetch_invoices(of.of, "acme"))[PERIOD]
+        if amount:
+            assert (period["state"], period["stripe_id"]) == ("held", draft)
+            assert f"somebody has finalized {draft} at Stripe with $5.00" in period["held_why"]
+            assert await raised(of.of) == ["invoice_held"]
+        else:
+            await of.to(FEBRUARY + FREEZE)
+            await of.turns(3, 601)
             period = (await fetch_invoices(of.of, "acme"))[PERIOD]
-            if amount:
-                assert (period["state"], period["stripe_id"]) == ("held", draft)
-                assert f"somebody has finalized {draft} at Stripe with $5.00" in period["held_why"]
-                assert await raised(of.of) == ["invoice_held"]
-            else:
-                await of.to(FEBRUARY + FREEZE)
-                await of.turns(3, 601)
-                period = (await fetch_invoices(of.of, "acme"))[PERIOD]
-                assert (period["state"], period["total"]) == ("open", 49900), period["held_why"]
-                assert await raised(of.of) == ["invoice_replaced"]
-
-    asyncio.run(work())
+            assert (period["state"], period["total"]) == ("open", 49900), period["held_why"]
+            assert await raised(of.of) == ["invoice_replaced"]
 
 
 def test_draft_finalized_by_hand_with_an_amount_holds_our_invoice(
@@ -197,40 +196,37 @@ def test_draft_finalized_by_hand_with_an_amount_holds_our_invoice(
 
 
 @pytest.mark.parametrize("is_reported", [True, False], ids=["accepted", "reported late"])
-def test_a_draft_that_is_finalized_with_an_amount_is_booked_with_that_amount(
+async def test_a_draft_that_is_finalized_with_an_amount_is_booked_with_that_amount(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, is_reported: bool
 ) -> None:
     """The difference from our lines is booked as revenue, not as tax."""
     name = f"{database.partition(':')[0]}-booked-{is_reported}"
 
-    async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
-            draft = await begin(of, closing, name)
-            await book_invoices(of.database)
-            before = await sum_accounts(of)
-            await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/add_lines", LINE)
-            await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/finalize")
-            if is_reported:
-                await apply_stripe_events(of)
-                held = (await fetch_invoices(of, name))[PERIOD]
-                async with of.database.writing() as connection:
-                    accepted = {"tries": 1, "try_at": 0, "held_why": None, "accepted_why": "it is right"}
-                    await invoices.transition(connection, held["id"], invoices.HELD, invoices.DRAFT, **accepted)
-            else:
-                await closing.step(CLOSED)
-                assert (await fetch_invoices(of, name))[PERIOD]["state"] == "held"
-                await apply_stripe_events(of)
-            for at in (CLOSED + 5, CLOSED + 10):
-                await closing.step(at)
-            period = (await fetch_invoices(of, name))[PERIOD]
-            assert (period["state"], period["subtotal"], period["total"]) == ("open", 500, 500)
-            await book_invoices(of.database)
-            after = await sum_accounts(of)
-            change = {account: after[account] - before.get(account, 0) for account in after}
-            expected = {"receivable": 500, "deferred_fees": -49900, "revenue": 49400}
-            assert {account: cents for account, cents in change.items() if cents} == expected
-
-    asyncio.run(work())
+    async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+        draft = await begin(of, closing, name)
+        await book_invoices(of.database)
+        before = await sum_accounts(of)
+        await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/add_lines", LINE)
+        await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/finalize")
+        if is_reported:
+            await apply_stripe_events(of)
+            held = (await fetch_invoices(of, name))[PERIOD]
+            async with of.database.writing() as connection:
+                accepted = {"tries": 1, "try_at": 0, "held_why": None, "accepted_why": "it is right"}
+                await invoices.transition(connection, held["id"], invoices.HELD, invoices.DRAFT, **accepted)
+        else:
+            await closing.step(CLOSED)
+            assert (await fetch_invoices(of, name))[PERIOD]["state"] == "held"
+            await apply_stripe_events(of)
+        for at in (CLOSED + 5, CLOSED + 10):
+            await closing.step(at)
+        period = (await fetch_invoices(of, name))[PERIOD]
+        assert (period["state"], period["subtotal"], period["total"]) == ("open", 500, 500)
+        await book_invoices(of.database)
+        after = await sum_accounts(of)
+        change = {account: after[account] - before.get(account, 0) for account in after}
+        expected = {"receivable": 500, "deferred_fees": -49900, "revenue": 49400}
+        assert {account: cents for account, cents in change.items() if cents} == expected
 
 
 async def sum_accounts(of: Sold) -> dict[str, int]:

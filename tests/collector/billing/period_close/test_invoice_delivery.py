@@ -421,148 +421,135 @@ def test_uncharged_customer_has_waived_invoices_and_never_pays_them(
     assert [one["total"] for one in at_stripe(stripe_sandbox, looks_)] == [9900]
 
 
-def test_kill_switch_stops_invoices_while_they_close(stripe_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
-    async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
-            await of.customer("stopped", "standard", now=JANUARY)
-            stripe: Any = closing._delivery._collection._stripe  # type: ignore[attr-defined]
-            call = stripe.call
+async def test_kill_switch_stops_invoices_while_they_close(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str
+) -> None:
+    async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+        await of.customer("stopped", "standard", now=JANUARY)
+        stripe: Any = closing._delivery._collection._stripe  # type: ignore[attr-defined]
+        call = stripe.call
 
-            async def last(name: str, /, *ids: str, **more: Any) -> Any:
-                if name == "v1.invoices.send_invoice":
-                    async with of.database.writing() as connection:
-                        await charging.stop_charging(connection, CALLER, "free", "a fault")
-                return await call(name, *ids, **more)
+        async def last(name: str, /, *ids: str, **more: Any) -> Any:
+            if name == "v1.invoices.send_invoice":
+                async with of.database.writing() as connection:
+                    await charging.stop_charging(connection, CALLER, "free", "a fault")
+            return await call(name, *ids, **more)
 
-            stripe.call = last
-            await run(closing, FEBRUARY + FREEZE)
-            states = {period: one["state"] for period, one in (await fetch_invoices(of, "stopped")).items()}
-            assert states == {"2027-01-01 start": "open", "2027-01-01 period": "closing"}
-
-    asyncio.run(work())
+        stripe.call = last
+        await run(closing, FEBRUARY + FREEZE)
+        states = {period: one["state"] for period, one in (await fetch_invoices(of, "stopped")).items()}
+        assert states == {"2027-01-01 start": "open", "2027-01-01 period": "closing"}
 
 
-def test_invoice_above_the_largest_amount_is_held(stripe_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
+async def test_invoice_above_the_largest_amount_is_held(stripe_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
     whale_name = f"whale-{database.partition(':')[0]}"
 
-    async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
-            await of.customer("minus", "standard", now=JANUARY)
-            await of.customer("vast", "standard", now=JANUARY)
-            await of.customer(whale_name, "standard", now=JANUARY)
-            await of.use(whale_name, {"seats": 25 + 200_000}, at=NOON)
-            await of.use("minus", {"llm_tokens": -(10**12), "seats": 27}, at=NOON)
-            await of.use("vast", {"llm_tokens": 5}, at=NOON)
-            for minute in range(3):  # A minute cannot hold a larger value.
-                await of.use("vast", {"seats": 10**15 - 1}, at=NOON + 60 * minute)
-            async with of.database.reading(whole=True) as connection:
-                loaded = await subscription_rows.get_by_customer(connection, "minus")
-                coming = (await invoice_lines.compute_upcoming(connection, loaded, of.known.meters)).lines
-                assert [line.amount for line in coming] == [9900, 0, 1000], "below zero in total counts as none"
-            await run(closing, JANUARY + 5, FEBRUARY, FEBRUARY + FREEZE)
-            assert (await fetch_invoices(of, "minus"))["2027-01-01 period"]["total"] == 10900
-            vast = (await fetch_invoices(of, "vast"))["2027-01-01 period"]
-            assert (vast["state"], vast["lines"]) == ("held", [])
-            assert str(vast["held_why"]).startswith(invoices.NOT_RATED)
-            whale = (await fetch_invoices(of, whale_name))["2027-01-01 period"]
-            assert (whale["state"], whale["total"], sum(amounts(whale))) == ("held", 100_009_900, 100_009_900)
-            assert "Stripe charges $999,999.99 at most" in str(whale["held_why"])
-            drafts = await asyncio.to_thread(at_stripe, stripe_sandbox, whale_name)
-            assert [one["status"] for one in drafts] == ["draft", "open"]
-            # After an operator accepts it, the billable lines are charged. No later invoice is held for this reason.
-            async with of.database.writing() as connection:
-                again = {"accepted_why": "a meter gone wrong", "try_at": 0}
-                await invoices.transition(connection, vast["id"], invoices.HELD, invoices.DRAFT, **again)
-            await run(closing, FEBRUARY + FREEZE + 5, MARCH, MARCH + FREEZE)
-            by_period = await fetch_invoices(of, "vast")
-            assert [by_period[f"2027-0{month}-01 period"]["state"] for month in (1, 2)] == ["open", "open"]
-            assert by_period["2027-01-01 period"]["accepted_why"] is None, "its amount was compared with Stripe's"
-            assert [amounts(by_period[f"2027-0{month}-01 period"])[0] for month in (1, 2)] == [9900, 9900]
-            assert {line["meter"] for line in by_period["2027-01-01 period"]["lines"]} == {None, "llm_tokens"}
-
-    asyncio.run(work())
+    async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+        await of.customer("minus", "standard", now=JANUARY)
+        await of.customer("vast", "standard", now=JANUARY)
+        await of.customer(whale_name, "standard", now=JANUARY)
+        await of.use(whale_name, {"seats": 25 + 200_000}, at=NOON)
+        await of.use("minus", {"llm_tokens": -(10**12), "seats": 27}, at=NOON)
+        await of.use("vast", {"llm_tokens": 5}, at=NOON)
+        for minute in range(3):  # A minute cannot hold a larger value.
+            await of.use("vast", {"seats": 10**15 - 1}, at=NOON + 60 * minute)
+        async with of.database.reading(whole=True) as connection:
+            loaded = await subscription_rows.get_by_customer(connection, "minus")
+            coming = (await invoice_lines.compute_upcoming(connection, loaded, of.known.meters)).lines
+            assert [line.amount for line in coming] == [9900, 0, 1000], "below zero in total counts as none"
+        await run(closing, JANUARY + 5, FEBRUARY, FEBRUARY + FREEZE)
+        assert (await fetch_invoices(of, "minus"))["2027-01-01 period"]["total"] == 10900
+        vast = (await fetch_invoices(of, "vast"))["2027-01-01 period"]
+        assert (vast["state"], vast["lines"]) == ("held", [])
+        assert str(vast["held_why"]).startswith(invoices.NOT_RATED)
+        whale = (await fetch_invoices(of, whale_name))["2027-01-01 period"]
+        assert (whale["state"], whale["total"], sum(amounts(whale))) == ("held", 100_009_900, 100_009_900)
+        assert "Stripe charges $999,999.99 at most" in str(whale["held_why"])
+        drafts = await asyncio.to_thread(at_stripe, stripe_sandbox, whale_name)
+        assert [one["status"] for one in drafts] == ["draft", "open"]
+        # After an operator accepts it, the billable lines are charged. No later invoice is held for this reason.
+        async with of.database.writing() as connection:
+            again = {"accepted_why": "a meter gone wrong", "try_at": 0}
+            await invoices.transition(connection, vast["id"], invoices.HELD, invoices.DRAFT, **again)
+        await run(closing, FEBRUARY + FREEZE + 5, MARCH, MARCH + FREEZE)
+        by_period = await fetch_invoices(of, "vast")
+        assert [by_period[f"2027-0{month}-01 period"]["state"] for month in (1, 2)] == ["open", "open"]
+        assert by_period["2027-01-01 period"]["accepted_why"] is None, "its amount was compared with Stripe's"
+        assert [amounts(by_period[f"2027-0{month}-01 period"])[0] for month in (1, 2)] == [9900, 9900]
+        assert {line["meter"] for line in by_period["2027-01-01 period"]["lines"]} == {None, "llm_tokens"}
 
 
 @ON_BOTH_IF_SOAKED
-def test_ended_subscription_is_invoiced_and_the_old_tier_returns(
+async def test_ended_subscription_is_invoiced_and_the_old_tier_returns(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str
 ) -> None:
     async def tier(of: Sold, name: str) -> str:
         async with of.database.reading() as connection:
             return str((await customers.get_row(connection, name)).tier)
 
-    async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
-            for name in ("leaves", "flees", "shrinks"):
-                await of.customer(name, "enterprise", now=JANUARY)
-                assert await tier(of, name) == "enterprise"
-            await of.use("flees", {"seats": 5, "llm_tokens": 20_000_000}, at=NOON - 60)
-            async with of.database.writing() as connection:
-                for name, when in (("leaves", "period_end"), ("flees", "now")):
-                    await subscriptions.cancel_subscription(connection, CALLER, name, when, settings=of.known, now=NOON)
-            await of.change("shrinks", "standard", now=NOON)
-            assert [await tier(of, name) for name in ("leaves", "flees", "shrinks")] == [
-                "enterprise",
-                "basic",
-                "enterprise",
-            ]
-            await run(closing, NOON + FREEZE, NOON + FREEZE + 60, FEBRUARY, FEBRUARY + FREEZE)
-            assert [await tier(of, name) for name in ("leaves", "flees", "shrinks")] == ["basic", "basic", "standard"]
-            fled = (await fetch_invoices(of, "flees"))["2027-01-01 period"]
-            assert (fled["state"], amounts(fled)) == ("open", [0, 5000, 0])
-            assert (await fetch_invoices(of, "leaves"))["2027-01-01 period"]["total"] == 0
-            assert (await fetch_invoices(of, "shrinks"))["2027-01-01 period"]["total"] == 9900
-            async with of.database.reading() as connection:
-                assert not (await connection.execute(sa.select(table).where(table.c.period == "2027-02-01"))).all()
-
-    asyncio.run(work())
+    async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+        for name in ("leaves", "flees", "shrinks"):
+            await of.customer(name, "enterprise", now=JANUARY)
+            assert await tier(of, name) == "enterprise"
+        await of.use("flees", {"seats": 5, "llm_tokens": 20_000_000}, at=NOON - 60)
+        async with of.database.writing() as connection:
+            for name, when in (("leaves", "period_end"), ("flees", "now")):
+                await subscriptions.cancel_subscription(connection, CALLER, name, when, settings=of.known, now=NOON)
+        await of.change("shrinks", "standard", now=NOON)
+        assert [await tier(of, name) for name in ("leaves", "flees", "shrinks")] == [
+            "enterprise",
+            "basic",
+            "enterprise",
+        ]
+        await run(closing, NOON + FREEZE, NOON + FREEZE + 60, FEBRUARY, FEBRUARY + FREEZE)
+        assert [await tier(of, name) for name in ("leaves", "flees", "shrinks")] == ["basic", "basic", "standard"]
+        fled = (await fetch_invoices(of, "flees"))["2027-01-01 period"]
+        assert (fled["state"], amounts(fled)) == ("open", [0, 5000, 0])
+        assert (await fetch_invoices(of, "leaves"))["2027-01-01 period"]["total"] == 0
+        assert (await fetch_invoices(of, "shrinks"))["2027-01-01 period"]["total"] == 9900
+        async with of.database.reading() as connection:
+            assert not (await connection.execute(sa.select(table).where(table.c.period == "2027-02-01"))).all()
 
 
 @ON_BOTH_IF_SOAKED
-def test_subscription_that_cannot_end_does_not_block_others(
+async def test_subscription_that_cannot_end_does_not_block_others(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(period_roll, "PAGE", 1)  # The stuck subscription fills the page.
 
-    async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
-            for name in ("stuck", "goes"):
-                await of.customer(name, "standard", now=JANUARY)
-            async with of.database.writing() as connection:
-                await subscriptions.cancel_subscription(
-                    connection, CALLER, "stuck", "period_end", settings=of.known, now=NOON
-                )
-            tiers = {name: tier for name, tier in of.known.tiers.items() if name != "basic"}
-            less = of.known.model_copy(update={"tiers": tiers})
-            closing._roll._settings = lambda: less
-            await run(closing, FEBRUARY + 5, FEBRUARY + 10, FEBRUARY + 15)
-            assert "2027-01-01 period" in await fetch_invoices(of, "goes")
-            assert "2027-01-01 period" not in await fetch_invoices(of, "stuck"), "the tier that it had before is gone"
-            async with of.database.reading() as connection:
-                assert list((await connection.execute(sa.select(alerts.c.kind))).scalars()) == [
-                    "subscription_period_failed"
-                ]
-            closing._roll._settings = lambda: of.known
-            await run(closing, FEBRUARY + 5 + period_roll.PAUSE_SECONDS)
-            assert "2027-01-01 period" in await fetch_invoices(of, "stuck")
-
-    asyncio.run(work())
+    async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+        for name in ("stuck", "goes"):
+            await of.customer(name, "standard", now=JANUARY)
+        async with of.database.writing() as connection:
+            await subscriptions.cancel_subscription(
+                connection, CALLER, "stuck", "period_end", settings=of.known, now=NOON
+            )
+        tiers = {name: tier for name, tier in of.known.tiers.items() if name != "basic"}
+        less = of.known.model_copy(update={"tiers": tiers})
+        closing._roll._settings = lambda: less
+        await run(closing, FEBRUARY + 5, FEBRUARY + 10, FEBRUARY + 15)
+        assert "2027-01-01 period" in await fetch_invoices(of, "goes")
+        assert "2027-01-01 period" not in await fetch_invoices(of, "stuck"), "the tier that it had before is gone"
+        async with of.database.reading() as connection:
+            assert list((await connection.execute(sa.select(alerts.c.kind))).scalars()) == [
+                "subscription_period_failed"
+            ]
+        closing._roll._settings = lambda: of.known
+        await run(closing, FEBRUARY + 5 + period_roll.PAUSE_SECONDS)
+        assert "2027-01-01 period" in await fetch_invoices(of, "stuck")
 
 
 @ON_BOTH_IF_SOAKED
-def test_month_with_deleted_minutes_is_held(stripe_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
-    async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
-            await of.customer("acme", "standard", now=NOON + 1800)
-            await of.use("acme", WORKED, at=NOON + 3600)
-            async with of.database.writing() as connection:
-                await connection.execute(sa.update(rollup).values(minutes_from=FEBRUARY))
-            await run(closing, FEBRUARY + 5, FEBRUARY + FREEZE)
-            invoice = (await fetch_invoices(of, "acme"))["2027-01-01 period"]
-            assert (invoice["state"], invoice["lines"]) == ("held", [])
-            assert "not kept any more" in str(invoice["held_why"])
-
-    asyncio.run(work())
+async def test_month_with_deleted_minutes_is_held(stripe_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
+    async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+        await of.customer("acme", "standard", now=NOON + 1800)
+        await of.use("acme", WORKED, at=NOON + 3600)
+        async with of.database.writing() as connection:
+            await connection.execute(sa.update(rollup).values(minutes_from=FEBRUARY))
+        await run(closing, FEBRUARY + 5, FEBRUARY + FREEZE)
+        invoice = (await fetch_invoices(of, "acme"))["2027-01-01 period"]
+        assert (invoice["state"], invoice["lines"]) == ("held", [])
+        assert "not kept any more" in str(invoice["held_why"])
 
 
 @ON_BOTH_IF_SOAKED
@@ -719,22 +706,21 @@ def test_failed_credit_note_is_retried_and_a_denied_key_stops_all(
     asyncio.run(work())
 
 
-def test_refused_credit_note_raises_an_alert(stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str) -> None:
-    async def work() -> None:
-        async with sold(tmp_path, sqlite_database, stripe_sandbox.url) as (of, closing):
-            await of.customer("note-refused", "standard", now=JANUARY)
-            await run(closing, JANUARY + 60)
-            invoice = (await fetch_invoices(of, "note-refused"))["2027-01-01 start"]["id"]
-            note = {"invoice": invoice, "why": "sorry", "state": "requested", "tries": 0, "created_at": 0}
-            async with of.database.writing() as connection:
-                await connection.execute(sa.insert(credit_notes).values(**note, id=f"{invoice}-x", amount=10**7))
-            await run(closing, JANUARY + 70)
-            async with of.database.reading() as connection:
-                assert (await connection.execute(sa.select(credit_notes.c.state))).scalar_one() == "refused"
-                (alert,) = await connection.execute(sa.select(alerts))
-            assert (alert.kind, alert.title[:27]) == ("credit_note_failed", "A credit note cannot be mad")
-
-    asyncio.run(work())
+async def test_refused_credit_note_raises_an_alert(
+    stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
+) -> None:
+    async with sold(tmp_path, sqlite_database, stripe_sandbox.url) as (of, closing):
+        await of.customer("note-refused", "standard", now=JANUARY)
+        await run(closing, JANUARY + 60)
+        invoice = (await fetch_invoices(of, "note-refused"))["2027-01-01 start"]["id"]
+        note = {"invoice": invoice, "why": "sorry", "state": "requested", "tries": 0, "created_at": 0}
+        async with of.database.writing() as connection:
+            await connection.execute(sa.insert(credit_notes).values(**note, id=f"{invoice}-x", amount=10**7))
+        await run(closing, JANUARY + 70)
+        async with of.database.reading() as connection:
+            assert (await connection.execute(sa.select(credit_notes.c.state))).scalar_one() == "refused"
+            (alert,) = await connection.execute(sa.select(alerts))
+        assert (alert.kind, alert.title[:27]) == ("credit_note_failed", "A credit note cannot be mad")
 
 
 def test_unexpected_failure_of_a_credit_note_does_not_block_others(
@@ -773,7 +759,7 @@ def test_unexpected_failure_of_a_credit_note_does_not_block_others(
 
 
 @only_sqlite("database")
-def test_due_paid_credited_and_refunded_amounts_agree_with_stripe(
+async def test_due_paid_credited_and_refunded_amounts_agree_with_stripe(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str
 ) -> None:
     """Credit notes reduce the due amount of an open invoice and refund a paid one. The balance pays a later invoice."""
@@ -785,35 +771,6 @@ def test_due_paid_credited_and_refunded_amounts_agree_with_stripe(
             await connection.execute(sa.insert(credit_notes), [{**note, "id": f"{number}-{amount}", "amount": amount}])
         await closing.step(now)
 
-    async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
-            await of.customer(name, "standard", now=JANUARY)
-            await run(closing, JANUARY + 60)
-            first = (await fetch_invoices(of, name))["2027-01-01 start"]
-            assert four(first) == (9900, 0, 0, 0)
-            (issued,) = await asyncio.to_thread(at_stripe, stripe_sandbox, name)
-            assert (first["number"], first["paid_at"]) == (issued["number"], None)
-            finalized_at = format_timestamp(issued["status_transitions"]["finalized_at"] * 1000)
-            assert (first["issued_at"], first["due_at"]) == (finalized_at, format_timestamp(issued["due_date"] * 1000))
-            await credit(of, closing, first["id"], 100, JANUARY + 70)
-            assert four((await fetch_invoices(of, name))["2027-01-01 start"]) == (9800, 0, 100, 0)
-            path = f"/v1/invoices/{first['stripe_id']}/pay"
-            await asyncio.to_thread(stripe_sandbox.call, "POST", path, "payment_method=pm_card_visa")
-            (paid,) = await asyncio.to_thread(at_stripe, stripe_sandbox, name)
-            async with of.database.writing() as connection:
-                await stripe_reports.apply_stripe_invoice(connection, paid)
-            settled = (await fetch_invoices(of, name))["2027-01-01 start"]
-            assert four(settled) == (0, 9800, 100, 0)
-            assert settled["paid_at"] == format_timestamp(paid["status_transitions"]["paid_at"] * 1000)
-            await credit(of, closing, first["id"], 4900, JANUARY + 80)
-            assert four((await fetch_invoices(of, name))["2027-01-01 start"]) == (0, 9800, 5000, 4900)
-            body = "amount=-400&currency=usd"
-            path = f"/v1/customers/{paid['customer']}/balance_transactions"
-            await asyncio.to_thread(stripe_sandbox.call, "POST", path, body)
-            await run(closing, FEBRUARY, FEBRUARY + FREEZE)
-            second = (await fetch_invoices(of, name))["2027-01-01 period"]
-            assert (four(second), second["balance_applied"], second["total"]) == ((9500, 0, 0, 0), 400, 9900)
-
     def four(invoice: Invoice) -> tuple[int, int, int, int]:
         return (
             invoice["amount_due"],
@@ -822,4 +779,30 @@ def test_due_paid_credited_and_refunded_amounts_agree_with_stripe(
             invoice["amount_refunded"],
         )
 
-    asyncio.run(work())
+    async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+        await of.customer(name, "standard", now=JANUARY)
+        await run(closing, JANUARY + 60)
+        first = (await fetch_invoices(of, name))["2027-01-01 start"]
+        assert four(first) == (9900, 0, 0, 0)
+        (issued,) = await asyncio.to_thread(at_stripe, stripe_sandbox, name)
+        assert (first["number"], first["paid_at"]) == (issued["number"], None)
+        finalized_at = format_timestamp(issued["status_transitions"]["finalized_at"] * 1000)
+        assert (first["issued_at"], first["due_at"]) == (finalized_at, format_timestamp(issued["due_date"] * 1000))
+        await credit(of, closing, first["id"], 100, JANUARY + 70)
+        assert four((await fetch_invoices(of, name))["2027-01-01 start"]) == (9800, 0, 100, 0)
+        path = f"/v1/invoices/{first['stripe_id']}/pay"
+        await asyncio.to_thread(stripe_sandbox.call, "POST", path, "payment_method=pm_card_visa")
+        (paid,) = await asyncio.to_thread(at_stripe, stripe_sandbox, name)
+        async with of.database.writing() as connection:
+            await stripe_reports.apply_stripe_invoice(connection, paid)
+        settled = (await fetch_invoices(of, name))["2027-01-01 start"]
+        assert four(settled) == (0, 9800, 100, 0)
+        assert settled["paid_at"] == format_timestamp(paid["status_transitions"]["paid_at"] * 1000)
+        await credit(of, closing, first["id"], 4900, JANUARY + 80)
+        assert four((await fetch_invoices(of, name))["2027-01-01 start"]) == (0, 9800, 5000, 4900)
+        body = "amount=-400&currency=usd"
+        path = f"/v1/customers/{paid['customer']}/balance_transactions"
+        await asyncio.to_thread(stripe_sandbox.call, "POST", path, body)
+        await run(closing, FEBRUARY, FEBRUARY + FREEZE)
+        second = (await fetch_invoices(of, name))["2027-01-01 period"]
+        assert (four(second), second["balance_applied"], second["total"]) == ((9500, 0, 0, 0), 400, 9900)

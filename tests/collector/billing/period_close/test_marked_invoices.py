@@ -139,27 +139,24 @@ def test_refused_invoice_mark_is_retried_with_a_new_key_without_delaying_others(
 
 @pytest.mark.parametrize(("state", "decided"), [(invoices.VOIDING, "void"), (invoices.WRITING_OFF, "uncollectible")])
 @pytest.mark.parametrize("is_reported", [True, False])
-def test_a_decision_that_comes_too_late_raises_an_alert(
+async def test_a_decision_that_comes_too_late_raises_an_alert(
     stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str, state: str, decided: str, is_reported: bool
 ) -> None:
     """The customer pays by card before Stripe hears of the decision; the webhook or the job learns it first."""
     name = f"late-{decided}-{is_reported}"
 
-    async def work() -> None:
-        async with sold(tmp_path, sqlite_database, stripe_sandbox.url) as (of, closing):
-            await of.customer(name, "standard", now=JANUARY)
-            await closing.step(JANUARY + 60)
-            row = (await fetch_invoices(of, name))[START]
-            await write(of.database, invoices.transition, row["id"], row["state"], state, try_at=0, tries=1)
-            path = f"/v1/invoices/{row['stripe_id']}/pay"
-            await asyncio.to_thread(stripe_sandbox.call, "POST", path, "payment_method=pm_card_visa")
-            if is_reported:
-                (paid,) = await asyncio.to_thread(at_stripe, stripe_sandbox, name)
-                await write(of.database, stripe_reports.apply_stripe_invoice, paid)
-            await closing.step(JANUARY + 70)
-            assert (await fetch_invoices(of, name))[START]["state"] == "paid"
-            async with of.database.reading() as connection:
-                (alert,) = (await connection.execute(sa.select(alerts))).all()
-            assert (alert.kind, f"to become {decided}: it is paid" in alert.title) == ("decision_failed", True)
-
-    asyncio.run(work())
+    async with sold(tmp_path, sqlite_database, stripe_sandbox.url) as (of, closing):
+        await of.customer(name, "standard", now=JANUARY)
+        await closing.step(JANUARY + 60)
+        row = (await fetch_invoices(of, name))[START]
+        await write(of.database, invoices.transition, row["id"], row["state"], state, try_at=0, tries=1)
+        path = f"/v1/invoices/{row['stripe_id']}/pay"
+        await asyncio.to_thread(stripe_sandbox.call, "POST", path, "payment_method=pm_card_visa")
+        if is_reported:
+            (paid,) = await asyncio.to_thread(at_stripe, stripe_sandbox, name)
+            await write(of.database, stripe_reports.apply_stripe_invoice, paid)
+        await closing.step(JANUARY + 70)
+        assert (await fetch_invoices(of, name))[START]["state"] == "paid"
+        async with of.database.reading() as connection:
+            (alert,) = (await connection.execute(sa.select(alerts))).all()
+        assert (alert.kind, f"to become {decided}: it is paid" in alert.title) == ("decision_failed", True)

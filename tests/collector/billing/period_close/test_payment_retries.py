@@ -111,34 +111,31 @@ def test_declined_payment_raises_an_alert_and_is_retried_four_times(
     assert (period["attempt_count"], period["status"]) == (5, "open")
 
 
-def test_new_card_retries_all_open_invoices_and_ends_the_pause(
+async def test_new_card_retries_all_open_invoices_and_ends_the_pause(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str
 ) -> None:
     name = f"{database.partition(':')[0]}-changed"
 
-    async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
-            _, second = await close_declined(stripe_sandbox, of, closing, name, invoices=2)
-            now = second + 30 * DAY
-            for days in (1, 3, 5, 7, 30):
-                await closing.step(second + days * DAY)
-            assert [state for state, _, _ in await tries(of)] == ["exhausted", "exhausted"]
-            async with of.database.writing() as connection:
-                assert await dunning.pause_and_release(connection, of.known, now, [name]) == ([name], [])
-            declines = len(await failures(of))
-            await apply_stripe_events(of)
-            await closing.step(now)
-            assert len(await failures(of)) == declines, "nothing has changed about the card that is charged"
-            await asyncio.to_thread(set_card, stripe_sandbox, name, GOOD)
-            await apply_stripe_events(of)
-            await closing.step(now)
-            states = {period: one["state"] for period, one in (await fetch_invoices(of, name)).items()}
-            assert {states.pop("2027-03-01 period", "draft")} == {"draft"}
-            assert set(states.values()) == {"paid"}, states
-            async with of.database.writing() as connection:
-                assert await dunning.pause_and_release(connection, of.known, now, [name]) == ([], [name])
-
-    asyncio.run(work())
+    async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+        _, second = await close_declined(stripe_sandbox, of, closing, name, invoices=2)
+        now = second + 30 * DAY
+        for days in (1, 3, 5, 7, 30):
+            await closing.step(second + days * DAY)
+        assert [state for state, _, _ in await tries(of)] == ["exhausted", "exhausted"]
+        async with of.database.writing() as connection:
+            assert await dunning.pause_and_release(connection, of.known, now, [name]) == ([name], [])
+        declines = len(await failures(of))
+        await apply_stripe_events(of)
+        await closing.step(now)
+        assert len(await failures(of)) == declines, "nothing has changed about the card that is charged"
+        await asyncio.to_thread(set_card, stripe_sandbox, name, GOOD)
+        await apply_stripe_events(of)
+        await closing.step(now)
+        states = {period: one["state"] for period, one in (await fetch_invoices(of, name)).items()}
+        assert {states.pop("2027-03-01 period", "draft")} == {"draft"}
+        assert set(states.values()) == {"paid"}, states
+        async with of.database.writing() as connection:
+            assert await dunning.pause_and_release(connection, of.known, now, [name]) == ([], [name])
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
@@ -178,74 +175,65 @@ def test_lost_payment_retry_counts_once_and_stopped_charging_pauses_retries(
     assert period["attempt_count"] == 2, "the first time, and once more"
 
 
-def test_bank_debit_stays_processing_until_the_bank_declines_it(
+async def test_bank_debit_stays_processing_until_the_bank_declines_it(
     own_sandbox: Sandbox, tmp_path: Path, database: str
 ) -> None:
     name = f"{database.partition(':')[0]}-debited"
 
-    async def work() -> None:
-        async with sold(tmp_path, database, own_sandbox.url) as (of, closing):
-            await close_declined(own_sandbox, of, closing, name, card=RETURNED)
-            assert await tries(of) == [("processing", 0, CLOSED + DAY)]
-            await apply_stripe_events(of)
-            await closing.step(CLOSED + DAY)
-            assert await tries(of) == [("processing", 0, CLOSED + 2 * DAY)]
-            async with of.database.writing() as connection:
-                among = [name]
-                assert await dunning.pause_and_release(connection, of.known, CLOSED + 99 * DAY, among) == ([], [])
-            assert await failures(of) == [], "nothing has failed, and there is nothing to do for the customer"
-            await asyncio.to_thread(own_sandbox.advance, 4 * DAY + 60)
-            await apply_stripe_events(of)
-            await closing.step(CLOSED + 2 * DAY - 1)
-            (alert,) = await failures(of)
-            assert "insufficient funds" in orjson.loads(alert.details)["why"]
-            assert await tries(of) == [("retrying", 1, CLOSED + 3 * DAY - 1)]
-            await asyncio.to_thread(set_card, own_sandbox, name, DEBITED)
-            await apply_stripe_events(of)
-            await closing.step(CLOSED + 2 * DAY)
-            assert await tries(of) == [("processing", 1, CLOSED + 3 * DAY)], "by the other account"
-            await asyncio.to_thread(own_sandbox.advance, 4 * DAY + 60)
-            await closing.step(CLOSED + 3 * DAY)
-            assert len(await failures(of)) == 1
-            states = {period: one["state"] for period, one in (await fetch_invoices(of, name)).items()}
-            assert states["2027-01-01 period"] == "paid", "though no event has come"
-
-    asyncio.run(work())
+    async with sold(tmp_path, database, own_sandbox.url) as (of, closing):
+        await close_declined(own_sandbox, of, closing, name, card=RETURNED)
+        assert await tries(of) == [("processing", 0, CLOSED + DAY)]
+        await apply_stripe_events(of)
+        await closing.step(CLOSED + DAY)
+        assert await tries(of) == [("processing", 0, CLOSED + 2 * DAY)]
+        async with of.database.writing() as connection:
+            among = [name]
+            assert await dunning.pause_and_release(connection, of.known, CLOSED + 99 * DAY, among) == ([], [])
+        assert await failures(of) == [], "nothing has failed, and there is nothing to do for the customer"
+        await asyncio.to_thread(own_sandbox.advance, 4 * DAY + 60)
+        await apply_stripe_events(of)
+        await closing.step(CLOSED + 2 * DAY - 1)
+        (alert,) = await failures(of)
+        assert "insufficient funds" in orjson.loads(alert.details)["why"]
+        assert await tries(of) == [("retrying", 1, CLOSED + 3 * DAY - 1)]
+        await asyncio.to_thread(set_card, own_sandbox, name, DEBITED)
+        await apply_stripe_events(of)
+        await closing.step(CLOSED + 2 * DAY)
+        assert await tries(of) == [("processing", 1, CLOSED + 3 * DAY)], "by the other account"
+        await asyncio.to_thread(own_sandbox.advance, 4 * DAY + 60)
+        await closing.step(CLOSED + 3 * DAY)
+        assert len(await failures(of)) == 1
+        states = {period: one["state"] for period, one in (await fetch_invoices(of, name)).items()}
+        assert states["2027-01-01 period"] == "paid", "though no event has come"
 
 
-def test_new_card_is_charged_after_a_pending_debit_is_returned(
+async def test_new_card_is_charged_after_a_pending_debit_is_returned(
     own_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
 ) -> None:
-    async def work() -> None:
-        async with sold(tmp_path, sqlite_database, own_sandbox.url) as (of, closing):
-            await close_declined(own_sandbox, of, closing, "changed", card=RETURNED)
-            await asyncio.to_thread(set_card, own_sandbox, "changed", GOOD)
-            await apply_stripe_events(of)
-            assert await tries(of) == [("processing", 0, CLOSED + DAY)], "the debit may still succeed"
-            await asyncio.to_thread(own_sandbox.advance, 4 * DAY + 60)
-            await closing.step(CLOSED + DAY)
-            await closing.step(CLOSED + DAY + 5)
-            states = {period: one["state"] for period, one in (await fetch_invoices(of, "changed")).items()}
-            assert states["2027-01-01 period"] == "paid"
-
-    asyncio.run(work())
+    async with sold(tmp_path, sqlite_database, own_sandbox.url) as (of, closing):
+        await close_declined(own_sandbox, of, closing, "changed", card=RETURNED)
+        await asyncio.to_thread(set_card, own_sandbox, "changed", GOOD)
+        await apply_stripe_events(of)
+        assert await tries(of) == [("processing", 0, CLOSED + DAY)], "the debit may still succeed"
+        await asyncio.to_thread(own_sandbox.advance, 4 * DAY + 60)
+        await closing.step(CLOSED + DAY)
+        await closing.step(CLOSED + DAY + 5)
+        states = {period: one["state"] for period, one in (await fetch_invoices(of, "changed")).items()}
+        assert states["2027-01-01 period"] == "paid"
 
 
-def test_a_debit_that_fails_after_an_update_from_before_is_a_decline_too(
+async def test_a_debit_that_fails_after_an_update_from_before_is_a_decline_too(
     own_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
 ) -> None:
-    async def work() -> None:
-        async with sold(tmp_path, sqlite_database, own_sandbox.url) as (of, closing):
-            await close_declined(own_sandbox, of, closing, "updated", card=RETURNED)
-            # As if a version that recorded no debits had closed this invoice.
-            async with of.database.writing() as connection:
-                await connection.execute(sa.delete(dunning_table))
-            await asyncio.to_thread(own_sandbox.advance, 4 * DAY + 60)
-            await apply_stripe_events(of)
-            await closing.step(CLOSED + DAY)
-            assert await tries(of) == [("retrying", 1, CLOSED + 2 * DAY)]
-
-    asyncio.run(work())
+    async with sold(tmp_path, sqlite_database, own_sandbox.url) as (of, closing):
+        await close_declined(own_sandbox, of, closing, "updated", card=RETURNED)
+        # As if a version that recorded no debits had closed this invoice.
+        async with of.database.writing() as connection:
+            await connection.execute(sa.delete(dunning_table))
+        await asyncio.to_thread(own_sandbox.advance, 4 * DAY + 60)
+        await apply_stripe_events(of)
+        await closing.step(CLOSED + DAY)
+        assert await tries(of) == [("retrying", 1, CLOSED + 2 * DAY)]
 
 
 def test_mailed_invoice_is_charged_at_its_due_date_to_a_new_card(

@@ -1,6 +1,5 @@
 """The expected total of the next invoice, projected from the finished days of its period."""
 
-import asyncio
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -38,23 +37,20 @@ def used(lines: list[RatedLine] | None, meter: str) -> int:
     return sum(line.quantity for line in lines or () if line.meter == meter and line.kind == "usage")
 
 
-def test_a_period_ends_between_the_low_and_the_high_day_once_three_are_over(
+async def test_a_period_ends_between_the_low_and_the_high_day_once_three_are_over(
     tmp_path: Path, sqlite_database: str
 ) -> None:
     file = tmp_path / "plans.yaml"
     file.write_text(PLANS)
 
-    async def work() -> None:
-        async with sold(tmp_path, sqlite_database, "http://127.0.0.1:1", meters=METERS, plans=str(file)) as (of, _):
-            await of.customer("early", "team", now=JANUARY)
-            async with of.database.writing() as connection:
-                await connection.execute(sa.update(customers).values(created_at=JANUARY * 1000))
-            for day, calls in enumerate((10, 30, 20, 5)):
-                await of.use("early", {"calls": calls}, at=JANUARY + day * DAY + 3600)
-            assert await project(of, JANUARY + 3 * DAY - 61) == (2, None, None)
-            days, low, high = await project(of, JANUARY + 4 * DAY - 60)
-            assert days == 4
-            assert (used(low, "calls"), used(high, "calls")) == (65 + 27 * 5, 65 + 27 * 30)
-            assert (used(low, "seats"), used(high, "seats")) == (0, 0), "a level is held, and not added up"
-
-    asyncio.run(work())
+    async with sold(tmp_path, sqlite_database, "http://127.0.0.1:1", meters=METERS, plans=str(file)) as (of, _):
+        await of.customer("early", "team", now=JANUARY)
+        async with of.database.writing() as connection:
+            await connection.execute(sa.update(customers).values(created_at=JANUARY * 1000))
+        for day, calls in enumerate((10, 30, 20, 5)):
+            await of.use("early", {"calls": calls}, at=JANUARY + day * DAY + 3600)
+        assert await project(of, JANUARY + 3 * DAY - 61) == (2, None, None)
+        days, low, high = await project(of, JANUARY + 4 * DAY - 60)
+        assert days == 4
+        assert (used(low, "calls"), used(high, "calls")) == (65 + 27 * 5, 65 + 27 * 30)
+        assert (used(low, "seats"), used(high, "seats")) == (0, 0), "a level is held, and not added up"

@@ -48,7 +48,7 @@ def january(day: int, hour: int = 0) -> int:
     return timegm((2027, 1, day, hour, 0, 0))
 
 
-def test_partly_subscribed_period_rounds_its_gauge_usage_once(tmp_path: Path) -> None:
+async def test_partly_subscribed_period_rounds_its_gauge_usage_once(tmp_path: Path) -> None:
     """Subscribed on the 11th, changed on the 25th. The second plan gets everything: it is in force at the end."""
     period = period_at(january(1))
     segments = [
@@ -57,65 +57,56 @@ def test_partly_subscribed_period_rounds_its_gauge_usage_once(tmp_path: Path) ->
     ]
     readings = [(january(5), 9), (january(10), 1), (january(19, 12), 2)]
 
-    async def work() -> None:
-        database = await Database.connect(put_tables(f"sqlite:///{tmp_path}/ledger.db"))
-        async with database.writing() as connection:
-            events = [
-                UsageEvent("test", f"{meter}{at}", "acme", meter, value, at, is_summed=False)
-                for meter in LEVELS
-                for at, value in readings
-            ]
-            await insert_events(connection, events)
-        async with database.reading(whole=True) as connection:
-            billed = [
-                await fetch_quantities(connection, "acme", segments, one, QuantityTerms(METERS, None))
-                for one in segments
-            ]
-        await database.close()
-        # 8.5 days at 1 and 12.5 days at 2, of 31 days: 1.08, and not the remainder of 1.6 after its whole part.
-        first, of = (segment.span for segment in segments)
-        nothing = {UsageKey(first, "max"): 0, UsageKey(first, "average"): 0}
-        assert billed == [nothing, {UsageKey(of, "max"): 2, UsageKey(of, "average"): 1}]
-
-    asyncio.run(work())
+    database = await Database.connect(put_tables(f"sqlite:///{tmp_path}/ledger.db"))
+    async with database.writing() as connection:
+        events = [
+            UsageEvent("test", f"{meter}{at}", "acme", meter, value, at, is_summed=False)
+            for meter in LEVELS
+            for at, value in readings
+        ]
+        await insert_events(connection, events)
+    async with database.reading(whole=True) as connection:
+        billed = [
+            await fetch_quantities(connection, "acme", segments, one, QuantityTerms(METERS, None)) for one in segments
+        ]
+    await database.close()
+    # 8.5 days at 1 and 12.5 days at 2, of 31 days: 1.08, and not the remainder of 1.6 after its whole part.
+    first, of = (segment.span for segment in segments)
+    nothing = {UsageKey(first, "max"): 0, UsageKey(first, "average"): 0}
+    assert billed == [nothing, {UsageKey(of, "max"): 2, UsageKey(of, "average"): 1}]
 
 
-def test_readings_while_charging_is_off_are_left_out(tmp_path: Path) -> None:
+async def test_readings_while_charging_is_off_are_left_out(tmp_path: Path) -> None:
     period = period_at(january(1))
     segment = Segment("a@1", plan(*METERS), period, period)
     free = [Span(january(11), january(16)), Span(january(26), period.end)]
     readings = [(january(1), 31), (january(12), 500), (january(16), 62), (january(27), 900)]
     items = [(january(2), "one"), (january(3), "two"), (january(12), "two"), (january(13), "three")]
 
-    async def work() -> None:
-        database = await Database.connect(put_tables(f"sqlite:///{tmp_path}/ledger.db"))
-        async with database.writing() as connection:
-            events = [
-                UsageEvent("test", f"{meter}{at}", "acme", meter, value, at, is_summed=False)
-                for meter in ("max", "average", "last")
-                for at, value in readings
-            ]
-            events += [
-                UsageEvent("test", f"{item}{at}", "acme", "unique", 1, at, is_summed=False, item=item)
-                for at, item in items
-            ]
-            await insert_events(connection, events)
-            rows = [{"since": one.start, "until": one.end, "who": "me", "why": "a trial"} for one in free]
-            await connection.execute(sa.insert(waivers), rows)
-        async with database.reading(whole=True) as connection:
-            billed = await fetch_quantities(connection, "acme", [segment], segment, QuantityTerms(METERS, None))
-        await database.close()
-        # Ten days at 31 and ten at 62, of 31 days.
-        assert billed == {
-            UsageKey(period, meter): value
-            for meter, value in (("max", 62), ("average", 30), ("last", 62), ("unique", 2))
-        }
-
-    asyncio.run(work())
+    database = await Database.connect(put_tables(f"sqlite:///{tmp_path}/ledger.db"))
+    async with database.writing() as connection:
+        events = [
+            UsageEvent("test", f"{meter}{at}", "acme", meter, value, at, is_summed=False)
+            for meter in ("max", "average", "last")
+            for at, value in readings
+        ]
+        events += [
+            UsageEvent("test", f"{item}{at}", "acme", "unique", 1, at, is_summed=False, item=item) for at, item in items
+        ]
+        await insert_events(connection, events)
+        rows = [{"since": one.start, "until": one.end, "who": "me", "why": "a trial"} for one in free]
+        await connection.execute(sa.insert(waivers), rows)
+    async with database.reading(whole=True) as connection:
+        billed = await fetch_quantities(connection, "acme", [segment], segment, QuantityTerms(METERS, None))
+    await database.close()
+    # Ten days at 31 and ten at 62, of 31 days.
+    assert billed == {
+        UsageKey(period, meter): value for meter, value in (("max", 62), ("average", 30), ("last", 62), ("unique", 2))
+    }
 
 
 @pytest.mark.both_databases
-def test_daily_gauge_quantities_equal_periods_that_end_each_day(database: str) -> None:
+async def test_daily_gauge_quantities_equal_periods_that_end_each_day(database: str) -> None:
     chance = random.Random(7)
     period, terms = period_at(january(1)), QuantityTerms(METERS, None)
     by = {"dimension": "model", "prices": {"a": "1", "b": "2"}}
@@ -134,27 +125,24 @@ def test_daily_gauge_quantities_equal_periods_that_end_each_day(database: str) -
         for number, meter in enumerate(chance.choices(list(METERS), k=200))
     ]
 
-    async def work() -> None:
-        opened = await Database.connect(database)
-        async with opened.writing() as connection:
-            await insert_events(connection, events)
-            free = {"since": january(8, 5), "until": january(11, 2), "who": "me", "why": "a trial"}
-            await connection.execute(sa.insert(waivers), [free])
-        read: list[str] = []
-        async with opened.reading(whole=True) as connection:
-            sa.event.listen(connection.sync_engine, "before_cursor_execute", lambda *call: read.append(call[2]))
-            running = await fetch_running_gauges(connection, "acme", segments, days, terms)
-            statements = sum(" events " in one for one in read)
-            for until in days:
-                begun = [one for one in segments if one.span.start < until]
-                begun[-1:] = [one._replace(span=Span(one.span.start, min(one.span.end, until))) for one in begun[-1:]]
-                expected = await fetch_quantities(connection, "acme", begun, begun[-1], terms) if begun else {}
-                daily = {(key.meter, key.value): quantity for key, quantity in running[until].items()}
-                assert daily == {(key.meter, key.value): quantity for key, quantity in expected.items()}, until
-        await opened.close()
-        assert statements <= 3 * len(METERS) * len(segments), "as many for a month as for a day"
-
-    asyncio.run(work())
+    opened = await Database.connect(database)
+    async with opened.writing() as connection:
+        await insert_events(connection, events)
+        free = {"since": january(8, 5), "until": january(11, 2), "who": "me", "why": "a trial"}
+        await connection.execute(sa.insert(waivers), [free])
+    read: list[str] = []
+    async with opened.reading(whole=True) as connection:
+        sa.event.listen(connection.sync_engine, "before_cursor_execute", lambda *call: read.append(call[2]))
+        running = await fetch_running_gauges(connection, "acme", segments, days, terms)
+        statements = sum(" events " in one for one in read)
+        for until in days:
+            begun = [one for one in segments if one.span.start < until]
+            begun[-1:] = [one._replace(span=Span(one.span.start, min(one.span.end, until))) for one in begun[-1:]]
+            expected = await fetch_quantities(connection, "acme", begun, begun[-1], terms) if begun else {}
+            daily = {(key.meter, key.value): quantity for key, quantity in running[until].items()}
+            assert daily == {(key.meter, key.value): quantity for key, quantity in expected.items()}, until
+    await opened.close()
+    assert statements <= 3 * len(METERS) * len(segments), "as many for a month as for a day"
 
 
 @pytest.mark.both_databases

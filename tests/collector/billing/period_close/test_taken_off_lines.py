@@ -71,34 +71,31 @@ def test_upgrade_credits_the_unused_part_of_the_remaining_fee(
     asyncio.run(work())
 
 
-def test_later_invoices_account_for_lines_taken_off_earlier_invoices(
+async def test_later_invoices_account_for_lines_taken_off_earlier_invoices(
     stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
 ) -> None:
     """The fee becomes void after the upgrade gave a half of it back, and usage becomes void before more arrives."""
     file = tmp_path / "plans.yaml"
     file.write_text(PLANS)
 
-    async def work() -> None:
-        async with sold(tmp_path, sqlite_database, stripe_sandbox.url, plans=str(file)) as (of, closing):
-            for name in ("fee-void-later", "usage-void"):
-                await of.customer(name, "small", now=JANUARY)
-            await closing.step(JANUARY + 5)
-            await of.change("fee-void-later", "large", now=NOON)
-            await of.use("usage-void", {"calls": 30}, at=NOON)
-            for time in (FEBRUARY, FEBRUARY + FREEZE):
-                await closing.step(time)
-            await take_off(of, (await fetch_invoices(of, "fee-void-later"))[START], "void")
-            await take_off(of, (await fetch_invoices(of, "usage-void"))[PERIOD], "void")
-            await of.use("usage-void", {"calls": 5}, at=NOON)
-            for time in (MARCH, MARCH + FREEZE):
-                await closing.step(time)
-            assert await fetch_lines(of, "fee-void-later", NEXT) == [("proration", 5000), ("fee", 50000)]
-            assert await fetch_lines(of, "usage-void", NEXT) == [("fee", 10000), ("late", 500)]
-            february = (await fetch_invoices(of, "fee-void-later"))[NEXT]
-            assert february["lines"][0]["text"] == "Unused time of Small, corrected, 2027-01-16 to 2027-02-01"
-            async with of.database.reading() as connection:
-                (row,) = await invoices.fetch_invoices(connection, table.c.id == february["id"])
-                why = await explanation.explain_line(connection, row, 0, of.known.meters)
-            assert "less -5000 that does not stand" in why.formula
-
-    asyncio.run(work())
+    async with sold(tmp_path, sqlite_database, stripe_sandbox.url, plans=str(file)) as (of, closing):
+        for name in ("fee-void-later", "usage-void"):
+            await of.customer(name, "small", now=JANUARY)
+        await closing.step(JANUARY + 5)
+        await of.change("fee-void-later", "large", now=NOON)
+        await of.use("usage-void", {"calls": 30}, at=NOON)
+        for time in (FEBRUARY, FEBRUARY + FREEZE):
+            await closing.step(time)
+        await take_off(of, (await fetch_invoices(of, "fee-void-later"))[START], "void")
+        await take_off(of, (await fetch_invoices(of, "usage-void"))[PERIOD], "void")
+        await of.use("usage-void", {"calls": 5}, at=NOON)
+        for time in (MARCH, MARCH + FREEZE):
+            await closing.step(time)
+        assert await fetch_lines(of, "fee-void-later", NEXT) == [("proration", 5000), ("fee", 50000)]
+        assert await fetch_lines(of, "usage-void", NEXT) == [("fee", 10000), ("late", 500)]
+        february = (await fetch_invoices(of, "fee-void-later"))[NEXT]
+        assert february["lines"][0]["text"] == "Unused time of Small, corrected, 2027-01-16 to 2027-02-01"
+        async with of.database.reading() as connection:
+            (row,) = await invoices.fetch_invoices(connection, table.c.id == february["id"])
+            why = await explanation.explain_line(connection, row, 0, of.known.meters)
+        assert "less -5000 that does not stand" in why.formula

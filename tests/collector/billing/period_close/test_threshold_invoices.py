@@ -106,27 +106,24 @@ def test_a_threshold_invoice_is_made_once_though_each_call_is_the_last(
     assert sorted(one["total"] for one in at_stripe(stripe_sandbox, "mortal")) == [1500, 1550]
 
 
-def test_threshold_invoices_skip_uncharged_and_metered_customers(
+async def test_threshold_invoices_skip_uncharged_and_metered_customers(
     stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
 ) -> None:
-    async def work() -> None:
-        terms = {"rollout": {"percent": 0, "allow": ["metered", "stopped"]}, **settings(tmp_path)}
-        async with sold(tmp_path, sqlite_database, stripe_sandbox.url, **terms) as (of, closing):
-            for name in ("metered", "stopped", "uncharged"):
-                await of.customer(name, "team", now=JANUARY)
-            async with of.database.writing() as connection:
-                row = await subscription_rows.get_by_customer(connection, "metered")
-                of_metered = segments.c.subscription == row.row.id
-                await connection.execute(sa.update(segments).where(of_metered).values(collection="meters"))
-                await charging.stop_charging(connection, CALLER, "free", "a fault")
-            for name in ("metered", "stopped", "uncharged"):
-                await of.use(name, {"calls": 50}, at=JANUARY + DAY)
-            await closing.step(JANUARY + DAY + 60)
-            assert len(await fetch_invoices(of, "stopped")) == 1
-            async with of.database.writing() as connection:
-                await charging.resume_charging(connection, CALLER, "mended")
-            await closing.step(JANUARY + DAY + 120)
-            counts = [len(await fetch_invoices(of, name)) for name in ("metered", "stopped", "uncharged")]
-            assert counts == [1, 2, 1]
-
-    asyncio.run(work())
+    terms = {"rollout": {"percent": 0, "allow": ["metered", "stopped"]}, **settings(tmp_path)}
+    async with sold(tmp_path, sqlite_database, stripe_sandbox.url, **terms) as (of, closing):
+        for name in ("metered", "stopped", "uncharged"):
+            await of.customer(name, "team", now=JANUARY)
+        async with of.database.writing() as connection:
+            row = await subscription_rows.get_by_customer(connection, "metered")
+            of_metered = segments.c.subscription == row.row.id
+            await connection.execute(sa.update(segments).where(of_metered).values(collection="meters"))
+            await charging.stop_charging(connection, CALLER, "free", "a fault")
+        for name in ("metered", "stopped", "uncharged"):
+            await of.use(name, {"calls": 50}, at=JANUARY + DAY)
+        await closing.step(JANUARY + DAY + 60)
+        assert len(await fetch_invoices(of, "stopped")) == 1
+        async with of.database.writing() as connection:
+            await charging.resume_charging(connection, CALLER, "mended")
+        await closing.step(JANUARY + DAY + 120)
+        counts = [len(await fetch_invoices(of, name)) for name in ("metered", "stopped", "uncharged")]
+        assert counts == [1, 2, 1]

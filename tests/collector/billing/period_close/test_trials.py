@@ -116,113 +116,99 @@ def test_trial_is_free_and_its_end_charges_the_first_fee(
     assert sorted(one["amount_paid"] for one in at_stripe(stripe_sandbox, name)) == [1450, 4550, 6200]
 
 
-def test_trial_without_a_payment_method_ends_the_plan_unless_invoiced(
+async def test_trial_without_a_payment_method_ends_the_plan_unless_invoiced(
     stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
 ) -> None:
-    async def work() -> None:
-        terms = {"rollout": {"percent": 0, "allow": ["lost", "found", "mailed", "moved"]}, **settings(tmp_path)}
-        async with sold(tmp_path, sqlite_database, stripe_sandbox.url, **terms) as (of, closing):
-            for name in ("lost", "found", "moved", "uncharged"):
-                await of.customer(name, "team", now=BEGUN)
-            await of.customer("mailed", "sent", now=BEGUN)
-            await of.change("moved", "free", now=BEGUN)
-            with pytest.raises(ChangeRejectedError, match="another plan can begin when it ends"):
-                await of.change("lost", "free", now=BEGUN, when="now")
-            await enter_card(of, "found")
-            stripe_sandbox.faults({"kind": "error_before", "path": "/v1/customers"})
-            await closing.step(ENDED)
-            assert (await row_of(of, "found")).state == "trialing", "Stripe says nothing now"
-            stripe_sandbox.faults()
-            await closing.step(ENDED + 3600)
-            assert {
-                name: (await row_of(of, name)).state for name in ("lost", "found", "mailed", "moved", "uncharged")
-            } == {
-                "lost": "canceled",
-                **dict.fromkeys(("found", "mailed", "moved", "uncharged"), "active"),
-            }
-            row = await row_of(of, "lost")
-            assert (row.cancel_at, await fetch_invoices(of, "lost")) == (ENDED, {})
-            async with of.database.reading() as connection:
-                assert (await subscription_rows.get_subscriber(connection, "lost")).tier == "basic"
-            (mailed,) = (await fetch_invoices(of, "mailed")).values()
-            assert (mailed["state"], mailed["total"], mailed["amount_due"]) == ("open", 2650, 2650)
-            (moved,) = (await fetch_invoices(of, "moved")).values()
-            assert (moved["state"], moved["total"]) == ("paid", 0)
-            await subscribe(of, "lost", "team", now=ENDED + 7200)
-            assert (await row_of(of, "lost")).state == "active", "there is one trial"
-
-    asyncio.run(work())
+    terms = {"rollout": {"percent": 0, "allow": ["lost", "found", "mailed", "moved"]}, **settings(tmp_path)}
+    async with sold(tmp_path, sqlite_database, stripe_sandbox.url, **terms) as (of, closing):
+        for name in ("lost", "found", "moved", "uncharged"):
+            await of.customer(name, "team", now=BEGUN)
+        await of.customer("mailed", "sent", now=BEGUN)
+        await of.change("moved", "free", now=BEGUN)
+        with pytest.raises(ChangeRejectedError, match="another plan can begin when it ends"):
+            await of.change("lost", "free", now=BEGUN, when="now")
+        await enter_card(of, "found")
+        stripe_sandbox.faults({"kind": "error_before", "path": "/v1/customers"})
+        await closing.step(ENDED)
+        assert (await row_of(of, "found")).state == "trialing", "Stripe says nothing now"
+        stripe_sandbox.faults()
+        await closing.step(ENDED + 3600)
+        assert {name: (await row_of(of, name)).state for name in ("lost", "found", "mailed", "moved", "uncharged")} == {
+            "lost": "canceled",
+            **dict.fromkeys(("found", "mailed", "moved", "uncharged"), "active"),
+        }
+        row = await row_of(of, "lost")
+        assert (row.cancel_at, await fetch_invoices(of, "lost")) == (ENDED, {})
+        async with of.database.reading() as connection:
+            assert (await subscription_rows.get_subscriber(connection, "lost")).tier == "basic"
+        (mailed,) = (await fetch_invoices(of, "mailed")).values()
+        assert (mailed["state"], mailed["total"], mailed["amount_due"]) == ("open", 2650, 2650)
+        (moved,) = (await fetch_invoices(of, "moved")).values()
+        assert (moved["state"], moved["total"]) == ("paid", 0)
+        await subscribe(of, "lost", "team", now=ENDED + 7200)
+        assert (await row_of(of, "lost")).state == "active", "there is one trial"
 
 
 @pytest.mark.parametrize("stopped", [0, 5 * DAY])
-def test_trial_ends_long_after_the_alert_of_an_unreported_payment_method(
+async def test_trial_ends_long_after_the_alert_of_an_unreported_payment_method(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, stopped: int
 ) -> None:
     """Also if no collector ran in the days after the end of the trial."""
     name = f"unreported-{database.partition(':')[0]}-{stopped}"
     alerted = max(stopped, UNREPORTED_SECONDS_MAX)
 
-    async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url, **settings(tmp_path)) as (of, closing):
-            await of.customer(name, "team", now=BEGUN)
-            await enter_card(of, name)
+    async with sold(tmp_path, database, stripe_sandbox.url, **settings(tmp_path)) as (of, closing):
+        await of.customer(name, "team", now=BEGUN)
+        await enter_card(of, name)
 
-            async def end(after: int) -> tuple[str, int]:
-                stripe_sandbox.faults({"kind": "error_before", "path": "/v1/customers"})
-                await closing.step(ENDED + after)
-                stripe_sandbox.faults()
-                is_stuck = alerts.c.title.like("%does not report the payment method%")
-                async with of.database.reading() as connection:
-                    raised = (await connection.execute(sa.select(alerts.c.id).where(is_stuck))).all()
-                return (await row_of(of, name)).state, len(raised)
-
-            assert await end(stopped) == ("trialing", 1 if stopped else 0)
-            for after in (alerted, alerted + ALERTED_SECONDS_MAX - 1):
-                assert await end(after) == ("trialing", 1), "one alert is raised"
-            assert await end(alerted + ALERTED_SECONDS_MAX + 60) == ("active", 1)
-
-    asyncio.run(work())
-
-
-def test_customer_who_cancels_in_a_trial_gets_no_second_trial(
-    stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
-) -> None:
-    async def work() -> None:
-        terms = {"anchor": "signup", **settings(tmp_path)}
-        async with sold(tmp_path, sqlite_database, stripe_sandbox.url, **terms) as (of, closing):
-            await of.customer("left", "team", now=BEGUN)
-            await of.use("left", {"calls": 50}, at=BEGUN + 60)
-            await cancel(of, "left", now=BEGUN + DAY)
-            await closing.step(ENDED)
-            assert (await row_of(of, "left")).state == "canceled"
-            assert await fetch_invoices(of, "left") == {}
-            await subscribe(of, "left", "team", now=BEGUN + 2 * DAY)
-            row = await row_of(of, "left")
-            assert (row.state, row.trial_ends_at, row.period_start) == ("active", None, BEGUN + 2 * DAY)
-            await of.customer("stayed", "team", now=BEGUN)
-            await enter_card(of, "stayed")
-            await closing.step(ENDED)
-            row = await row_of(of, "stayed")
-            assert (row.anchor, row.period_start, row.period_end) == (ENDED, ENDED, at(2027, 2, 17, 12))
-            assert [amounts(one) for one in (await fetch_invoices(of, "stayed")).values()] == [[3100]]
-
-    asyncio.run(work())
-
-
-def test_by_meters_stripe_hears_of_a_trial_when_it_is_over(
-    stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
-) -> None:
-    async def work() -> None:
-        terms = {"collection": "meters", **settings(tmp_path)}
-        async with sold(tmp_path, sqlite_database, stripe_sandbox.url, **terms) as (of, closing):
-            await of.customer("metered", "team", now=JANUARY)
-            await enter_card(of, "metered")
-            await closing.step(JANUARY + 14 * DAY)
+        async def end(after: int) -> tuple[str, int]:
+            stripe_sandbox.faults({"kind": "error_before", "path": "/v1/customers"})
+            await closing.step(ENDED + after)
+            stripe_sandbox.faults()
+            is_stuck = alerts.c.title.like("%does not report the payment method%")
             async with of.database.reading() as connection:
-                rows = await connection.execute(sa.select(segments.c.collection).order_by(segments.c.start))
-                assert list(rows.scalars()) == ["invoice_items", "meters"]
+                raised = (await connection.execute(sa.select(alerts.c.id).where(is_stuck))).all()
+            return (await row_of(of, name)).state, len(raised)
 
-    asyncio.run(work())
+        assert await end(stopped) == ("trialing", 1 if stopped else 0)
+        for after in (alerted, alerted + ALERTED_SECONDS_MAX - 1):
+            assert await end(after) == ("trialing", 1), "one alert is raised"
+        assert await end(alerted + ALERTED_SECONDS_MAX + 60) == ("active", 1)
+
+
+async def test_customer_who_cancels_in_a_trial_gets_no_second_trial(
+    stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
+) -> None:
+    terms = {"anchor": "signup", **settings(tmp_path)}
+    async with sold(tmp_path, sqlite_database, stripe_sandbox.url, **terms) as (of, closing):
+        await of.customer("left", "team", now=BEGUN)
+        await of.use("left", {"calls": 50}, at=BEGUN + 60)
+        await cancel(of, "left", now=BEGUN + DAY)
+        await closing.step(ENDED)
+        assert (await row_of(of, "left")).state == "canceled"
+        assert await fetch_invoices(of, "left") == {}
+        await subscribe(of, "left", "team", now=BEGUN + 2 * DAY)
+        row = await row_of(of, "left")
+        assert (row.state, row.trial_ends_at, row.period_start) == ("active", None, BEGUN + 2 * DAY)
+        await of.customer("stayed", "team", now=BEGUN)
+        await enter_card(of, "stayed")
+        await closing.step(ENDED)
+        row = await row_of(of, "stayed")
+        assert (row.anchor, row.period_start, row.period_end) == (ENDED, ENDED, at(2027, 2, 17, 12))
+        assert [amounts(one) for one in (await fetch_invoices(of, "stayed")).values()] == [[3100]]
+
+
+async def test_by_meters_stripe_hears_of_a_trial_when_it_is_over(
+    stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
+) -> None:
+    terms = {"collection": "meters", **settings(tmp_path)}
+    async with sold(tmp_path, sqlite_database, stripe_sandbox.url, **terms) as (of, closing):
+        await of.customer("metered", "team", now=JANUARY)
+        await enter_card(of, "metered")
+        await closing.step(JANUARY + 14 * DAY)
+        async with of.database.reading() as connection:
+            rows = await connection.execute(sa.select(segments.c.collection).order_by(segments.c.start))
+            assert list(rows.scalars()) == ["invoice_items", "meters"]
 
 
 def test_the_end_of_a_trial_survives_a_kill_after_each_call(
@@ -246,29 +232,26 @@ def test_the_end_of_a_trial_survives_a_kill_after_each_call(
     assert [one["amount_paid"] for one in at_stripe(stripe_sandbox, "killed")] == [1450]
 
 
-def test_customers_hear_once_of_trials_that_end_within_three_days(
+async def test_customers_hear_once_of_trials_that_end_within_three_days(
     stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
 ) -> None:
-    async def work() -> None:
-        async with sold(tmp_path, sqlite_database, stripe_sandbox.url, **settings(tmp_path)) as (of, _):
-            for name in ("staying", "leaving"):
-                await of.customer(name, "team", now=BEGUN)
+    async with sold(tmp_path, sqlite_database, stripe_sandbox.url, **settings(tmp_path)) as (of, _):
+        for name in ("staying", "leaving"):
+            await of.customer(name, "team", now=BEGUN)
+        async with of.database.writing() as connection:
+            await subscriptions.cancel_subscription(
+                connection, CALLER, "leaving", "period_end", settings=of.known, now=BEGUN
+            )
+        for now, titles in (
+            (ENDED - 3 * DAY - 1, []),
+            (
+                ENDED - 3 * DAY,
+                ["The trial of staying ends at 2027-01-17 12:00 UTC: from then on the plan is paid"],
+            ),
+            (ENDED - DAY, []),
+        ):
             async with of.database.writing() as connection:
-                await subscriptions.cancel_subscription(
-                    connection, CALLER, "leaving", "period_end", settings=of.known, now=BEGUN
-                )
-            for now, titles in (
-                (ENDED - 3 * DAY - 1, []),
-                (
-                    ENDED - 3 * DAY,
-                    ["The trial of staying ends at 2027-01-17 12:00 UTC: from then on the plan is paid"],
-                ),
-                (ENDED - DAY, []),
-            ):
-                async with of.database.writing() as connection:
-                    raised = await raise_alerts(connection, await trial_alerts.list_trial_alerts(connection, now))
-                assert [alert.title for alert in raised] == titles
-            async with of.database.reading() as connection:
-                assert list((await connection.execute(sa.select(alerts.c.customer))).scalars()) == ["staying"]
-
-    asyncio.run(work())
+                raised = await raise_alerts(connection, await trial_alerts.list_trial_alerts(connection, now))
+            assert [alert.title for alert in raised] == titles
+        async with of.database.reading() as connection:
+            assert list((await connection.execute(sa.select(alerts.c.customer))).scalars()) == ["staying"]

@@ -90,84 +90,75 @@ async def fetch_stopped(of: Sold) -> list[str]:
         return [orjson.loads(details)["after"] for details in rows.scalars()]
 
 
-def test_fees_rest_after_two_unpaid_periods_and_begin_again_with_a_new_card(
+async def test_fees_rest_after_two_unpaid_periods_and_begin_again_with_a_new_card(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, plans: str
 ) -> None:
     name = f"{database.partition(':')[0]}-rests"
 
-    async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url, plans=plans) as (of, closing):
-            await stay_unpaid(of, closing, name, MARCH)
-            of_customer = await fetch_invoices(of, name)
-            totals = {period: one["total"] for period, one in of_customer.items()}
-            assert totals == {"2027-01-01 start": 10000, "2027-01-01 period": 10000, "2027-02-01 period": 0}
-            assert await fetch_stopped(of) == ["pause"]
-            await of.use(name, {"calls": 3}, at=MARCH + DAY)  # Reported by a service that did not refuse it.
-            async with of.database.reading() as connection:
-                assert await resumed_fees.list_paid(connection, NOON, 10) == [], "two invoices are open"
-            async with of.database.reading(whole=True) as connection:
-                loaded = await subscription_rows.get_by_customer(connection, name)
-                upcoming = await invoice_lines.compute_upcoming(connection, loaded, of.known.meters)
-                assert sum_amounts(upcoming.lines) == 300, "the next fee rests too"
+    async with sold(tmp_path, database, stripe_sandbox.url, plans=plans) as (of, closing):
+        await stay_unpaid(of, closing, name, MARCH)
+        of_customer = await fetch_invoices(of, name)
+        totals = {period: one["total"] for period, one in of_customer.items()}
+        assert totals == {"2027-01-01 start": 10000, "2027-01-01 period": 10000, "2027-02-01 period": 0}
+        assert await fetch_stopped(of) == ["pause"]
+        await of.use(name, {"calls": 3}, at=MARCH + DAY)  # Reported by a service that did not refuse it.
+        async with of.database.reading() as connection:
+            assert await resumed_fees.list_paid(connection, NOON, 10) == [], "two invoices are open"
+        async with of.database.reading(whole=True) as connection:
+            loaded = await subscription_rows.get_by_customer(connection, name)
+            upcoming = await invoice_lines.compute_upcoming(connection, loaded, of.known.meters)
+            assert sum_amounts(upcoming.lines) == 300, "the next fee rests too"
 
-            await enter_card(of, name, GOOD)
-            await apply_stripe_events(of)
-            await closing.step(NOON)
-            assert {one["state"] for one in (await fetch_invoices(of, name)).values()} == {"paid"}
-            assert await pause_and_release(of, name, NOON) == ([], [name])
-            async with of.database.writing() as connection:
-                (customer,) = await resumed_fees.list_paid(connection, NOON, 10)
-                for _ in range(2):
-                    await resumed_fees.resume_fees(connection, customer, NOON)
-            assert amounts((await fetch_invoices(of, name))["2027-03-01 change"])[-1] == 5000, "the rest of March"
-            for time in (APRIL, APRIL + FREEZE):
-                await closing.step(time)
-            march = (await fetch_invoices(of, name))["2027-03-01 period"]
-            assert (march["total"], sum(amounts(march))) == (10300, 10300), "April's fee, and the usage of March"
-
-    asyncio.run(work())
+        await enter_card(of, name, GOOD)
+        await apply_stripe_events(of)
+        await closing.step(NOON)
+        assert {one["state"] for one in (await fetch_invoices(of, name)).values()} == {"paid"}
+        assert await pause_and_release(of, name, NOON) == ([], [name])
+        async with of.database.writing() as connection:
+            (customer,) = await resumed_fees.list_paid(connection, NOON, 10)
+            for _ in range(2):
+                await resumed_fees.resume_fees(connection, customer, NOON)
+        assert amounts((await fetch_invoices(of, name))["2027-03-01 change"])[-1] == 5000, "the rest of March"
+        for time in (APRIL, APRIL + FREEZE):
+            await closing.step(time)
+        march = (await fetch_invoices(of, name))["2027-03-01 period"]
+        assert (march["total"], sum(amounts(march))) == (10300, 10300), "April's fee, and the usage of March"
 
 
-def test_fee_rests_at_the_next_period_until_the_last_invoice_is_paid(
+async def test_fee_rests_at_the_next_period_until_the_last_invoice_is_paid(
     stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str, plans: str
 ) -> None:
-    async def work() -> None:
-        async with sold(tmp_path, sqlite_database, stripe_sandbox.url, plans=plans) as (of, closing):
-            await stay_unpaid(of, closing, "part", MARCH)
-            first = (await fetch_invoices(of, "part"))["2027-01-01 start"]
-            async with of.database.writing() as connection:
-                await invoices.transition(connection, first["id"], invoices.OPEN, invoices.PAID)
-            for time in (APRIL, APRIL + FREEZE):
-                await closing.step(time)
-            of_customer = await fetch_invoices(of, "part")
-            assert of_customer["2027-01-01 period"]["state"] == invoices.OPEN
-            assert of_customer["2027-03-01 period"]["total"] == 0, "April's fee rests too"
-
-    asyncio.run(work())
+    async with sold(tmp_path, sqlite_database, stripe_sandbox.url, plans=plans) as (of, closing):
+        await stay_unpaid(of, closing, "part", MARCH)
+        first = (await fetch_invoices(of, "part"))["2027-01-01 start"]
+        async with of.database.writing() as connection:
+            await invoices.transition(connection, first["id"], invoices.OPEN, invoices.PAID)
+        for time in (APRIL, APRIL + FREEZE):
+            await closing.step(time)
+        of_customer = await fetch_invoices(of, "part")
+        assert of_customer["2027-01-01 period"]["state"] == invoices.OPEN
+        assert of_customer["2027-03-01 period"]["total"] == 0, "April's fee rests too"
 
 
 @pytest.mark.parametrize("after", ["cancel", "uncollectible", "keep"])
-def test_unpaid_plan_follows_the_unpaid_setting(
+async def test_unpaid_plan_follows_the_unpaid_setting(
     stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str, plans: str, after: str
 ) -> None:
-    async def work() -> None:
-        more: dict[str, Any] = {"plans": plans, "unpaid": {"after": after, "periods": 2}}
-        async with sold(tmp_path, sqlite_database, stripe_sandbox.url, **more) as (of, closing):
-            await stay_unpaid(of, closing, after, APRIL)
-            async with of.database.writing() as connection:
-                state = (await connection.execute(sa.select(subscriptions_table.c.state))).scalar_one()
-                if after == "uncollectible":
-                    await unpaid_plans.write_off_ended(connection, 10)
-            await closing.step(APRIL + FREEZE + 5)
-            of_customer = await fetch_invoices(of, after)
-            charged = [one for one in of_customer.values() if one["total"]]
-            assert (state, len(charged)) == (("active", 4) if after == "keep" else ("canceled", 2))
-            expected = invoices.UNCOLLECTIBLE if after == "uncollectible" else invoices.OPEN
-            # The retries of the second invoice are not over: it is written off once they are.
-            assert of_customer["2027-01-01 start"]["state"] == expected
-            assert await fetch_stopped(of) == ([] if after == "keep" else [after])
-
-    asyncio.run(work())
+    more: dict[str, Any] = {"plans": plans, "unpaid": {"after": after, "periods": 2}}
+    async with sold(tmp_path, sqlite_database, stripe_sandbox.url, **more) as (of, closing):
+        await stay_unpaid(of, closing, after, APRIL)
+        async with of.database.writing() as connection:
+            state = (await connection.execute(sa.select(subscriptions_table.c.state))).scalar_one()
+            if after == "uncollectible":
+                await unpaid_plans.write_off_ended(connection, 10)
+        await closing.step(APRIL + FREEZE + 5)
+        of_customer = await fetch_invoices(of, after)
+        charged = [one for one in of_customer.values() if one["total"]]
+        assert (state, len(charged)) == (("active", 4) if after == "keep" else ("canceled", 2))
+        expected = invoices.UNCOLLECTIBLE if after == "uncollectible" else invoices.OPEN
+        # The retries of the second invoice are not over: it is written off once they are.
+        assert of_customer["2027-01-01 start"]["state"] == expected
+        assert await fetch_stopped(of) == ([] if after == "keep" else [after])
 
 
 async def set_states(of: Sold, name: str, *states: str) -> None:
@@ -261,7 +252,7 @@ async def list_stripe_ids(of: Sold, name: str) -> list[str]:
 
 @pytest.mark.both_databases
 @pytest.mark.parametrize("after", ["pause", "cancel", "uncollectible"])
-def test_a_plan_that_was_paid_while_no_collector_ran_goes_on(
+async def test_a_plan_that_was_paid_while_no_collector_ran_goes_on(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, plans: str, after: str
 ) -> None:
     name = f"{database.partition(':')[0]}-paid-meanwhile-{after}"
@@ -269,37 +260,34 @@ def test_a_plan_that_was_paid_while_no_collector_ran_goes_on(
     async def fail() -> None:
         raise StripeUnavailableError("Stripe is away")
 
-    async def work() -> None:
-        more: dict[str, Any] = {"plans": plans, "unpaid": {"after": after, "periods": 2}}
-        async with sold(tmp_path, database, stripe_sandbox.url, **more) as (of, closing):
-            await apply_stripe_events(of)
-            await stay_unpaid(of, closing, name, FEBRUARY)
-            await pay_at_stripe(of, name)
-            closing._roll._complete_events = fail
-            await closing.step(MARCH + 4 * DAY)
-            async with of.database.reading() as connection:
-                ends = sa.select(subscriptions_table.c.period_end)
-                assert (await connection.execute(ends)).scalar_one() == MARCH, "the payment state is unknown"
-            closing._roll._complete_events = partial(
-                apply_stripe_events, of, await list_stripe_ids(of, name), MARCH + 4 * DAY
-            )
-            await closing.step(MARCH + 4 * DAY + 61)
-            assert await fetch_stopped(of) == []
-            async with of.database.reading() as connection:
-                assert (await connection.execute(ends)).scalar_one() == MARCH, "its events still wait"
-            closing._roll._complete_events = partial(apply_stripe_events, of)
-            for minutes in (3, 4, 3000):
-                await closing.step(MARCH + 4 * DAY + 60 * minutes)
-            assert await fetch_stopped(of) == []
-            february = (await fetch_invoices(of, name))["2027-02-01 period"]
-            assert (february["total"], sum(amounts(february))) == (10000, 10000), "the fee of March"
-
-    asyncio.run(work())
+    more: dict[str, Any] = {"plans": plans, "unpaid": {"after": after, "periods": 2}}
+    async with sold(tmp_path, database, stripe_sandbox.url, **more) as (of, closing):
+        await apply_stripe_events(of)
+        await stay_unpaid(of, closing, name, FEBRUARY)
+        await pay_at_stripe(of, name)
+        closing._roll._complete_events = fail
+        await closing.step(MARCH + 4 * DAY)
+        async with of.database.reading() as connection:
+            ends = sa.select(subscriptions_table.c.period_end)
+            assert (await connection.execute(ends)).scalar_one() == MARCH, "the payment state is unknown"
+        closing._roll._complete_events = partial(
+            apply_stripe_events, of, await list_stripe_ids(of, name), MARCH + 4 * DAY
+        )
+        await closing.step(MARCH + 4 * DAY + 61)
+        assert await fetch_stopped(of) == []
+        async with of.database.reading() as connection:
+            assert (await connection.execute(ends)).scalar_one() == MARCH, "its events still wait"
+        closing._roll._complete_events = partial(apply_stripe_events, of)
+        for minutes in (3, 4, 3000):
+            await closing.step(MARCH + 4 * DAY + 60 * minutes)
+        assert await fetch_stopped(of) == []
+        february = (await fetch_invoices(of, name))["2027-02-01 period"]
+        assert (february["total"], sum(amounts(february))) == (10000, 10000), "the fee of March"
 
 
 @pytest.mark.both_databases
 @pytest.mark.parametrize("is_dead", [False, True])
-def test_payment_during_a_collector_outage_prevents_the_pause(
+async def test_payment_during_a_collector_outage_prevents_the_pause(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, plans: str, monkeypatch: pytest.MonkeyPatch, is_dead: bool
 ) -> None:
     names = [f"{database.partition(':')[0]}-{what}-meanwhile-{is_dead}".lower() for what in ("paid", "unpaid")]
@@ -313,42 +301,39 @@ def test_payment_during_a_collector_outage_prevents_the_pause(
         async with of.database.reading() as connection:
             return list((await connection.execute(sa.select(columns.name).where(is_paused))).scalars())
 
-    async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url, plans=plans) as (of, closing):
-            await apply_stripe_events(of)
-            for name in names:
-                await of.customer(name, "small", now=JANUARY)
-                await enter_card(of, name, DECLINED)
-            await closing.step(JANUARY + 5)
-            await pay_at_stripe(of, names[0])
-            clock = SimpleNamespace(now=float(JANUARY + 30 * DAY))
-            monkeypatch.setattr(billing_jobs, "time", SimpleNamespace(time=lambda: clock.now))
-            jobs = BillingJobs(of.database, lambda: of.known, lambda now: None, ResponseCounts(), lambda revenue: None)
-            jobs._complete_events = fail
-            with pytest.raises(StripeUnavailableError):
-                await jobs._pause_unpaid()
-            assert await fetch_paused(of) == [], "the payment state is unknown"
-            unfetched = await list_stripe_ids(of, names[0])
-            jobs._complete_events = partial(apply_stripe_events, of, unfetched, clock.now)
+    async with sold(tmp_path, database, stripe_sandbox.url, plans=plans) as (of, closing):
+        await apply_stripe_events(of)
+        for name in names:
+            await of.customer(name, "small", now=JANUARY)
+            await enter_card(of, name, DECLINED)
+        await closing.step(JANUARY + 5)
+        await pay_at_stripe(of, names[0])
+        clock = SimpleNamespace(now=float(JANUARY + 30 * DAY))
+        monkeypatch.setattr(billing_jobs, "time", SimpleNamespace(time=lambda: clock.now))
+        jobs = BillingJobs(of.database, lambda: of.known, lambda now: None, ResponseCounts(), lambda revenue: None)
+        jobs._complete_events = fail
+        with pytest.raises(StripeUnavailableError):
             await jobs._pause_unpaid()
-            assert await fetch_paused(of) == names[1:], "events about invoices of the other one wait"
-            jobs._complete_events = fail
-            await jobs._pause_unpaid()  # It reads no list of events: the customer is not looked at for ten minutes.
-            clock.now += billing_jobs.PAUSE_RESTS_SECONDS
-            if is_dead:
-                async with of.database.writing() as connection:
-                    is_waiting = webhook_events.c.state == EventState.WAITING
-                    dead = sa.update(webhook_events).where(is_waiting).values(state=EventState.DEAD)
-                    await connection.execute(dead)
-            jobs._complete_events = complete_nothing if is_dead else partial(apply_stripe_events, of)
-            await jobs._pause_unpaid()
-            assert sorted(await fetch_paused(of)) == (names if is_dead else names[1:]), "dead letters delay nothing"
-
-    asyncio.run(work())
+        assert await fetch_paused(of) == [], "the payment state is unknown"
+        unfetched = await list_stripe_ids(of, names[0])
+        jobs._complete_events = partial(apply_stripe_events, of, unfetched, clock.now)
+        await jobs._pause_unpaid()
+        assert await fetch_paused(of) == names[1:], "events about invoices of the other one wait"
+        jobs._complete_events = fail
+        await jobs._pause_unpaid()  # It reads no list of events: the customer is not looked at for ten minutes.
+        clock.now += billing_jobs.PAUSE_RESTS_SECONDS
+        if is_dead:
+            async with of.database.writing() as connection:
+                is_waiting = webhook_events.c.state == EventState.WAITING
+                dead = sa.update(webhook_events).where(is_waiting).values(state=EventState.DEAD)
+                await connection.execute(dead)
+        jobs._complete_events = complete_nothing if is_dead else partial(apply_stripe_events, of)
+        await jobs._pause_unpaid()
+        assert sorted(await fetch_paused(of)) == (names if is_dead else names[1:]), "dead letters delay nothing"
 
 
 @pytest.mark.parametrize("stopped", [60, 5 * DAY])
-def test_invoice_missing_at_stripe_delays_a_pause_until_after_the_alert(
+async def test_invoice_missing_at_stripe_delays_a_pause_until_after_the_alert(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, plans: str, monkeypatch: pytest.MonkeyPatch, stopped: int
 ) -> None:
     """Also if no collector ran in the days after its event came."""
@@ -356,35 +341,32 @@ def test_invoice_missing_at_stripe_delays_a_pause_until_after_the_alert(
     alerted = max(stopped, possible_payers.UNREPORTED_SECONDS_MAX)
     decided = alerted + possible_payers.ALERTED_SECONDS_MAX
 
-    async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url, plans=plans) as (of, closing):
-            await apply_stripe_events(of)
-            await of.customer(name, "small", now=JANUARY)
-            await enter_card(of, name, DECLINED)
-            await closing.step(JANUARY + 5)
-            began = float(JANUARY + 30 * DAY)
-            clock = SimpleNamespace(now=began)
-            monkeypatch.setattr(billing_jobs, "time", SimpleNamespace(time=lambda: clock.now))
-            jobs = BillingJobs(of.database, lambda: of.known, lambda now: None, ResponseCounts(), lambda revenue: None)
-            unfetched = await list_stripe_ids(of, name)
-            jobs._complete_events = partial(apply_stripe_events, of, unfetched, began)
+    async with sold(tmp_path, database, stripe_sandbox.url, plans=plans) as (of, closing):
+        await apply_stripe_events(of)
+        await of.customer(name, "small", now=JANUARY)
+        await enter_card(of, name, DECLINED)
+        await closing.step(JANUARY + 5)
+        began = float(JANUARY + 30 * DAY)
+        clock = SimpleNamespace(now=began)
+        monkeypatch.setattr(billing_jobs, "time", SimpleNamespace(time=lambda: clock.now))
+        jobs = BillingJobs(of.database, lambda: of.known, lambda now: None, ResponseCounts(), lambda revenue: None)
+        unfetched = await list_stripe_ids(of, name)
+        jobs._complete_events = partial(apply_stripe_events, of, unfetched, began)
 
-            async def look(after: float) -> tuple[bool, int]:
-                clock.now = began + after
-                await jobs._pause_unpaid()
-                is_paused = customers_table.c.settings.like(f"%{dunning.WHY}%")
-                is_about_it = alerts.c.title.like("%the payment is unknown%")
-                async with of.database.reading() as connection:
-                    paused = (await connection.execute(sa.select(customers_table.c.name).where(is_paused))).all()
-                    raised = (await connection.execute(sa.select(alerts.c.details).where(is_about_it))).all()
-                return len(paused) == 1, len(raised)
+        async def look(after: float) -> tuple[bool, int]:
+            clock.now = began + after
+            await jobs._pause_unpaid()
+            is_paused = customers_table.c.settings.like(f"%{dunning.WHY}%")
+            is_about_it = alerts.c.title.like("%the payment is unknown%")
+            async with of.database.reading() as connection:
+                paused = (await connection.execute(sa.select(customers_table.c.name).where(is_paused))).all()
+                raised = (await connection.execute(sa.select(alerts.c.details).where(is_about_it))).all()
+            return len(paused) == 1, len(raised)
 
-            assert await look(stopped) == (False, int(stopped == alerted))
-            for after in (alerted, decided - 1):
-                assert await look(after) == (False, 1), "one alert is raised and the customer is served"
-            assert await look(decided + billing_jobs.PAUSE_RESTS_SECONDS) == (True, 1)
-
-    asyncio.run(work())
+        assert await look(stopped) == (False, int(stopped == alerted))
+        for after in (alerted, decided - 1):
+            assert await look(after) == (False, 1), "one alert is raised and the customer is served"
+        assert await look(decided + billing_jobs.PAUSE_RESTS_SECONDS) == (True, 1)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 No alert is false, and the invoices are equal to those without a stop.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Container
 from contextlib import ExitStack
 from pathlib import Path
@@ -181,7 +180,7 @@ EXPECTED = {
 @ON_BOTH_IF_SOAKED
 @pytest.mark.parametrize("collection", ["invoice_items", "meters"])
 @pytest.mark.parametrize("stops", STOPS)
-def test_a_collector_that_stopped_in_a_month_catches_up_without_a_false_alert(
+async def test_a_collector_that_stopped_in_a_month_catches_up_without_a_false_alert(
     new_sandbox: Sandbox,
     tmp_path: Path,
     database: str,
@@ -194,16 +193,13 @@ def test_a_collector_that_stopped_in_a_month_catches_up_without_a_false_alert(
     file.write_text(yaml.safe_dump({"plans": PLANS}))
     terms: dict[str, Any] = {"plans": str(file), "meters": {"calls": {"count": "events"}}, "collection": collection}
 
-    async def work() -> None:
-        async with era(tmp_path, database, new_sandbox, JANUARY, **terms) as of:
-            of.collection = collection
-            async with of.of.database.writing() as connection:
-                await receiver.record_read(connection, FIRST, JANUARY)
-            with ExitStack() as clocks:
-                clocks.enter_context(mock.patch.object(billing_jobs, "time", SimpleNamespace(time=of.now)))
-                clocks.enter_context(mock.patch.object(journal, "now_ms", side_effect=lambda: int(of.now() * 1000)))
-                month = Month(of, of.closing._retries._stripe)
-                await month.live(stops)
-                assert await month.check() == EXPECTED
-
-    asyncio.run(work())
+    async with era(tmp_path, database, new_sandbox, JANUARY, **terms) as of:
+        of.collection = collection
+        async with of.of.database.writing() as connection:
+            await receiver.record_read(connection, FIRST, JANUARY)
+        with ExitStack() as clocks:
+            clocks.enter_context(mock.patch.object(billing_jobs, "time", SimpleNamespace(time=of.now)))
+            clocks.enter_context(mock.patch.object(journal, "now_ms", side_effect=lambda: int(of.now() * 1000)))
+            month = Month(of, of.closing._retries._stripe)
+            await month.live(stops)
+            assert await month.check() == EXPECTED

@@ -4,7 +4,6 @@ parts of the period and of groups, spend alerts, key budgets and the costs of th
 Customers are random: plans with prices by model, upgrades, corrections, late events, coupons and keys with a budget.
 """
 
-import asyncio
 import hashlib
 import itertools
 import random
@@ -270,19 +269,16 @@ def sum_by_meter(lines: list[RatedLine]) -> Counter[str]:
 
 
 @pytest.mark.parametrize("customers", [len(KINDS), pytest.param(1000, marks=pytest.mark.soak)])
-def test_all_reports_state_equal_amounts(tmp_path: Path, sqlite_database: str, seed: int, customers: int) -> None:
+async def test_all_reports_state_equal_amounts(tmp_path: Path, sqlite_database: str, seed: int, customers: int) -> None:
     file = tmp_path / "plans.yaml"
     file.write_text(yaml.safe_dump({"plans": PLANS}))
     more: dict[str, Any] = {"plans": str(file), "meters": METERS, "coupons": COUPONS}
 
-    async def work() -> None:
-        async with sold(tmp_path, sqlite_database, NOWHERE, **more) as (of, _):
-            for number in range(customers):
-                drawn = draw_customer(random.Random(seed + number), *KINDS[number % len(KINDS)])
-                try:
-                    await Checker(of, f"c{number}", drawn).live()
-                except AssertionError as error:
-                    raise AssertionError(f"seed {seed + number}: {error}\n{drawn}") from error
-
-    asyncio.run(work())
+    async with sold(tmp_path, sqlite_database, NOWHERE, **more) as (of, _):
+        for number in range(customers):
+            drawn = draw_customer(random.Random(seed + number), *KINDS[number % len(KINDS)])
+            try:
+                await Checker(of, f"c{number}", drawn).live()
+            except AssertionError as error:
+                raise AssertionError(f"seed {seed + number}: {error}\n{drawn}") from error
     print(f"{customers} customers from seed {seed}")

@@ -139,7 +139,7 @@ BAD = [
 ]
 
 
-def test_good_figures_open_every_gate_and_a_bad_one_closes_its_own(
+async def test_good_figures_open_every_gate_and_a_bad_one_closes_its_own(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal, "now_ms", lambda: (BEGAN + HOUR) * 1000)
@@ -151,81 +151,72 @@ def test_good_figures_open_every_gate_and_a_bad_one_closes_its_own(
             )
             books.book(Posting("id-acme", "consumption", f"u{cents}", entries, slice=BEGAN))
 
-    async def play() -> None:
-        async with opened(database, "acme") as of:
-            assert (await closed(of, 0)).keys() >= {"shadow and real invoices", "variance to Stripe"}
-            assert (await closed(of, 5))["purchases that succeed"] == "0 of 0, too few to say"
-            assert (await closed(of, 25)).keys() == {"error rate", "daily margin", "closed invoice runs"}
-            await good(of)
-            assert await closed(of, 0) == {}
-            assert await closed(of, 5) == {}
-            assert await closed(of, 25) == {"daily margin": "0.00 ×"}
-            await write(of, credits.book_purchase, "id-acme", Payment("cs_0", "pi_0", 1000 * CENT))
-            await write(of, earn, 400)
-            assert await closed(of, 25) == {"daily margin": "4.00 ×"}
-            await write(of, earn, 1)
-            assert await closed(of, 25) == {}
-            items = SOLD.model_copy(update={"collection": "invoice_items"})
-            async with of.reading(whole=True) as connection:
-                now = Charging("live", 5, frozenset(), True, None, None, BEGAN, 1)
-                figures = await rollout_figures.fetch_figures(connection, now, NOW, items)
-            assert figures.drift is None, "there are no sums where Stripe has no meters; its invoices were not compared"
-            for percent, spoil, expected in BAD:
-                async with of.writing() as connection, connection.begin_nested() as undo:
-                    await spoil(connection)
-                    now = Charging("live", percent, frozenset(), True, None, None, BEGAN, 1)
-                    figures = evaluate_gates(
-                        percent, NEXT[percent], await rollout_figures.fetch_figures(connection, now, NOW, SOLD)
-                    )
-                    assert {gate.name: gate.figure for gate in figures if not gate.is_open} == expected
-                    await undo.rollback()
-
-    asyncio.run(play())
+    async with opened(database, "acme") as of:
+        assert (await closed(of, 0)).keys() >= {"shadow and real invoices", "variance to Stripe"}
+        assert (await closed(of, 5))["purchases that succeed"] == "0 of 0, too few to say"
+        assert (await closed(of, 25)).keys() == {"error rate", "daily margin", "closed invoice runs"}
+        await good(of)
+        assert await closed(of, 0) == {}
+        assert await closed(of, 5) == {}
+        assert await closed(of, 25) == {"daily margin": "0.00 ×"}
+        await write(of, credits.book_purchase, "id-acme", Payment("cs_0", "pi_0", 1000 * CENT))
+        await write(of, earn, 400)
+        assert await closed(of, 25) == {"daily margin": "4.00 ×"}
+        await write(of, earn, 1)
+        assert await closed(of, 25) == {}
+        items = SOLD.model_copy(update={"collection": "invoice_items"})
+        async with of.reading(whole=True) as connection:
+            now = Charging("live", 5, frozenset(), True, None, None, BEGAN, 1)
+            figures = await rollout_figures.fetch_figures(connection, now, NOW, items)
+        assert figures.drift is None, "there are no sums where Stripe has no meters; its invoices were not compared"
+        for percent, spoil, expected in BAD:
+            async with of.writing() as connection, connection.begin_nested() as undo:
+                await spoil(connection)
+                now = Charging("live", percent, frozenset(), True, None, None, BEGAN, 1)
+                figures = evaluate_gates(
+                    percent, NEXT[percent], await rollout_figures.fetch_figures(connection, now, NOW, SOLD)
+                )
+                assert {gate.name: gate.figure for gate in figures if not gate.is_open} == expected
+                await undo.rollback()
 
 
 @pytest.mark.usefixtures("sqlite_with_threads")
-def test_answers_of_several_collectors_are_added_up(database: str) -> None:
-    async def play() -> None:
-        async with opened(database) as of:
-            one, other = ResponseCounts(), ResponseCounts()
-            for status in (200, 303, 401, 404, 429, 500, 503):
-                one.record(status, NOW, is_known=True)
-                other.record(status, NOW + HOUR, is_known=False)
-            await asyncio.gather(one.write(of), other.write(of))
-            await one.write(of)
-            one.record(200, NOW, is_known=True)
-            await one.write(of)
-            async with of.reading() as connection:
-                assert await fetch_since(connection, NOW) == (7, 4), "what is refused, or for anybody, hides no errors"
-                assert await fetch_since(connection, NOW + HOUR) == (2, 2)
-                assert await fetch_since(connection, NOW + 2 * HOUR) == (0, 0)
-
-    asyncio.run(play())
+async def test_answers_of_several_collectors_are_added_up(database: str) -> None:
+    async with opened(database) as of:
+        one, other = ResponseCounts(), ResponseCounts()
+        for status in (200, 303, 401, 404, 429, 500, 503):
+            one.record(status, NOW, is_known=True)
+            other.record(status, NOW + HOUR, is_known=False)
+        await asyncio.gather(one.write(of), other.write(of))
+        await one.write(of)
+        one.record(200, NOW, is_known=True)
+        await one.write(of)
+        async with of.reading() as connection:
+            assert await fetch_since(connection, NOW) == (7, 4), "what is refused, or for anybody, hides no errors"
+            assert await fetch_since(connection, NOW + HOUR) == (2, 2)
+            assert await fetch_since(connection, NOW + 2 * HOUR) == (0, 0)
 
 
-def test_the_report_sets_shadow_beside_real(database: str) -> None:
-    async def play() -> None:
-        async with opened(database, "acme") as of:
-            await good(of)
-            async with of.writing() as connection:
-                await connection.execute(sa.insert(invoices), [bill("third", "open")])
-                await shadow_log.record_shadow(connection, "third", 400, NOW)
-                await shadow_log.record_shadow(connection, "third", 999, NOW)  # Once only.
-                await shadow_log.record_charged(connection, "third", 401, NOW)
-                report = await shadow_log.fetch_report(connection, None, 10)
-                only = await shadow_log.fetch_report(connection, "second", 10)
-                await connection.execute(sa.insert(invoices), [{**bill("yen", "open"), "currency": "jpy"}])
-                await shadow_log.record_shadow(connection, "yen", 7, NOW)
-                in_two = await shadow_log.fetch_report(connection, None, 10)
-            of_charged = {"charged": 2, "shadow_of_charged": 900, "real": 901, "different": 1}
-            assert report["totals"] == [{"currency": "usd", "rated": 3, "shadow": 1400, **of_charged}]
-            none = {"charged": 0, "shadow_of_charged": 0, "real": 0, "different": 0}
-            assert in_two["totals"] == [{"currency": "jpy", "rated": 1, "shadow": 7, **none}, *report["totals"]]
-            assert [(one["invoice"], one["shadow"], one["real"]) for one in report["invoices"]] == [
-                ("third", 400, 401),
-                ("first", 500, 500),
-                ("second", 500, None),
-            ]
-            assert [(one["rated"], one["real"]) for one in only["totals"]] == [(1, 0)]
-
-    asyncio.run(play())
+async def test_the_report_sets_shadow_beside_real(database: str) -> None:
+    async with opened(database, "acme") as of:
+        await good(of)
+        async with of.writing() as connection:
+            await connection.execute(sa.insert(invoices), [bill("third", "open")])
+            await shadow_log.record_shadow(connection, "third", 400, NOW)
+            await shadow_log.record_shadow(connection, "third", 999, NOW)  # Once only.
+            await shadow_log.record_charged(connection, "third", 401, NOW)
+            report = await shadow_log.fetch_report(connection, None, 10)
+            only = await shadow_log.fetch_report(connection, "second", 10)
+            await connection.execute(sa.insert(invoices), [{**bill("yen", "open"), "currency": "jpy"}])
+            await shadow_log.record_shadow(connection, "yen", 7, NOW)
+            in_two = await shadow_log.fetch_report(connection, None, 10)
+        of_charged = {"charged": 2, "shadow_of_charged": 900, "real": 901, "different": 1}
+        assert report["totals"] == [{"currency": "usd", "rated": 3, "shadow": 1400, **of_charged}]
+        none = {"charged": 0, "shadow_of_charged": 0, "real": 0, "different": 0}
+        assert in_two["totals"] == [{"currency": "jpy", "rated": 1, "shadow": 7, **none}, *report["totals"]]
+        assert [(one["invoice"], one["shadow"], one["real"]) for one in report["invoices"]] == [
+            ("third", 400, 401),
+            ("first", 500, 500),
+            ("second", 500, None),
+        ]
+        assert [(one["rated"], one["real"]) for one in only["totals"]] == [(1, 0)]

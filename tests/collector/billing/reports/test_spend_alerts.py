@@ -1,6 +1,5 @@
 """Spend alerts: an amount is reached by fees and usage of the period, and each is raised once a period."""
 
-import asyncio
 from calendar import timegm
 from pathlib import Path
 from typing import Any
@@ -36,70 +35,64 @@ async def look(customers: Sold, now: float) -> list[Any]:
         return [tuple(row) for row in rows]
 
 
-def test_an_amount_that_fees_and_usage_reach_is_raised_once_a_period(tmp_path: Path, sqlite_database: str) -> None:
-    async def run() -> None:
-        async with sold(tmp_path, sqlite_database, "http://127.0.0.1:1") as (customers, _):
-            await customers.customer("acme", "standard", now=MARCH)
-            await customers.customer("quiet", "standard", now=MARCH)
-            fee = await spend(customers, "acme")
-            assert fee > 0
+async def test_an_amount_that_fees_and_usage_reach_is_raised_once_a_period(
+    tmp_path: Path, sqlite_database: str
+) -> None:
+    async with sold(tmp_path, sqlite_database, "http://127.0.0.1:1") as (customers, _):
+        await customers.customer("acme", "standard", now=MARCH)
+        await customers.customer("quiet", "standard", now=MARCH)
+        fee = await spend(customers, "acme")
+        assert fee > 0
+        async with customers.database.writing() as connection:
+            await spend_alerts.put_amounts(connection, CALLER, "acme", [fee + 1, FAR, fee + 1])
+        assert await look(customers, MARCH + DAY) == [], "the fee alone is less"
+
+        await customers.use("acme", {"api_calls": 3_000_000}, at=MARCH + DAY)
+        await customers.use("quiet", {"api_calls": 3_000_000}, at=MARCH + DAY)
+        spent = await spend(customers, "acme")
+        assert fee < spent < FAR
+        for _ in range(2):
+            assert await look(customers, MARCH + 2 * DAY) == [(f"spend:acme:2027-03-01:{fee + 1}", "acme")]
+
+
+async def test_repeated_changes_of_spend_amounts_raise_few_alerts(tmp_path: Path, sqlite_database: str) -> None:
+    async with sold(tmp_path, sqlite_database, "http://127.0.0.1:1") as (customers, _):
+        await customers.customer("acme", "standard", now=MARCH)
+        for first in range(1, 100, spend_alerts.AMOUNTS_MAX):
             async with customers.database.writing() as connection:
-                await spend_alerts.put_amounts(connection, CALLER, "acme", [fee + 1, FAR, fee + 1])
-            assert await look(customers, MARCH + DAY) == [], "the fee alone is less"
-
-            await customers.use("acme", {"api_calls": 3_000_000}, at=MARCH + DAY)
-            await customers.use("quiet", {"api_calls": 3_000_000}, at=MARCH + DAY)
-            spent = await spend(customers, "acme")
-            assert fee < spent < FAR
-            for _ in range(2):
-                assert await look(customers, MARCH + 2 * DAY) == [(f"spend:acme:2027-03-01:{fee + 1}", "acme")]
-
-    asyncio.run(run())
-
-
-def test_repeated_changes_of_spend_amounts_raise_few_alerts(tmp_path: Path, sqlite_database: str) -> None:
-    async def run() -> None:
-        async with sold(tmp_path, sqlite_database, "http://127.0.0.1:1") as (customers, _):
-            await customers.customer("acme", "standard", now=MARCH)
-            for first in range(1, 100, spend_alerts.AMOUNTS_MAX):
-                async with customers.database.writing() as connection:
-                    chosen = range(first, first + spend_alerts.AMOUNTS_MAX)
-                    await spend_alerts.put_amounts(connection, CALLER, "acme", chosen)
-                raised = await look(customers, MARCH + DAY)
-            assert len(raised) == spend_alerts.PERIOD_ALERTS_MAX
-
-    asyncio.run(run())
+                chosen = range(first, first + spend_alerts.AMOUNTS_MAX)
+                await spend_alerts.put_amounts(connection, CALLER, "acme", chosen)
+            raised = await look(customers, MARCH + DAY)
+        assert len(raised) == spend_alerts.PERIOD_ALERTS_MAX
 
 
 @pytest.mark.parametrize(("state", "part"), [("void", 0), ("uncollectible", 0), ("paid", 1)])
-def test_a_fee_that_was_taken_off_is_not_spent(tmp_path: Path, sqlite_database: str, state: str, part: int) -> None:
-    async def run() -> None:
-        async with sold(tmp_path, sqlite_database, "http://127.0.0.1:1") as (customers, _):
-            await customers.customer("acme", "standard", now=MARCH)
-            fee = await spend(customers, "acme")
-            async with customers.database.writing() as connection:
-                await connection.execute(sa.update(invoices).values(state=state))
-            assert await spend(customers, "acme") == part * fee
-            await customers.use("acme", {"api_calls": 3_000_000}, at=MARCH + DAY)
-            used = await spend(customers, "acme") - part * fee
-            assert used > 0
-            note = {"id": "n", "amount": fee // 3, "why": "sorry", "state": "made", "tries": 0, "created_at": 0}
-            async with customers.database.writing() as connection:
-                number = (await connection.execute(sa.select(invoices.c.id))).scalar_one()
-                await connection.execute(sa.insert(credit_notes).values(invoice=number, **note))
-            assert await spend(customers, "acme") == used + part * (fee - fee // 3)
-
-    asyncio.run(run())
+async def test_a_fee_that_was_taken_off_is_not_spent(
+    tmp_path: Path, sqlite_database: str, state: str, part: int
+) -> None:
+    async with sold(tmp_path, sqlite_database, "http://127.0.0.1:1") as (customers, _):
+        await customers.customer("acme", "standard", now=MARCH)
+        fee = await spend(customers, "acme")
+        async with customers.database.writing() as connection:
+            await connection.execute(sa.update(invoices).values(state=state))
+        assert await spend(customers, "acme") == part * fee
+        await customers.use("acme", {"api_calls": 3_000_000}, at=MARCH + DAY)
+        used = await spend(customers, "acme") - part * fee
+        assert used > 0
+        note = {"id": "n", "amount": fee // 3, "why": "sorry", "state": "made", "tries": 0, "created_at": 0}
+        async with customers.database.writing() as connection:
+            number = (await connection.execute(sa.select(invoices.c.id))).scalar_one()
+            await connection.execute(sa.insert(credit_notes).values(invoice=number, **note))
+        assert await spend(customers, "acme") == used + part * (fee - fee // 3)
 
 
 @pytest.mark.parametrize("interval", ["month", "year"])
-def test_a_fee_counts_in_the_period_that_begins_with_it(tmp_path: Path, sqlite_database: str, interval: str) -> None:
-    async def run() -> None:
-        async with sold(tmp_path, sqlite_database, "http://127.0.0.1:1") as (customers, close):
-            await customers.customer("acme", "standard", now=MARCH, is_yearly=interval == "year")
-            first = await spend(customers, "acme")
-            assert first > 0
-            await close.step(APRIL + 1)
-            assert await spend(customers, "acme") == (first if interval == "month" else 0)
-
-    asyncio.run(run())
+async def test_a_fee_counts_in_the_period_that_begins_with_it(
+    tmp_path: Path, sqlite_database: str, interval: str
+) -> None:
+    async with sold(tmp_path, sqlite_database, "http://127.0.0.1:1") as (customers, close):
+        await customers.customer("acme", "standard", now=MARCH, is_yearly=interval == "year")
+        first = await spend(customers, "acme")
+        assert first > 0
+        await close.step(APRIL + 1)
+        assert await spend(customers, "acme") == (first if interval == "month" else 0)

@@ -200,31 +200,26 @@ def test_rollout_percentage_follows_the_file_until_an_operator_sets_another(sqli
     on(sqlite_database, step)
 
 
-def test_usage_while_charging_is_off_is_in_no_quantity(database: str) -> None:
+async def test_usage_while_charging_is_off_is_in_no_quantity(database: str) -> None:
     begin = 1_798_761_600
     segment = Segment("standard@1", PLANS_SOLD["standard@1"], Span(begin, begin + 86400), Span(begin, begin + 86400))
     rows = [Batch(EVENTS, EVENTS_REGION, 0, at, at + 60, FIRST, USED) for at in (begin, begin + 60, begin + 120)]
 
-    async def run() -> None:
-        books = await Database.connect(database)
-        async with books.writing() as connection:
-            edge = {"edge": EVENTS, "region": EVENTS_REGION, "seq": 0, "hash": FIRST, "received": 0}
-            await books.ledger.insert_edges(connection, [edge])
-            await LedgerWriter(books).add_batches(connection, rows)
-            waiver = {"since": begin + 60, "until": begin + 120, "who": "me", "why": "a trial"}
-            await connection.execute(sa.insert(waivers), [waiver])
-        async with books.reading(whole=True) as connection:
-            billed = await quantities.fetch_quantities(
-                connection, "acme", [segment], segment, quantities.QuantityTerms({}, None)
-            )
-            waived = await quantities.fetch_waived(connection, "acme", [segment.span])
-        await books.close()
-        assert billed[UsageKey(segment.span, "api_calls")] == 200
-        (usage,) = (
-            one
-            for one in quantities.plan_usage_to_response(segment.plan, billed, waived)
-            if one["meter"] == "api_calls"
+    books = await Database.connect(database)
+    async with books.writing() as connection:
+        edge = {"edge": EVENTS, "region": EVENTS_REGION, "seq": 0, "hash": FIRST, "received": 0}
+        await books.ledger.insert_edges(connection, [edge])
+        await LedgerWriter(books).add_batches(connection, rows)
+        waiver = {"since": begin + 60, "until": begin + 120, "who": "me", "why": "a trial"}
+        await connection.execute(sa.insert(waivers), [waiver])
+    async with books.reading(whole=True) as connection:
+        billed = await quantities.fetch_quantities(
+            connection, "acme", [segment], segment, quantities.QuantityTerms({}, None)
         )
-        assert (usage["quantity"], usage["waived"]) == (200, 100), "a waiver is not a gap"
-
-    asyncio.run(run())
+        waived = await quantities.fetch_waived(connection, "acme", [segment.span])
+    await books.close()
+    assert billed[UsageKey(segment.span, "api_calls")] == 200
+    (usage,) = (
+        one for one in quantities.plan_usage_to_response(segment.plan, billed, waived) if one["meter"] == "api_calls"
+    )
+    assert (usage["quantity"], usage["waived"]) == (200, 100), "a waiver is not a gap"

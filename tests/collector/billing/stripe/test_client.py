@@ -75,32 +75,27 @@ def test_stripe_error_states_its_outcome_and_hides_the_key(
         ({"kind": "refused", "status": 404}, CallOutcome.REFUSED),
     ],
 )
-def test_meter_event_answer_has_the_outcome_of_other_calls(
+async def test_meter_event_answer_has_the_outcome_of_other_calls(
     stripe_sandbox: Sandbox, fault: Mapping[str, Any], outcome: CallOutcome
 ) -> None:
-    async def work() -> None:
-        client = Stripe(Settings(base=stripe_sandbox.url), KEY)
-        fields = {"event_name": "x", "payload[stripe_customer_id]": "cus_1", "payload[value]": "1"}
-        try:
-            with faults(stripe_sandbox, fault), pytest.raises(StripeCallError) as failure:
-                await client.send_event(
-                    f"event {outcome} {fault}"[:200], {**fields, "identifier": f"{outcome} {fault}"}
-                )
-            assert (failure.value.outcome, failure.value.reason) == (outcome, fault.get("reason"))
-            assert SECRET not in repr(failure.value)
-            other = {**fields, "identifier": f"then {outcome} {fault}"}
-            assert await client.send_event(f"another {fault}", other) is not None
-            assert await client.send_event(f"another {fault}", other) is None, "a time that was is not told again"
-            with pytest.raises(StripeCallError) as reused:
-                await client.send_event(f"another {fault}", {**fields, "identifier": "else"})
-            assert reused.value.outcome is CallOutcome.REUSED
-            with pytest.raises(StripeCallError) as again:
-                await client.send_event(f"third {fault}", {**fields, "identifier": f"then {outcome} {fault}"})
-            assert "already exists with identifier" in again.value.message
-        finally:
-            await client.close()
-
-    asyncio.run(work())
+    client = Stripe(Settings(base=stripe_sandbox.url), KEY)
+    fields = {"event_name": "x", "payload[stripe_customer_id]": "cus_1", "payload[value]": "1"}
+    try:
+        with faults(stripe_sandbox, fault), pytest.raises(StripeCallError) as failure:
+            await client.send_event(f"event {outcome} {fault}"[:200], {**fields, "identifier": f"{outcome} {fault}"})
+        assert (failure.value.outcome, failure.value.reason) == (outcome, fault.get("reason"))
+        assert SECRET not in repr(failure.value)
+        other = {**fields, "identifier": f"then {outcome} {fault}"}
+        assert await client.send_event(f"another {fault}", other) is not None
+        assert await client.send_event(f"another {fault}", other) is None, "a time that was is not told again"
+        with pytest.raises(StripeCallError) as reused:
+            await client.send_event(f"another {fault}", {**fields, "identifier": "else"})
+        assert reused.value.outcome is CallOutcome.REUSED
+        with pytest.raises(StripeCallError) as again:
+            await client.send_event(f"third {fault}", {**fields, "identifier": f"then {outcome} {fault}"})
+        assert "already exists with identifier" in again.value.message
+    finally:
+        await client.close()
 
 
 def test_rotated_key_makes_all_later_calls() -> None:
@@ -176,19 +171,16 @@ def test_an_answer_or_an_error_that_is_no_object_is_a_failure(status: int, body:
     asyncio.run(work())
 
 
-def test_list_answer_without_its_objects_is_an_error() -> None:
+async def test_list_answer_without_its_objects_is_an_error() -> None:
     class Cut(Stripe):
         async def call(self, name: str, /, *ids: str, key: str | None = None, **params: object) -> StripeObject:
             return {"object": "list", "has_more": False}
 
-    async def work() -> None:
-        client = Cut(Settings(), KEY)
-        with pytest.raises(StripeCallError, match="it is no list") as failure:
-            await client.list_all("v1.customers.list")
-        assert failure.value.outcome is CallOutcome.LOST
-        await client.close()
-
-    asyncio.run(work())
+    client = Cut(Settings(), KEY)
+    with pytest.raises(StripeCallError, match="it is no list") as failure:
+        await client.list_all("v1.customers.list")
+    assert failure.value.outcome is CallOutcome.LOST
+    await client.close()
 
 
 def test_the_hook_into_the_package_returns_plain_objects(stripe_sandbox: Sandbox) -> None:
@@ -205,11 +197,8 @@ def test_a_refused_connection_is_lost() -> None:
     assert failure.value.outcome is CallOutcome.LOST
 
 
-def test_stripe_log_lines_redact_keys(caplog: pytest.LogCaptureFixture) -> None:
-    async def made() -> None:
-        await Stripe(Settings(), KEY).close()
-
-    asyncio.run(made())
+async def test_stripe_log_lines_redact_keys(caplog: pytest.LogCaptureFixture) -> None:
+    await Stripe(Settings(), KEY).close()
     with caplog.at_level(logging.INFO, "stripe"):
         logging.getLogger("stripe").info("sent %s and %s", SECRET, "whsec_0123abc")
     assert "SECRET" not in caplog.text

@@ -147,29 +147,26 @@ async def paid_spans(of: Moved, name: str) -> list[tuple[int, int]]:
     return sorted((-(-start // 60) * 60, -(-end // 60) * 60) for start, end in spans)
 
 
-def test_killed_imports_charge_each_month_once(new_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
-    async def work() -> None:
-        async with moved(tmp_path, database, new_sandbox) as of:
-            before = await of.effects()
-            dry = build_report(await of.run(is_dry=True))
-            assert await of.effects() == before, "a dry run changes nothing"
-            check_report(dry, of.account)
-            kills = await import_killed(of)
-            assert kills >= 2 * (len(TAKEN) + len(of.account.customers) // 2), "each call was met twice"
-            done = await of.effects()
-            again = build_report(await of.run())
-            assert await of.effects() == done, "a second run does nothing"
-            assert {one["customer"] for one in again["subscriptions"] if one["step"] == "taken over"} == set(TAKEN)
-            waiting = await of.rows()
-            assert {name: row.state for name, row in waiting.items()} == dict.fromkeys(TAKEN, "waiting")
-            with pytest.raises(ChangeRejectedError, match="at the end of the paid period"):
-                async with of.database.writing() as connection:
-                    await subscriptions.create_subscription(
-                        connection, CALLER, "plain", "team", is_yearly=False, settings=of.known, now=of.now()
-                    )
-            await check_months(of)
-
-    asyncio.run(work())
+async def test_killed_imports_charge_each_month_once(new_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
+    async with moved(tmp_path, database, new_sandbox) as of:
+        before = await of.effects()
+        dry = build_report(await of.run(is_dry=True))
+        assert await of.effects() == before, "a dry run changes nothing"
+        check_report(dry, of.account)
+        kills = await import_killed(of)
+        assert kills >= 2 * (len(TAKEN) + len(of.account.customers) // 2), "each call was met twice"
+        done = await of.effects()
+        again = build_report(await of.run())
+        assert await of.effects() == done, "a second run does nothing"
+        assert {one["customer"] for one in again["subscriptions"] if one["step"] == "taken over"} == set(TAKEN)
+        waiting = await of.rows()
+        assert {name: row.state for name, row in waiting.items()} == dict.fromkeys(TAKEN, "waiting")
+        with pytest.raises(ChangeRejectedError, match="at the end of the paid period"):
+            async with of.database.writing() as connection:
+                await subscriptions.create_subscription(
+                    connection, CALLER, "plain", "team", is_yearly=False, settings=of.known, now=of.now()
+                )
+        await check_months(of)
 
 
 async def import_killed(of: Moved) -> int:
@@ -249,127 +246,120 @@ async def check_months(of: Moved) -> None:
     assert {one["state"] for one in (await fetch_invoices(of, "mailed")).values()} == {"paid"}
 
 
-def test_imported_usage_is_charged_by_stripe_meters_after_the_period_ends(new_sandbox: Sandbox, tmp_path: Path) -> None:
-    async def work() -> None:
-        url = put_tables(f"sqlite:///{tmp_path}/ledger.db")
-        async with era(tmp_path, url, new_sandbox, None, **existing_account.settings(tmp_path)) as of:
-            assert of.of.known.billing is not None
-            await of.exports.take_over()
-            stripe = Stripe(of.of.known.billing.stripe, KEY)
-            try:
-                account = ExistingAccount(stripe, "by-meters")
-                await account.fill_prices()
-                await account.customer("metered", metadata={"edgeproxy_customer": "metered"}, email="m@example.com")
-                await account.subscribe("metered", "base", "calls")
-                await of.of.customer("metered", now=of.now())
-                read = await read_account(stripe)
-                async with of.of.database.reading() as connection:
-                    plan = await compute_plan(connection, read, of.of.known, ImportOptions(), of.now())
-                (taken,) = (await Importer(of.of.database, stripe, CALLER).apply(plan)).subscriptions
-                assert taken.row is not None
-                await of.to(taken.row.begins_at - DAY)
-                await of.turn()
-                assert await fetch_invoices(of.of, "metered") == {}
-                await of.to(taken.row.begins_at + 61)
-                await of.turns(4)
-                await of.of.use("metered", {"calls": 150}, at=taken.row.begins_at + DAY)
-                ours = [one for one in await stripe.list_all("v1.subscriptions.list") if one["status"] == "active"]
-                assert [one["customer"] for one in ours] == [account.customers["metered"]], (
-                    "one, and the old one is over"
-                )
-                assert (await read_account(stripe)).subscriptions == [], "ours is not to be imported"
-                async with of.of.database.reading() as connection:
-                    loaded = await subscription_rows.get_by_customer(connection, "metered")
-                await of.to(loaded.row.period_end + 5)
-                await of.turns(3)
-                await of.to(loaded.row.period_end + FREEZE)
-                await of.turns(5, 301)
-                invoices = (await fetch_invoices(of.of, "metered")).values()
-                assert [(one["kind"], one["total"], one["state"]) for one in invoices] == [
-                    ("start", 1000, "paid"),
-                    ("period", 1000 + 50 * 100, "paid"),
-                ]
-            finally:
-                await stripe.close()
-
-    asyncio.run(work())
+async def test_imported_usage_is_charged_by_stripe_meters_after_the_period_ends(
+    new_sandbox: Sandbox, tmp_path: Path
+) -> None:
+    url = put_tables(f"sqlite:///{tmp_path}/ledger.db")
+    async with era(tmp_path, url, new_sandbox, None, **existing_account.settings(tmp_path)) as of:
+        assert of.of.known.billing is not None
+        await of.exports.take_over()
+        stripe = Stripe(of.of.known.billing.stripe, KEY)
+        try:
+            account = ExistingAccount(stripe, "by-meters")
+            await account.fill_prices()
+            await account.customer("metered", metadata={"edgeproxy_customer": "metered"}, email="m@example.com")
+            await account.subscribe("metered", "base", "calls")
+            await of.of.customer("metered", now=of.now())
+            read = await read_account(stripe)
+            async with of.of.database.reading() as connection:
+                plan = await compute_plan(connection, read, of.of.known, ImportOptions(), of.now())
+            (taken,) = (await Importer(of.of.database, stripe, CALLER).apply(plan)).subscriptions
+            assert taken.row is not None
+            await of.to(taken.row.begins_at - DAY)
+            await of.turn()
+            assert await fetch_invoices(of.of, "metered") == {}
+            await of.to(taken.row.begins_at + 61)
+            await of.turns(4)
+            await of.of.use("metered", {"calls": 150}, at=taken.row.begins_at + DAY)
+            ours = [one for one in await stripe.list_all("v1.subscriptions.list") if one["status"] == "active"]
+            assert [one["customer"] for one in ours] == [account.customers["metered"]], "one, and the old one is over"
+            assert (await read_account(stripe)).subscriptions == [], "ours is not to be imported"
+            async with of.of.database.reading() as connection:
+                loaded = await subscription_rows.get_by_customer(connection, "metered")
+            await of.to(loaded.row.period_end + 5)
+            await of.turns(3)
+            await of.to(loaded.row.period_end + FREEZE)
+            await of.turns(5, 301)
+            invoices = (await fetch_invoices(of.of, "metered")).values()
+            assert [(one["kind"], one["total"], one["state"]) for one in invoices] == [
+                ("start", 1000, "paid"),
+                ("period", 1000 + 50 * 100, "paid"),
+            ]
+        finally:
+            await stripe.close()
 
 
-def test_subscription_that_continues_or_was_canceled_at_stripe_is_dropped(new_sandbox: Sandbox, tmp_path: Path) -> None:
-    async def work() -> None:
-        async with moved(tmp_path, f"sqlite:///{tmp_path}/ledger.db", new_sandbox, is_full=False) as of:
-            await of.account.subscribe("filed", "old")
-            plain, filed = (of.account.subscriptions[name] for name in ("plain", "filed"))
-            later = build_report(await of.run(is_dry=True, since=of.now() + 60 * DAY))["subscriptions"]
-            assert {one["step"] for one in later} == {"leave"}
-            assert all("renews before" in str(one["why"]) for one in later)
-            await of.run()
-            await of.stripe.call("v1.subscriptions.update", plain, cancel_at_period_end=False)
-            await of.stripe.call("v1.subscriptions.cancel", filed)
-            undone = {one["customer"]: one for one in build_report(await of.run())["subscriptions"]}
-            assert undone["plain"]["step"] == "leave"
-            assert not (await of.stripe.call("v1.subscriptions.retrieve", plain))["cancel_at_period_end"]
-            await of.to(of.now() + 33 * DAY)
-            rows = await of.rows()
-            assert (rows["plain"].state, rows["filed"].state) == ("dropped", "dropped")
-            assert "goes on at Stripe" in rows["plain"].why
-            assert "not with its period" in rows["filed"].why
-            async with of.database.reading() as connection:
-                kinds = list((await connection.execute(sa.select(alerts.c.kind))).scalars())
-            assert kinds.count("imported_subscription_failed") == 2
-            assert await fetch_invoices(of, "plain") == await fetch_invoices(of, "filed") == {}
-            await of.run()
-            assert (await of.rows())["plain"].state == "waiting", "a dropped subscription can be imported again"
+async def test_subscription_that_continues_or_was_canceled_at_stripe_is_dropped(
+    new_sandbox: Sandbox, tmp_path: Path
+) -> None:
+    async with moved(tmp_path, f"sqlite:///{tmp_path}/ledger.db", new_sandbox, is_full=False) as of:
+        await of.account.subscribe("filed", "old")
+        plain, filed = (of.account.subscriptions[name] for name in ("plain", "filed"))
+        later = build_report(await of.run(is_dry=True, since=of.now() + 60 * DAY))["subscriptions"]
+        assert {one["step"] for one in later} == {"leave"}
+        assert all("renews before" in str(one["why"]) for one in later)
+        await of.run()
+        await of.stripe.call("v1.subscriptions.update", plain, cancel_at_period_end=False)
+        await of.stripe.call("v1.subscriptions.cancel", filed)
+        undone = {one["customer"]: one for one in build_report(await of.run())["subscriptions"]}
+        assert undone["plain"]["step"] == "leave"
+        assert not (await of.stripe.call("v1.subscriptions.retrieve", plain))["cancel_at_period_end"]
+        await of.to(of.now() + 33 * DAY)
+        rows = await of.rows()
+        assert (rows["plain"].state, rows["filed"].state) == ("dropped", "dropped")
+        assert "goes on at Stripe" in rows["plain"].why
+        assert "not with its period" in rows["filed"].why
+        async with of.database.reading() as connection:
+            kinds = list((await connection.execute(sa.select(alerts.c.kind))).scalars())
+        assert kinds.count("imported_subscription_failed") == 2
+        assert await fetch_invoices(of, "plain") == await fetch_invoices(of, "filed") == {}
+        await of.run()
+        assert (await of.rows())["plain"].state == "waiting", "a dropped subscription can be imported again"
 
-    asyncio.run(work())
 
-
-def test_import_detects_changes_after_its_plan_and_before_the_period_ends(new_sandbox: Sandbox, tmp_path: Path) -> None:
-    async def work() -> None:
-        async with moved(tmp_path, f"sqlite:///{tmp_path}/ledger.db", new_sandbox, is_full=False) as of:
-            for name in ("late", "quiet"):
-                await of.account.customer(name, metadata={"edgeproxy_customer": name})
-                await of.account.subscribe(name, "team")
-            await of.account.subscribe("filed", "old")
-            plan = await of.run(is_dry=True)
-            importer = Importer(of.database, of.stripe, CALLER)
-            await of.stripe.call("v1.subscriptions.cancel", of.account.subscriptions["late"])
-            async with of.database.writing() as connection:
-                await subscriptions.create_subscription(
-                    connection, CALLER, "quiet", "usage", is_yearly=False, settings=of.known, now=of.now()
-                )
-            await asyncio.to_thread(new_sandbox.advance, 32 * DAY)
-            applied = build_report(await importer.apply(plan))["subscriptions"]
-            why = {one["customer"]: one["why"] for one in applied if one["step"] == "leave"}
-            assert set(why) == {"late", "quiet"}
-            assert "Stripe refuses" in str(why["late"])
-            assert "there is a subscription already" in str(why["quiet"])
-            planned = {one.row.stripe_id: one.row.begins_at for one in plan.subscriptions if one.row is not None}
-            rows = await of.rows()
-            assert (rows["late"].state, set(rows)) == ("dropped", {"plain", "filed", "late"})
-            for name in ("plain", "filed"):
-                assert rows[name].begins_at > planned[rows[name].stripe_id] + 27 * DAY, (
-                    "Stripe has renewed it meanwhile"
-                )
-            async with of.database.writing() as connection:
-                await customers.start_deletion(connection, CALLER, "filed")
-            sold_plans = dict(of.known.plans)
-            del of.known.plans["team@1"]
-            await of.to(rows["plain"].begins_at + 60)
-            rows = await of.rows()
-            assert (rows["plain"].state, rows["filed"].state) == ("waiting", "dropped")
-            async with of.database.reading() as connection:
-                raised = (await connection.execute(sa.select(alerts.c.kind, alerts.c.title))).all()
-            (title,) = (row.title for row in raised if row.kind == "imported_subscription_failed")
-            assert "cannot begin, and is tried again" in title
-            assert "plan: is not on sale" in title
-            of.known.plans.update(sold_plans)
-            await of.to(rows["plain"].begins_at + 120)
-            assert (await of.rows())["plain"].state == "begun"
-            first = (await fetch_invoices(of, "plain")).values()
-            assert [(one["kind"], one["total"], one["state"]) for one in first] == [("start", 3100, "paid")]
-
-    asyncio.run(work())
+async def test_import_detects_changes_after_its_plan_and_before_the_period_ends(
+    new_sandbox: Sandbox, tmp_path: Path
+) -> None:
+    async with moved(tmp_path, f"sqlite:///{tmp_path}/ledger.db", new_sandbox, is_full=False) as of:
+        for name in ("late", "quiet"):
+            await of.account.customer(name, metadata={"edgeproxy_customer": name})
+            await of.account.subscribe(name, "team")
+        await of.account.subscribe("filed", "old")
+        plan = await of.run(is_dry=True)
+        importer = Importer(of.database, of.stripe, CALLER)
+        await of.stripe.call("v1.subscriptions.cancel", of.account.subscriptions["late"])
+        async with of.database.writing() as connection:
+            await subscriptions.create_subscription(
+                connection, CALLER, "quiet", "usage", is_yearly=False, settings=of.known, now=of.now()
+            )
+        await asyncio.to_thread(new_sandbox.advance, 32 * DAY)
+        applied = build_report(await importer.apply(plan))["subscriptions"]
+        why = {one["customer"]: one["why"] for one in applied if one["step"] == "leave"}
+        assert set(why) == {"late", "quiet"}
+        assert "Stripe refuses" in str(why["late"])
+        assert "there is a subscription already" in str(why["quiet"])
+        planned = {one.row.stripe_id: one.row.begins_at for one in plan.subscriptions if one.row is not None}
+        rows = await of.rows()
+        assert (rows["late"].state, set(rows)) == ("dropped", {"plain", "filed", "late"})
+        for name in ("plain", "filed"):
+            assert rows[name].begins_at > planned[rows[name].stripe_id] + 27 * DAY, "Stripe has renewed it meanwhile"
+        async with of.database.writing() as connection:
+            await customers.start_deletion(connection, CALLER, "filed")
+        sold_plans = dict(of.known.plans)
+        del of.known.plans["team@1"]
+        await of.to(rows["plain"].begins_at + 60)
+        rows = await of.rows()
+        assert (rows["plain"].state, rows["filed"].state) == ("waiting", "dropped")
+        async with of.database.reading() as connection:
+            raised = (await connection.execute(sa.select(alerts.c.kind, alerts.c.title))).all()
+        (title,) = (row.title for row in raised if row.kind == "imported_subscription_failed")
+        assert "cannot begin, and is tried again" in title
+        assert "plan: is not on sale" in title
+        of.known.plans.update(sold_plans)
+        await of.to(rows["plain"].begins_at + 120)
+        assert (await of.rows())["plain"].state == "begun"
+        first = (await fetch_invoices(of, "plain")).values()
+        assert [(one["kind"], one["total"], one["state"]) for one in first] == [("start", 3100, "paid")]
 
 
 def test_command_prints_a_dry_run_and_refuses_an_invalid_map(new_sandbox: Sandbox, tmp_path: Path) -> None:

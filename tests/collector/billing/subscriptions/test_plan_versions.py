@@ -1,6 +1,5 @@
 """Versions of plans in the database."""
 
-import asyncio
 import os
 from pathlib import Path
 
@@ -19,25 +18,20 @@ from tests.support.sold import sold
 PLANS = load_plans(ROOT / "loadtest/testbed/plans.yaml", os.environ).plans
 
 
-def test_a_version_that_somebody_has_is_not_edited(tmp_path: Path) -> None:
-    async def work() -> None:
-        where = put_tables(f"sqlite:///{tmp_path}/ledger.db")
-        async with sold(tmp_path, where, "http://127.0.0.1:9") as (of, _):
-            await of.customer("acme", "standard", now=0)
-            dearer = {name: plan.model_copy(update={"fee": plan.fee + 100}) for name, plan in PLANS.items()}
-            async with of.database.writing() as connection:
-                await plan_versions.record_plans(connection, PLANS)
-                await plan_versions.record_plans(connection, dearer | {"standard@1": PLANS["standard@1"]})
-                stored = await plan_versions.fetch_plans(connection, PLANS)
-                assert stored["enterprise@1"].fee == 50000, "no subscriber had this version"
-                with pytest.raises(PlanEditedError, match="standard@1 was edited"):
-                    await plan_versions.record_plans(connection, dearer)
-                await plan_versions.record_plans(connection, {})
-                assert await plan_versions.fetch_plans(connection, ["standard@1"]) == {
-                    "standard@1": PLANS["standard@1"]
-                }
-
-    asyncio.run(work())
+async def test_a_version_that_somebody_has_is_not_edited(tmp_path: Path) -> None:
+    where = put_tables(f"sqlite:///{tmp_path}/ledger.db")
+    async with sold(tmp_path, where, "http://127.0.0.1:9") as (of, _):
+        await of.customer("acme", "standard", now=0)
+        dearer = {name: plan.model_copy(update={"fee": plan.fee + 100}) for name, plan in PLANS.items()}
+        async with of.database.writing() as connection:
+            await plan_versions.record_plans(connection, PLANS)
+            await plan_versions.record_plans(connection, dearer | {"standard@1": PLANS["standard@1"]})
+            stored = await plan_versions.fetch_plans(connection, PLANS)
+            assert stored["enterprise@1"].fee == 50000, "no subscriber had this version"
+            with pytest.raises(PlanEditedError, match="standard@1 was edited"):
+                await plan_versions.record_plans(connection, dearer)
+            await plan_versions.record_plans(connection, {})
+            assert await plan_versions.fetch_plans(connection, ["standard@1"]) == {"standard@1": PLANS["standard@1"]}
 
 
 def test_customer_chooses_a_plan_on_sale_or_keeps_its_own() -> None:

@@ -172,38 +172,35 @@ async def describe_order(
 @pytest.mark.usefixtures("sqlite_with_threads")
 @pytest.mark.both_databases
 @pytest.mark.parametrize("name", RACES)
-def test_concurrent_price_changes_equal_one_serial_order(
+async def test_concurrent_price_changes_equal_one_serial_order(
     tmp_path: Path, database: str, serial: Database, name: str, seed: int
 ) -> None:
     race, plans, names = RACES[name], tmp_path / "plans.yaml", [f"payer-{number}" for number in range(CUSTOMERS)]
     plans.write_text(PLANS)
 
-    async def work() -> None:
-        async with AsyncExitStack() as stack:
-            (of, closing), other = [
-                await stack.enter_async_context(
-                    sold(tmp_path, database, "http://127.0.0.1:1", plans=str(plans), mode="shadow")
-                )
-                for _ in range(2)
-            ]
-            for customer in names:
-                await of.customer(customer, race.plan, now=JANUARY)
-            for act in race.before:
-                await attempt(act, of, "")
-            acts = [(act, "") for act in race.shared] + [(act, one) for one in names for act in race.own]
-            random.Random(seed).shuffle(acts)
-            sides = itertools.cycle((of, other[0]))
-            await asyncio.gather(*(attempt(act, side, one) for (act, one), side in zip(acts, sides, strict=False)))
-            await settle(closing)
-            outcomes = {await describe(of, customer): customer for customer in names}
-        for order in set(itertools.permutations([*race.shared, *race.own])):
-            if outcomes:  # An order is computed once, and only while an outcome lacks an order.
-                if (name, order) not in ORDERS:
-                    ORDERS[name, order] = await describe_order(serial, tmp_path, race, order, plans)
-                outcomes.pop(ORDERS[name, order], None)
-        assert outcomes == {}
-
-    asyncio.run(work())
+    async with AsyncExitStack() as stack:
+        (of, closing), other = [
+            await stack.enter_async_context(
+                sold(tmp_path, database, "http://127.0.0.1:1", plans=str(plans), mode="shadow")
+            )
+            for _ in range(2)
+        ]
+        for customer in names:
+            await of.customer(customer, race.plan, now=JANUARY)
+        for act in race.before:
+            await attempt(act, of, "")
+        acts = [(act, "") for act in race.shared] + [(act, one) for one in names for act in race.own]
+        random.Random(seed).shuffle(acts)
+        sides = itertools.cycle((of, other[0]))
+        await asyncio.gather(*(attempt(act, side, one) for (act, one), side in zip(acts, sides, strict=False)))
+        await settle(closing)
+        outcomes = {await describe(of, customer): customer for customer in names}
+    for order in set(itertools.permutations([*race.shared, *race.own])):
+        if outcomes:  # An order is computed once, and only while an outcome lacks an order.
+            if (name, order) not in ORDERS:
+                ORDERS[name, order] = await describe_order(serial, tmp_path, race, order, plans)
+            outcomes.pop(ORDERS[name, order], None)
+    assert outcomes == {}
 
 
 INTERLEAVED = {

@@ -1,6 +1,5 @@
 """A subscription takes the steps of its table alone, and none from a state that it is not in any more."""
 
-import asyncio
 from pathlib import Path
 
 import pytest
@@ -16,25 +15,22 @@ from tests.support.sold import sold
 NOW = 1_800_000_000.0
 
 
-def test_a_subscription_takes_no_step_that_the_table_has_not(sqlite_database: str, tmp_path: Path) -> None:
+async def test_a_subscription_takes_no_step_that_the_table_has_not(sqlite_database: str, tmp_path: Path) -> None:
     assert {state: set(after) for state, after in TRANSITIONS.items()} == {
         "trialing": {"trialing", "active", "canceled"},
         "active": {"active", "canceled"},
         "canceled": {"active"},
     }
 
-    async def work() -> None:
-        async with sold(tmp_path, sqlite_database, "http://127.0.0.1:9") as (of, _):
-            await of.customer("acme", "free", now=NOW)
-            async with of.database.writing() as connection:
-                row = (await get_by_customer(connection, "acme")).row
-                changed = await transition(connection, row, "active", cancel_at=7)
-                assert (changed.state, changed.cancel_at, changed.version) == ("active", 7, 2)
-                with pytest.raises(SubscriptionStateError, match="has changed meanwhile"):
-                    await transition(connection, row, "canceled")
-                over = await transition(connection, changed, "canceled")
-                for state in ("trialing", "canceled"):
-                    with pytest.raises(SubscriptionStateError, match=f"from canceled to {state}"):
-                        await transition(connection, over, state)
-
-    asyncio.run(work())
+    async with sold(tmp_path, sqlite_database, "http://127.0.0.1:9") as (of, _):
+        await of.customer("acme", "free", now=NOW)
+        async with of.database.writing() as connection:
+            row = (await get_by_customer(connection, "acme")).row
+            changed = await transition(connection, row, "active", cancel_at=7)
+            assert (changed.state, changed.cancel_at, changed.version) == ("active", 7, 2)
+            with pytest.raises(SubscriptionStateError, match="has changed meanwhile"):
+                await transition(connection, row, "canceled")
+            over = await transition(connection, changed, "canceled")
+            for state in ("trialing", "canceled"):
+                with pytest.raises(SubscriptionStateError, match=f"from canceled to {state}"):
+                    await transition(connection, over, state)

@@ -450,23 +450,20 @@ def test_alert_says_at_once_that_the_key_lacks_a_permission(sqlite_database: str
 @pytest.mark.parametrize(
     ("outcome", "expected"), [(CallOutcome.DENIED, StripeDeniedError), (CallOutcome.BUSY, StripeUnavailableError)]
 )
-def test_denied_calls_raise_their_own_error(outcome: CallOutcome, expected: type[StripeUnavailableError]) -> None:
+async def test_denied_calls_raise_their_own_error(outcome: CallOutcome, expected: type[StripeUnavailableError]) -> None:
     async def fail(*_: object, **__: object) -> None:
         raise StripeCallError(outcome, "no")
 
-    async def work() -> None:
-        objects = StripeObjects(cast("Stripe", SimpleNamespace(call=fail, list_all=fail)))
-        for call in (
-            objects.fetch("invoice", "in_1"),
-            objects.list_events(NOW),
-            objects.list_thin_events(NOW),
-            objects._find_paid_invoice({"payment_intent": "pi_1"}),
-        ):
-            with pytest.raises(StripeUnavailableError) as caught:
-                await call
-            assert type(caught.value) is expected
-
-    asyncio.run(work())
+    objects = StripeObjects(cast("Stripe", SimpleNamespace(call=fail, list_all=fail)))
+    for call in (
+        objects.fetch("invoice", "in_1"),
+        objects.list_events(NOW),
+        objects.list_thin_events(NOW),
+        objects._find_paid_invoice({"payment_intent": "pi_1"}),
+    ):
+        with pytest.raises(StripeUnavailableError) as caught:
+            await call
+        assert type(caught.value) is expected
 
 
 def test_an_event_that_is_not_stored_is_fetched_to_be_replayed(sqlite_database: str) -> None:

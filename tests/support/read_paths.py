@@ -1,6 +1,6 @@
 """All readable paths of a collector's API, for each of some customers and without a customer."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 from edgeproxy.collector.api.endpoint import Endpoint
 from edgeproxy.collector.api.groups import GROUPS
@@ -19,11 +19,12 @@ def list_endpoints() -> Iterator[Endpoint]:
     yield from (one for group in GROUPS for one in group.endpoints if one.method == "GET")
 
 
-def list_paths(customers: Collection[str]) -> list[str]:
+def list_paths(customers: Collection[str], places: Mapping[str, str] = PLACES) -> list[str]:
     """Return the paths of readable objects, of each customer and without one."""
     paths = []
     for endpoint in list_endpoints():
         for customer in customers:
-            path = endpoint.path.format_map(Places({**PLACES, "customer": customer}))
-            paths += [path] if "{customer}" in endpoint.path else [path, f"{path}?customer={customer}"]
+            path = endpoint.path.format_map(Places({**places, "customer": customer}))
+            # Other endpoints refuse the parameter before they read a row.
+            paths += [path, f"{path}?customer={customer}"] if "customer" in endpoint.query.model_fields else [path]
     return list(dict.fromkeys(paths))

@@ -46,7 +46,7 @@ from tests.support.damaged_rows import (
     undecodable,
 )
 from tests.support.filled_site import fill, invoice_of, pages_of
-from tests.support.read_paths import Places, list_endpoints
+from tests.support.read_paths import list_paths
 from tests.support.site import AN_ID, PLACES, PagesStage
 from tests.support.used_database import use_database
 from tests.support.visitor import Visitor
@@ -86,6 +86,7 @@ ALERTED: dict[Damage, set[str]] = {
     },
 }
 """By damage: the tables with a row that is set aside."""
+CUSTOMERS = ("acme", "bolt", "zebra")
 SUMS = ("/billing/executive", "/console/business-metrics")
 """Sums of money. They are refused if a row of the books is unreadable, so that no sum leaves it out."""
 
@@ -128,7 +129,7 @@ def filled(folder: Path, url: str | None) -> Iterator[Filled]:
         with stage.customer("zebra") as customer:
             customer.get("/account")
             places = find_places(stage)
-            paths = [path for path in list_paths(places) if is_of_others(path)]
+            paths = [path for path in list_paths(CUSTOMERS, places) if is_of_others(path)]
             answers = {path: stage.collector.get(path, token=ADMIN) for path in paths}
             stage.collector.end()
             yield Filled(
@@ -287,7 +288,7 @@ def try_all(filled: Filled, damaged: Sequence[Damaged]) -> Iterator[object]:
     until(lambda: not list_waiting(stage), "each job ran", seconds=60.0)
     yield from (one["name"] for one in list_jobs(stage) if one["result"] == "failed")
     own = {str(part) for one in damaged for part in one.key if len(str(part)) > 3}
-    for path in list_paths(filled.places):
+    for path in list_paths(CUSTOMERS, filled.places):
         answer = collector.get(path, token=ADMIN)
         may_fail = "acme" in path or path.startswith(SUMS) or not own.isdisjoint(path.split("/"))
         if answer.status >= 500 and not (may_fail and answer.json()["detail"] == UNREADABLE):
@@ -360,16 +361,6 @@ def list_set_aside(output: str) -> dict[str, str]:
         if entry["event"] == "a row cannot be read, and is set aside":
             keys[entry["table"]] += f"{entry['key']}; "
     return keys
-
-
-def list_paths(places: Mapping[str, str]) -> list[str]:
-    """Return all readable paths, for each customer and without one."""
-    paths = []
-    for endpoint in list_endpoints():
-        for customer in ("acme", "bolt", "zebra"):
-            path = endpoint.path.format_map(Places({**places, "customer": customer}))
-            paths += [path] if "{customer}" in endpoint.path else [path, f"{path}?customer={customer}"]
-    return list(dict.fromkeys(paths))
 
 
 def list_waiting(stage: PagesStage) -> list[str]:

@@ -5,18 +5,20 @@ decimal places, void and written-off invoices, credit notes, and lost and won di
 its database and closes invoices when they are due. The second rater computes the amount of each invoice, and the books
 must equal the sum of the invoices that stand.
 
-The test shrinks a failing life to the smallest one that fails, and prints it. Add it to KEPT: these lives are played
+The test shrinks a failing life to the smallest one that fails, and prints it. Write it into KEPT: these are played
 first. `EDGEPROXY_LIFE_SECONDS` sets the seconds for drawing lives.
 """
 
 import asyncio
 import os
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import sqlalchemy as sa
 import yaml
@@ -134,109 +136,105 @@ class Life(NamedTuple):
     steps: tuple[Step, ...]
 
 
-KEPT: Sequence[Life] = (
-    Life("small@1", True, "eur", "THIRD", 0.35, (Step("change", 2, 0.08, "large@1"),)),
-    Life("small@1", False, "usd", "AMOUNT", 0.37, ()),
-    Life("small@1", False, "eur", "THIRD", 0.38, (Step("credit", 0, 0.57, invoice=0.7, part=0.99),)),
-    Life(
-        *("large@1", False, "eur", "AMOUNT", 0.2),
-        (
-            Step("use", 0, 0.3, calls=336),
-            Step("credit", 2, 0.009, invoice=0.09, part=1.0),
-            Step("credit", 2, 0.64, invoice=0.38, part=1.0),
-        ),
-    ),
-    Life(
-        *("middle@1", False, "kwd", "AMOUNT", 0.5),
-        (
-            Step("credit", 1, 0.4, invoice=0.4, part=0.4),
-            Step("change", 1, 0.15, "middle@1", quantity=2),
-            Step("credit", 2, 0.0, invoice=0.4),
-        ),
-    ),
-    Life(
-        *("middle@1", False, "kwd", None, 0.2),
-        (
-            Step("lose", 2, 0.1, invoice=0.4, part=0.5),
-            Step("lose", 2, 0.5, invoice=0.2, part=1.0),
-            Step("change", 0, 0.7, "large@1"),
-        ),
-    ),
-    Life(
-        *("middle@1", False, "kwd", None, 0.0),
-        (Step("late", 0, 0.7, calls=394), Step("lose", 2, 0.4, invoice=0.8, part=0.7)),
-    ),
-)
+CASTS: dict[str, Any] = {"calls": int, "invoice": float, "part": float, "quantity": int}
+
+
+def read_lives(text: str) -> dict[str, Life]:
+    """Read lives by name: a line `name plan interval currency coupon share`, then its steps, which are indented."""
+    lives = {}
+    for block in re.split(r"\n(?=\S)", text.strip()):
+        head, *steps = block.splitlines()
+        if not head.startswith("#"):
+            name, plan, interval, currency, coupon, share = head.split()
+            terms = (plan, interval == "year", currency, None if coupon == "-" else coupon, float(share))
+            lives[name] = Life(*terms, tuple(map(read_step, steps)))
+    return lives
+
+
+def read_step(line: str) -> Step:
+    """Read a step: `kind month share`, and its other terms by name."""
+    kind, month, share, *terms = line.split()
+    named: Any = (term.split("=") for term in terms)
+    typed: Any = {name: CASTS.get(name, str)(value) for name, value in named}
+    return Step(cast(Kind, kind), int(month), float(Fraction(share)), **typed)
+
+
+KEPT = read_lives("""
+yearly-coupon small@1 year eur THIRD 0.35
+  change 2 0.08 plan=large@1
+no-step small@1 month usd AMOUNT 0.37
+credited small@1 month eur THIRD 0.38
+  credit 0 0.57 invoice=0.7 part=0.99
+credited-twice large@1 month eur AMOUNT 0.2
+  use 0 0.3 calls=336
+  credit 2 0.009 invoice=0.09 part=1.0
+  credit 2 0.64 invoice=0.38 part=1.0
+credited-before-a-change middle@1 month kwd AMOUNT 0.5
+  credit 1 0.4 invoice=0.4 part=0.4
+  change 1 0.15 plan=middle@1 quantity=2
+  credit 2 0.0 invoice=0.4
+lost-twice middle@1 month kwd - 0.2
+  lose 2 0.1 invoice=0.4 part=0.5
+  lose 2 0.5 invoice=0.2 part=1.0
+  change 0 0.7 plan=large@1
+late-then-lost middle@1 month kwd - 0.0
+  late 0 0.7 calls=394
+  lose 2 0.4 invoice=0.8 part=0.7
+""")
 """The smallest lives that failed in the past."""
-NEIGHBOURS: Sequence[Life] = (
-    # A customer disputes, changes the plan, pays again, and disputes again.
-    Life(
-        *("small@1", False, "usd", None, 0.1),
-        (
-            Step("pay", 0, 0.2, part=1.0),
-            Step("lose", 0, 0.3, part=1.0),
-            Step("change", 0, 0.4, "large@1"),
-            Step("pay", 0, 0.5, invoice=0.9),
-            Step("use", 0, 0.6, calls=700),
-            Step("lose", 0, 0.7, invoice=0.6, part=0.5),
-            Step("change", 1, 0.2, "large@1", "year"),
-            Step("pay", 1, 0.3, invoice=0.9),
-            Step("win", 1, 0.4),
-        ),
-    ),
-    # An upgrade within a trial with a coupon is reverted and repeated.
-    *(
-        Life(
-            *("middle@1", False, "eur", coupon, 0.3),
-            (
-                Step("change", 0, 0.4, "large@1", quantity=1),
-                Step("use", 0, 0.45, calls=500),
-                Step("change", 0, 0.5, "middle@1", quantity=3),
-                Step("change", 0, 0.55, "large@1", "year"),
-                Step("change", 1, 0.5, "middle@1", "month"),
-                Step("use", 1, 0.6, calls=900),
-            ),
-        )
-        for coupon in COUPONS
-    ),
-    # Changes, ends and usage at the exact second of the end of a period.
-    Life(
-        *("small@1", False, "jpy", "THIRD", 0.0),
-        (
-            Step("use", 1, 0.0, calls=300),
-            Step("change", 1, 0.0, "small@1", quantity=7),
-            Step("end", 2, 0.0),
-            Step("return", 2, 0.0, "large@1"),
-            Step("use", 2, 0.0, calls=300),
-        ),
-    ),
-    # Usage arrives after the invoice was closed and voided, and after it had reached a threshold.
-    Life(
-        *("large@1", False, "kwd", "AMOUNT", 0.0),
-        (
-            Step("use", 0, 0.3, calls=399),
-            Step("void", 0, 0.4, invoice=0.99),
-            Step("use", 0, 0.5, calls=399),
-            Step("late", 0, 0.9, calls=350),
-            Step("late", 0, 0.95, calls=-350),
-            Step("end", 2, 0.1),
-            Step("late", 1, 0.9, calls=350),
-        ),
-    ),
-    # The quantity rises and falls before and after a void.
-    Life(
-        *("small@1", True, "kwd", None, 0.2),
-        (
-            Step("change", 0, 0.5, "small@1", quantity=9),
-            Step("void", 0, 0.6, invoice=0.99),
-            Step("change", 0, 0.7, "small@1", quantity=2),
-            Step("change", 0, 0.8, "small@1", quantity=9),
-            Step("change", 1, 0.1, "large@1", "year"),
-            Step("uncollectible", 1, 0.2, invoice=0.5),
-            Step("change", 2, 0.1, "small@1", "month", quantity=1),
-        ),
-    ),
-)
+NEIGHBOURS = read_lives("""
+# A customer disputes, changes the plan, pays again, and disputes again.
+disputes-again small@1 month usd - 0.1
+  pay 0 0.2 part=1.0
+  lose 0 0.3 part=1.0
+  change 0 0.4 plan=large@1
+  pay 0 0.5 invoice=0.9
+  use 0 0.6 calls=700
+  lose 0 0.7 invoice=0.6 part=0.5
+  change 1 0.2 plan=large@1 interval=year
+  pay 1 0.3 invoice=0.9
+  win 1 0.4
+# An upgrade within a trial with a coupon is reverted and repeated.
+trial-third middle@1 month eur THIRD 0.3
+  change 0 0.4 plan=large@1 quantity=1
+  use 0 0.45 calls=500
+  change 0 0.5 plan=middle@1 quantity=3
+  change 0 0.55 plan=large@1 interval=year
+  change 1 0.5 plan=middle@1 interval=month
+  use 1 0.6 calls=900
+trial-amount middle@1 month eur AMOUNT 0.3
+  change 0 0.4 plan=large@1 quantity=1
+  use 0 0.45 calls=500
+  change 0 0.5 plan=middle@1 quantity=3
+  change 0 0.55 plan=large@1 interval=year
+  change 1 0.5 plan=middle@1 interval=month
+  use 1 0.6 calls=900
+# Changes, ends and usage at the exact second of the end of a period.
+end-seconds small@1 month jpy THIRD 0.0
+  use 1 0.0 calls=300
+  change 1 0.0 plan=small@1 quantity=7
+  end 2 0.0
+  return 2 0.0 plan=large@1
+  use 2 0.0 calls=300
+# Usage arrives after the invoice was closed and voided, and after it had reached a threshold.
+late large@1 month kwd AMOUNT 0.0
+  use 0 0.3 calls=399
+  void 0 0.4 invoice=0.99
+  use 0 0.5 calls=399
+  late 0 0.9 calls=350
+  late 0 0.95 calls=-350
+  end 2 0.1
+  late 1 0.9 calls=350
+# The quantity rises and falls before and after a void.
+quantities small@1 year kwd - 0.2
+  change 0 0.5 plan=small@1 quantity=9
+  void 0 0.6 invoice=0.99
+  change 0 0.7 plan=small@1 quantity=2
+  change 0 0.8 plan=small@1 quantity=9
+  change 1 0.1 plan=large@1 interval=year
+  uncollectible 1 0.2 invoice=0.5
+  change 2 0.1 plan=small@1 interval=month quantity=1
+""")
 """Lives written by hand."""
 
 
@@ -617,7 +615,7 @@ def test_random_lives_cost_the_same_by_the_second_rater(tmp_path: Path, database
         async with sold(tmp_path, database, "http://127.0.0.1:9", **settings) as (of, _):
             if database.startswith("sqlite"):
                 event.listen(of.database._writer.sync_engine.pool, "checkout", hurry)
-            given = (*KEPT, *NEIGHBOURS)
+            given = (*KEPT.values(), *NEIGHBOURS.values())
             count, until = 0, time.monotonic() + seconds
             while count <= len(given) or time.monotonic() < until:
                 life = given[count] if count < len(given) else draw_life(random.Random(seed + count))

@@ -4,7 +4,6 @@ The combinations are plausible: a lost dispute and a void, a partial credit note
 exact end of a period. `test_lives_at_stripe.py` draws random lives.
 """
 
-import asyncio
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -14,7 +13,7 @@ import yaml
 
 from edgeproxy.collector.billing.journal.verification import verify_journal
 from edgeproxy.collector.jobs import billing as billing_jobs
-from tests.collector.billing.test_lives import COUPONS, METERS, MONTHS, PLANS, Life, Step
+from tests.collector.billing.test_lives import COUPONS, METERS, MONTHS, PLANS, Life, Step, read_lives
 from tests.collector.billing.test_lives_at_stripe import StripePlayer, live
 from tests.support.era import Era, era
 from tests.support.invoiced import JANUARY
@@ -23,335 +22,175 @@ from tests.support.stripe_sandbox import Sandbox
 
 OUT_OF_BAND = 1
 """The `calls` of a payment out of band."""
-LIVES: dict[str, Life] = {
-    "lost-then-void": Life(
-        "small@1",
-        False,
-        "jpy",
-        None,
-        0.1,
-        (
-            Step("pay", 0, 0.2, part=0.1),
-            Step("lose", 0, 0.3),
-            Step("void", 0, 0.35),
-            Step("uncollectible", 0, 0.36),
-            Step("change", 0, 0.4, "large@1"),
-            Step("win", 0, 0.5),
-            Step("use", 0, 0.6, calls=399),
-            Step("change", 1, 0.3, "small@1"),
-            Step("use", 2, 0.2, calls=200),
-        ),
-    ),
-    "partial-up-down": Life(
-        "small@1",
-        False,
-        "kwd",
-        "THIRD",
-        0.1,
-        (
-            Step("credit", 0, 0.2, part=0.37),
-            Step("change", 0, 0.3, "large@1"),
-            Step("change", 0, 0.4, "small@1"),
-            Step("credit", 0, 0.5, invoice=0.99, part=0.5),
-            Step("change", 0, 0.6, "middle@1"),
-            Step("use", 1, 0.2, calls=300),
-            Step("uncredit", 1, 0.3),
-        ),
-    ),
-    "month-year-coupon": Life(
-        "small@1",
-        False,
-        "usd",
-        "AMOUNT",
-        0.1,
-        (
-            Step("use", 0, 0.3, calls=399),
-            Step("change", 0, 0.5, "small@1", "year"),
-            Step("late", 0, 0.45, calls=390),
-            Step("credit", 1, 0.2, invoice=0.5, part=0.3),
-            Step("change", 1, 0.3, "large@1", "year"),
-            Step("void", 1, 0.4, invoice=0.99),
-            Step("change", 1, 0.5, "small@1", "month"),
-        ),
-    ),
-    "trial-quantity": Life(
-        "middle@1",
-        False,
-        "eur",
-        "AMOUNT",
-        0.0,
-        (
-            Step("change", 0, 0.1, "middle@1", quantity=3),
-            Step("use", 0, 0.15, calls=399),
-            Step("change", 0, 0.2, "middle@1", quantity=1),
-            Step("change", 0, 0.25, "small@1", "year", quantity=5),
-            Step("change", 0, 0.28, "middle@1", "month", quantity=2),
-            Step("use", 0, 0.6, calls=399),
-            Step("credit", 0, 0.7, part=0.8, invoice=0.99),
-            Step("change", 1, 0.1, "middle@1", quantity=3),
-            Step("change", 1, 0.2, "middle@1", quantity=1),
-            Step("change", 2, 0.01, "middle@1", quantity=2),
-        ),
-    ),
-    "scheduled-then-oob": Life(
-        "large@1",
-        False,
-        "kwd",
-        None,
-        0.2,
-        (
-            Step("change", 0, 0.4, "small@1"),
-            Step("pay", 0, 0.5, calls=1, part=1.0),
-            Step("change", 0, 0.6, "middle@1"),
-            Step("change", 0, 0.7, "large@1", quantity=1),
-            Step("change", 0, 0.8, "small@1", quantity=4),
-            Step("pay", 1, 0.5, invoice=0.99, calls=1),
-            Step("credit", 1, 0.6, invoice=0.0, part=0.6),
-            Step("change", 1, 0.7, "large@1"),
-        ),
-    ),
-    "uncollectible-then-paid": Life(
-        "large@1",
-        False,
-        "usd",
-        "THIRD",
-        0.1,
-        (
-            Step("uncollectible", 0, 0.3),
-            Step("change", 0, 0.4, "large@1", "year"),
-            Step("pay", 0, 0.5, invoice=0.0, part=1.0),
-            Step("credit", 0, 0.6, invoice=0.0, part=0.5),
-            Step("change", 1, 0.2, "small@1"),
-            Step("pay", 1, 0.3, invoice=0.99, calls=1),
-        ),
-    ),
-    "end-seconds": Life(
-        "small@1",
-        False,
-        "usd",
-        "THIRD",
-        0.0,
-        (
-            Step("change", 1, 0.0, "large@1"),
-            Step("use", 1, 0.0, calls=399),
-            Step("change", 2, 0.0, "small@1", "year", quantity=9),
-            Step("void", 2, 0.0, invoice=0.99),
-            Step("end", 2, 0.5),
-            Step("return", 2, 0.5, "middle@1"),
-        ),
-    ),
-    "late-minimum": Life(
-        "middle@1",
-        False,
-        "jpy",
-        None,
-        0.0,
-        (
-            Step("use", 0, 0.8, calls=300),
-            Step("late", 0, 0.85, calls=399),
-            Step("late", 0, 0.9, calls=-60),
-            Step("void", 1, 0.5, invoice=0.99),
-            Step("late", 0, 0.95, calls=399),
-            Step("use", 1, 0.6, calls=399),
-        ),
-    ),
-    "late-volume": Life(
-        "large@1",
-        False,
-        "kwd",
-        "AMOUNT",
-        0.0,
-        (
-            Step("use", 0, 0.2, calls=299),
-            Step("late", 0, 0.8, calls=1),
-            Step("late", 0, 0.81, calls=399),
-            Step("credit", 1, 0.2, invoice=0.99, part=0.9),
-            Step("late", 0, 0.9, calls=-399),
-            Step("use", 1, 0.9, calls=399),
-            Step("late", 1, 0.95, calls=399),
-        ),
-    ),
-    "dispute-change-pay": Life(
-        "small@1",
-        True,
-        "jpy",
-        "AMOUNT",
-        0.1,
-        (
-            Step("pay", 0, 0.2, part=0.1),
-            Step("change", 0, 0.3, "large@1", "year"),
-            Step("pay", 0, 0.35, invoice=0.99, part=0.1),
-            Step("lose", 0, 0.4, invoice=0.0),
-            Step("change", 0, 0.5, "small@1", "month", quantity=2),
-            Step("pay", 0, 0.55, invoice=0.99, part=1.0),
-            Step("lose", 0, 0.6, invoice=0.6),
-            Step("change", 1, 0.5, "large@1", "year"),
-            Step("win", 1, 0.6, invoice=0.0),
-        ),
-    ),
-    "end-return-coupon": Life(
-        "small@1",
-        False,
-        "eur",
-        "THIRD",
-        0.1,
-        (
-            Step("credit", 0, 0.2, part=1.0),
-            Step("end", 0, 0.3),
-            Step("return", 0, 0.4, "small@1", quantity=3),
-            Step("end", 0, 0.5),
-            Step("return", 0, 0.6, "large@1", "year"),
-            Step("void", 0, 0.7, invoice=0.99),
-            Step("end", 1, 0.3),
-            Step("return", 1, 0.4, "middle@1"),
-        ),
-    ),
-    "oob-credit-upgrade": Life(
-        "small@1",
-        False,
-        "usd",
-        None,
-        0.1,
-        (
-            Step("pay", 0, 0.2, calls=1),
-            Step("credit", 0, 0.3, part=0.4),
-            Step("change", 0, 0.4, "large@1"),
-            Step("uncredit", 0, 0.5),
-            Step("change", 0, 0.6, "large@1", "year"),
-            Step("credit", 1, 0.1, invoice=0.0, part=1.0),
-        ),
-    ),
-    "uncredit-between": Life(
-        "large@1",
-        False,
-        "eur",
-        "AMOUNT",
-        0.1,
-        (
-            Step("credit", 0, 0.2, part=1.0),
-            Step("change", 0, 0.3, "large@1", "year"),
-            Step("uncredit", 0, 0.4),
-            Step("change", 0, 0.5, "small@1"),
-            Step("change", 0, 0.6, "large@1", "year"),
-            Step("void", 0, 0.7, invoice=0.99),
-            Step("change", 0, 0.8, "middle@1"),
-            Step("use", 1, 0.2, calls=399),
-        ),
-    ),
-    "void-year-month": Life(
-        "small@1",
-        True,
-        "kwd",
-        "THIRD",
-        0.2,
-        (
-            Step("change", 0, 0.3, "small@1", quantity=5),
-            Step("void", 0, 0.4, invoice=0.0),
-            Step("change", 0, 0.5, "small@1", quantity=9),
-            Step("change", 0, 0.6, "small@1", "month", quantity=2),
-            Step("use", 0, 0.7, calls=399),
-            Step("change", 1, 0.6, "small@1", "year", quantity=9),
-        ),
-    ),
-    "negative-threshold": Life(
-        "small@1",
-        False,
-        "usd",
-        "AMOUNT",
-        0.0,
-        (
-            Step("use", 0, 0.2, calls=399),
-            Step("use", 0, 0.3, calls=-60),
-            Step("use", 0, 0.4, calls=-60),
-            Step("credit", 0, 0.5, invoice=0.99, part=1.0),
-            Step("use", 0, 0.6, calls=399),
-            Step("late", 0, 0.7, calls=-60),
-            Step("use", 1, 0.2, calls=-60),
-            Step("use", 1, 0.3, calls=30),
-        ),
-    ),
-    "void-proration-again": Life(
-        "small@1",
-        False,
-        "jpy",
-        None,
-        0.1,
-        (
-            Step("change", 0, 0.2, "middle@1"),
-            Step("void", 0, 0.3, invoice=0.99),
-            Step("change", 0, 0.4, "large@1"),
-            Step("uncollectible", 0, 0.5, invoice=0.99),
-            Step("change", 0, 0.6, "large@1", "year"),
-            Step("void", 0, 0.7, invoice=0.99),
-            Step("change", 1, 0.2, "small@1", quantity=9),
-            Step("use", 1, 0.4, calls=399),
-        ),
-    ),
-    "uncollectible-change-pay": Life(
-        "middle@1",
-        False,
-        "kwd",
-        "AMOUNT",
-        0.0,
-        (
-            Step("use", 0, 0.5, calls=399),
-            Step("uncollectible", 0, 0.6, invoice=0.99),
-            Step("change", 0, 0.7, "large@1"),
-            Step("pay", 0, 0.8, invoice=0.0, part=1.0),
-            Step("pay", 0, 0.85, invoice=0.99, part=0.1),
-            Step("lose", 0, 0.9, invoice=0.99),
-            Step("change", 1, 0.2, "middle@1", quantity=3),
-        ),
-    ),
-    "dispute-with-note": Life(
-        "large@1",
-        False,
-        "jpy",
-        "THIRD",
-        0.1,
-        (
-            Step("pay", 0, 0.2, part=0.1),
-            Step("credit", 0, 0.25, part=0.4),
-            Step("lose", 0, 0.3),
-            Step("credit", 0, 0.4, part=1.0),
-            Step("change", 0, 0.5, "small@1"),
-            Step("change", 0, 0.6, "large@1", "year"),
-            Step("uncredit", 0, 0.7),
-        ),
-    ),
-    "trial-end-second": Life(
-        "middle@1",
-        False,
-        "usd",
-        "AMOUNT",
-        0.0,
-        (
-            Step("change", 0, 10 / 31, "large@1", "year"),
-            Step("change", 0, 10 / 31, "middle@1", "month", quantity=3),
-            Step("use", 0, 10 / 31, calls=399),
-            Step("credit", 0, 0.5, part=0.5),
-            Step("change", 1, 0.0, "middle@1", quantity=1),
-        ),
-    ),
-    "note-void-note": Life(
-        "small@1",
-        False,
-        "eur",
-        None,
-        0.1,
-        (
-            Step("credit", 0, 0.2, part=0.5),
-            Step("uncredit", 0, 0.25),
-            Step("credit", 0, 0.3, part=1.0),
-            Step("void", 0, 0.4),
-            Step("change", 0, 0.5, "large@1"),
-            Step("pay", 0, 0.6, invoice=0.99, part=1.0),
-            Step("credit", 0, 0.7, invoice=0.99, part=0.3),
-            Step("change", 0, 0.8, "middle@1"),
-            Step("end", 0, 0.9),
-        ),
-    ),
-}
+LIVES = read_lives("""
+lost-then-void small@1 month jpy - 0.1
+  pay 0 0.2 part=0.1
+  lose 0 0.3
+  void 0 0.35
+  uncollectible 0 0.36
+  change 0 0.4 plan=large@1
+  win 0 0.5
+  use 0 0.6 calls=399
+  change 1 0.3 plan=small@1
+  use 2 0.2 calls=200
+partial-up-down small@1 month kwd THIRD 0.1
+  credit 0 0.2 part=0.37
+  change 0 0.3 plan=large@1
+  change 0 0.4 plan=small@1
+  credit 0 0.5 invoice=0.99 part=0.5
+  change 0 0.6 plan=middle@1
+  use 1 0.2 calls=300
+  uncredit 1 0.3
+month-year-coupon small@1 month usd AMOUNT 0.1
+  use 0 0.3 calls=399
+  change 0 0.5 plan=small@1 interval=year
+  late 0 0.45 calls=390
+  credit 1 0.2 invoice=0.5 part=0.3
+  change 1 0.3 plan=large@1 interval=year
+  void 1 0.4 invoice=0.99
+  change 1 0.5 plan=small@1 interval=month
+trial-quantity middle@1 month eur AMOUNT 0.0
+  change 0 0.1 plan=middle@1 quantity=3
+  use 0 0.15 calls=399
+  change 0 0.2 plan=middle@1 quantity=1
+  change 0 0.25 plan=small@1 interval=year quantity=5
+  change 0 0.28 plan=middle@1 interval=month quantity=2
+  use 0 0.6 calls=399
+  credit 0 0.7 invoice=0.99 part=0.8
+  change 1 0.1 plan=middle@1 quantity=3
+  change 1 0.2 plan=middle@1 quantity=1
+  change 2 0.01 plan=middle@1 quantity=2
+scheduled-then-oob large@1 month kwd - 0.2
+  change 0 0.4 plan=small@1
+  pay 0 0.5 calls=1 part=1.0
+  change 0 0.6 plan=middle@1
+  change 0 0.7 plan=large@1 quantity=1
+  change 0 0.8 plan=small@1 quantity=4
+  pay 1 0.5 calls=1 invoice=0.99
+  credit 1 0.6 part=0.6
+  change 1 0.7 plan=large@1
+uncollectible-then-paid large@1 month usd THIRD 0.1
+  uncollectible 0 0.3
+  change 0 0.4 plan=large@1 interval=year
+  pay 0 0.5 part=1.0
+  credit 0 0.6 part=0.5
+  change 1 0.2 plan=small@1
+  pay 1 0.3 calls=1 invoice=0.99
+end-seconds small@1 month usd THIRD 0.0
+  change 1 0.0 plan=large@1
+  use 1 0.0 calls=399
+  change 2 0.0 plan=small@1 interval=year quantity=9
+  void 2 0.0 invoice=0.99
+  end 2 0.5
+  return 2 0.5 plan=middle@1
+late-minimum middle@1 month jpy - 0.0
+  use 0 0.8 calls=300
+  late 0 0.85 calls=399
+  late 0 0.9 calls=-60
+  void 1 0.5 invoice=0.99
+  late 0 0.95 calls=399
+  use 1 0.6 calls=399
+late-volume large@1 month kwd AMOUNT 0.0
+  use 0 0.2 calls=299
+  late 0 0.8 calls=1
+  late 0 0.81 calls=399
+  credit 1 0.2 invoice=0.99 part=0.9
+  late 0 0.9 calls=-399
+  use 1 0.9 calls=399
+  late 1 0.95 calls=399
+dispute-change-pay small@1 year jpy AMOUNT 0.1
+  pay 0 0.2 part=0.1
+  change 0 0.3 plan=large@1 interval=year
+  pay 0 0.35 invoice=0.99 part=0.1
+  lose 0 0.4
+  change 0 0.5 plan=small@1 interval=month quantity=2
+  pay 0 0.55 invoice=0.99 part=1.0
+  lose 0 0.6 invoice=0.6
+  change 1 0.5 plan=large@1 interval=year
+  win 1 0.6
+end-return-coupon small@1 month eur THIRD 0.1
+  credit 0 0.2 part=1.0
+  end 0 0.3
+  return 0 0.4 plan=small@1 quantity=3
+  end 0 0.5
+  return 0 0.6 plan=large@1 interval=year
+  void 0 0.7 invoice=0.99
+  end 1 0.3
+  return 1 0.4 plan=middle@1
+oob-credit-upgrade small@1 month usd - 0.1
+  pay 0 0.2 calls=1
+  credit 0 0.3 part=0.4
+  change 0 0.4 plan=large@1
+  uncredit 0 0.5
+  change 0 0.6 plan=large@1 interval=year
+  credit 1 0.1 part=1.0
+uncredit-between large@1 month eur AMOUNT 0.1
+  credit 0 0.2 part=1.0
+  change 0 0.3 plan=large@1 interval=year
+  uncredit 0 0.4
+  change 0 0.5 plan=small@1
+  change 0 0.6 plan=large@1 interval=year
+  void 0 0.7 invoice=0.99
+  change 0 0.8 plan=middle@1
+  use 1 0.2 calls=399
+void-year-month small@1 year kwd THIRD 0.2
+  change 0 0.3 plan=small@1 quantity=5
+  void 0 0.4
+  change 0 0.5 plan=small@1 quantity=9
+  change 0 0.6 plan=small@1 interval=month quantity=2
+  use 0 0.7 calls=399
+  change 1 0.6 plan=small@1 interval=year quantity=9
+negative-threshold small@1 month usd AMOUNT 0.0
+  use 0 0.2 calls=399
+  use 0 0.3 calls=-60
+  use 0 0.4 calls=-60
+  credit 0 0.5 invoice=0.99 part=1.0
+  use 0 0.6 calls=399
+  late 0 0.7 calls=-60
+  use 1 0.2 calls=-60
+  use 1 0.3 calls=30
+void-proration-again small@1 month jpy - 0.1
+  change 0 0.2 plan=middle@1
+  void 0 0.3 invoice=0.99
+  change 0 0.4 plan=large@1
+  uncollectible 0 0.5 invoice=0.99
+  change 0 0.6 plan=large@1 interval=year
+  void 0 0.7 invoice=0.99
+  change 1 0.2 plan=small@1 quantity=9
+  use 1 0.4 calls=399
+uncollectible-change-pay middle@1 month kwd AMOUNT 0.0
+  use 0 0.5 calls=399
+  uncollectible 0 0.6 invoice=0.99
+  change 0 0.7 plan=large@1
+  pay 0 0.8 part=1.0
+  pay 0 0.85 invoice=0.99 part=0.1
+  lose 0 0.9 invoice=0.99
+  change 1 0.2 plan=middle@1 quantity=3
+dispute-with-note large@1 month jpy THIRD 0.1
+  pay 0 0.2 part=0.1
+  credit 0 0.25 part=0.4
+  lose 0 0.3
+  credit 0 0.4 part=1.0
+  change 0 0.5 plan=small@1
+  change 0 0.6 plan=large@1 interval=year
+  uncredit 0 0.7
+trial-end-second middle@1 month usd AMOUNT 0.0
+  change 0 10/31 plan=large@1 interval=year
+  change 0 10/31 plan=middle@1 interval=month quantity=3
+  use 0 10/31 calls=399
+  credit 0 0.5 part=0.5
+  change 1 0.0 plan=middle@1 quantity=1
+note-void-note small@1 month eur - 0.1
+  credit 0 0.2 part=0.5
+  uncredit 0 0.25
+  credit 0 0.3 part=1.0
+  void 0 0.4
+  change 0 0.5 plan=large@1
+  pay 0 0.6 invoice=0.99 part=1.0
+  credit 0 0.7 invoice=0.99 part=0.3
+  change 0 0.8 plan=middle@1
+  end 0 0.9
+""")
 SHORT = ("note-void-note", "partial-up-down", "end-seconds")
 """The lives of a run that is not long."""
 
@@ -378,7 +217,7 @@ class Neighbour(StripePlayer):
 @pytest.mark.parametrize(
     "label", [label if label in SHORT else pytest.param(label, marks=pytest.mark.soak) for label in LIVES]
 )
-def test_unusual_life_agrees_with_stripe(
+async def test_unusual_life_agrees_with_stripe(
     new_sandbox: Sandbox,
     tmp_path: Path,
     database: str,
@@ -393,14 +232,11 @@ def test_unusual_life_agrees_with_stripe(
     terms: dict[str, Any] = {"plans": str(file), "meters": {"calls": {"count": "events"}}, "coupons": COUPONS}
     terms |= {"breaker": {"enabled": False}, "collection": collection}
 
-    async def work() -> None:
-        async with era(tmp_path, database, new_sandbox, JANUARY, **terms) as of:
-            of.collection = collection
-            player = Neighbour(of, new_sandbox, f"{collection}-{label}", LIVES[label])
-            with mock.patch.object(billing_jobs, "time", mock.Mock(time=of.now)):
-                await live(of, [player])
-                await player.check()
-            async with of.of.database.reading(whole=True) as connection:
-                await verify_journal(connection)
-
-    asyncio.run(work())
+    async with era(tmp_path, database, new_sandbox, JANUARY, **terms) as of:
+        of.collection = collection
+        player = Neighbour(of, new_sandbox, f"{collection}-{label}", LIVES[label])
+        with mock.patch.object(billing_jobs, "time", mock.Mock(time=of.now)):
+            await live(of, [player])
+            await player.check()
+        async with of.of.database.reading(whole=True) as connection:
+            await verify_journal(connection)

@@ -300,7 +300,7 @@ def test_random_subscription_lives_cost_the_same_by_the_second_rater(seed: int, 
     print(f"{count} lives from seed {seed}")
 
 
-@pytest.mark.parametrize("life", [*KEPT, *NEIGHBOURS])
+@pytest.mark.parametrize("life", [*KEPT.values(), *NEIGHBOURS.values()])
 def test_recorded_subscription_life_costs_the_same_by_the_second_rater(life: Life) -> None:
     PureLife(life).play()
 

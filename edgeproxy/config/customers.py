@@ -1,6 +1,5 @@
 """Customers and their keys, and flags, as the edge and the collector read them."""
 
-import re
 from contextlib import suppress
 from functools import lru_cache
 from typing import Annotated, Literal
@@ -34,9 +33,7 @@ from edgeproxy.config.limits import (
 from edgeproxy.config.networks import Networks
 from edgeproxy.config.part import FieldMark, Part
 from edgeproxy.config.selection import is_of_all
-from edgeproxy.config.tree import FlatTable, Items, Table
-
-LOWER_DIGEST = re.compile("[0-9a-f]{64}")
+from edgeproxy.config.tree import FlatTable, Table
 
 
 class Paused(Part):
@@ -199,33 +196,6 @@ class Key(Part):
 
 PLAIN_KEY = {"sha256", "customer"}
 """The fields of most keys."""
-
-
-@written(lambda inner: inner)
-def read_keys(value: object, read: ValidatorFunctionWrapHandler) -> object:
-    """Read keys. Those with nothing but a digest and a customer are read here, in a third of the time."""
-    if not isinstance(value, Items) or not any(type(each) is FlatTable for each in value):
-        return read(value)
-    example = Key(sha256="0" * 64, customer="x")
-    return read([_read_plain_key(each, example) if isinstance(each, FlatTable) else each for each in value])
-
-
-def _read_plain_key(table: FlatTable, example: Key) -> Key | FlatTable:
-    """Return the key of a mapping, like `example` but for the two fields; the mapping if it has others or a fault."""
-    if table.keys() != PLAIN_KEY:
-        return table
-    digest, customer = table["sha256"], table["customer"]
-    assert isinstance(digest, str)
-    assert isinstance(customer, str)
-    if not LOWER_DIGEST.fullmatch(digest) or digest == parsers.NOTHING_DIGEST or not parsers.NAME.fullmatch(customer):
-        return table
-    key = Key.__new__(Key)
-    # As pydantic's `model_construct` does, which takes five times as long.
-    object.__setattr__(key, "__dict__", {**example.__dict__, "sha256": digest, "customer": customer})
-    object.__setattr__(key, "__pydantic_fields_set__", PLAIN_KEY)
-    object.__setattr__(key, "__pydantic_extra__", None)
-    object.__setattr__(key, "__pydantic_private__", None)
-    return key
 
 
 class DirectoryKey(Key):

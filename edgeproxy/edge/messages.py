@@ -17,6 +17,7 @@ from typing import TypeAlias, TypeVar
 
 from msgspec import Struct, json, msgpack
 
+from edgeproxy.base.allocator import return_freed_memory
 from edgeproxy.config.directory import KeyOwner
 from edgeproxy.edge.channel import Codec, Frame
 from edgeproxy.edge.limits.rate_terms import Mode, RateTerms
@@ -345,5 +346,7 @@ M = TypeVar("M", bound=ToWorker)
 
 
 def pack_for_workers(message: M) -> Frame[M]:
-    """Return the frame of a message, made once for all workers that get it."""
-    return Frame(type(message), SUPERVISOR.pack(message).data)
+    """Return the frame of a message, made once for all workers that get it. It may be large, as are its parts."""
+    frame = Frame(type(message), SUPERVISOR.pack(message).data)
+    return_freed_memory()
+    return frame

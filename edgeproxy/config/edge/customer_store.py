@@ -15,6 +15,7 @@ from typing import Any
 from edgeproxy.config.customers import PLAIN_KEY, Customer, Key
 from edgeproxy.config.directory import render_line
 from edgeproxy.config.edge.settings import EdgeFile, EdgeSettings
+from edgeproxy.config.key_list import KeyList
 
 CUSTOMER, KEY = b"customer", b"key"
 """Kinds of lines. The name, or the digest and the name, follow, and then JSON."""
@@ -125,9 +126,11 @@ def dump_customers(settings: EdgeSettings) -> Iterator[bytes]:
         if content is None:
             content = contents[id(customer)] = _dump_part(customer)
         yield b"%b %b %b" % (CUSTOMER, name.encode(), content)
-    for key in settings.keys:
-        content = NOTHING_MORE if key.model_fields_set <= PLAIN_KEY else _dump_part(key)
-        yield b"%b %b %b %b" % (KEY, key.sha256.encode(), key.customer.encode(), content)
+    keys = settings.keys
+    parts = keys.list_parts() if isinstance(keys, KeyList) else ((key.sha256, key.customer, key) for key in keys)
+    for digest, name, whole in parts:
+        content = NOTHING_MORE if whole is None or whole.model_fields_set <= PLAIN_KEY else _dump_part(whole)
+        yield b"%b %b %b %b" % (KEY, digest.encode(), name.encode(), content)
 
 
 def _dump_part(part: Customer | Key) -> bytes:

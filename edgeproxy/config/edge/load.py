@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeproxy.base.allocator import return_freed_memory
 from edgeproxy.config.edge.customer_store import Customers, dump_customers
 from edgeproxy.config.edge.residency import find_home
 from edgeproxy.config.edge.settings import EdgeFile, EdgeSettings, Pushed
@@ -55,11 +56,15 @@ def try_load_edge(
 
     `also` finds further faults in a configuration that has no others.
     """
-    # Imported late: workers restore dumped settings, and need neither a YAML parser nor the checks.
+    # Imported late: workers restore dumped settings, and need neither a YAML parser nor the checks. All are imported
+    # before a file is read. Otherwise modules lie between the many objects of a large file, and keep their memory.
+    from edgeproxy.config.edge.references import find_faults  # noqa: F401
     from edgeproxy.config.source import Source
 
     with pause_garbage_collection():
-        return load_edge_source(Source(path, environ), parts=parts, files=files, also=also)
+        loaded = load_edge_source(Source(path, environ), parts=parts, files=files, also=also)
+    return_freed_memory()
+    return loaded
 
 
 def load_edge_source(
@@ -124,4 +129,5 @@ def restore_settings(dumped: bytes) -> tuple[EdgeSettings, Customers]:
             end = dumped.find(b"\n", begin)
             customer_store.add(dumped[begin:end] if end > 0 else dumped[begin:])
             begin = end + 1
+    return_freed_memory()
     return settings, customer_store

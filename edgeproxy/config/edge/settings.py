@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, WrapValidator
 
 from edgeproxy.config import addresses, hub_settings, parsers, units
-from edgeproxy.config.customers import Customer, Flag, Key, intern_customer, read_customers, read_keys
+from edgeproxy.config.customers import Customer, Flag, intern_customer, read_customers
 from edgeproxy.config.edge import readers
 from edgeproxy.config.edge.admin import Admin, read_admin, validate_admin
 from edgeproxy.config.edge.auth import Auth
@@ -30,6 +30,7 @@ from edgeproxy.config.edge.upstreams import Upstream
 from edgeproxy.config.edge.usage import Usage
 from edgeproxy.config.field_types import Folder, Name, Network, Rate, ResidencyName, Sample, Switch, Wait
 from edgeproxy.config.hub_settings import Hub
+from edgeproxy.config.key_list import Keys, read_keys
 from edgeproxy.config.limits import Rated
 from edgeproxy.config.meters import Meter
 from edgeproxy.config.networks import Networks
@@ -337,9 +338,7 @@ class EdgeFile(Part):
     customers: Annotated[
         dict[Name, Annotated[Customer, AfterValidator(intern_customer)]], WrapValidator(read_customers)
     ] = Field(default={}, description="Customers, by name.")
-    keys: Annotated[tuple[Key, ...], WrapValidator(read_keys)] = Field(
-        default=(), description="Keys that customers send."
-    )
+    keys: Annotated[Keys, WrapValidator(read_keys)] = Field(default=(), description="Keys that customers send.")
     upstreams: Annotated[dict[Name, Upstream], Field(min_length=1), FieldMark.FILLED] = Field(
         description="Services behind the edge, by name."
     )

@@ -13,6 +13,7 @@ from edgeproxy.config.edge.routes import BASIC, Route
 from edgeproxy.config.edge.rules import UNSEEN_FIELDS
 from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.hub_settings import has_password, is_in_clear, is_local_hub
+from edgeproxy.config.key_list import list_others
 from edgeproxy.config.limits import BurstCredits, Limit, Quota
 from edgeproxy.config.meters import MEASURES, SPLIT_ESTIMATES, compute_request_amount
 from edgeproxy.config.selection import ANY_ROUTES
@@ -329,7 +330,7 @@ def _list_limits(settings: EdgeSettings) -> list[tuple[str, Sequence[Limit], boo
     return [
         *[(f"tiers.{name}", tier.limits, is_read) for name, tier in settings.tiers.items()],
         *[(f"customers.{name}", each.limits or (), is_read) for name, each in settings.customers.items()],
-        *[(f"keys.{index}", key.limits, is_read) for index, key in enumerate(settings.keys)],
+        *[(f"keys.{index}", key.limits, is_read) for index, key in list_others(settings.keys)],
         *[(f"routes.{n}", each.limits, each.response_usage is not None) for n, each in enumerate(settings.routes)],
     ]
 

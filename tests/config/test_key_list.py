@@ -1,0 +1,61 @@
+"""Keys in little memory: equal to the models in their place, however they are read."""
+
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.config.customers import Key
+from edgeproxy.config.edge.load import load_edge
+from edgeproxy.config.key_list import KeyList, find_digests, list_others
+from edgeproxy.config.problems import ConfigError
+from tests.config.conftest import LEAST
+
+NAMES = [f"c{number % 50}" for number in range(100)]
+DIGESTS = [sha256(b"%d" % number).hexdigest() for number in range(100)]
+
+
+def read(folder: Path, more: dict[int, str]) -> KeyList:
+    """Read a hundred keys, some with more fields."""
+    customers = "".join(f"  c{number}: {{tier: t}}\n" for number in range(50))
+    keys = "".join(
+        f"  - {{sha256: {digest}, customer: {name}{more.get(place, '')}}}\n"
+        for place, (digest, name) in enumerate(zip(DIGESTS, NAMES, strict=True))
+    )
+    file = folder / "edge.yaml"
+    file.write_text(f"{LEAST}tiers: {{t: {{}}}}\ncustomers:\n{customers}keys:\n{keys}")
+    keys_of_file = load_edge(file, {}).keys
+    assert isinstance(keys_of_file, KeyList)
+    return keys_of_file
+
+
+def test_keys_are_equal_to_their_models(tmp_path: Path) -> None:
+    models = [Key(sha256=digest, customer=name) for digest, name in zip(DIGESTS, NAMES, strict=True)]
+    keys = read(tmp_path, {})
+    assert keys == tuple(models)
+    assert (list(keys), keys[-1], keys[3:9:2], len(keys)) == (models, models[-1], tuple(models[3:9:2]), 100)
+    assert (keys[0].model_dump(), repr(keys[0])) == (models[0].model_dump(), repr(models[0]))
+    assert keys == read(tmp_path, {})
+    assert list(list_others(keys)) == []
+    with pytest.raises(IndexError):
+        keys[100]
+
+
+def test_keys_with_more_settings_keep_their_places(tmp_path: Path) -> None:
+    keys, plain = read(tmp_path, {7: ", expires: 2030-01-01", 57: ", expires: 2031-01-01"}), read(tmp_path, {})
+    assert [place for place, _ in list_others(keys)] == [7, 57]
+    assert [place for place in range(100) if keys[place] != plain[place]] == [7, 57]
+    assert keys not in (plain, tuple(plain))
+    assert keys == tuple(keys)
+    other = read(tmp_path, {7: ", expires: 2030-01-01", 57: ", expires: 2032-01-01"})
+    assert keys != other
+    with pytest.raises(ConfigError, match=r"keys\.57\.expires"):
+        read(tmp_path, {7: ", expires: 2030-01-01", 57: ", expires: never-ever"})
+
+
+def test_search_by_customer_returns_all_its_keys(tmp_path: Path) -> None:
+    keys = read(tmp_path, {7: ", expires: 2030-01-01"})
+    for name in ("c0", "c1", "c7", "c49", "c", "c50", "0"):
+        expected = [bytes.fromhex(key.sha256) for key in keys if key.customer == name]
+        assert find_digests(keys, name) == find_digests(tuple(keys), name) == expected
+        assert len(expected) == (2 if name in NAMES else 0)

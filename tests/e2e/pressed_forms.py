@@ -10,20 +10,26 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.pages.sign_in import SignInPages
+from edgeproxy.collector.pages.sign_up import SignUpPages
 from edgeproxy.collector.pages.site import Page
+from edgeproxy.collector.pages.subscriptions import Subscriptions
 from edgeproxy.collector.pages_service import list_signed_in_pages
 from edgeproxy.wire.batch import format_batch, format_headers
 from loadtest.testbed.batch_chains import Chain
 from loadtest.testbed.collector import ADMIN
+from loadtest.testbed.waiting import until
 from tests.e2e.browser import Tab
+from tests.support.credited import HOUR, book_spent_hour
 from tests.support.filled_site import EDGE_SEEN, invoice_of, key_of, pages_of
+from tests.support.mailbox import text_of
 from tests.support.site import PagesStage
+from tests.support.used_database import use_database
 from tests.support.visitor import Read, Visitor
 
 NEEDS = ("zoom of 400 %", "text of 200 %", "forced colours")
 """The ways to show a page in which its buttons are pressed, too."""
-UNSEEN = {"/console/customers/{customer}/credits/reverse"}
-"""Forms that no page of a filled site has: this one needs an hour of usage that credits have paid."""
 
 
 class Place(NamedTuple):
@@ -35,6 +41,14 @@ class Place(NamedTuple):
     """The values of that form's fields, if they differ."""
 
 
+PUBLIC = (
+    "/sign-in",
+    "/sign-in/link?token=any",
+    "/sign-up",
+    "/status/subscribe",
+    "/status/confirm?token=any",
+    "/status/unsubscribe?token=any",
+)
 RESUMED = Place("/console/rollout")
 """A page that has another form while charging is stopped."""
 Places = dict[str, tuple[Visitor | None, list[Place]]]
@@ -69,7 +83,7 @@ def list_places(stage: PagesStage, invoice: str, change: str) -> Places:
         ),
         "ending": (stage.customer("ending"), [Place(path) for path in ending]),
         "bolt": (stage.customer("bolt"), [Place("/account/alerts")]),
-        "anyone": (None, [Place(path) for path in ("/sign-in", "/sign-up", "/status/subscribe")]),
+        "anyone": (None, [Place(path) for path in (*PUBLIC, _begin_sign_up(stage))]),
     }
 
 
@@ -118,6 +132,13 @@ def _open_states(stage: PagesStage) -> str:
     planned = {"begins_at": "2030-02-01T10:00:00Z", "ends_at": "2030-02-01T11:00:00Z"}
     planned |= {"title": "New disks", "message": "Signing in fails for a minute."}
     assert collector.send("POST", "/v1/maintenance", planned | {"regions": ["portal"]}).status == 201
+    acme = collector.get("/v1/customers/acme").json()["id"]
+
+    async def spend(database: Database) -> None:
+        async with database.writing() as connection:
+            await book_spent_hour(connection, acme, HOUR, 1000)
+
+    use_database(collector.settings["database"], spend)
     chain = Chain("edge-new", "eu-west", int(time.time()) - 60)
     batch = chain.next(("acme", "requests", "v1", 7))
     later_version = orjson.dumps({**orjson.loads(format_batch(batch)), "version": 2})
@@ -141,6 +162,18 @@ def _open_states(stage: PagesStage) -> str:
     return draft
 
 
+def _begin_sign_up(stage: PagesStage) -> str:
+    """Ask for an account. Returns the path of the mailed link."""
+    address = "new-account@example.com"
+    with Visitor(stage.site) as visitor:
+        visitor.get("/sign-up")
+        visitor.send("/sign-up", email=address)
+    mails = stage.mailbox.mails
+    until(lambda: any(mail["To"] == address for mail in mails), "the link is mailed")
+    (text,) = [text_of(mail) for mail in mails if mail["To"] == address]
+    return f"/sign-up/confirm{text.partition('/sign-up/confirm')[2].split()[0]}"
+
+
 @contextmanager
 def stopped_charging(stage: PagesStage) -> Iterator[None]:
     """Stop charging within the context."""
@@ -159,12 +192,17 @@ def find_forms(read: Read) -> set[str]:
 
 
 def list_forms() -> list[Page]:
-    """Return all forms for signed-in people."""
-    return [page for page in list_signed_in_pages(sells=True) if page.method == "POST"]
+    """Return the forms of all pages, also for visitors without a session."""
+    public = [page for group in (SignInPages, SignUpPages, Subscriptions) for page in group.__new__(group).pages()]
+    pages = [*list_signed_in_pages(sells=True), *public]
+    return [page for page in pages if page.method == "POST" and page.path != "/sign-out"]
 
 
-def open_place(visitor: Visitor, place: Place) -> Read:
-    """Open a page without a browser."""
+def open_place(visitor: Visitor | None, place: Place, site: str) -> Read:
+    """Open a page without a browser. A visitor of None has no session."""
+    if visitor is None:
+        with Visitor(site) as anyone:
+            return open_place(anyone, place, site)
     visitor.get(place.path)
     if place.sends:
         (form, *_) = [form for form in visitor.read.forms if form.action.endswith(place.sends)]

@@ -6,14 +6,19 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts.audit import Caller
+from edgeproxy.collector.billing.journal.journal import Posting, open_journal
+from edgeproxy.collector.billing.journal.postings import ConsumptionPart, consumption_entries
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION, customers, edges
 from edgeproxy.collector.ledger.ledger_writer import LedgerWriter
 from edgeproxy.config.dimensions import format_dimensions
 from edgeproxy.wire.batch import FIRST, Batch
 
+HOUR = 1_790_000_000 // 3600 * 3600
+"""An hour that is over, in Unix seconds."""
 ALICE = Caller("alice", "192.0.2.1", "request-1")
 
 
@@ -41,6 +46,15 @@ async def write(database: Database, act: Callable[..., Awaitable[Any]], *argumen
     """Have something done in a transaction of its own."""
     async with database.writing() as connection:
         return await act(connection, *arguments, **also)
+
+
+async def book_spent_hour(connection: AsyncConnection, customer: str, hour: int, amount: int) -> str:
+    """Book an hour of usage that the customer's credits pay, as the hourly job does. Return its id."""
+    async with open_journal(connection) as books:
+        balance, source = await books.fetch_credit_balance(customer), f"{customer}/{hour}/0"
+        entries = consumption_entries(balance, [ConsumptionPart("cost", "", amount)])
+        books.book(Posting(customer, "consumption", source, entries, slice=hour))
+    return source
 
 
 async def read(database: Database, look: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:

@@ -152,7 +152,7 @@ class PagesStage:
             },
             "pages": {
                 "mail": mail,
-                "status": {"every": "1s", "regions": regions, "components": components},
+                "status": {"every": "1s", "regions": regions, "components": components, "subscribe": True},
                 "api": self._described(folder),
             }
             | pages,

@@ -1,6 +1,5 @@
 """Each command of the page "operator's day", run against a collector that charges at the Stripe sandbox."""
 
-import asyncio
 import re
 import shlex
 import sqlite3
@@ -16,15 +15,15 @@ from edgeproxy import cli
 from edgeproxy.collector.billing.credits import credits
 from edgeproxy.collector.billing.credits.credits import Payment
 from edgeproxy.collector.billing.invoices import invoices
-from edgeproxy.collector.billing.journal.journal import Posting, open_journal
-from edgeproxy.collector.billing.journal.postings import ConsumptionPart, consumption_entries
 from edgeproxy.collector.billing.stripe.customers import CUSTOMER
 from edgeproxy.collector.database.database import Database
 from loadtest.testbed.collector import ADMIN, READ, Collector
 from loadtest.testbed.ports import HOST
 from loadtest.testbed.process import ROOT
 from loadtest.testbed.waiting import until
+from tests.support.credited import HOUR, book_spent_hour
 from tests.support.stripe_sandbox import KEY, Sandbox
+from tests.support.used_database import use_database
 
 PAGE = (ROOT / "docs/billing/operators-day.md").read_text()
 LINES = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
@@ -82,22 +81,14 @@ def fetch(collector: Collector, table: str, columns: str) -> list[tuple[Any, ...
 
 def make_credits(collector: Collector, customer: str, intent: str) -> dict[str, str]:
     """Book a purchase of $20 and an hour of usage paid by it, as webhooks and the hourly job do."""
-    hour = 1_790_000_000 // 3600 * 3600
 
-    async def book() -> None:
-        database = await Database.connect(collector.settings["database"])
-        try:
-            async with database.writing() as connection:
-                await credits.book_purchase(connection, customer, Payment("cs_day", intent, 20_000_000))
-                async with open_journal(connection) as books:
-                    balance = await books.fetch_credit_balance(customer)
-                    entries = consumption_entries(balance, [ConsumptionPart("cost", "", 30_000)])
-                    books.book(Posting(customer, "consumption", f"{customer}/{hour}/0", entries, slice=hour))
-        finally:
-            await database.close()
+    async def book(database: Database) -> str:
+        async with database.writing() as connection:
+            await credits.book_purchase(connection, customer, Payment("cs_day", intent, 20_000_000))
+            return await book_spent_hour(connection, customer, HOUR, 30_000)
 
-    asyncio.run(book())
-    return {"CUSTOMER": customer, "PURCHASE": "cs_day", "CONSUMPTION": f"{customer}/{hour}/0"}
+    spent = use_database(collector.settings["database"], book)
+    return {"CUSTOMER": customer, "PURCHASE": "cs_day", "CONSUMPTION": spent}
 
 
 def test_each_command_of_the_page_has_its_documented_effect(selling: Collector, own_sandbox: Sandbox) -> None:

@@ -3,11 +3,13 @@
 import csv
 import io
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
 import pytest
 from pypdf import PdfReader
+from reportlab.pdfbase.pdfmetrics import stringWidth
 
 from edgeproxy.collector.billing.credits import credits, statement_pdf, statements
 from edgeproxy.collector.billing.credits.credits import Payment
@@ -140,6 +142,21 @@ def test_a_long_statement_has_pages_and_long_references_room() -> None:
     pages = PdfReader(io.BytesIO(statement_pdf.render_pdf(made))).pages
     assert len(pages) > 3
     assert "<b>&7" in pages[0].extract_text()
+
+
+@pytest.mark.parametrize("currency", ["usd", "jpy", "kwd"])
+def test_pdf_has_room_for_odd_amounts_and_letters_of_any_script(currency: str) -> None:
+    amounts = [0, -4, 10**15, 1 - 10**15]
+    lines = [StatementLine(0, "expiry_reversed", "Zażóć شركة", "", "", amount) for amount in amounts]
+    made = Statement("ش" * 400, CalendarMonth(2027, 12), 0, lines, sum(amounts), 0, currency=currency)
+    (page,) = PdfReader(io.BytesIO(statement_pdf.render_pdf(made))).pages
+    places: dict[str, float] = {}
+    page.extract_text(visitor_text=lambda text, cm, tm, *_: places.update({text.strip(): cm[4] + tm[4]}))
+    text = page.extract_text()
+    assert ("?" * 80 in text, "Zazóc ????" in text, "■" in text) == (True, True, False), text
+    for amount in amounts[1:]:
+        credits_, money = format_credits(amount), f"{Decimal(format_millicredits(amount, currency)):,f}"
+        assert places[money] > places[credits_] + stringWidth(credits_, "Helvetica", statement_pdf.FONT_SIZE), places
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,7 @@ def _render_access(access: "Access") -> str:
     for limit in access["limits"]:
         if limit["state"] in ("reached", "near"):
             used = "" if limit["allowed"] is None else f" {_format_use(limit)}"
+            used += f" on {', '.join(limit['routes'])}" if limit["routes"] else ""
             end = "" if limit["ends_at"] is None else f" until {limit['ends_at']}"
             ends = f", {limit['status']}{end}: {limit['remedy']}" if limit["state"] == "reached" else ""
             lines.append(f"  {limit['kind']} {limit['name']}: {limit['state']}{used}{ends}")

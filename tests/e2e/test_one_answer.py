@@ -24,20 +24,26 @@ from tests.support.site import PagesStage
 
 COST = 1000
 """Millicredits of a request to the priced route."""
+PRICED = ("prepaid", "routed")
+"""The customers who call the priced route."""
 FACTS = ("kind", "used", "allowed", "remedy")
 METERS: dict[str, Any] = {
     "requests": {"count": "requests"},
     "calls": {"count": "requests", "dimensions": {"key": 9}},
     "cost": {"count": "cost"},
+    "egress": {"count": "bytes_out", "dimensions": {"key": 9}},
+    "refused": {"count": "refusals"},
+    "priced_calls": {"count": "requests", "routes": ["priced"]},
 }
 TIERS: dict[str, Any] = {"pro": {}, "plan": {}}
 
 
 class World(NamedTuple):
-    """A site with pages, and an edge that follows its collector."""
+    """A site with pages, and two edges in different regions that follow its collector."""
 
     stage: PagesStage
     edge: Edge
+    far: Edge
 
     def change(self, name: str, **fields: object) -> None:
         assert self.stage.collector.send("PATCH", f"/v1/customers/{name}", fields).status == 200
@@ -46,10 +52,13 @@ class World(NamedTuple):
         keys = self.stage.collector.get(f"/v1/customers/{name}/keys", token=ADMIN).json()["keys"]
         return dict(keys[0])
 
-    def ask(self, name: str) -> Answer:
-        return self.edge.ask(
-            "/priced" if name == "prepaid" else "/", fields={"Authorization": f"Bearer {key_of(name)}"}
-        )
+    def ask(self, name: str, edge: Edge | None = None) -> Answer:
+        path = "/priced" if name in PRICED else "/"
+        return (edge or self.edge).ask(path, fields={"Authorization": f"Bearer {key_of(name)}"})
+
+    def create_key(self, name: str, key: str) -> None:
+        body = {"sha256": sha256(key), "name": "only"}
+        assert self.stage.collector.send("POST", f"/v1/customers/{name}/keys", body).status == 201
 
     def describe(self, name: str) -> dict[str, Any]:
         answer = self.stage.collector.get(f"/v1/customers/{name}/access")
@@ -67,18 +76,28 @@ def grant(world: World, name: str) -> None:
     assert world.stage.collector.send("POST", "/billing/credits/adjust", gift).status == 201
 
 
-def give_budget(world: World, name: str) -> None:
-    budget = {"amount": 3, "per": "month", "meter": "calls"}
-    answer = world.stage.collector.send("PATCH", f"/v1/keys/{world.key(name)['id']}", {"budget": budget})
-    assert answer.status == 200, answer
+def give_budget(meter: str) -> Callable[[World, str], None]:
+    def give(world: World, name: str) -> None:
+        budget = {"amount": 3, "per": "month", "meter": meter}
+        answer = world.stage.collector.send("PATCH", f"/v1/keys/{world.key(name)['id']}", {"budget": budget})
+        assert answer.status == 200, answer
+
+    return give
 
 
 def pause(status: str) -> Callable[[World, str], None]:
     return lambda world, name: world.change(name, paused={"why": "three invoices", "status": status})
 
 
-def give_quota(world: World, name: str) -> None:
-    world.change(name, quotas=[{"meter": "requests", "per": "month", "included": 3, "cap": "hard"}])
+def suspend_and_pause(world: World, name: str) -> None:
+    """An operator pauses a customer who is suspended for unpaid invoices."""
+    pause("402")(world, name)
+    pause("403")(world, name)
+
+
+def give_quota(meter: str) -> Callable[[World, str], None]:
+    quota = {"meter": meter, "per": "month", "included": 3, "cap": "hard"}
+    return lambda world, name: world.change(name, quotas=[quota])
 
 
 def give_rate(world: World, name: str) -> None:
@@ -110,12 +129,16 @@ class Row(NamedTuple):
 
 ROWS = {
     "rated": Row(give_rate, "rate", 429, "wait", "Spread requests evenly", ("3 of 3",)),
-    "full": Row(give_quota, "quota", 429, "wait", "Wait until", ("3 of 3",)),
+    "full": Row(give_quota("requests"), "quota", 429, "wait", "Wait until", ("3 of 3",)),
+    "routed": Row(give_quota("priced_calls"), "quota", 429, "wait", "Wait until", ("3 requests of 3 requests",)),
     "planned": Row(subscribe, "plan", 429, "upgrade", "Choose a larger plan, or wait until", ("3 of 3",)),
     "prepaid": Row(grant, "credits", 402, "top_up", "Buy credits: until then requests get 402.", ("3 of 3",)),
-    "budgeted": Row(give_budget, "budget", 429, "wait", "Wait until", ("3 requests of 3 requests",)),
+    "budgeted": Row(give_budget("calls"), "budget", 429, "wait", "Wait until", ("3 requests of 3 requests",)),
+    # The first call passes, and its answer has more bytes than the budget.
+    "overrun": Row(give_budget("egress"), "budget", 429, "wait", "Wait until", ("of 3 byte",)),
     "suspended": Row(pause("402"), "account", 402, "pay", "Pay the open invoices"),
     "paused": Row(pause("403"), "account", 403, "contact", "An operator must resume"),
+    "audited": Row(suspend_and_pause, "account", 403, "contact", "An operator must resume"),
     "revoked": Row(revoke, "key", 401, "create_key", "Create a key."),
     "expired": Row(expire, "key", 401, "create_key", "Create a key."),
 }
@@ -125,7 +148,10 @@ ROWS = {
 def world(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("answer")
     directory_signatures.create_key_file(folder / "directory.key")
-    plan = {"fee": "0", "meters": {"requests": {"included": 3, "cap": "hard"}}}
+    plan = {
+        "fee": "0",
+        "meters": {"requests": {"included": 3, "cap": "hard"}, "egress": {"included": 10**9, "cap": "hard"}},
+    }
     (folder / "plans.yaml").write_text(yaml.safe_dump({"plans": {"plan@1": plan}}))
     settings = {
         "directory": {"key": str(folder / "directory.key")},
@@ -135,31 +161,40 @@ def world(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Itera
     }
     with ExitStack() as ends:
         stage = ends.enter_context(closing(PagesStage(folder / "site", collector=settings)))
-        edge = Edge(
-            folder / "edge",
-            upstream.port,
-            workers=1,
-            usage={"collector": stage.site, "token": EDGE, "every": "200ms"},
-            directory={"from": "collector", "trust": Signer.load(folder / "directory.key").public_key},
-            tiers=TIERS,
-            meters=METERS,
-            customers={},
-            keys=[],
-            routes=[{"path": "/priced", "upstream": "api", "cost": COST}, {"path": "/*", "upstream": "api"}],
-        )
-        world = World(stage, ends.enter_context(closing(edge)).start())
+
+        def start_edge(region: str) -> Edge:
+            edge = Edge(
+                folder / region,
+                upstream.port,
+                region=region,
+                workers=1,
+                usage={"collector": stage.site, "token": EDGE, "every": "200ms"},
+                directory={"from": "collector", "trust": Signer.load(folder / "directory.key").public_key},
+                tiers=TIERS,
+                meters=METERS,
+                customers={},
+                keys=[],
+                routes=[
+                    {"name": "priced", "path": "/priced", "upstream": "api", "cost": COST},
+                    {"name": "all", "path": "/*", "upstream": "api"},
+                ],
+            )
+            return ends.enter_context(closing(edge)).start()
+
+        world = World(stage, start_edge("eu-west"), start_edge("us-east"))
         for name in ROWS:
             stage.join(name)
-            key = {"sha256": sha256(key_of(name)), "name": "only"}
-            assert stage.collector.send("POST", f"/v1/customers/{name}/keys", key).status == 201
+            world.create_key(name, key_of(name))
         for name, row in ROWS.items():
             row.bring_about(world, name)
         yield world
 
 
-def run_limits(world: World, name: str) -> str:
+def run_limits(world: World, name: str, edge: Edge | None = None) -> str:
     environ = {"EDGEPROXY_COLLECTOR": world.stage.site, "EDGEPROXY_TOKEN": ADMIN}
-    result = CliRunner(env=environ).invoke(cli.app, ["limits", name, "--admin", f"127.0.0.1:{world.edge.admin}"])
+    result = CliRunner(env=environ).invoke(
+        cli.app, ["limits", name, "--admin", f"127.0.0.1:{(edge or world.edge).admin}"]
+    )
     assert result.exit_code == 0, result.output
     return result.output
 
@@ -208,8 +243,7 @@ def test_used_up_budget_of_an_ended_key_refuses_no_request(world: World) -> None
     until(lambda: world.ask(name).status == 429, "the edge refuses", seconds=20)
     until(lambda: world.describe(name)["may_call"] == "partly", "the collector knows it", seconds=25)
     revoke(world, name)
-    key = {"sha256": sha256(key_of(second)), "name": "second"}
-    assert world.stage.collector.send("POST", f"/v1/customers/{name}/keys", key).status == 201
+    world.create_key(name, key_of(second))
     until(lambda: world.ask(second).status == 200, "the edge knows the second key", seconds=20)
     assert world.describe(name)["may_call"] == "yes"
     assert "may call now: yes" in run_limits(world, name)
@@ -234,3 +268,74 @@ def test_pause_of_a_customer_without_credits_is_named_first(world: World) -> Non
     with world.stage.customer(name) as visitor:
         text = visitor.get("/account").text
     assert text.index("An operator must resume") < text.index("Buy credits: until then requests get 402.")
+
+
+def test_plan_names_the_meter_that_is_used_up_and_the_one_with_room(world: World) -> None:
+    name = "planned"
+    until(lambda: world.ask(name).status == 429, "the edge refuses", seconds=20)
+    until(lambda: world.describe(name)["may_call"] == "partly", "the collector knows it", seconds=25)
+    states = {one["meter"]: one["state"] for one in world.describe(name)["limits"] if one["kind"] == "plan"}
+    assert states == {"requests": "reached", "egress": "free"}
+    assert [
+        line for line in run_limits(world, name).splitlines() if line.startswith("  plan ") and "egress" in line
+    ] == []
+    with world.stage.customer(name) as visitor:
+        banner = visitor.get("/account").text.partition("Some requests are refused now.")[2][:300]
+    assert ("Included Requests" in banner, "Included Data" in banner) == (True, False), banner
+
+
+def test_used_up_quota_of_a_route_leaves_the_others(world: World) -> None:
+    name = "routed"
+    until(lambda: world.ask(name).status == 429, "the edge refuses", seconds=20)
+    until(lambda: world.describe(name)["may_call"] == "partly", "the collector knows it", seconds=25)
+    assert world.edge.ask("/", fields={"Authorization": f"Bearer {key_of(name)}"}).status == 200
+    assert world.describe(name)["limits"][0]["routes"] == ["priced"]
+    with world.stage.customer(name) as visitor:
+        for path in ("/account", "/account/limits"):
+            assert "priced" in visitor.get(path).text.partition("Some requests are refused now.")[2][:300], path
+    assert "priced" in world.stage.operator.get(f"/console/customers/{name}").text
+    assert "priced" in run_limits(world, name).partition("reached")[2].partition("\n")[0]
+
+
+def test_quota_used_up_in_one_region_is_used_up_in_the_other(world: World) -> None:
+    name = "full"
+    until(lambda: world.ask(name).status == 429, "the edge refuses", seconds=20)
+    until(lambda: world.ask(name, world.far).status == 429, "the other region refuses", seconds=20)
+    assert world.ask(name, world.far).json()["limit"] == world.ask(name).json()["limit"]
+    until(lambda: world.describe(name)["may_call"] == "partly", "the collector knows it", seconds=25)
+    near, far = (run_limits(world, name, edge).splitlines()[:2] for edge in (world.edge, world.far))
+    assert near == far
+
+
+def test_both_keys_of_a_rotation_may_call_until_the_old_one_ends(world: World) -> None:
+    name = "rotated"
+    world.stage.join(name)
+    world.create_key(name, key_of(name))
+    until(lambda: world.ask(name).status == 200, "the edge knows the key", seconds=20)
+    rotation = world.stage.collector.send("POST", f"/v1/keys/{world.key(name)['id']}/rotate", {"overlap": "20s"})
+    assert rotation.status == 201, rotation
+
+    def ask_new() -> Answer:
+        return world.edge.ask("/", fields={"Authorization": f"Bearer {rotation.json()['secret']}"})
+
+    until(lambda: ask_new().status == 200, "the edge knows the new key", seconds=15)
+    assert world.ask(name).status == 200
+    for used in (2, 1):
+        wait_for_keys(world, name, used)
+        assert "may call now: yes" in run_limits(world, name)
+        with world.stage.customer(name) as visitor:
+            assert "Requests are served now" in visitor.get("/account").text
+            assert ("2 work" if used == 2 else "1 works") in visitor.get("/account/limits").text
+    until(lambda: world.ask(name).status == 401, "the old key has ended", seconds=15)
+    assert ask_new().status == 200
+    assert "not refused now" in world.stage.operator.get(f"/console/customers/{name}").text
+
+
+def wait_for_keys(world: World, name: str, used: int) -> None:
+    """Wait until so many keys of a customer work."""
+
+    def is_so() -> bool:
+        (keys,) = [one for one in world.describe(name)["limits"] if one["kind"] == "key"]
+        return (keys["used"], keys["state"]) == (used, "free")
+
+    until(is_so, "so many keys work", seconds=30)

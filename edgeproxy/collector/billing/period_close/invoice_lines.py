@@ -22,6 +22,7 @@ from edgeproxy.collector.billing.rating.rater import (
     Span,
     UsageKey,
     UsageRater,
+    rate_last_usage,
     rate_segments,
     subtract_invoiced,
     sum_amounts,
@@ -171,7 +172,10 @@ async def compute_period_costs(
     costs = _sum_daily_costs(loaded, known, whole, running, untils, daily, gauges)
     costs.append(CostDay(end, _sum_due(loaded, whole, known.invoiced)))
     _, ends = await _project_usage(connection, loaded, known.quantities, meters, now)
-    low, high = (None, None) if ends is None else (_sum_running_cost(loaded, known, quantities) for quantities in ends)
+    low, high = None, None
+    if ends is not None:
+        projected = (_replace_last_usage(whole, current.segments, current.last, known, used) for used in ends)
+        low, high = (_sum_due(loaded, lines, known.invoiced) for lines in projected)
     return PeriodCosts(costs, low, high)
 
 
@@ -223,11 +227,6 @@ def _group_by_start(lines: Iterable[RatedLine]) -> dict[int, list[RatedLine]]:
     return grouped
 
 
-def _sum_running_cost(loaded: LoadedSubscription, known: KnownUsage, quantities: Mapping[UsageKey, int]) -> int:
-    """Return the cost of the running period for these quantities."""
-    return _sum_due(loaded, _rate_running_lines(loaded, known, quantities), known.invoiced)
-
-
 def _sum_due(loaded: LoadedSubscription, lines: Sequence[RatedLine], invoiced: Sequence[RatedLine]) -> int:
     """Return the cost of the running period by these lines, and the lines that are invoiced already."""
     discounts = rate_discounts(lines, invoiced, loaded.current.segments, loaded.discounts)
@@ -247,19 +246,16 @@ async def _fetch_running_lines(
 
     async def fetch() -> tuple[KnownUsage, list[RatedLine]]:
         known = await _fetch_usage(connection, loaded, current.segments, running, current.period.start, meters)
-        return known, _rate_running_lines(loaded, known, known.quantities)
+        return known, _rate_running_lines(loaded, known)
 
     return await fetch_once(("running lines", loaded.row.id), fetch)
 
 
-def _rate_running_lines(
-    loaded: LoadedSubscription, known: KnownUsage, quantities: Mapping[UsageKey, int]
-) -> list[RatedLine]:
+def _rate_running_lines(loaded: LoadedSubscription, known: KnownUsage) -> list[RatedLine]:
     """Return the lines of the running period that are not invoiced yet, without minimum fees."""
     current = loaded.current
-    rated = known._replace(quantities={**quantities}, settled=frozenset())
     starts = {segment.span.start for segment in current.segments if segment.period == current.period}
-    lines = _rate_lines(current.segments, rated, current.period.start)
+    lines = _rate_lines(current.segments, known._replace(settled=frozenset()), current.period.start)
     return [line for line in lines if line.segment.start in starts and line.kind != "minimum"]
 
 
@@ -285,8 +281,7 @@ async def compute_upcoming(
         segments.append(next_segment._replace(is_resting=next_segment.is_resting or current.last.is_resting))
     known = await _fetch_usage(connection, loaded, segments, ended, current.period.start, meters)
 
-    def compute_due(used: Mapping[UsageKey, int]) -> list[RatedLine]:
-        lines = _rate_lines(segments, known._replace(quantities={**used}), current.period.start)
+    def compute_due(lines: Sequence[RatedLine]) -> list[RatedLine]:
         # Fees of this period that are not invoiced yet belong to the invoice that waits to be closed.
         on_waiting = [
             line for line in lines if waiting and line.kind in FEES and line.segment.start < current.period.end
@@ -297,11 +292,33 @@ async def compute_upcoming(
         due = [line for line in lines if line not in on_waiting]
         return [*due, *rate_discounts(due, earlier, segments, loaded.discounts)]
 
+    lines = _rate_lines(segments, known, current.period.start)
     projected = None
     if now is not None:
         days, ends = await _project_usage(connection, loaded, known.quantities, meters, now)
-        projected = ProjectedLines(days, compute_due(ends[0]) if ends else None, compute_due(ends[1]) if ends else None)
-    return UpcomingInvoice(compute_due(known.quantities), projected)
+        low, high = None, None
+        if ends is not None:
+            low, high = (compute_due(_replace_last_usage(lines, segments, current.last, known, used)) for used in ends)
+        projected = ProjectedLines(days, low, high)
+    return UpcomingInvoice(compute_due(lines), projected)
+
+
+def _replace_last_usage(
+    lines: Sequence[RatedLine],
+    segments: Sequence[Segment],
+    last: Segment,
+    known: KnownUsage,
+    quantities: Mapping[UsageKey, int],
+) -> list[RatedLine]:
+    """Return `lines` with the usage of the `last` segment by other quantities.
+
+    A projection changes no earlier segment, so these are not rated again.
+    """
+    start = last.span.start
+    before = [line for line in known.before if line.meter and line.segment.start == start]
+    others = [line for line in lines if not line.meter or line.segment.start != start]
+    usage_lines = subtract_invoiced(before, rate_last_usage(segments, last, quantities))
+    return [*others, *_check_lines(usage_lines, start)]
 
 
 async def _project_usage(
@@ -415,8 +432,14 @@ def _rate_lines(
     is_accepted: bool = False,
 ) -> list[RatedLine]:
     """Return the lines to add to the invoiced ones: fees of all `segments`, usage, and minimum fees."""
+    rated = rate_segments(segments, known.quantities, known.before, settled=known.settled)
+    return _check_lines(rated, period_start, is_accepted=is_accepted)
+
+
+def _check_lines(rated: Iterable[RatedLine], period_start: int, *, is_accepted: bool = False) -> list[RatedLine]:
+    """Return the lines that can be charged, with `late` usage of earlier periods. Raises QuantityTooLargeError."""
     lines = []
-    for line in rate_segments(segments, known.quantities, known.before, settled=known.settled):
+    for line in rated:
         if abs(line.amount) <= AMOUNT_MAX:
             lines.append(line)
         elif line.segment.end > period_start and not is_accepted:

@@ -152,6 +152,15 @@ def rate_segments(
     return _subtract_invoiced(before, lines) if before else lines
 
 
+def rate_last_usage(segments: Sequence[Segment], last: Segment, usage: Mapping[UsageKey, int]) -> list[RatedLine]:
+    """Return the usage lines of `last`, as `rate_segments` rates them, without the lines of the earlier `segments`."""
+    by_segment, rater = _group_usage(usage), UsageRater()
+    for segment in segments:
+        if segment.span.start < last.span.start and not segment.is_trial:
+            rater.add(segment, by_segment.get(segment.span, {}))
+    return [] if last.is_trial else list(rater.rate(last, by_segment.get(last.span, {})))
+
+
 def subtract_invoiced(invoiced: Iterable[RatedLine], lines: Sequence[RatedLine]) -> list[RatedLine]:
     """Return the lines to add to the `invoiced` ones, of the same segments, so that they become `lines`."""
     return _subtract_invoiced(_group_lines(invoiced), lines)
@@ -216,14 +225,20 @@ def _rate_usage(segments: Sequence[Segment], usage: Mapping[UsageKey, int]) -> I
     Included units and price steps apply to a whole period: a later segment of the same plan continues at the step that
     the earlier one reached.
     """
-    by_segment: dict[Span, dict[str, dict[str, int]]] = {}
-    for key, quantity in usage.items():
-        by_segment.setdefault(key.segment, {}).setdefault(key.meter, {})[key.value] = quantity
+    by_segment = _group_usage(usage)
     rater = UsageRater()
     for segment in segments:
         used = by_segment.get(segment.span, {})
         yield from rater.rate(segment, used)
         rater.add(segment, used)
+
+
+def _group_usage(usage: Mapping[UsageKey, int]) -> dict[Span, dict[str, dict[str, int]]]:
+    """Return usage by segment, meter and value."""
+    by_segment: dict[Span, dict[str, dict[str, int]]] = {}
+    for key, quantity in usage.items():
+        by_segment.setdefault(key.segment, {}).setdefault(key.meter, {})[key.value] = quantity
+    return by_segment
 
 
 class UsageRater:

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Callable
-from datetime import UTC, datetime
+from copy import copy
+from datetime import UTC, date, datetime
 from decimal import Decimal
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple, TypeVar
 
 from babel import Locale, UnknownLocaleError, dates, numbers, units
@@ -61,18 +62,17 @@ class Reader(NamedTuple):
 
     def money(self, amount: int, currency: str = USD) -> str:
         """Return an amount given in smallest units, for example cents."""
-        return numbers.format_currency(to_decimal(amount, currency), currency.upper(), locale=self.locale)
+        return self._format_amount(to_decimal(amount, currency), currency)
 
     def amount(self, amount: Decimal, currency: str) -> str:
         """Return an amount given in whole units of a currency."""
         unsigned = drop_zero_sign(amount, numbers.get_currency_precision(currency))
-        return numbers.format_currency(unsigned, currency, locale=self.locale)
+        return self._format_amount(Decimal(unsigned), currency)
 
     def whole_money(self, amount: int, currency: str = USD) -> str:
         """Return an amount given in smallest units, rounded to whole units of the currency."""
         form = self.locale.currency_formats["standard"].pattern.replace("0.00", "0")
-        whole = round(to_decimal(amount, currency))
-        return numbers.format_currency(whole, currency.upper(), form, locale=self.locale, currency_digits=False)
+        return self._format_amount(Decimal(round(to_decimal(amount, currency))), currency, form)
 
     def approximate(self, cents: float, beside: DisplayCurrency) -> str:
         """Return the approximate amount in another currency for cents of US dollars."""
@@ -96,7 +96,13 @@ class Reader(NamedTuple):
         """Return an amount in whole units of a currency with all its decimal places, and at least the currency's."""
         places = "0" * DECIMALS[currency] + "#" * PLACES_MAX
         form = self.locale.currency_formats["standard"].pattern.replace("0.00", f"0.{places}")
-        return numbers.format_currency(amount, currency.upper(), form, locale=self.locale, currency_digits=False)
+        return self._format_amount(amount, currency, form)
+
+    def _format_amount(self, amount: Decimal, currency: str, form: str = "") -> str:
+        """Return an amount in whole units by a pattern, or by the standard one with the currency's decimal places."""
+        code = currency.upper()
+        pattern = _create_pattern(self.locale, code, form)
+        return str(pattern.apply(amount, self.locale, currency=code, currency_digits=not form))
 
     def unit_price(
         self, written: str, package: int = 1, currency: str = USD, scale: int | None = None
@@ -119,7 +125,7 @@ class Reader(NamedTuple):
 
     def date(self, second: float) -> str:
         """Return the UTC day of a Unix second."""
-        return dates.format_date(datetime.fromtimestamp(second, UTC).date(), "medium", locale=self.locale)
+        return _format_day(datetime.fromtimestamp(second, UTC).date(), self.locale)
 
     def short_day(self, second: float) -> str:
         """Return the UTC day of a Unix second without the year, in the form Nov 22."""
@@ -166,7 +172,7 @@ class Reader(NamedTuple):
 
     def day(self, written: str | None) -> str:
         """Return the day of an RFC 3339 time, or a dash for None."""
-        return "–" if written is None else dates.format_date(parse_time(written).date(), "medium", locale=self.locale)
+        return "–" if written is None else _format_day(parse_time(written).date(), self.locale)
 
     def ago(self, written: str | float, now: float) -> str:
         """Return how long ago a time is at Unix second `now`, or its day after a month: 5 minutes ago."""
@@ -237,6 +243,24 @@ class Reader(NamedTuple):
     def span(self, seconds: float) -> str:
         """Return an approximate duration in the form 5 minutes."""
         return dates.format_timedelta(int(seconds), threshold=0.99, locale=self.locale)
+
+
+@lru_cache(maxsize=256)
+def _create_pattern(locale: Locale, currency: str, form: str) -> numbers.NumberPattern:
+    """Return the pattern of amounts with the currency's symbol in place; `form` is empty for the standard pattern.
+
+    Babel would read the pattern, and look up the plural of the currency's name, for each amount.
+    """
+    pattern = copy(numbers.parse_pattern(form or locale.currency_formats["standard"]))
+    symbol = numbers.get_currency_symbol(currency, locale)
+    pattern.prefix = pattern.prefix[0].replace("¤", symbol), pattern.prefix[1].replace("¤", symbol)
+    pattern.suffix = pattern.suffix[0].replace("¤", symbol), pattern.suffix[1].replace("¤", symbol)
+    return pattern
+
+
+@lru_cache(maxsize=1024)
+def _format_day(day: date, locale: Locale) -> str:
+    return dates.format_date(day, "medium", locale=locale)
 
 
 def drop_zero_sign(value: Number, places: int) -> Number | int:

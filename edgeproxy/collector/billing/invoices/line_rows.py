@@ -1,6 +1,7 @@
 """Invoice lines as rows, and in the forms for the API and for customers."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -119,6 +120,7 @@ def parse_unit_price(price: str) -> int:
     return int(whole) * PRICE_SCALE + int(places.ljust(PRICE_PLACES, "0") or 0)
 
 
+@lru_cache(maxsize=1024)  # Hundreds of lines of an invoice have few prices.
 def format_price(price: int, currency: str) -> str:
     """Format a unit price in 10⁻¹² smallest units for customers: `$0.01 per 1,000`, `€0.095 each`.
 

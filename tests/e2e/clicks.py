@@ -159,7 +159,7 @@ def list_tasks(customer: str, key: str, leaked: str, credited: str, number: str,
         Task(
             "find a customer by a part of its name", "operator", (found,), f"location.pathname.endsWith('{customer}')"
         ),
-        Task("why a customer gets 429", "operator", (found,), shows("Why 429")),
+        Task("why a customer gets 429", "operator", (found,), shows("Refused by a limit")),
         Task(
             "raise a customer's limits for an hour",
             "operator",

@@ -17,6 +17,7 @@ from edgeproxy.collector.pages.usage_explorer import (
     rank_groups,
 )
 from edgeproxy.config.allowance import compute_allowance
+from edgeproxy.config.limits import CREDITS
 from edgeproxy.config.meters import LIMIT, MEASURES
 from edgeproxy.config.tiers import Tier
 
@@ -27,7 +28,7 @@ CONCURRENCY = "concurrency"
 """Edges' name for the limit of concurrent requests."""
 KEY_BUDGET = "key-budget"
 """Edges' name for the budgets of keys."""
-LimitKind = Literal["rate", "concurrency", "quota", "budget", "former", "other"]
+LimitKind = Literal["rate", "concurrency", "quota", "budget", "credits", "former", "other"]
 """The kind of a limit; `former`: from a plan or tier that the customer no longer has."""
 
 
@@ -124,6 +125,8 @@ def compute_limits(
             kind = "former" if concurrency is None else "concurrency"
         elif name in by_rate or name in by_quota or name == KEY_BUDGET:
             kind = "rate" if name in by_rate else "quota" if name in by_quota else "budget"
+        elif name == CREDITS:
+            kind = "credits"
         recent = sum(one["recent"] for one in by_name[name])
         last_at = max(one["last_at"] for one in by_name[name])
         terms = by_rate.get(name) or by_quota.get(name)

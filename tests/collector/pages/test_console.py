@@ -190,7 +190,7 @@ def test_customer_page_lists_current_refusals_by_limit_region_and_time(stage: Pa
     assert stage.collector.get("/v1/customers/night/limits").json()["limits"][0]["count"] == 3000
     with stage.customer("night") as own:
         text = " ".join(own.get("/account/limits").text.split())
-    assert "47 requests were refused with 429." in text
+    assert "47 requests were refused by limits." in text
     assert "900 more requests were refused by limits that no longer apply to you." in text
     assert "Standard" not in text, "a limit of another tier is nothing to act on"
     assert "0 / 3,000 in 1 minute 0% Peak of the last day: 555." in text
@@ -200,7 +200,7 @@ def test_customer_page_lists_current_refusals_by_limit_region_and_time(stage: Pa
     assert "us-east" not in text.partition("Used now")[0], "regions of the edges are no matter of customers"
     stage.join("calm")
     with stage.customer("calm") as other:
-        assert "No request was refused." in other.get("/account/limits").text
+        assert "No limit refused a request." in other.get("/account/limits").text
     assert stage.collector.get("/v1/customers/nobody/limits").status == 404
     assert "Edges report it within 20 seconds." in text
     for edge, used in (("e-3", 80), ("e-60", 12)):

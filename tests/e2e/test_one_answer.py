@@ -256,6 +256,14 @@ def test_pause_of_a_customer_without_credits_is_named_first(world: World) -> Non
     name = "prepaid"
     until(lambda: world.ask(name).status == 402, "the edge refuses", seconds=20)
     until(lambda: world.describe(name)["may_call"] == "no", "the collector knows it", seconds=25)
+    with world.stage.customer(name) as visitor:
+
+        def find_refused() -> str:
+            return visitor.get("/account/limits").text.partition("of them in the last five minutes")[2]
+
+        until(lambda: bool(find_refused()), "the refusal is counted", seconds=20)
+        counted = find_refused()
+    assert ("Buy credits: until then requests get 402." in counted, "Retry-After" in counted) == (True, False), counted
     world.change(name, paused={"why": "an audit", "status": "403"})
     until(lambda: world.ask(name).status == 403, "the edge knows the pause", seconds=20)
     limits = world.describe(name)["limits"]

@@ -190,13 +190,17 @@ def test_customer_page_lists_current_refusals_by_limit_region_and_time(stage: Pa
     assert stage.collector.get("/v1/customers/night/limits").json()["limits"][0]["count"] == 3000
     with stage.customer("night") as own:
         text = " ".join(own.get("/account/limits").text.split())
+        markup = own.answer.text
+        (explore,) = [link for link in own.read.links if "by=limit" in link]
+        explored = " ".join(own.get(explore).text.split())
     assert "47 requests were refused by limits." in text
+    assert "Total 947" in explored, "the explorer shows these 24 hours, also just after midnight"
     assert "900 more requests were refused by limits that no longer apply to you." in text
     assert "Standard" not in text, "a limit of another tier is nothing to act on"
     assert "0 / 3,000 in 1 minute 0% Peak of the last day: 555." in text
     assert "40 of them in the last five minutes." in text
     assert "Spread requests evenly. After a 429, wait as long as its Retry-After says." in text
-    assert "Refused requests by hour" in own.answer.text
+    assert "Refused requests by hour" in markup
     assert "us-east" not in text.partition("Used now")[0], "regions of the edges are no matter of customers"
     stage.join("calm")
     with stage.customer("calm") as other:

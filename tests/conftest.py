@@ -16,6 +16,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import settings
 from hypothesis.internal.detection import is_hypothesis_test
 
@@ -25,6 +26,8 @@ from edgeproxy.base.build import COMPILED, describe_build
 # and each of the hundreds of processes that tests start would compile its imports.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# libyaml needs an eighth of the time for the same documents; tests write one for each edge and each collector.
+yaml.SafeLoader, yaml.SafeDumper = yaml.CSafeLoader, yaml.CSafeDumper  # type: ignore[assignment,misc]
 pytest.register_assert_rewrite("tests.support")
 pytest_plugins = [
     "tests.support.collector_fixtures",

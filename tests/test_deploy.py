@@ -308,11 +308,12 @@ def test_compose_services_have_existing_volumes_and_build_stages() -> None:
             assert source in volumes or (COMPOSE.parent / source).is_dir(), source
 
 
-@pytest.mark.parametrize("names", [("compose.yaml",), ("compose.yaml", "compose.demo.yaml")])
-def test_compose_file_matches_its_schema(names: tuple[str, ...], tmp_path: Path) -> None:
-    file = tmp_path / "compose.yaml"
-    file.write_text(yaml.safe_dump(read_compose(*names)))
-    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", file]
+def test_compose_files_match_their_schema(tmp_path: Path) -> None:
+    files = tmp_path / "compose.yaml", tmp_path / "demo.yaml"
+    for file, names in zip(files, (("compose.yaml",), ("compose.yaml", "compose.demo.yaml")), strict=True):
+        file.write_text(yaml.safe_dump(read_compose(*names)))
+    # One process: its imports are most of its work.
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", *files]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 

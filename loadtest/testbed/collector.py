@@ -3,8 +3,10 @@
 import hashlib
 import os
 import signal
+import sqlite3
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -156,6 +158,11 @@ class Collector:
     def database(self) -> Path:
         """Return the file of its SQLite database."""
         return Path(self.settings["database"].removeprefix("sqlite:///"))
+
+    def execute(self, statement: str, *rows: Sequence[object]) -> list[Any]:
+        """Run a statement on its SQLite database, with each row of values if there are any. Return its last rows."""
+        with closing(sqlite3.connect(self.database, timeout=30)) as database, database:
+            return [database.execute(statement, row).fetchall() for row in rows or [()]][-1]
 
     @property
     def output(self) -> str:

@@ -1,6 +1,5 @@
 """Handling alerts over the API: permissions, the record of actions, and separation of operators and customers."""
 
-import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -20,11 +19,14 @@ def collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
     folder: Path = tmp_path_factory.mktemp("handled")
     with closing(Collector(folder, f"sqlite:///{folder}/ledger.db")) as made:
         made.start()
-        with closing(sqlite3.connect(made.database, timeout=30)) as database, database:
-            columns = "key, kind, severity, customer, title, details, at, routed_at"
-            for key, customer in (("a", "bound"), ("b", "bolt"), ("c", "bound"), ("d", None)):
-                row = (key, "quota_reached", "warn", customer, f"it is {key}", "{}", 1000, 1)
-                database.execute(f"INSERT INTO alerts ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+        made.execute(
+            "INSERT INTO alerts (key, kind, severity, customer, title, details, at, routed_at)"
+            " VALUES (?, 'quota_reached', 'warn', ?, ?, '{}', 1000, 1)",
+            *(
+                (key, name, f"it is {key}")
+                for key, name in (("a", "bound"), ("b", "bolt"), ("c", "bound"), ("d", None))
+            ),
+        )
         yield made
 
 

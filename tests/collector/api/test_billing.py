@@ -3,7 +3,6 @@
 import itertools
 import json
 import socket
-import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -113,8 +112,7 @@ def amounts(charging: Any, invoice: str, token: str) -> tuple[int, ...]:
 def states(collector: Collector, name: str) -> list[str]:
     """Return the states of a customer's invoices from the database, because the API limits the request rate."""
     of = "SELECT state FROM invoices JOIN customers ON customers.id = invoices.customer WHERE name = ?"
-    with closing(sqlite3.connect(collector.database)) as connection:
-        return [state for (state,) in connection.execute(of, [name])]
+    return [state for (state,) in collector.execute(of, [name])]
 
 
 def test_subscription_leads_to_a_paid_invoice(charging: Collector, own_sandbox: Sandbox) -> None:
@@ -425,9 +423,7 @@ def test_a_version_that_is_not_sold_any_more_is_for_staff_to_give(charging: Coll
     newest = {"plan": "team@2", "when": "period_end"}
     assert call(charging, "POST", "/billing/subscription/preview", newest, token=token).status == 200
     (invoice,) = call(charging, "GET", "/billing/invoices", token=token).json()["invoices"]
-    with sqlite3.connect(charging.database) as connection:
-        connection.execute("UPDATE invoices SET held_why = 'a suspicion' WHERE id = ?", [invoice["id"]])
-    connection.close()
+    charging.execute("UPDATE invoices SET held_why = 'a suspicion' WHERE id = ?", [invoice["id"]])
     one = f"/billing/invoices/{invoice['id']}"
     assert call(charging, "GET", one).json()["held_why"] == "a suspicion"
     assert call(charging, "GET", one, token=token).json()["held_why"] is None, "staff wrote it for staff"

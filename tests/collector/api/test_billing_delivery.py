@@ -136,9 +136,8 @@ def test_forged_payment_event_adds_no_credits(world: World) -> None:
     assert world.post(body).status == 200
 
     def state() -> str:
-        with closing(sqlite3.connect(collector.database)) as database:
-            row = database.execute("SELECT state FROM webhook_events WHERE id = 'evt_signed'").fetchone()
-        return str(row[0])
+        ((state,),) = collector.execute("SELECT state FROM webhook_events WHERE id = 'evt_signed'")
+        return str(state)
 
     until(lambda: state() == "applied", "the purchase is looked up at Stripe")
     balance = collector.get("/billing/balance", token="admin-token", customer="thief").json()
@@ -159,9 +158,8 @@ def test_forged_events_break_no_event_list_and_raise_no_alert(world: World) -> N
         assert world.post(forge(number)).status == 200
 
     def states() -> list[str]:
-        with closing(sqlite3.connect(world.collector.database)) as database:
-            rows = database.execute("SELECT state, attempts FROM webhook_events WHERE object LIKE 'cn_nowhere%'")
-            return [f"{state} {attempts}" for state, attempts in rows]
+        rows = world.collector.execute("SELECT state, attempts FROM webhook_events WHERE object LIKE 'cn_nowhere%'")
+        return [f"{state} {attempts}" for state, attempts in rows]
 
     until(lambda: all(state.startswith("applied") for state in states()), "the events are looked up at Stripe")
     assert (
@@ -343,9 +341,7 @@ def test_low_credits_are_topped_up_with_the_saved_card_if_enabled(world: World) 
     assert put(amounts)[1]["state"] == "on"
 
     def is_paid() -> bool:  # From the database, because the API limits the request rate.
-        with closing(sqlite3.connect(collector.database)) as opened:
-            paid = "SELECT 1 FROM credit_top_ups WHERE spent = 20000000 AND purchase IS NULL"
-            return opened.execute(paid).fetchone() is not None
+        return collector.execute("SELECT 1 FROM credit_top_ups WHERE spent = 20000000 AND purchase IS NULL") != []
 
     until(is_paid, "the purchase is paid", seconds=40)
     assert collector.get("/billing/balance", token=token).json()["balance"] == 20_000_000

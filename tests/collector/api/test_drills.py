@@ -1,7 +1,6 @@
 """Drills: the steps of docs/billing/runbook.md on a running collector, as an operator performs them."""
 
 import re
-import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -75,9 +74,8 @@ def site(tmp_path_factory: pytest.TempPathFactory, own_sandbox: Sandbox) -> Iter
 def test_runbook_corrects_a_drifted_balance(site: Site) -> None:
     collector = site.collector
     collector.end()
-    with closing(sqlite3.connect(collector.database)) as database, database:
-        of = "(SELECT id FROM customers WHERE name = 'acme-drilled')"
-        database.execute(f"UPDATE credit_balances SET balance = balance + 7 WHERE customer = {of}")
+    of = "(SELECT id FROM customers WHERE name = 'acme-drilled')"
+    collector.execute(f"UPDATE credit_balances SET balance = balance + 7 WHERE customer = {of}")
     collector.start()
     (alert,) = until(lambda: site.alerts("reconciliation_mismatch"), "an alert pages the operators")
     assert (alert["severity"], "acme-drilled" in alert["title"]) == ("page", True)
@@ -89,8 +87,7 @@ def test_runbook_corrects_a_drifted_balance(site: Site) -> None:
     code, broken = checked(collector)
     assert (code, "balance" in broken) == (1, True), broken
     (mend,) = re.findall(r"```sql\n(.*?)```", (ROOT / "docs/billing/runbook.md").read_text(), re.DOTALL)
-    with closing(sqlite3.connect(collector.database)) as database, database:
-        database.execute(mend)
+    collector.execute(mend)
     assert checked(collector)[0] == 0
     site.restart()
 
@@ -127,10 +124,8 @@ def test_runbook_replaces_a_leaked_key_and_webhook_secret(site: Site) -> None:
     site.say("replay", "evt_before")
 
     def applied() -> bool:
-        with closing(sqlite3.connect(collector.database)) as database:
-            return database.execute(
-                "SELECT DISTINCT state FROM webhook_events WHERE object = 'in_drill'"
-            ).fetchall() == [("applied",)]
+        states = collector.execute("SELECT DISTINCT state FROM webhook_events WHERE object = 'in_drill'")
+        return states == [("applied",)]
 
     until(applied, "all events are applied, and the one that was stolen is none")
     assert "evt_stolen" not in site.say("webhooks")

@@ -1,8 +1,6 @@
 """Limits in use at a real collector, reported only for watched customers, to them and to operators."""
 
-import sqlite3
 import time
-from contextlib import closing
 from typing import Any
 
 from edgeproxy.wire.limit_usage import LIMITS_MAX, WATCHED_MAX
@@ -73,8 +71,7 @@ def test_limit_report_counts_only_from_its_own_edge_and_for_watched_customers(co
 def test_operator_watch_displaces_one_of_a_thousand_customer_watches(sqlite_collector: Collector) -> None:
     chain, now = known(sqlite_collector), int(time.time())
     rows = [(f"crowd-{n}", now + 3600, 0) for n in range(1000)]
-    with closing(sqlite3.connect(sqlite_collector.database, timeout=30)) as database, database:
-        database.executemany("INSERT INTO limit_watches VALUES (?, ?, ?)", rows)
+    sqlite_collector.execute("INSERT INTO limit_watches VALUES (?, ?, ?)", *rows)
     live(sqlite_collector, "bolt")
     watched = report(sqlite_collector, chain).json()["watched"]
     assert len(watched) == WATCHED_MAX

@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from string import Template
@@ -75,8 +74,7 @@ def send(collector: Collector, method: str, path: str, said: Any) -> Any:
 
 def fetch(collector: Collector, table: str, columns: str) -> list[tuple[Any, ...]]:
     """Return rows from the database, because the API limits the request rate."""
-    with closing(sqlite3.connect(collector.database)) as connection:
-        return connection.execute(f"SELECT {columns} FROM {table}").fetchall()
+    return collector.execute(f"SELECT {columns} FROM {table}")
 
 
 def make_credits(collector: Collector, customer: str, intent: str) -> dict[str, str]:
@@ -160,8 +158,7 @@ def test_accept_dry_run_shows_the_amount_of_the_invoice(selling: Collector) -> N
         # Usage that cannot be rated is then left out for good.
         (not_rated, "its amount is not known before it is closed", "x"),
     ):
-        with closing(sqlite3.connect(selling.database, timeout=30)) as database, database:
-            database.execute(change, [number])
+        selling.execute(change, [number])
         code, text = edgeproxy(selling, f"edgeproxy billing accept {number} --why x --dry-run")
         assert (code, said in text) == (0, True), text
         path = f"/billing/invoices/{number}"

@@ -2,8 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
 
 import pytest
 
@@ -12,12 +11,6 @@ from loadtest.testbed.batch_chains import Chain
 from loadtest.testbed.collector import ADMIN
 from loadtest.testbed.waiting import until
 from tests.support.site import PagesStage
-
-
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PagesStage]:
-    with closing(PagesStage(tmp_path_factory.mktemp("access"))) as made:
-        yield made
 
 
 def pause(stage: PagesStage, name: str, status: str) -> None:

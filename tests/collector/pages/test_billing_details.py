@@ -35,12 +35,6 @@ FORM = {
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PagesStage]:
-    with closing(PagesStage(tmp_path_factory.mktemp("billing-details"))) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
 def acme(stage: PagesStage) -> Iterator[Visitor]:
     """An owner of acme, which has bought credits by card."""
     with stage.customer("acme") as visitor:

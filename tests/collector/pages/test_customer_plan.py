@@ -1,18 +1,9 @@
 """An operator gives a customer a plan, previews and makes a change, discounts it, and ends it, in the console."""
 
-from collections.abc import Iterator
-from contextlib import closing
-
 import pytest
 
 from loadtest.testbed.collector import ADMIN
 from tests.support.site import PagesStage
-
-
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PagesStage]:
-    with closing(PagesStage(tmp_path_factory.mktemp("customer_plan"))) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Urgent actions of operators: a leaked key, another tier, an incident from an alert, and actions without a form."""
 
-import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,9 +16,8 @@ from tests.support.visitor import Visitor
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PagesStage]:
     with closing(PagesStage(tmp_path_factory.mktemp("levers"))) as made:
         columns = "key, kind, severity, title, details, at, routed_at"
-        with closing(sqlite3.connect(made.collector.database, timeout=30)) as database, database:
-            row = ("a", "batches_lost", "page", "batches of <e-1> are lost", "{}", 1000, 1)
-            database.execute(f"INSERT INTO alerts ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        row = ("a", "batches_lost", "page", "batches of <e-1> are lost", "{}", 1000, 1)
+        made.collector.execute(f"INSERT INTO alerts ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)
         yield made
 
 
@@ -113,8 +111,7 @@ def test_selected_alerts_are_acknowledged_one_by_one_and_failures_are_shown(stag
     rows.append(("other", "webhook_disabled", "warn", "bolt", "t", "{}", 100, 1))
     rows.insert(0, ("oldest", "charging_stopped", "page", None, "the oldest", "{}", 1, 1))
     rows.append(("newest", "price_change_decided", "info", None, "the newest", "{}", 1, 1))
-    with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
-        database.executemany(f"INSERT INTO alerts ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+    stage.collector.execute(f"INSERT INTO alerts ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", *rows)
     listed = stage.collector.get("/v1/alerts", token=ADMIN, kind="quota_reached").json()["alerts"]
     of_acme, of_bolt = ([str(one["id"]) for one in listed if one["customer"] == name] for name in ("acme", "bolt"))
     operator, page = stage.operator, "/console/alerts?kind=quota_reached&acknowledged=false"
@@ -152,13 +149,13 @@ def test_selected_alerts_are_acknowledged_one_by_one_and_failures_are_shown(stag
 def test_incidents_of_any_month_are_shown_to_everybody(stage: PagesStage) -> None:
     began = int(time.time()) - 200 * 86400
     month, before = (time.strftime("%Y-%m", time.gmtime(began - ago)) for ago in (0, 31 * 86400))
-    with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
-        row = ("i-1", "P1", "<b>An old one</b>", "[]", began, began + 60)
-        database.execute(
-            "INSERT INTO incidents (id, severity, title, regions, began_at, ended_at) VALUES (?, ?, ?, ?, ?, ?)", row
-        )
-        told = ("u-1", "i-1", began, "resolved", "It is over.")
-        database.execute("INSERT INTO incident_updates (id, incident, at, state, message) VALUES (?, ?, ?, ?, ?)", told)
+    row = ("i-1", "P1", "<b>An old one</b>", "[]", began, began + 60)
+    columns = "id, severity, title, regions, began_at, ended_at"
+    stage.collector.execute(f"INSERT INTO incidents ({columns}) VALUES (?, ?, ?, ?, ?, ?)", row)
+    told = ("u-1", "i-1", began, "resolved", "It is over.")
+    stage.collector.execute(
+        "INSERT INTO incident_updates (id, incident, at, state, message) VALUES (?, ?, ?, ?, ?)", told
+    )
     anyone = Visitor(stage.site)
     page = anyone.get(f"/status/history?month={month}&lang=en")
     assert "<b>An old one</b>" in page.text

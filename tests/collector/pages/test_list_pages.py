@@ -5,7 +5,6 @@ import hashlib
 import io
 import os
 import re
-import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -300,23 +299,13 @@ def test_open_disputes_are_listed_with_the_last_time_for_an_answer(stage: PagesS
     assert stage.collector.send("POST", "/billing/subscription?customer=elm", {"plan": "standard"}).status == 201
     (invoice,) = stage.collector.get("/billing/invoices", token=ADMIN, customer="elm").json()["invoices"]
     dispute_id = "00000000-0000-7000-8000-00000000000{}"
-    with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
-        of = "(SELECT customer FROM invoices WHERE id = ?)"
-        columns = "id, customer, invoice, state, amount, currency, reason, answer_by, taken_off, created_at"
-        for number, state, answer_by, lost in ((1, "lost", None, 9900), (2, "needs_response", 1_900_000_000, 0)):
-            row = (
-                dispute_id.format(number),
-                invoice["id"],
-                invoice["id"],
-                state,
-                9900,
-                "usd",
-                "fraudulent",
-                answer_by,
-                lost,
-                0,
-            )
-            database.execute(f"INSERT INTO disputes ({columns}) VALUES (?, {of}, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+    stage.collector.execute(
+        "INSERT INTO disputes"
+        " (id, state, answer_by, taken_off, invoice, customer, amount, currency, reason, created_at)"
+        " SELECT ?, ?, ?, ?, id, customer, 9900, 'usd', 'fraudulent', 0 FROM invoices WHERE id = ?",
+        (dispute_id.format(1), "lost", None, 9900, invoice["id"]),
+        (dispute_id.format(2), "needs_response", 1_900_000_000, 0, invoice["id"]),
+    )
     listed = " ".join(stage.operator.get("/console/disputes").text.split())
     assert "elm" in listed
     assert "2030" in listed, "the last time for an answer"
@@ -337,12 +326,14 @@ def test_held_invoice_shows_its_differences_to_operators_only(stage: PagesStage)
     (listed,) = stage.collector.get("/billing/invoices", token=ADMIN, customer="dune").json()["invoices"]
     since, until = (int(parse_time(listed[f"period_{edge}"]).timestamp()) for edge in ("start", "end"))
     rows = '[["dune", "proration", 900, 990], ["dune", "tokens in units", 500, 497], ["dunes", "fee", 1, 2]]'
-    with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
-        database.execute("UPDATE invoices SET state = 'held', held_why = 'they differ' WHERE id = ?", [listed["id"]])
-        columns = "id, kind, since, until, at, compared, units, different, level, rows"
-        for name, kept in (("c-1", '[["dune", "fee", 7, 8]]'), ("c-2", rows), ("c-3", '[["cedar", "fee", 7, 8]]')):
-            row = (name, "C", since, until, int(name[2:]), 3, 1400, 93, "page", kept)
-            database.execute(f"INSERT INTO reconciliations ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+    stage.collector.execute("UPDATE invoices SET state = 'held', held_why = 'they differ' WHERE id = ?", [listed["id"]])
+    stage.collector.execute(
+        "INSERT INTO reconciliations (id, kind, since, until, at, compared, units, different, level, rows)"
+        " VALUES (?, 'C', ?, ?, ?, 3, 1400, 93, 'page', ?)",
+        ("c-1", since, until, 1, '[["dune", "fee", 7, 8]]'),
+        ("c-2", since, until, 2, rows),
+        ("c-3", since, until, 3, '[["cedar", "fee", 7, 8]]'),
+    )
     path = f"/billing/invoices/{listed['id']}"
     differences = stage.collector.get(path, token=ADMIN).json()["differences"]
     numbers = [(one["meter"], one["of"], one["ours"], one["theirs"], one["difference"]) for one in differences]
@@ -360,7 +351,6 @@ def test_held_invoice_shows_its_differences_to_operators_only(stage: PagesStage)
     token = stage.collector.send("POST", "/v1/tokens", {"name": "dune", "customer": "dune"})
     assert token.status == 201
     assert not {"differences", "acceptance"} & set(stage.collector.get(path, token=token.json()["secret"]).json())
-    with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
-        database.execute("UPDATE invoices SET state = 'open' WHERE id = ?", [listed["id"]])
+    stage.collector.execute("UPDATE invoices SET state = 'open' WHERE id = ?", [listed["id"]])
     assert "Too high at Stripe" not in stage.operator.get(f"/console/invoices/{listed['id']}").text
     assert stage.operator.status == 200

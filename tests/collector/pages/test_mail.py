@@ -1,9 +1,6 @@
 """Mails of pages: HTML beside text, in the language of the reader, which loads nothing; and no field added to them."""
 
 import re
-from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
 
 import pytest
 
@@ -13,13 +10,6 @@ from tests.support.site import LINK, PagesStage
 from tests.support.visitor import Visitor
 
 WORDS = {"de": "Anmelden", "nl": "Inloggen", "en": "Sign in"}
-
-
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PagesStage]:
-    folder: Path = tmp_path_factory.mktemp("mailed")
-    with closing(PagesStage(folder)) as made:
-        yield made
 
 
 @pytest.mark.parametrize("language", ["de", "nl", "en"])

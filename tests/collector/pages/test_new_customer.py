@@ -1,19 +1,10 @@
 """A new customer is one form: any name, a plan, a person who is invited, and a key."""
 
-from collections.abc import Iterator
-from contextlib import closing
-
 import pytest
 
 from edgeproxy.collector.pages.new_customer import build_id
 from loadtest.testbed.waiting import until
 from tests.support.site import PagesStage
-
-
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PagesStage]:
-    with closing(PagesStage(tmp_path_factory.mktemp("new_customer"))) as made:
-        yield made
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import re
 import signal
-import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -62,8 +61,7 @@ class Stage:
 
     def age_sessions(self) -> None:
         """Make all sessions so old that the collector confirms them at the issuer again."""
-        with closing(sqlite3.connect(self.collector.database, timeout=30)) as database, database:
-            database.execute("UPDATE sessions SET created_at = created_at - ?", (CONFIRM_SECONDS,))
+        self.collector.execute("UPDATE sessions SET created_at = created_at - ?", (CONFIRM_SECONDS,))
 
     @property
     def rollout(self) -> dict[str, object]:
@@ -289,9 +287,8 @@ def test_an_operator_decides_about_invoices_by_their_state(stage: Stage) -> None
     def invoice(**now: str) -> dict[str, object]:
         """Return the invoice. First set the columns in `now`, which the billing run would set."""
         if now:
-            with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
-                columns = ", ".join(f"{name} = ?" for name in now)
-                database.execute(f"UPDATE invoices SET {columns} WHERE id = ?", [*now.values(), one["id"]])
+            columns = ", ".join(f"{name} = ?" for name in now)
+            stage.collector.execute(f"UPDATE invoices SET {columns} WHERE id = ?", [*now.values(), one["id"]])
         told: dict[str, object] = stage.collector.get(f"/billing/invoices/{one['id']}", token=ADMIN).json()
         return told
 
@@ -322,8 +319,7 @@ def test_an_operator_decides_about_invoices_by_their_state(stage: Stage) -> None
         for what, state in (("settle", "settling"), ("write-off", "writing_off")):
             invoice(state="open", amount_due="9900")
             note = "UPDATE credit_notes SET state = 'made'"
-            with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
-                database.execute(note)
+            stage.collector.execute(note)
             ops.get(f"/console/invoices/{one['id']}")
             ops.send(f"/{what}", why="a letter", **({"amount": "99.00"} if what == "settle" else {}))
             assert invoice()["state"] == state, ops.read.text

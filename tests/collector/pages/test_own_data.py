@@ -2,10 +2,8 @@
 
 import hashlib
 import io
-import sqlite3
 import zipfile
 from collections.abc import Iterator
-from contextlib import closing
 
 import orjson
 import pytest
@@ -19,12 +17,6 @@ from tests.support.visitor import Visitor
 DOWNLOAD, DELETE = "/account/data/download", "/account/data/delete"
 
 
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PagesStage]:
-    with closing(PagesStage(tmp_path_factory.mktemp("own-data"))) as made:
-        yield made
-
-
 @pytest.fixture
 def owner(stage: PagesStage) -> Iterator[Visitor]:
     """An owner, on the page."""
@@ -35,8 +27,7 @@ def owner(stage: PagesStage) -> Iterator[Visitor]:
 
 def age_sessions(stage: PagesStage) -> None:
     """Let all sessions have begun before a sign-in counts."""
-    with closing(sqlite3.connect(stage.collector.database)) as database, database:
-        database.execute("UPDATE sessions SET created_at = created_at - ?", (FACTOR_SECONDS_MAX + 1,))
+    stage.collector.execute("UPDATE sessions SET created_at = created_at - ?", (FACTOR_SECONDS_MAX + 1,))
 
 
 def find_state(stage: PagesStage) -> str:

@@ -1,9 +1,7 @@
 """Typed values survive a refusal, an expired session and a sign-in, and no other user sees them."""
 
-import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
 from typing import Any, cast
 
 import orjson
@@ -30,22 +28,15 @@ from tests.support.visitor import Read, Visitor
 HOSTILE = '"><script>alert(1)</script>'
 
 
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PagesStage]:
-    with closing(PagesStage(tmp_path_factory.mktemp("refusals"))) as made:
-        yield made
-
-
 def end_sessions(stage: PagesStage) -> None:
     """Advance the time beyond the idle limit of sessions."""
-    with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
-        database.execute("UPDATE sessions SET seen_at = seen_at - 7200")
+    stage.collector.execute("UPDATE sessions SET seen_at = seen_at - 7200")
 
 
 def count_held(stage: PagesStage) -> int:
     """Return the number of held forms."""
-    with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database:
-        return int(database.execute("SELECT count(*) FROM held_forms").fetchone()[0])
+    ((count,),) = stage.collector.execute("SELECT count(*) FROM held_forms")
+    return int(count)
 
 
 def test_refused_form_keeps_its_values_and_shows_the_error_at_its_field(stage: PagesStage) -> None:
@@ -247,8 +238,7 @@ def test_form_of_session_ended_in_another_tab_returns_without_secrets(stage: Pag
         assert acme.status == status
         if status == 401:
             assert "What you wrote is kept for 10 minutes." in acme.read.text
-            with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database:
-                (row,) = database.execute("SELECT fields FROM held_forms").fetchone()
+            (row,) = stage.collector.execute("SELECT fields FROM held_forms")[0]
             assert ("pasted" in row, HOSTILE in orjson.loads(row).values()) == (False, True)
             sign_in_again(stage, acme, "acme")
         assert acme.answer.url.path == "/account/keys"

@@ -1,6 +1,5 @@
 """Sign-up creates a customer and its owner through a mailed link, and stops robots, probing and stolen links."""
 
-import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -30,8 +29,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PagesStage]:
 @pytest.fixture(autouse=True)
 def unhurried(stage: PagesStage) -> None:
     """Delete the recorded sign-ups, so that no test reaches the hourly limits because of another."""
-    with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
-        database.execute("DELETE FROM sign_ups")
+    stage.collector.execute("DELETE FROM sign_ups")
 
 
 def request_link(stage: PagesStage, email: str, address: str = "127.0.0.1", language: str = "en") -> str:
@@ -89,9 +87,8 @@ def test_address_gets_one_mail_an_hour_and_all_addresses_a_number(stage: PagesSt
     before = len(stage.mailbox.mails)
     assert len({request_link(stage, "one@robots.example") for _ in range(2)}) == 1
     others = [f"r{number}@robots.example" for number in range(PER_HOUR)]
-    with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
-        rows = [(email, email, 2_000_000_000) for email in others]
-        database.executemany("INSERT INTO sign_ups (email, sha256, requested_at) VALUES (?, ?, ?)", rows)
+    rows = [(email, email, 2_000_000_000) for email in others]
+    stage.collector.execute("INSERT INTO sign_ups (email, sha256, requested_at) VALUES (?, ?, ?)", *rows)
     # A registered address gets an identical page, so the page does not reveal which addresses are registered.
     late, known = (request_link(stage, email) for email in ("late@robots.example", "acme@example.com"))
     assert late == known

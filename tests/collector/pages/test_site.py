@@ -8,7 +8,6 @@ import secrets
 import signal
 import sqlite3
 import time
-from collections.abc import Iterator
 from contextlib import closing
 
 import httpx
@@ -39,12 +38,6 @@ from tests.support.visitor import Read, Visitor
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>"
 NOBODYS = {"operation", "customer", "edge", "seq", "letter", "alert", "incident", "maintenance", "month", "token"}
 """Path parameters that do not name an object of one customer. For a month each customer sees its own data."""
-
-
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PagesStage]:
-    with closing(PagesStage(tmp_path_factory.mktemp("pages"))) as made:
-        yield made
 
 
 def test_printed_link_works_once_and_sets_an_http_only_cookie(stage: PagesStage) -> None:
@@ -184,8 +177,7 @@ def test_new_key_is_shown_with_commands_and_its_first_request(stage: PagesStage)
         assert secret not in acme.answer.text
         bolt.get(live)
         assert bolt.status == 403
-        with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
-            database.execute("UPDATE keys SET last_used_on = 1764028800 WHERE id = ?", [key["id"]])
+        stage.collector.execute("UPDATE keys SET last_used_on = 1764028800 WHERE id = ?", [key["id"]])
         assert "its first request has arrived" in acme.get(live).text
     stage.operator.get("/console/customers/acme")
     stage.operator.send("/keys", name="made by an operator")
@@ -269,17 +261,17 @@ def test_invoice_pages_show_amounts_due_paid_credited_and_refunded(stage: PagesS
     assert stage.collector.send("POST", "/billing/subscription?customer=credited", body, token=ADMIN).status == 201
     (invoice,) = stage.collector.get("/billing/invoices", token=ADMIN, customer="credited").json()["invoices"]
     numbers = {"amount_due": 0, "amount_paid": 9800, "amount_credited": 5000, "amount_refunded": 4900}
-    with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
-        values = {"state": "paid", "subtotal": 9900, "total": 9900, "amount_due": 0, "amount_paid": 9800}
-        columns = ", ".join(f"{name} = ?" for name in values)
-        database.execute(f"UPDATE invoices SET {columns} WHERE id = ?", [*values.values(), invoice["id"]])
-        for number, (amount, refunded) in enumerate(((100, 0), (4900, 4900))):
-            note = {"id": f"{invoice['id']}-{number}", "invoice": invoice["id"], "amount": amount, "refunded": refunded}
-            note |= {"why": "a mistake", "state": "made", "tries": 0, "created_at": 0}
-            names = ", ".join(note)
-            database.execute(
-                f"INSERT INTO credit_notes ({names}) VALUES ({', '.join('?' * len(note))})", [*note.values()]
-            )
+    values = {"state": "paid", "subtotal": 9900, "total": 9900, "amount_due": 0, "amount_paid": 9800}
+    columns = ", ".join(f"{name} = ?" for name in values)
+    stage.collector.execute(f"UPDATE invoices SET {columns} WHERE id = ?", [*values.values(), invoice["id"]])
+    stage.collector.execute(
+        "INSERT INTO credit_notes (id, invoice, amount, refunded, why, state, tries, created_at)"
+        " VALUES (?, ?, ?, ?, 'a mistake', 'made', 0, 0)",
+        *(
+            (f"{invoice['id']}-{amount}", invoice["id"], amount, refunded)
+            for amount, refunded in ((100, 0), (4900, 4900))
+        ),
+    )
     path = f"/billing/invoices/{invoice['id']}"
     for one in (
         stage.collector.get(path, token=ADMIN).json(),
@@ -426,9 +418,7 @@ def test_usage_by_dimension_is_shown_with_its_cost(stage: PagesStage) -> None:
         assert "1,934,567" not in text, "usage before the plan is on no invoice and in no sum"
         assert "LLM tokens1,034,567$0.35––" in text
         assert "Whole days so far: 0. A projection needs three." in text
-        with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database:
-            database.execute("UPDATE customers SET created_at = created_at - 5 * 86400000 WHERE name = 'metered'")
-            database.commit()
+        stage.collector.execute("UPDATE customers SET created_at = created_at - 5 * 86400000 WHERE name = 'metered'")
         home = " ".join(metered.get("/account").text.split())
         assert "LLM tokens 1M / 1M over 34,567 above what is included" in home
         assert re.search(r"expected on [^$]+ \$99.35 – \$[\d.,]+", home), home
@@ -723,9 +713,7 @@ def test_hostile_names_are_shown_harmlessly_on_every_page(stage: PagesStage) -> 
     assert collector.post(chain.next()).status == collector.post(chain.next(gap=Gap(2, 3, HOSTILE))).status == 200
     assert collector.send("POST", "/billing/subscription?customer=odd", {"plan": "standard"}).status == 201
     (invoice, *_) = collector.get("/billing/invoices", token=ADMIN, customer="odd").json()["invoices"]
-    with closing(sqlite3.connect(collector.database, timeout=30)) as database, database:
-        held = "UPDATE invoices SET state = 'held', held_why = ? WHERE id = ?"
-        database.execute(held, [odd, invoice["id"]])
+    collector.execute("UPDATE invoices SET state = 'held', held_why = ? WHERE id = ?", [odd, invoice["id"]])
     stopped = {"charging": False, "message": HOSTILE, "why": HOSTILE}
     assert collector.send("PUT", "/billing/rollout", stopped).status == 200
     seen = set()
@@ -1042,13 +1030,10 @@ def test_sign_out_leaves_no_customer_data_in_the_browser(stage: PagesStage) -> N
 
 def test_page_size_is_bounded_for_ten_thousand_keys(stage: PagesStage) -> None:
     stage.join("keyring")
-    with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
-        (own,) = database.execute("SELECT id FROM customers WHERE name = 'keyring'").fetchone()
-        rows = [
-            (f"key-{n:05}", own, hashlib.sha256(b"%d" % n).hexdigest(), f"edge_v1_{n:05}", n) for n in range(10_000)
-        ]
-        columns = "id, customer, sha256, start, created_at, name, version"
-        database.executemany(f"INSERT INTO keys ({columns}) VALUES (?, ?, ?, ?, ?, 'many', 1)", rows)
+    ((own,),) = stage.collector.execute("SELECT id FROM customers WHERE name = 'keyring'")
+    rows = ((f"key-{n:05}", own, hashlib.sha256(b"%d" % n).hexdigest(), f"edge_v1_{n:05}", n) for n in range(10_000))
+    columns = "id, customer, sha256, start, created_at, name, version"
+    stage.collector.execute(f"INSERT INTO keys ({columns}) VALUES (?, ?, ?, ?, ?, 'many', 1)", *rows)
     with stage.customer("keyring") as customer:
         # A customer of six meters has 50 KB of charts beside its keys.
         pages = ((stage.operator, "/console/customers/keyring", 50), (customer, "/account/keys", 100))

@@ -1,9 +1,6 @@
 """Colleagues of a customer: invited by mail, with a role that pages and API hold them to, and removed at once."""
 
 import secrets
-import sqlite3
-from collections.abc import Iterator
-from contextlib import closing
 
 import pytest
 
@@ -26,12 +23,6 @@ OF_BUILDING = ("/account/keys", "/account/webhooks")
 FIELDS = {"email": "x@example.com", "role": "owner", "amount": "5", "below": "5", "month_max": "50"}
 FIELDS |= {"plan": "standard", "overlap": "1d", "url": "https://hooks.example.com/", "types": "invoice.paid"}
 """Fields of forged forms, which pass the checks that pages make before they call the API."""
-
-
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PagesStage]:
-    with closing(PagesStage(tmp_path_factory.mktemp("team"))) as made:
-        yield made
 
 
 def invite(stage: PagesStage, owner: Visitor, email: str, role: str) -> str:
@@ -212,13 +203,12 @@ def test_a_colleague_reads_and_handles_the_alerts_that_concern_the_role(stage: P
         "key_budget_reached": {"owner", "developer"},
         "quota_reached": {"owner", "billing", "developer"},
     }
-    numbers = {}
-    with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
-        for kind in by_role:
-            row = (kind, kind, "warn", "acme", f"it is {kind}", "{}", 1000, 1)
-            columns = "key, kind, severity, customer, title, details, at, routed_at"
-            added = database.execute(f"INSERT INTO alerts ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
-            numbers[kind] = added.lastrowid
+    stage.collector.execute(
+        "INSERT INTO alerts (key, kind, severity, customer, title, details, at, routed_at)"
+        " VALUES (?, ?, 'warn', 'acme', ?, '{}', 1000, 1)",
+        *((kind, kind, f"it is {kind}") for kind in by_role),
+    )
+    numbers = dict(stage.collector.execute("SELECT kind, id FROM alerts WHERE key = kind"))
     muted = {"span": "1d", "why": "noise"}
     for role in CONTACT_ROLES:
         email = f"{role}-reads@example.com"

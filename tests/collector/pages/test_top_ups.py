@@ -1,22 +1,11 @@
 """Automatic top-up on the pages of credits: a preview in words, who may set it, and what it has bought."""
 
-from collections.abc import Iterator
-from contextlib import closing
-
-import pytest
-
 from loadtest.testbed.collector import ADMIN
 from loadtest.testbed.waiting import until
 from tests.support.site import PagesStage
 
 PAGE, CONSOLE = "/account/credits", "/console/customers/acme/credits"
 AMOUNTS = {"below": "5", "amount": "25", "month_max": "50"}
-
-
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PagesStage]:
-    with closing(PagesStage(tmp_path_factory.mktemp("top-ups"))) as made:
-        yield made
 
 
 def show(stage: PagesStage) -> dict[str, object]:

@@ -1,8 +1,6 @@
 """End users are hashed with a secret of their customer, counted once, and erased one by one."""
 
-import sqlite3
 from collections.abc import Sequence
-from contextlib import closing
 from typing import Any
 
 from typer.testing import CliRunner
@@ -47,9 +45,8 @@ def hold(collector: Collector, method: str, item: str) -> Any:
 
 def list_stored(collector: Collector) -> Sequence[str]:
     """Return the stored items of events and places."""
-    with closing(sqlite3.connect(collector.database)) as opened:
-        both = "SELECT item FROM events WHERE item IS NOT NULL UNION ALL SELECT item FROM holdings"
-        return [item for (item,) in opened.execute(both)]
+    both = "SELECT item FROM events WHERE item IS NOT NULL UNION ALL SELECT item FROM holdings"
+    return [item for (item,) in collector.execute(both)]
 
 
 def erase(collector: Collector, customer: str, end_user: str) -> str:
@@ -178,8 +175,7 @@ def test_erasure_detaches_the_pseudonym_of_a_person_in_a_dimension(
     assert use(collector, "3", user=ADA) == (0, 1), "an event is the same as before"
     assert use(collector, "6", user=ADA) == (1, 0)
     assert len(list_users(collector)) == 4, "a returning end user counts as new"
-    with closing(sqlite3.connect(collector.database)) as opened:
-        kept = opened.execute("SELECT request_id FROM events WHERE request_id IS NOT NULL ORDER BY 1").fetchall()
+    kept = collector.execute("SELECT request_id FROM events WHERE request_id IS NOT NULL ORDER BY 1")
     assert kept == [("of-2",), ("of-4",), ("of-6",)]
     collector.end()
     assert verified(collector)[0] == 0

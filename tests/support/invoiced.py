@@ -3,6 +3,7 @@
 from calendar import timegm
 from collections.abc import Collection
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import sqlalchemy as sa
@@ -49,20 +50,18 @@ def amounts(invoice: Invoice) -> list[int]:
     return [line["amount"] for line in invoice["lines"]]
 
 
+def find_payers(sandbox: Sandbox, name: str) -> list[dict[str, Any]]:
+    """Return Stripe's customers with this name: one, or none."""
+    path = f"/v1/customers/search?query=name:'{quote(name)}'"
+    payers = [one for one in sandbox.call("GET", path).json()["data"] if one["name"] == name]
+    assert len(payers) <= 1, "a customer is there once"
+    return payers
+
+
 def at_stripe(sandbox: Sandbox, name: str) -> list[dict[str, Any]]:
     """Return the invoices that Stripe has of a customer with this name."""
-
-    async def look(client: Any) -> list[dict[str, Any]]:
-        everybody = await client.v1.customers.list_async({"limit": 100})
-        people = [one.id async for one in everybody.auto_paging_iter() if one.name == name]
-        assert len(people) <= 1, "a customer is there once"
-        stripe_invoices = []
-        for one in people:
-            listed = await client.v1.invoices.list_async({"customer": one, "limit": 100})
-            stripe_invoices += [invoice.to_dict() for invoice in listed.data]
-        return stripe_invoices
-
-    return sandbox.run(look)
+    paths = [f"/v1/invoices?customer={payer['id']}&limit=100" for payer in find_payers(sandbox, name)]
+    return [invoice for path in paths for invoice in sandbox.call("GET", path).json()["data"]]
 
 
 def count_sent(sandbox: Sandbox, name: str) -> int:
@@ -132,10 +131,6 @@ async def enter_card(of: Sold, name: str, card: str = "pm_card_visa") -> str:
 
 def set_card(sandbox: Sandbox, name: str, card: str = "pm_card_visa") -> None:
     """Set the card of a customer that Stripe knows, by the name that it knows."""
-
-    async def enter(client: Any) -> None:
-        everybody = await client.v1.customers.list_async({"limit": 100})
-        (customer,) = [one.id async for one in everybody.auto_paging_iter() if one.name == name]
-        await client.v1.customers.update_async(customer, {"invoice_settings": {"default_payment_method": card}})
-
-    sandbox.run(enter)
+    (payer,) = find_payers(sandbox, name)
+    body = f"invoice_settings[default_payment_method]={card}"
+    assert sandbox.call("POST", f"/v1/customers/{payer['id']}", body).status == 200

@@ -170,7 +170,7 @@ def test_alert_is_routed_by_severity_and_to_its_customer(database: str, hooks: R
     assert mail.to("silent@customer.test") == []
 
 
-def test_without_customer_keys_operators_are_alerted_and_customers_later(
+async def test_without_customer_keys_operators_are_alerted_and_customers_later(
     database: str, hooks: Receiver, mail: MailTaker
 ) -> None:
     folder, name = f"keys-{time.time_ns()}", f"kept-{time.time_ns()}"
@@ -181,23 +181,20 @@ def test_without_customer_keys_operators_are_alerted_and_customers_later(
             raise errors.pop()
         return await contacts(connection, names)
 
-    async def run() -> None:
-        settings = {"channels": channels(hooks, mail, folder), "routes": {"info": ["ops"]}, "customers": "mail"}
-        async with way(database, **settings) as made:
-            made.delivery._contacts = locked
-            await made.raised(alert("own", customer=name), alert("theirs"))
-            await made.until(lambda found: list(found.values()).count("sent") == 2)
-            assert (await made.standing())["own", "mail:customer:locked"] == "due"
-            await made.until(lambda _: len(errors) == 1)
-            assert mail.to(f"{name}@customer.test") == []
-            await made.set(alert_deliveries, due_at=0)
-            await made.until(lambda found: found["own", "mail:customer:locked"] == "dead")
-            async with made.database.writing() as connection:
-                (one,) = (await connection.execute(sa.select(alerts.c.id).where(alerts.c.key == "own"))).scalars()
-                await deliveries.replay_deliveries(connection, one, "mail:customer:locked", 0)
-            await made.until(lambda found: found.get(("own", "mail:customer")) == "sent")
-
-    asyncio.run(run())
+    settings = {"channels": channels(hooks, mail, folder), "routes": {"info": ["ops"]}, "customers": "mail"}
+    async with way(database, **settings) as made:
+        made.delivery._contacts = locked
+        await made.raised(alert("own", customer=name), alert("theirs"))
+        await made.until(lambda found: list(found.values()).count("sent") == 2)
+        assert (await made.standing())["own", "mail:customer:locked"] == "due"
+        await made.until(lambda _: len(errors) == 1)
+        assert mail.to(f"{name}@customer.test") == []
+        await made.set(alert_deliveries, due_at=0)
+        await made.until(lambda found: found["own", "mail:customer:locked"] == "dead")
+        async with made.database.writing() as connection:
+            (one,) = (await connection.execute(sa.select(alerts.c.id).where(alerts.c.key == "own"))).scalars()
+            await deliveries.replay_deliveries(connection, one, "mail:customer:locked", 0)
+        await made.until(lambda found: found.get(("own", "mail:customer")) == "sent")
     assert len(mail.to(f"{name}@customer.test")) == 1
 
 

@@ -727,29 +727,26 @@ def rights(collector: Collector) -> tuple[int, str, str]:
     return (done.exit_code, done.stderr, done.stdout) if done.exit_code else (0, done.stdout, done.stderr)
 
 
-def test_row_security_of_a_locked_table_is_put_in_force_later(
+async def test_row_security_of_a_locked_table_is_put_in_force_later(
     postgresql: Postgresql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Until then the collector works without row-level security and reports the gap."""
     monkeypatch.setattr(row_security, "LOCK_TIMEOUT", "100ms")
     url = postgresql.database()
 
-    async def run() -> None:
-        database = await Database.connect(url)
-        async with database.writing() as connection:
-            await connection.exec_driver_sql("ALTER TABLE keys NO FORCE ROW LEVEL SECURITY")
-        async with database.reading(whole=True) as connection:
-            await connection.exec_driver_sql("SELECT FROM keys")
-            await database.enforce_row_security()
-            assert database.row_security_gap == "policies or rights of tables are not as they should be: keys"
-            with serving(A):
-                async with database.reading() as other:
-                    assert (await other.exec_driver_sql("SELECT current_user")).scalar_one() == "edgeproxy"
+    database = await Database.connect(url)
+    async with database.writing() as connection:
+        await connection.exec_driver_sql("ALTER TABLE keys NO FORCE ROW LEVEL SECURITY")
+    async with database.reading(whole=True) as connection:
+        await connection.exec_driver_sql("SELECT FROM keys")
         await database.enforce_row_security()
-        assert database.row_security_gap is None
-        await database.close()
-
-    asyncio.run(run())
+        assert database.row_security_gap == "policies or rights of tables are not as they should be: keys"
+        with serving(A):
+            async with database.reading() as other:
+                assert (await other.exec_driver_sql("SELECT current_user")).scalar_one() == "edgeproxy"
+    await database.enforce_row_security()
+    assert database.row_security_gap is None
+    await database.close()
 
 
 def test_a_dump_by_the_owner_has_every_row_or_fails(postgresql: Postgresql) -> None:

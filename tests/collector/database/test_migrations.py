@@ -137,7 +137,9 @@ def test_migrations_downgrade_and_upgrade_to_the_irreversible_one(
     assert run("downgrade", "9999").exit_code == 1
 
 
-def test_a_migration_may_take_longer_than_a_statement(empty_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_migration_may_take_longer_than_a_statement(
+    empty_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An index of a million customers takes longer than any query of a serving collector."""
     create, make = postgresql.Server.create_engine, migrate.upgrade
 
@@ -152,7 +154,4 @@ def test_a_migration_may_take_longer_than_a_statement(empty_database: str, monke
     monkeypatch.setattr(postgresql.Server, "create_engine", impatient)
     monkeypatch.setattr(migrate, "upgrade", upgrade)
 
-    async def do() -> None:
-        await (await Database.connect(empty_database)).close()
-
-    asyncio.run(do())
+    await (await Database.connect(empty_database)).close()

@@ -73,64 +73,57 @@ async def write(database: Database, name: str) -> None:
         await database.ledger.insert_edges(connection, [{"edge": name, "region": "", "seq": 0, "received": 0}])
 
 
-def test_error_of_a_demoted_server_ends_the_connection(server: Postgresql, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_error_of_a_demoted_server_ends_the_connection(
+    server: Postgresql, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A connection that was looked at just before the fail-over meets the error itself."""
     monkeypatch.setattr(postgresql, "ROLE_SECONDS", 3600.0)
     url = server.database()
 
-    async def run() -> None:
-        async with connected(url) as database:
-            await write(database, "before")
-            demote(server)
-            with pytest.raises(CONNECTION_ERRORS, match="read-only transaction"):
-                await repeated(lambda: database.set_minutes_floor(None))
-            with pytest.raises(CONNECTION_ERRORS, match="not the primary"):
-                await write(database, "during")
-            promote(server)
-            await write(database, "after")
-            async with database.reading() as connection:
-                names = (await connection.execute(sa.select(edges.c.edge).order_by(edges.c.edge))).scalars().all()
-            assert names == ["after", "before"]
-
-    asyncio.run(run())
+    async with connected(url) as database:
+        await write(database, "before")
+        demote(server)
+        with pytest.raises(CONNECTION_ERRORS, match="read-only transaction"):
+            await repeated(lambda: database.set_minutes_floor(None))
+        with pytest.raises(CONNECTION_ERRORS, match="not the primary"):
+            await write(database, "during")
+        promote(server)
+        await write(database, "after")
+        async with database.reading() as connection:
+            names = (await connection.execute(sa.select(edges.c.edge).order_by(edges.c.edge))).scalars().all()
+        assert names == ["after", "before"]
 
 
 @pytest.mark.parametrize("use", ["reading", "writing"])
-def test_idle_connection_to_a_demoted_server_is_not_used(
+async def test_idle_connection_to_a_demoted_server_is_not_used(
     server: Postgresql, monkeypatch: pytest.MonkeyPatch, use: str
 ) -> None:
     """Otherwise readers would get data from before the fail-over, without an error."""
     monkeypatch.setattr(postgresql, "ROLE_SECONDS", 0.0)
     url = server.database()
 
-    async def run() -> None:
-        async with connected(url) as database:
+    async with connected(url) as database:
+        async with database.reading() if use == "reading" else database.writing() as connection:
+            await connection.exec_driver_sql("SELECT 1")
+        demote(server)
+
+        async def ask() -> None:
             async with database.reading() if use == "reading" else database.writing() as connection:
                 await connection.exec_driver_sql("SELECT 1")
-            demote(server)
 
-            async def ask() -> None:
-                async with database.reading() if use == "reading" else database.writing() as connection:
-                    await connection.exec_driver_sql("SELECT 1")
-
-            with pytest.raises(CONNECTION_ERRORS, match="not the primary"):
-                await repeated(ask)
-
-    asyncio.run(run())
+        with pytest.raises(CONNECTION_ERRORS, match="not the primary"):
+            await repeated(ask)
 
 
-def test_job_ends_when_the_server_of_its_lock_is_demoted(server: Postgresql) -> None:
+async def test_job_ends_when_the_server_of_its_lock_is_demoted(server: Postgresql) -> None:
     """A collector at the new primary takes the lock, too."""
     url = server.database()
 
-    async def run() -> None:
-        async with connected(url) as database, acquire_lock(database, "job") as lock:
-            assert lock.is_ours
-            demote(server)
-            async with asyncio.timeout(SLOW):
-                assert "not the primary" in await lock.wait_until_lost()
-
-    asyncio.run(run())
+    async with connected(url) as database, acquire_lock(database, "job") as lock:
+        assert lock.is_ours
+        demote(server)
+        async with asyncio.timeout(SLOW):
+            assert "not the primary" in await lock.wait_until_lost()
 
 
 def test_start_at_a_standby_names_the_role(server: Postgresql) -> None:
@@ -216,26 +209,23 @@ def test_connections_are_divided() -> None:
     assert Connections.divide(26) == (4, 17)
 
 
-def test_collector_has_no_more_connections_than_the_url_says(postgresql: Postgresql) -> None:
+async def test_collector_has_no_more_connections_than_the_url_says(postgresql: Postgresql) -> None:
     url = postgresql.database()
     name = url.rpartition("/")[2]
 
-    async def run() -> None:
-        async with connected(f"{url}?connections=10") as database:
+    async with connected(f"{url}?connections=10") as database:
 
-            async def hold(connection: object) -> None:
-                async with connection as one:  # type: ignore[attr-defined]
-                    await one.exec_driver_sql("SELECT pg_sleep(0.5)")
+        async def hold(connection: object) -> None:
+            async with connection as one:  # type: ignore[attr-defined]
+                await one.exec_driver_sql("SELECT pg_sleep(0.5)")
 
-            locks = [database.locks.connect() for _ in range(20)]
-            async with asyncio.TaskGroup() as group:
-                for one in (*(database.reading() for _ in range(10)), database.writing(), *locks):
-                    group.create_task(hold(one))
-                await asyncio.sleep(0.2)
-                count = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}'"
-                assert int(await asyncio.to_thread(postgresql.ask, count)) <= 10
-
-    asyncio.run(run())
+        locks = [database.locks.connect() for _ in range(20)]
+        async with asyncio.TaskGroup() as group:
+            for one in (*(database.reading() for _ in range(10)), database.writing(), *locks):
+                group.create_task(hold(one))
+            await asyncio.sleep(0.2)
+            count = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}'"
+            assert int(await asyncio.to_thread(postgresql.ask, count)) <= 10
 
 
 @pytest.mark.parametrize("mode", ["transaction", "session"])
@@ -254,19 +244,16 @@ def test_pooler_is_found_out(postgresql: Postgresql, mode: str) -> None:
     assert asyncio.run(is_pooled(f"{url}?pooler=transaction")) is True
 
 
-def test_settings_hold_for_transactions_through_a_pooler(postgresql: Postgresql, pooler: PgBouncer) -> None:
+async def test_settings_hold_for_transactions_through_a_pooler(postgresql: Postgresql, pooler: PgBouncer) -> None:
     """No session of the pooler keeps any, which another program would meet."""
     url = postgresql.database()
 
-    async def run() -> None:
-        async with connected(pooler.url(url)) as database:
-            for use in (database.reading, database.writing):
-                async with use() as connection:
-                    assert (await connection.exec_driver_sql("SHOW jit")).scalar_one() == "off"
-            async with database._server.create_engine(1, settings={}).connect() as connection:
-                assert (await connection.exec_driver_sql("SHOW jit")).scalar_one() == "on"
-
-    asyncio.run(run())
+    async with connected(pooler.url(url)) as database:
+        for use in (database.reading, database.writing):
+            async with use() as connection:
+                assert (await connection.exec_driver_sql("SHOW jit")).scalar_one() == "off"
+        async with database._server.create_engine(1, settings={}).connect() as connection:
+            assert (await connection.exec_driver_sql("SHOW jit")).scalar_one() == "on"
 
 
 def test_collector_works_through_a_pooler_by_transaction(
@@ -301,37 +288,28 @@ def test_collector_works_through_a_pooler_by_transaction(
         assert "prepared statement" not in collector.output
 
 
-def test_tables_are_made_through_a_pooler(postgresql: Postgresql, pooler: PgBouncer) -> None:
+async def test_tables_are_made_through_a_pooler(postgresql: Postgresql, pooler: PgBouncer) -> None:
     url = pooler.url(postgresql.empty_database())
 
-    async def run() -> None:
-        async with connected(url) as database, database.reading() as connection:
-            assert (await connection.execute(sa.select(sa.func.count()).select_from(edges))).scalar_one() == 0
-
-    asyncio.run(run())
+    async with connected(url) as database, database.reading() as connection:
+        assert (await connection.execute(sa.select(sa.func.count()).select_from(edges))).scalar_one() == 0
 
 
-def test_purge_rewrites_keys_through_a_pooler(postgresql: Postgresql, pooler: PgBouncer) -> None:
+async def test_purge_rewrites_keys_through_a_pooler(postgresql: Postgresql, pooler: PgBouncer) -> None:
     url = postgresql.database()
 
-    async def run() -> None:
-        async with connected(pooler.url(url)) as database:
-            assert await database.purge_deleted(has_erased=True)
-            async with database.writing() as connection:
-                await connection.exec_driver_sql("LOCK TABLE data_keys IN ROW EXCLUSIVE MODE")
-                assert not await database.purge_deleted(has_erased=True)
-
-    asyncio.run(run())
+    async with connected(pooler.url(url)) as database:
+        assert await database.purge_deleted(has_erased=True)
+        async with database.writing() as connection:
+            await connection.exec_driver_sql("LOCK TABLE data_keys IN ROW EXCLUSIVE MODE")
+            assert not await database.purge_deleted(has_erased=True)
 
 
-def test_job_runs_alone_through_a_pooler(postgresql: Postgresql, pooler: PgBouncer) -> None:
+async def test_job_runs_alone_through_a_pooler(postgresql: Postgresql, pooler: PgBouncer) -> None:
     url = postgresql.database()
 
-    async def run() -> None:
-        async with connected(pooler.url(url)) as one, connected(pooler.url(url)) as other:
-            async with acquire_lock(one, "job") as lock, acquire_lock(other, "job") as theirs:
-                assert (lock.is_ours, theirs.is_ours) == (True, False)
-            async with acquire_lock(other, "job") as theirs:
-                assert theirs.is_ours
-
-    asyncio.run(run())
+    async with connected(pooler.url(url)) as one, connected(pooler.url(url)) as other:
+        async with acquire_lock(one, "job") as lock, acquire_lock(other, "job") as theirs:
+            assert (lock.is_ours, theirs.is_ours) == (True, False)
+        async with acquire_lock(other, "job") as theirs:
+            assert theirs.is_ours

@@ -147,23 +147,17 @@ def test_clickhouse_check_names_unexpected_files(stored: dict[str, StoredFile], 
         ("file:///analytics", "write https://HOST:8443/DATABASE"),
     ],
 )
-def test_an_address_that_cannot_be_meant_is_refused(url: str, says: str) -> None:
-    async def run() -> None:
+async def test_an_address_that_cannot_be_meant_is_refused(url: str, says: str) -> None:
+    with pytest.raises(InvalidStorageError, match=says) as refused:
         async with open_clickhouse(url, {}):
             pass
-
-    with pytest.raises(InvalidStorageError, match=says) as refused:
-        asyncio.run(run())
     assert "secret" not in str(refused.value)
 
 
-def test_invalid_password_is_refused_and_not_shown() -> None:
-    async def run() -> None:
+async def test_invalid_password_is_refused_and_not_shown() -> None:
+    with pytest.raises(InvalidStorageError, match="CLICKHOUSE_PASSWORD has white space") as refused:
         async with open_clickhouse("https://clickhouse.example.com/a", {"CLICKHOUSE_PASSWORD": "hush hush"}):
             pass
-
-    with pytest.raises(InvalidStorageError, match="CLICKHOUSE_PASSWORD has white space") as refused:
-        asyncio.run(run())
     assert "hush" not in str(refused.value)
 
 

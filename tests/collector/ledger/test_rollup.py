@@ -184,7 +184,7 @@ async def test_two_collectors_ingest_roll_up_and_delete_concurrently(
 
 
 @only_sqlite("database")
-def test_step_with_a_failed_commit_is_repeated_without_a_trace(database: str, clock: Clock) -> None:  # noqa: F811
+async def test_step_with_a_failed_commit_is_repeated_without_a_trace(database: str, clock: Clock) -> None:  # noqa: F811
     """Every other commit fails.
 
     Sums would differ if a step had two commits and one recorded that the other had succeeded.
@@ -199,31 +199,28 @@ def test_step_with_a_failed_commit_is_repeated_without_a_trace(database: str, cl
         if next(commits) % 2:
             raise Lost
 
-    async def run() -> None:
-        books = await Books.open(database, clock, of_days(2, 9, 2))
-        chain = Chain()
-        for day in (0, 11, 12):
-            chain.since = clock.now = NOON + day * DAY
-            await books.ship(chain.next(*((f"c{number}", "requests", "v1", 1 + number) for number in range(4))))
-        clock.now += DAY
-        event.listen(books.database._writer.sync_engine, "commit", lose)
+    books = await Books.open(database, clock, of_days(2, 9, 2))
+    chain = Chain()
+    for day in (0, 11, 12):
+        chain.since = clock.now = NOON + day * DAY
+        await books.ship(chain.next(*((f"c{number}", "requests", "v1", 1 + number) for number in range(4))))
+    clock.now += DAY
+    event.listen(books.database._writer.sync_engine, "commit", lose)
 
-        async def done(step: Callable[[], Awaitable[T]]) -> T:
-            while True:
-                with suppress(Lost):
-                    return await step()
-                await books.check()
-
-        while await done(lambda: rollup.roll_up_slice(books.database, clock.now, size=5)):
+    async def done(step: Callable[[], Awaitable[T]]) -> T:
+        while True:
+            with suppress(Lost):
+                return await step()
             await books.check()
-        await done(lambda: books.retention.begin_round(clock.now))
-        while await done(lambda: books.retention.drop_next(clock.now)):
-            await books.check()
-        assert (await books.rows(ledger), await books.rows(hours), await books.rows(batches)) == (8, 8, 2)
-        assert next(commits) > 15
-        await books.close()
 
-    asyncio.run(run())
+    while await done(lambda: rollup.roll_up_slice(books.database, clock.now, size=5)):
+        await books.check()
+    await done(lambda: books.retention.begin_round(clock.now))
+    while await done(lambda: books.retention.drop_next(clock.now)):
+        await books.check()
+    assert (await books.rows(ledger), await books.rows(hours), await books.rows(batches)) == (8, 8, 2)
+    assert next(commits) > 15
+    await books.close()
 
 
 async def test_rollup_of_an_hour_waits_for_another_collectors_writes(

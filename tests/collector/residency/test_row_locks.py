@@ -1,6 +1,5 @@
 """Concurrent steps of moves on PostgreSQL do not deadlock."""
 
-import asyncio
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,24 +14,21 @@ from tests.support.interleaved import interleave
 from tests.support.sold import CALLER, sold
 
 
-def test_concurrent_arrival_and_departure_lock_rows_in_one_order(postgresql: Postgresql, tmp_path: Path) -> None:
+async def test_concurrent_arrival_and_departure_lock_rows_in_one_order(postgresql: Postgresql, tmp_path: Path) -> None:
     url, id_ = postgresql.database(), generate_id()
     document = parse_document(
         {"format": 1, "peer": generate_id(), "name": "acme", "settings": {"tier": "standard"}, "metadata": {"a": "b"}}
     )
 
-    async def work() -> None:
-        async with sold(tmp_path, url, "http://127.0.0.1:9") as (of, _):
-            settings = of.known.model_copy(update={"residency": "us"})
+    async with sold(tmp_path, url, "http://127.0.0.1:9") as (of, _):
+        settings = of.known.model_copy(update={"residency": "us"})
 
-            async def arrive(database: Database) -> None:
-                await write(database, arrival.arrive, CALLER, id_, "eu", document, settings, is_last=False)
+        async def arrive(database: Database) -> None:
+            await write(database, arrival.arrive, CALLER, id_, "eu", document, settings, is_last=False)
 
-            async def step_away(database: Database) -> None:
-                with suppress(ChangeRejectedError):  # It has not arrived.
-                    await write(database, departure.take_step, CALLER, "acme", "go", None, settings)
+        async def step_away(database: Database) -> None:
+            with suppress(ChangeRejectedError):  # It has not arrived.
+                await write(database, departure.take_step, CALLER, "acme", "go", None, settings)
 
-            await arrive(of.database)
-            await interleave(of.database, url, arrive, "FOR NO KEY", step_away)
-
-    asyncio.run(work())
+        await arrive(of.database)
+        await interleave(of.database, url, arrive, "FOR NO KEY", step_away)

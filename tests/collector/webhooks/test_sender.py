@@ -229,24 +229,21 @@ async def test_failed_message_is_retried_abandoned_and_can_be_redelivered(databa
         assert counts == [1, 9, 1]
 
 
-def test_failure_and_deletion_of_an_endpoint_do_not_deadlock(postgresql: Postgresql, receiver: Receiver) -> None:
+async def test_failure_and_deletion_of_an_endpoint_do_not_deadlock(postgresql: Postgresql, receiver: Receiver) -> None:
     url = postgresql.database()
 
-    async def run() -> None:
-        async with staged(url, receiver, "locks") as stage:
-            endpoint, _ = await stage.add("a")
-            await stage.test(endpoint)
+    async with staged(url, receiver, "locks") as stage:
+        endpoint, _ = await stage.add("a")
+        await stage.test(endpoint)
 
-            async def delete(database: Database) -> None:
-                async with database.writing() as connection:
-                    row = await endpoints.get_row(connection, "acme", endpoint, lock=True)
-                    await endpoints.delete_endpoint(connection, CALLER, row)
+        async def delete(database: Database) -> None:
+            async with database.writing() as connection:
+                row = await endpoints.get_row(connection, "acme", endpoint, lock=True)
+                await endpoints.delete_endpoint(connection, CALLER, row)
 
-            stage.receiver.statuses[stage.path("a")], now = [500], time.time() + 1
-            stop = "UPDATE webhook_deliveries SET state"
-            await interleave(stage.database, url, lambda _: stage.step(now), stop, delete)
-
-    asyncio.run(run())
+        stage.receiver.statuses[stage.path("a")], now = [500], time.time() + 1
+        stop = "UPDATE webhook_deliveries SET state"
+        await interleave(stage.database, url, lambda _: stage.step(now), stop, delete)
 
 
 @pytest.mark.parametrize(("field", "seconds"), [("120", 120), ("999999", 3600), ("-1", 5), ("soon", 5)])

@@ -72,40 +72,37 @@ def get_balance(sandbox: Sandbox, stripe_id: str) -> int:
 
 
 @ON_BOTH_IF_SOAKED
-def test_amounts_out_of_bounds_follow_the_table(stripe_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
+async def test_amounts_out_of_bounds_follow_the_table(stripe_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
     file = tmp_path / "plans.yaml"
     file.write_text(PLANS)
     outcomes: dict[str, dict[str, str]] = {size: {} for size in SIZES}
 
-    async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url, plans=str(file)) as (of, closing):
-            assert of.known.billing is not None
-            stripe = Stripe(of.known.billing.stripe, KEY)
-            stripe_ids: dict[tuple[str, str], str] = {}
-            for way in ("by card", "mailed", "from the balance"):
-                for size in SIZES:
-                    name = get_name(way, size)
-                    stripe_ids[way, size] = await prepare_customer(of, stripe_sandbox, stripe, name, way)
-            for time in (FEBRUARY, FEBRUARY + FREEZE):
-                await closing.step(time)
-            for (way, size), stripe_id in stripe_ids.items():
-                pays = CREDIT if way == "from the balance" else 0
-                if pays:
-                    path = f"/v1/customers/{stripe_id}/balance_transactions"
-                    body = f"amount={-pays}&currency=usd"
-                    assert (await asyncio.to_thread(stripe_sandbox.call, "POST", path, body)).status == 200
-                await use_for(of, get_name(way, size), size, pays)
-            for time in (MARCH, MARCH + FREEZE):
-                await closing.step(time)
-            await stripe.close()
-            for (way, size), stripe_id in stripe_ids.items():
-                invoice = (await fetch_invoices(of, get_name(way, size)))["2027-02-01 period"]
-                balance = await asyncio.to_thread(get_balance, stripe_sandbox, stripe_id)
-                if way == "from the balance" and SIZES[size] < 0:
-                    balance += CREDIT
-                outcomes[size][way] = classify(invoice, SIZES[size], balance)
-
-    asyncio.run(work())
+    async with sold(tmp_path, database, stripe_sandbox.url, plans=str(file)) as (of, closing):
+        assert of.known.billing is not None
+        stripe = Stripe(of.known.billing.stripe, KEY)
+        stripe_ids: dict[tuple[str, str], str] = {}
+        for way in ("by card", "mailed", "from the balance"):
+            for size in SIZES:
+                name = get_name(way, size)
+                stripe_ids[way, size] = await prepare_customer(of, stripe_sandbox, stripe, name, way)
+        for time in (FEBRUARY, FEBRUARY + FREEZE):
+            await closing.step(time)
+        for (way, size), stripe_id in stripe_ids.items():
+            pays = CREDIT if way == "from the balance" else 0
+            if pays:
+                path = f"/v1/customers/{stripe_id}/balance_transactions"
+                body = f"amount={-pays}&currency=usd"
+                assert (await asyncio.to_thread(stripe_sandbox.call, "POST", path, body)).status == 200
+            await use_for(of, get_name(way, size), size, pays)
+        for time in (MARCH, MARCH + FREEZE):
+            await closing.step(time)
+        await stripe.close()
+        for (way, size), stripe_id in stripe_ids.items():
+            invoice = (await fetch_invoices(of, get_name(way, size)))["2027-02-01 period"]
+            balance = await asyncio.to_thread(get_balance, stripe_sandbox, stripe_id)
+            if way == "from the balance" and SIZES[size] < 0:
+                balance += CREDIT
+            outcomes[size][way] = classify(invoice, SIZES[size], balance)
     table = read_table()
     assert outcomes == {size: {way: table[size][way] for way in row} for size, row in outcomes.items()}
 

@@ -1,6 +1,5 @@
 """Changes within a period with the sandbox: a second upgrade, years and months, and a return after an end."""
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -88,62 +87,56 @@ async def test_a_return_within_the_period_pays_no_fee_twice_and_shares_included_
         assert totals["2027-01-01 start"] == 3100
         assert totals["2027-01-01 period"] + totals["2027-01-01 period-2"] == 3100 + 2000 + 3 * 500, totals
         assert totals["2027-01-01 period-2"] == sum(line.amount for line in upcoming)
-        there = await asyncio.to_thread(at_stripe, stripe_sandbox, name)
+        there = at_stripe(stripe_sandbox, name)
         assert sorted(one["total"] for one in there if one["total"]) == sorted(filter(None, totals.values()))
 
 
-def test_resuming_a_dearer_plan_costs_the_difference_and_a_cheaper_one_nothing(
+async def test_resuming_a_dearer_plan_costs_the_difference_and_a_cheaper_one_nothing(
     stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
 ) -> None:
     noon = at(2027, 1, 16, 12)
 
-    async def work() -> None:
-        async with sold(tmp_path, sqlite_database, stripe_sandbox.url, **settings(tmp_path)) as (of, closing):
-            for name in ("dearer", "cheaper", "again"):
-                await of.customer(f"back-{name}", "middle", now=JANUARY)
-                await end(of, f"back-{name}", now=noon - 60)
-            await of.subscribe("back-dearer", "large", now=noon)
-            await of.subscribe("back-cheaper", "small", now=noon)
-            await of.subscribe("back-again", "middle", now=noon)
-            await end(of, "back-again", now=noon + DAY)
-            await closing.step(noon + 2 * DAY)
-            assert (await fetch_totals(of, "back-dearer"))["2027-01-01 change"] == (31000 - 6200) // 2
-            assert (await fetch_totals(of, "back-cheaper"))["2027-01-01 change"] == 0
-            kinds = [kind for kind in await fetch_invoices(of, "back-again") if "change" in kind]
-            assert kinds == [], "the time was paid"
-            with pytest.raises(ChangeRejectedError, match="ended in this minute"):
-                await of.subscribe("back-again", "small", now=noon + DAY)
-
-    asyncio.run(work())
+    async with sold(tmp_path, sqlite_database, stripe_sandbox.url, **settings(tmp_path)) as (of, closing):
+        for name in ("dearer", "cheaper", "again"):
+            await of.customer(f"back-{name}", "middle", now=JANUARY)
+            await end(of, f"back-{name}", now=noon - 60)
+        await of.subscribe("back-dearer", "large", now=noon)
+        await of.subscribe("back-cheaper", "small", now=noon)
+        await of.subscribe("back-again", "middle", now=noon)
+        await end(of, "back-again", now=noon + DAY)
+        await closing.step(noon + 2 * DAY)
+        assert (await fetch_totals(of, "back-dearer"))["2027-01-01 change"] == (31000 - 6200) // 2
+        assert (await fetch_totals(of, "back-cheaper"))["2027-01-01 change"] == 0
+        kinds = [kind for kind in await fetch_invoices(of, "back-again") if "change" in kind]
+        assert kinds == [], "the time was paid"
+        with pytest.raises(ChangeRejectedError, match="ended in this minute"):
+            await of.subscribe("back-again", "small", now=noon + DAY)
 
 
-def test_second_upgrade_is_invoiced_at_once(stripe_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
+async def test_second_upgrade_is_invoiced_at_once(stripe_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
     name = f"twice-{database.partition(':')[0]}"
     noon = at(2027, 1, 16, 12)
 
-    async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url, **settings(tmp_path)) as (of, closing):
-            await of.customer(name, "small", now=JANUARY)
-            await closing.step(JANUARY + 5)
-            await of.change(name, "middle", now=noon)
-            await of.change(name, "large", now=noon)
-            for time in (FEBRUARY, FEBRUARY + FREEZE):
-                await closing.step(time)
-            totals = await fetch_totals(of, name)
-            assert totals == {
-                "2027-01-01 start": 3100,
-                "2027-01-01 change": 1550,
-                "2027-01-01 change-2": 15499 - 3100,
-                "2027-01-01 period": 31000,
-            }
-            there = await asyncio.to_thread(at_stripe, stripe_sandbox, name)
-            assert sorted(one["total"] for one in there) == sorted(totals.values())
-
-    asyncio.run(work())
+    async with sold(tmp_path, database, stripe_sandbox.url, **settings(tmp_path)) as (of, closing):
+        await of.customer(name, "small", now=JANUARY)
+        await closing.step(JANUARY + 5)
+        await of.change(name, "middle", now=noon)
+        await of.change(name, "large", now=noon)
+        for time in (FEBRUARY, FEBRUARY + FREEZE):
+            await closing.step(time)
+        totals = await fetch_totals(of, name)
+        assert totals == {
+            "2027-01-01 start": 3100,
+            "2027-01-01 change": 1550,
+            "2027-01-01 change-2": 15499 - 3100,
+            "2027-01-01 period": 31000,
+        }
+        there = at_stripe(stripe_sandbox, name)
+        assert sorted(one["total"] for one in there) == sorted(totals.values())
 
 
 @only_sqlite("database")
-def test_month_becomes_a_year_now_and_a_month_again_when_it_ends(
+async def test_month_becomes_a_year_now_and_a_month_again_when_it_ends(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str
 ) -> None:
     name = f"yearly-{database.partition(':')[0]}"
@@ -155,25 +148,22 @@ def test_month_becomes_a_year_now_and_a_month_again_when_it_ends(
                 connection, CALLER, name, "small", None, settings=of.known, now=now, is_yearly=is_yearly
             )
 
-    async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url, **settings(tmp_path)) as (of, closing):
-            await of.customer(name, "small", now=JANUARY)
-            await set_interval(of, noon, is_yearly=True)
-            assert (await fetch_row(of, name)).is_yearly
-            share = (year_end - noon) / (year_end - JANUARY)
-            assert (await fetch_totals(of, name))["2027-01-01 change"] == round(29760 * share) - 1550
-            for is_yearly in (False, True, False):
-                await set_interval(of, noon + 60, is_yearly=is_yearly)
-                row = await fetch_row(of, name)
-                assert (row.next_version, row.next_is_yearly) == (("small@1", 0) if not is_yearly else (None, None))
-            for month in range(2, 13):
-                await closing.step(at(2027, month, 1))
-            await closing.step(year_end)
+    async with sold(tmp_path, database, stripe_sandbox.url, **settings(tmp_path)) as (of, closing):
+        await of.customer(name, "small", now=JANUARY)
+        await set_interval(of, noon, is_yearly=True)
+        assert (await fetch_row(of, name)).is_yearly
+        share = (year_end - noon) / (year_end - JANUARY)
+        assert (await fetch_totals(of, name))["2027-01-01 change"] == round(29760 * share) - 1550
+        for is_yearly in (False, True, False):
+            await set_interval(of, noon + 60, is_yearly=is_yearly)
             row = await fetch_row(of, name)
-            assert (row.is_yearly, row.next_is_yearly, row.next_version) == (0, None, None)
-            await closing.step(year_end + FREEZE)
-            totals = await fetch_totals(of, name)
-            assert {totals[f"2027-{month:02}-01 period"] for month in range(1, 12)} == {0}
-            assert totals["2027-12-01 period"] == 3100
-
-    asyncio.run(work())
+            assert (row.next_version, row.next_is_yearly) == (("small@1", 0) if not is_yearly else (None, None))
+        for month in range(2, 13):
+            await closing.step(at(2027, month, 1))
+        await closing.step(year_end)
+        row = await fetch_row(of, name)
+        assert (row.is_yearly, row.next_is_yearly, row.next_version) == (0, None, None)
+        await closing.step(year_end + FREEZE)
+        totals = await fetch_totals(of, name)
+        assert {totals[f"2027-{month:02}-01 period"] for month in range(1, 12)} == {0}
+        assert totals["2027-12-01 period"] == 3100

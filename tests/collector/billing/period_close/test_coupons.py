@@ -1,6 +1,5 @@
 """Coupons against the Stripe sandbox: what invoices, payments and the journal come to with them."""
 
-import asyncio
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -66,42 +65,39 @@ async def add(of: Sold, name: str, code: str, *, now: float) -> None:
         await coupons.add_coupon(connection, CALLER, name, code, of.known, now)
 
 
-def test_coupon_discounts_whole_periods_with_usage_and_plan_changes(
+async def test_coupon_discounts_whole_periods_with_usage_and_plan_changes(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str
 ) -> None:
     name = f"half-{database.partition(':')[0]}"
 
-    async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url, **settings(tmp_path)) as (of, closing):
-            await of.customer(name, "paid", now=JANUARY, coupon="HALF")
-            await of.use(name, {"calls": 15}, at=JANUARY + 60)
-            assert await spent(of, name) == 1550 + 250
-            assert await upcoming(of, name) == [
-                *(("fee", 1, 3100), ("usage", 5, 500)),
-                *(("discount", 500, -250), ("discount", 3100, -1550)),
-            ]
-            for time in (JANUARY, FEBRUARY):
-                await closing.step(time)
-            await of.change(name, "large", now=FEBRUARY + 14 * 86400)  # The invoice of the fee waits.
-            for time in (FEBRUARY + FREEZE, FEBRUARY + 15 * 86400):
-                await closing.step(time)
-            await of.use(name, {"calls": 4}, at=JANUARY + 120)  # It comes late.
-            for time in (MARCH, MARCH + FREEZE, APRIL, APRIL + FREEZE):
-                await closing.step(time)
-            assert await charged(of, name) == {
-                "2027-01-01 start": [("fee", 1, 3100), ("discount", 3100, -1550)],
-                "2027-02-01 change": [
-                    *(("fee", 1, 3100), ("proration", -1, -1550), ("proration", 1, 3100)),
-                    ("discount", 4650, -2325),
-                ],
-                "2027-01-01 period": [("usage", 5, 500), ("discount", 500, -250)],
-                "2027-02-01 period": [("fee", 1, 6200), ("late", 4, 400), ("discount", 400, -200)],
-                "2027-03-01 period": [("fee", 1, 6200)],
-            }
-            await _check_books(of)
-            await _check_explained(of, name)
-
-    asyncio.run(work())
+    async with sold(tmp_path, database, stripe_sandbox.url, **settings(tmp_path)) as (of, closing):
+        await of.customer(name, "paid", now=JANUARY, coupon="HALF")
+        await of.use(name, {"calls": 15}, at=JANUARY + 60)
+        assert await spent(of, name) == 1550 + 250
+        assert await upcoming(of, name) == [
+            *(("fee", 1, 3100), ("usage", 5, 500)),
+            *(("discount", 500, -250), ("discount", 3100, -1550)),
+        ]
+        for time in (JANUARY, FEBRUARY):
+            await closing.step(time)
+        await of.change(name, "large", now=FEBRUARY + 14 * 86400)  # The invoice of the fee waits.
+        for time in (FEBRUARY + FREEZE, FEBRUARY + 15 * 86400):
+            await closing.step(time)
+        await of.use(name, {"calls": 4}, at=JANUARY + 120)  # It comes late.
+        for time in (MARCH, MARCH + FREEZE, APRIL, APRIL + FREEZE):
+            await closing.step(time)
+        assert await charged(of, name) == {
+            "2027-01-01 start": [("fee", 1, 3100), ("discount", 3100, -1550)],
+            "2027-02-01 change": [
+                *(("fee", 1, 3100), ("proration", -1, -1550), ("proration", 1, 3100)),
+                ("discount", 4650, -2325),
+            ],
+            "2027-01-01 period": [("usage", 5, 500), ("discount", 500, -250)],
+            "2027-02-01 period": [("fee", 1, 6200), ("late", 4, 400), ("discount", 400, -200)],
+            "2027-03-01 period": [("fee", 1, 6200)],
+        }
+        await _check_books(of)
+        await _check_explained(of, name)
     assert sorted(one["total"] for one in at_stripe(stripe_sandbox, name)) == [250, 1550, 2325, 6200, 6400]
 
 

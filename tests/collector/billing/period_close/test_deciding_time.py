@@ -1,6 +1,5 @@
 """The table in docs/billing/billing.md that says which time decides, and what late usage comes to, row by row."""
 
-import asyncio
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -198,7 +197,7 @@ def test_table_has_a_row_for_each_term() -> None:
 
 @ON_BOTH_IF_SOAKED
 @pytest.mark.parametrize("term", FIND_TIME)
-def test_late_usage_is_charged_by_the_time_in_the_table(
+async def test_late_usage_is_charged_by_the_time_in_the_table(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, term: str
 ) -> None:
     file = tmp_path / "plans.yaml"
@@ -209,11 +208,8 @@ def test_late_usage_is_charged_by_the_time_in_the_table(
     if term == "taxes":
         settings["tax"] = {"stripe_tax": True}
 
-    async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url, **settings) as (of, closing):
-            assert await FIND_TIME[term](of, closing, name) == read_table()[term]
-
-    asyncio.run(work())
+    async with sold(tmp_path, database, stripe_sandbox.url, **settings) as (of, closing):
+        assert await FIND_TIME[term](of, closing, name) == read_table()[term]
 
 
 async def charge_all_late(of: Sold, closing: Any, name: str, *uses: tuple[int, int]) -> Counter[str]:
@@ -282,7 +278,7 @@ LATE_CHARGES: dict[Callable[[Sold, Any, str], Awaitable[Counter[str]]], dict[str
 
 @ON_BOTH_IF_SOAKED
 @pytest.mark.parametrize("charge", LATE_CHARGES, ids=lambda charge: charge.__name__)
-def test_late_usage_of_several_times_is_charged_by_each(
+async def test_late_usage_of_several_times_is_charged_by_each(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, charge: Callable[[Sold, Any, str], Awaitable[Counter[str]]]
 ) -> None:
     file = tmp_path / "plans.yaml"
@@ -291,8 +287,5 @@ def test_late_usage_of_several_times_is_charged_by_each(
     settings: dict[str, Any] = {"plans": str(file), "meters": METERS}
     settings["coupons"] = {"JANUARY": {"percent_off": "50%", "duration": "once"}}
 
-    async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url, **settings) as (of, closing):
-            assert await charge(of, closing, name) == LATE_CHARGES[charge]
-
-    asyncio.run(work())
+    async with sold(tmp_path, database, stripe_sandbox.url, **settings) as (of, closing):
+        assert await charge(of, closing, name) == LATE_CHARGES[charge]

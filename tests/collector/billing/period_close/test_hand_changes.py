@@ -56,41 +56,38 @@ DONE = {"finalize": "finalized without an amount", "delete": "deleted", "void": 
 
 @pytest.mark.parametrize("is_reported", [True, False], ids=["reported", "unreported"])
 @pytest.mark.parametrize("change", DONE)
-def test_a_draft_that_is_deleted_voided_or_finalized_empty_is_replaced_and_paid_once(
+async def test_a_draft_that_is_deleted_voided_or_finalized_empty_is_replaced_and_paid_once(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, change: str, is_reported: bool
 ) -> None:
     name = f"{database.partition(':')[0]}-{change}-{is_reported}"
 
-    async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
-            draft = await begin(of, closing, name)
-            if change == "delete":
-                await at_sandbox(stripe_sandbox, "DELETE", f"/v1/invoices/{draft}")
-            elif change == "finalize":
-                await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/finalize")
-            else:
-                await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/add_lines", LINE)
-                await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/finalize")
-                await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/void")
-            if is_reported:
-                await apply_stripe_events(of)
-                await apply_stripe_events(of)
-                assert await raised(of) == ["invoice_replaced"], "at once, and once"
-                assert (await fetch_invoices(of, name))[PERIOD]["state"] == "draft"
-            for at in (CLOSED - 5, CLOSED, CLOSED + 5):
-                await closing.step(at)
+    async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+        draft = await begin(of, closing, name)
+        if change == "delete":
+            await at_sandbox(stripe_sandbox, "DELETE", f"/v1/invoices/{draft}")
+        elif change == "finalize":
+            await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/finalize")
+        else:
+            await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/add_lines", LINE)
+            await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/finalize")
+            await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/void")
+        if is_reported:
             await apply_stripe_events(of)
-            period = (await fetch_invoices(of, name))[PERIOD]
-            assert (period["state"], period["total"]) == ("open", 49900)
-            assert period["stripe_id"] != draft
-            assert await raised(of) == ["invoice_replaced"]
-            (title,) = await raised(of, alerts.c.title)
-            assert f"was {DONE[change]} at Stripe by hand" in title
-            await closing.step(MARCH)
-            await closing.step(MARCH + FREEZE)
-            assert (await fetch_invoices(of, name))["2027-02-01 period"]["total"] == 49900, "and no month twice"
-
-    asyncio.run(work())
+            await apply_stripe_events(of)
+            assert await raised(of) == ["invoice_replaced"], "at once, and once"
+            assert (await fetch_invoices(of, name))[PERIOD]["state"] == "draft"
+        for at in (CLOSED - 5, CLOSED, CLOSED + 5):
+            await closing.step(at)
+        await apply_stripe_events(of)
+        period = (await fetch_invoices(of, name))[PERIOD]
+        assert (period["state"], period["total"]) == ("open", 49900)
+        assert period["stripe_id"] != draft
+        assert await raised(of) == ["invoice_replaced"]
+        (title,) = await raised(of, alerts.c.title)
+        assert f"was {DONE[change]} at Stripe by hand" in title
+        await closing.step(MARCH)
+        await closing.step(MARCH + FREEZE)
+        assert (await fetch_invoices(of, name))["2027-02-01 period"]["total"] == 49900, "and no month twice"
     due = [one["amount_due"] for one in at_stripe(stripe_sandbox, name) if one["status"] == "open"]
     assert due == [49900, 49900, 49900]
 
@@ -113,26 +110,23 @@ async def metered_january(folder: Path, sandbox: Sandbox) -> AsyncIterator[Era]:
 
 
 @pytest.mark.parametrize("change", ["finalize", "void"])
-def test_a_draft_that_stripe_has_made_by_its_meters_is_replaced_too(
+async def test_a_draft_that_stripe_has_made_by_its_meters_is_replaced_too(
     new_sandbox: Sandbox, tmp_path: Path, change: str
 ) -> None:
     """No webhook reports the person's change of the draft."""
 
-    async def work() -> None:
-        async with metered_january(tmp_path, new_sandbox) as of:
-            await of.turns(3)
-            draft = (await fetch_invoices(of.of, "acme"))[PERIOD]["stripe_id"]
-            steps = ("finalize",) if change == "finalize" else ("add_lines", "finalize", "void")
-            for step in steps:
-                await at_sandbox(new_sandbox, "POST", f"/v1/invoices/{draft}/{step}", LINE * (step == "add_lines"))
-            await of.to(FEBRUARY + FREEZE)
-            await of.turns(3, 601)
-            period = (await fetch_invoices(of.of, "acme"))[PERIOD]
-            assert (period["state"], period["total"]) == ("open", 49900), period["held_why"]
-            assert period["stripe_id"] != draft
-            assert await raised(of.of) == ["invoice_replaced"]
-
-    asyncio.run(work())
+    async with metered_january(tmp_path, new_sandbox) as of:
+        await of.turns(3)
+        draft = (await fetch_invoices(of.of, "acme"))[PERIOD]["stripe_id"]
+        steps = ("finalize",) if change == "finalize" else ("add_lines", "finalize", "void")
+        for step in steps:
+            await at_sandbox(new_sandbox, "POST", f"/v1/invoices/{draft}/{step}", LINE * (step == "add_lines"))
+        await of.to(FEBRUARY + FREEZE)
+        await of.turns(3, 601)
+        period = (await fetch_invoices(of.of, "acme"))[PERIOD]
+        assert (period["state"], period["total"]) == ("open", 49900), period["held_why"]
+        assert period["stripe_id"] != draft
+        assert await raised(of.of) == ["invoice_replaced"]
     due = [one["amount_due"] for one in at_stripe(new_sandbox, "acme") if one["status"] == "open"]
     assert due == [49900, 49900]
 
@@ -142,7 +136,7 @@ async def test_metered_draft_finalized_in_the_dashboard_is_adopted(
     new_sandbox: Sandbox, tmp_path: Path, amount: int
 ) -> None:
     async with metered_january(tmp_path, new_sandbox) as of:
-        found = await asyncio.to_thread(at_stripe, new_sandbox, "acme")
+        found = at_stripe(new_sandbox, "acme")
         (draft,) = [each["id"] for each in found if each["status"] == "draft"]
         for step, body in (("add_lines", LINE), ("finalize", ""))[0 if amount else 1 :]:
             await at_sandbox(new_sandbox, "POST", f"/v1/invoices/{draft}/{step}", body)
@@ -160,37 +154,34 @@ async def test_metered_draft_finalized_in_the_dashboard_is_adopted(
             assert await raised(of.of) == ["invoice_replaced"]
 
 
-def test_draft_finalized_by_hand_with_an_amount_holds_our_invoice(
+async def test_draft_finalized_by_hand_with_an_amount_holds_our_invoice(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str
 ) -> None:
     name = f"{database.partition(':')[0]}-by-hand"
 
-    async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
-            draft = await begin(of, closing, name)
-            await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/add_lines", LINE)
-            await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/finalize")
-            await apply_stripe_events(of)
-            await apply_stripe_events(of)
-            held = (await fetch_invoices(of, name))[PERIOD]
-            assert held["state"] == "held"
-            assert "with $5.00 (open), and ours is not closed: void it there" in str(held["held_why"])
-            assert await raised(of) == ["invoice_held"], "at once, and once"
-            await closing.step(CLOSED)
-            # The person does as it says.
-            await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/void")
-            await apply_stripe_events(of)
-            held = (await fetch_invoices(of, name))[PERIOD]
-            assert (held["state"], held["stripe_id"], held["url"]) == ("held", None, None)
-            async with of.database.writing() as connection:
-                accepted = {"tries": 1, "try_at": 0, "held_why": None}
-                await invoices.transition(connection, held["id"], invoices.HELD, invoices.DRAFT, **accepted)
-            for at in (CLOSED + 5, CLOSED + 10):
-                await closing.step(at)
-            period = (await fetch_invoices(of, name))[PERIOD]
-            assert (period["state"], period["total"], period["stripe_id"] != draft) == ("open", 49900, True)
-
-    asyncio.run(work())
+    async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+        draft = await begin(of, closing, name)
+        await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/add_lines", LINE)
+        await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/finalize")
+        await apply_stripe_events(of)
+        await apply_stripe_events(of)
+        held = (await fetch_invoices(of, name))[PERIOD]
+        assert held["state"] == "held"
+        assert "with $5.00 (open), and ours is not closed: void it there" in str(held["held_why"])
+        assert await raised(of) == ["invoice_held"], "at once, and once"
+        await closing.step(CLOSED)
+        # The person does as it says.
+        await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/void")
+        await apply_stripe_events(of)
+        held = (await fetch_invoices(of, name))[PERIOD]
+        assert (held["state"], held["stripe_id"], held["url"]) == ("held", None, None)
+        async with of.database.writing() as connection:
+            accepted = {"tries": 1, "try_at": 0, "held_why": None}
+            await invoices.transition(connection, held["id"], invoices.HELD, invoices.DRAFT, **accepted)
+        for at in (CLOSED + 5, CLOSED + 10):
+            await closing.step(at)
+        period = (await fetch_invoices(of, name))[PERIOD]
+        assert (period["state"], period["total"], period["stripe_id"] != draft) == ("open", 49900, True)
     statuses = sorted((one["status"], one["total"]) for one in at_stripe(stripe_sandbox, name))
     assert statuses == [("open", 49900), ("open", 49900), ("void", 500)]
 
@@ -248,43 +239,40 @@ async def sync_balance(of: Sold) -> None:
 
 
 @pytest.mark.parametrize("is_paid", [True, False], ids=["paid", "open"])
-def test_draft_finalized_by_hand_stays_at_stripe_after_ours_is_voided(
+async def test_draft_finalized_by_hand_stays_at_stripe_after_ours_is_voided(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, is_paid: bool
 ) -> None:
     name = f"{database.partition(':')[0]}-voided-{is_paid}"
 
-    async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
-            draft = await begin(of, closing, name)
-            await of.use(name, {"api_calls": 50_000_000}, at=JANUARY + 60)
-            await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/add_lines", LINE)
-            await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/finalize")
-            if is_paid:
-                await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/pay", "payment_method=pm_card_visa")
-            await apply_stripe_events(of)
-            held = (await fetch_invoices(of, name))[PERIOD]
-            assert held["state"] == "held"
-            await sync_balance(of)
-            async with of.database.writing() as connection:
-                voided = {"tries": 1, "try_at": CLOSED, "voided_why": "the other one is right"}
-                await invoices.transition(connection, held["id"], invoices.HELD, invoices.VOIDING, **voided)
-            await apply_stripe_events(of)
-            for at in (CLOSED - 5, CLOSED, CLOSED + 5):
-                await closing.step(at)
-            await apply_stripe_events(of)
-            period = (await fetch_invoices(of, name))[PERIOD]
-            assert (period["state"], period["stripe_id"], period["total"]) == ("void", None, 0)
-            assert period["subtotal"] > 49900, "the usage of January, and the fee of February"
-            for at in (MARCH, MARCH + FREEZE):
-                await closing.step(at)
-            assert (await fetch_invoices(of, name))["2027-02-01 period"]["total"] == 49900, "nothing of it comes later"
-            await sync_balance(of)
-            await book_invoices(of.database)
-            ours = credit_transactions.c.original == held["id"]
-            async with of.database.reading() as connection:
-                assert not (await connection.execute(sa.select(credit_transactions).where(ours))).all()
-
-    asyncio.run(work())
+    async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+        draft = await begin(of, closing, name)
+        await of.use(name, {"api_calls": 50_000_000}, at=JANUARY + 60)
+        await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/add_lines", LINE)
+        await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/finalize")
+        if is_paid:
+            await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/pay", "payment_method=pm_card_visa")
+        await apply_stripe_events(of)
+        held = (await fetch_invoices(of, name))[PERIOD]
+        assert held["state"] == "held"
+        await sync_balance(of)
+        async with of.database.writing() as connection:
+            voided = {"tries": 1, "try_at": CLOSED, "voided_why": "the other one is right"}
+            await invoices.transition(connection, held["id"], invoices.HELD, invoices.VOIDING, **voided)
+        await apply_stripe_events(of)
+        for at in (CLOSED - 5, CLOSED, CLOSED + 5):
+            await closing.step(at)
+        await apply_stripe_events(of)
+        period = (await fetch_invoices(of, name))[PERIOD]
+        assert (period["state"], period["stripe_id"], period["total"]) == ("void", None, 0)
+        assert period["subtotal"] > 49900, "the usage of January, and the fee of February"
+        for at in (MARCH, MARCH + FREEZE):
+            await closing.step(at)
+        assert (await fetch_invoices(of, name))["2027-02-01 period"]["total"] == 49900, "nothing of it comes later"
+        await sync_balance(of)
+        await book_invoices(of.database)
+        ours = credit_transactions.c.original == held["id"]
+        async with of.database.reading() as connection:
+            assert not (await connection.execute(sa.select(credit_transactions).where(ours))).all()
     statuses = sorted((one["status"], one["total"]) for one in at_stripe(stripe_sandbox, name))
     assert statuses == sorted([("open", 49900), ("open", 49900), ("paid" if is_paid else "open", 500)])
 

@@ -42,6 +42,7 @@ from tests.support.invoiced import (
     at_stripe,
     count_sent,
     fetch_invoices,
+    find_payers,
 )
 from tests.support.sold import CALLER, Killed, Mortal, Sold, sold
 from tests.support.stripe_sandbox import Sandbox
@@ -58,13 +59,8 @@ async def run(closing: PeriodCloseJob, *times: float) -> None:
 
 def enter_email(sandbox: Sandbox, name: str, email: str) -> None:
     """Set a customer's e-mail at Stripe, like a checkout does."""
-
-    async def enter(client: Any) -> None:
-        everybody = await client.v1.customers.list_async({"limit": 100})
-        (customer,) = [one.id async for one in everybody.auto_paging_iter() if one.name == name]
-        await client.v1.customers.update_async(customer, {"email": email})
-
-    sandbox.run(enter)
+    (payer,) = find_payers(sandbox, name)
+    assert sandbox.call("POST", f"/v1/customers/{payer['id']}", f"email={email}").status == 200
 
 
 def kind(database: str) -> str:
@@ -122,28 +118,25 @@ def test_worked_months_are_invoiced_to_the_cent(stripe_sandbox: Sandbox, tmp_pat
     assert at_stripe(stripe_sandbox, nothing_) == [], "an unpaid customer without charges is not reported"
 
 
-def test_invoice_is_mailed_to_the_alert_contact_or_the_first_one(
+async def test_invoice_is_mailed_to_the_alert_contact_or_the_first_one(
     stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
 ) -> None:
-    async def work() -> None:
-        async with sold(tmp_path, sqlite_database, stripe_sandbox.url) as (of, closing):
+    async with sold(tmp_path, sqlite_database, stripe_sandbox.url) as (of, closing):
+        for name in ("mail-none", "mail-first", "mail-alerts"):
+            await of.customer(name, "standard", now=JANUARY)
+        emails = {"emails": ["b@example.org", "a@example.org"]}
+        async with of.database.writing() as connection:
+            for name in ("mail-first", "mail-alerts"):
+                await contacts.put_contacts(connection, CALLER, name, contacts.Contacts.model_validate(emails))
+            await contacts.put_alert_address(connection, CALLER, "mail-alerts", "b@example.org", of.known)
+        await run(closing, JANUARY + 5)
+        # The next invoice goes to the current contacts. An address that was entered at Stripe stays.
+        await asyncio.to_thread(enter_email, stripe_sandbox, "mail-alerts", "entered@example.org")
+        async with of.database.writing() as connection:
             for name in ("mail-none", "mail-first", "mail-alerts"):
-                await of.customer(name, "standard", now=JANUARY)
-            emails = {"emails": ["b@example.org", "a@example.org"]}
-            async with of.database.writing() as connection:
-                for name in ("mail-first", "mail-alerts"):
-                    await contacts.put_contacts(connection, CALLER, name, contacts.Contacts.model_validate(emails))
-                await contacts.put_alert_address(connection, CALLER, "mail-alerts", "b@example.org", of.known)
-            await run(closing, JANUARY + 5)
-            # The next invoice goes to the current contacts. An address that was entered at Stripe stays.
-            await asyncio.to_thread(enter_email, stripe_sandbox, "mail-alerts", "entered@example.org")
-            async with of.database.writing() as connection:
-                for name in ("mail-none", "mail-first", "mail-alerts"):
-                    emails = {"emails": [f"{name}@example.org"]}
-                    await contacts.put_contacts(connection, CALLER, name, contacts.Contacts.model_validate(emails))
-            await run(closing, FEBRUARY + 5, FEBRUARY + FREEZE)
-
-    asyncio.run(work())
+                emails = {"emails": [f"{name}@example.org"]}
+                await contacts.put_contacts(connection, CALLER, name, contacts.Contacts.model_validate(emails))
+        await run(closing, FEBRUARY + 5, FEBRUARY + FREEZE)
     addresses = {
         name: [invoice["customer_email"] for invoice in at_stripe(stripe_sandbox, name)[::-1]]
         for name in ("mail-none", "mail-first", "mail-alerts")
@@ -287,7 +280,9 @@ def test_a_failure_after_its_effect_mails_no_invoice_twice(
 
 
 @ON_BOTH_IF_SOAKED
-def test_existing_invoice_lines_are_not_created_again(stripe_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
+async def test_existing_invoice_lines_are_not_created_again(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str
+) -> None:
     """An older version created lines one by one and was killed."""
     name = f"{kind(database)}-begun"
 
@@ -296,17 +291,14 @@ def test_existing_invoice_lines_are_not_created_again(stripe_sandbox: Sandbox, t
         parameters = {"customer": there.customer, "invoice": there.id, "amount": 9900, "currency": "usd"}
         await client.v1.invoice_items.create_async({**parameters, "metadata": {POSITION: "0"}})
 
-    async def work() -> Invoice:
-        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
-            await of.customer(name, "standard", now=JANUARY)
-            await of.use(name, WORKED, at=NOON)
-            await run(closing, JANUARY + 5, FEBRUARY)
-            draft = (await fetch_invoices(of, name))["2027-01-01 period"]
-            await asyncio.to_thread(stripe_sandbox.run, lambda client: begin(client, draft))
-            await run(closing, FEBRUARY + FREEZE)
-            return (await fetch_invoices(of, name))["2027-01-01 period"]
-
-    invoice = asyncio.run(work())
+    async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+        await of.customer(name, "standard", now=JANUARY)
+        await of.use(name, WORKED, at=NOON)
+        await run(closing, JANUARY + 5, FEBRUARY)
+        draft = (await fetch_invoices(of, name))["2027-01-01 period"]
+        await asyncio.to_thread(stripe_sandbox.run, lambda client: begin(client, draft))
+        await run(closing, FEBRUARY + FREEZE)
+        invoice = (await fetch_invoices(of, name))["2027-01-01 period"]
     assert (invoice["state"], invoice["total"]) == ("open", 11767)
     assert sorted(one["total"] for one in at_stripe(stripe_sandbox, name)) == [9900, 11767]
 
@@ -335,7 +327,7 @@ def test_tax_is_added_and_invoices_without_an_address_are_held(
             for name in (here, nowhere):
                 (start,) = (await fetch_invoices(of, name)).values()
                 assert (start["state"], str(start["held_why"]).partition(":")[0]) == ("held", invoices.NO_TAX)
-            there = await asyncio.to_thread(customer_at_stripe, stripe_sandbox, here)
+            (there,) = find_payers(stripe_sandbox, here)
             await asyncio.to_thread(stripe_sandbox.run, lambda client: live(client, there["id"]))
             await of.use(here, WORKED, at=NOON)
             await run(closing, FEBRUARY, FEBRUARY + FREEZE)
@@ -358,7 +350,7 @@ def test_total_with_included_tax_raises_a_mismatch() -> None:
 
 
 @ON_BOTH_IF_SOAKED
-def test_draft_with_a_mismatch_is_held_until_an_operator_decides(
+async def test_draft_with_a_mismatch_is_held_until_an_operator_decides(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str
 ) -> None:
     accepted_, voided = names = [f"{kind(database)}-held-{number}" for number in (1, 2)]
@@ -369,55 +361,49 @@ def test_draft_with_a_mismatch_is_held_until_an_operator_decides(
             {"customer": there.customer, "invoice": there.id, "amount": 77, "currency": "usd"}
         )
 
-    async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
-            for name in names:
-                await of.customer(name, "standard", now=JANUARY)
-            await run(closing, JANUARY + 5, FEBRUARY)
-            for name in names:
-                draft = (await fetch_invoices(of, name))["2027-01-01 period"]
-                await asyncio.to_thread(stripe_sandbox.run, lambda client, draft=draft: meddle(client, draft))
-            await run(closing, FEBRUARY + FREEZE, FEBRUARY + FREEZE + 60)
-            for name, state in ((accepted_, invoices.CLOSING), (voided, invoices.VOIDING)):
-                held = (await fetch_invoices(of, name))["2027-01-01 period"]
-                assert held["state"] == "held"
-                assert "$0.77" in str(held["held_why"])
-                async with of.database.writing() as connection:
-                    await invoices.transition(connection, held["id"], invoices.HELD, state, accepted_why="it is right")
-            await run(closing, FEBRUARY + FREEZE + 120)
-            accepted = (await fetch_invoices(of, accepted_))["2027-01-01 period"]
-            assert (accepted["state"], accepted["subtotal"], accepted["total"]) == ("open", 9977, 9977)
-            assert (await fetch_invoices(of, voided))["2027-01-01 period"]["state"] == "void"
-
-    asyncio.run(work())
+    async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+        for name in names:
+            await of.customer(name, "standard", now=JANUARY)
+        await run(closing, JANUARY + 5, FEBRUARY)
+        for name in names:
+            draft = (await fetch_invoices(of, name))["2027-01-01 period"]
+            await asyncio.to_thread(stripe_sandbox.run, lambda client, draft=draft: meddle(client, draft))
+        await run(closing, FEBRUARY + FREEZE, FEBRUARY + FREEZE + 60)
+        for name, state in ((accepted_, invoices.CLOSING), (voided, invoices.VOIDING)):
+            held = (await fetch_invoices(of, name))["2027-01-01 period"]
+            assert held["state"] == "held"
+            assert "$0.77" in str(held["held_why"])
+            async with of.database.writing() as connection:
+                await invoices.transition(connection, held["id"], invoices.HELD, state, accepted_why="it is right")
+        await run(closing, FEBRUARY + FREEZE + 120)
+        accepted = (await fetch_invoices(of, accepted_))["2027-01-01 period"]
+        assert (accepted["state"], accepted["subtotal"], accepted["total"]) == ("open", 9977, 9977)
+        assert (await fetch_invoices(of, voided))["2027-01-01 period"]["state"] == "void"
     assert [one["status"] for one in at_stripe(stripe_sandbox, voided)] == ["open"], "the draft is gone"
 
 
 @ON_BOTH_IF_SOAKED
-def test_uncharged_customer_has_waived_invoices_and_never_pays_them(
+async def test_uncharged_customer_has_waived_invoices_and_never_pays_them(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str
 ) -> None:
     looks_ = f"{kind(database)}-looks"
 
-    async def work() -> None:
-        shadow = {"mode": "shadow", "rollout": {"allow": ["pays"]}}
-        async with sold(tmp_path, database, stripe_sandbox.url, **shadow) as (of, closing):
-            for name in ("pays", looks_):
-                await of.customer(name, "standard", now=JANUARY)
-            await of.use(looks_, WORKED, at=NOON)
-            await run(closing, JANUARY + 5, FEBRUARY, FEBRUARY + FREEZE)
-            looks = await fetch_invoices(of, looks_)
-            assert [(one["state"], one["total"]) for one in looks.values()] == [("waived", 9900), ("waived", 11767)]
-            assert {one["state"] for one in (await fetch_invoices(of, "pays")).values()} == {"open"}
-        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
-            await run(closing, MARCH, MARCH + FREEZE)
-            later = (await fetch_invoices(of, looks_))["2027-02-01 period"]
-            assert (later["state"], amounts(later)) == ("open", [9900])
-        async with sold(tmp_path, database, stripe_sandbox.url, charging="off") as (of, closing):
-            await run(closing, at(2027, 4, 1), at(2027, 4, 1) + FREEZE)
-            assert (await fetch_invoices(of, looks_))["2027-03-01 period"]["state"] == "draft", "drafts stay drafts"
-
-    asyncio.run(work())
+    shadow = {"mode": "shadow", "rollout": {"allow": ["pays"]}}
+    async with sold(tmp_path, database, stripe_sandbox.url, **shadow) as (of, closing):
+        for name in ("pays", looks_):
+            await of.customer(name, "standard", now=JANUARY)
+        await of.use(looks_, WORKED, at=NOON)
+        await run(closing, JANUARY + 5, FEBRUARY, FEBRUARY + FREEZE)
+        looks = await fetch_invoices(of, looks_)
+        assert [(one["state"], one["total"]) for one in looks.values()] == [("waived", 9900), ("waived", 11767)]
+        assert {one["state"] for one in (await fetch_invoices(of, "pays")).values()} == {"open"}
+    async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+        await run(closing, MARCH, MARCH + FREEZE)
+        later = (await fetch_invoices(of, looks_))["2027-02-01 period"]
+        assert (later["state"], amounts(later)) == ("open", [9900])
+    async with sold(tmp_path, database, stripe_sandbox.url, charging="off") as (of, closing):
+        await run(closing, at(2027, 4, 1), at(2027, 4, 1) + FREEZE)
+        assert (await fetch_invoices(of, looks_))["2027-03-01 period"]["state"] == "draft", "drafts stay drafts"
     assert [one["total"] for one in at_stripe(stripe_sandbox, looks_)] == [9900]
 
 
@@ -465,7 +451,7 @@ async def test_invoice_above_the_largest_amount_is_held(stripe_sandbox: Sandbox,
         whale = (await fetch_invoices(of, whale_name))["2027-01-01 period"]
         assert (whale["state"], whale["total"], sum(amounts(whale))) == ("held", 100_009_900, 100_009_900)
         assert "Stripe charges $999,999.99 at most" in str(whale["held_why"])
-        drafts = await asyncio.to_thread(at_stripe, stripe_sandbox, whale_name)
+        drafts = at_stripe(stripe_sandbox, whale_name)
         assert [one["status"] for one in drafts] == ["draft", "open"]
         # After an operator accepts it, the billable lines are charged. No later invoice is held for this reason.
         async with of.database.writing() as connection:
@@ -553,39 +539,29 @@ async def test_month_with_deleted_minutes_is_held(stripe_sandbox: Sandbox, tmp_p
 
 
 @ON_BOTH_IF_SOAKED
-def test_negative_total_is_credit_for_the_next_invoice(stripe_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
+async def test_negative_total_is_credit_for_the_next_invoice(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str
+) -> None:
     """Stripe marks the invoice as paid and adds the credit to the customer's balance."""
 
     name = f"{kind(database)}-back"
 
-    async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
-            await of.customer(name, "standard", now=JANUARY)
-            await of.use(name, {"agent_executions": 6000}, at=NOON)
-            await run(closing, FEBRUARY, FEBRUARY + FREEZE)
-            assert (await fetch_invoices(of, name))["2027-01-01 period"]["total"] == 9900 + 10_000
-            await of.use(name, {"agent_executions": -1000}, at=NOON + 60)
-            async with of.database.writing() as connection:
-                await subscriptions.cancel_subscription(
-                    connection, CALLER, name, "period_end", settings=of.known, now=FEBRUARY + 60
-                )
-            await run(closing, MARCH, MARCH + FREEZE)
-            last = (await fetch_invoices(of, name))["2027-02-01 period"]
-            assert (last["state"], last["total"]) == ("paid", -10_000)
-
-    asyncio.run(work())
+    async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+        await of.customer(name, "standard", now=JANUARY)
+        await of.use(name, {"agent_executions": 6000}, at=NOON)
+        await run(closing, FEBRUARY, FEBRUARY + FREEZE)
+        assert (await fetch_invoices(of, name))["2027-01-01 period"]["total"] == 9900 + 10_000
+        await of.use(name, {"agent_executions": -1000}, at=NOON + 60)
+        async with of.database.writing() as connection:
+            await subscriptions.cancel_subscription(
+                connection, CALLER, name, "period_end", settings=of.known, now=FEBRUARY + 60
+            )
+        await run(closing, MARCH, MARCH + FREEZE)
+        last = (await fetch_invoices(of, name))["2027-02-01 period"]
+        assert (last["state"], last["total"]) == ("paid", -10_000)
     totals = sorted((one["total"], one["status"], one["amount_due"]) for one in at_stripe(stripe_sandbox, name))
     assert totals[0] == (-10_000, "paid", 0)
-    assert customer_at_stripe(stripe_sandbox, name)["balance"] == -10_000
-
-
-def customer_at_stripe(sandbox: Sandbox, name: str) -> dict[str, Any]:
-    async def look(client: Any) -> dict[str, Any]:
-        everybody = await client.v1.customers.list_async({"limit": 100})
-        (customer,) = [one.to_dict() async for one in everybody.auto_paging_iter() if one.name == name]
-        return dict(customer)
-
-    return sandbox.run(look)
+    assert find_payers(stripe_sandbox, name)[0]["balance"] == -10_000
 
 
 @ON_BOTH_IF_SOAKED
@@ -784,7 +760,7 @@ async def test_due_paid_credited_and_refunded_amounts_agree_with_stripe(
         await run(closing, JANUARY + 60)
         first = (await fetch_invoices(of, name))["2027-01-01 start"]
         assert four(first) == (9900, 0, 0, 0)
-        (issued,) = await asyncio.to_thread(at_stripe, stripe_sandbox, name)
+        (issued,) = at_stripe(stripe_sandbox, name)
         assert (first["number"], first["paid_at"]) == (issued["number"], None)
         finalized_at = format_timestamp(issued["status_transitions"]["finalized_at"] * 1000)
         assert (first["issued_at"], first["due_at"]) == (finalized_at, format_timestamp(issued["due_date"] * 1000))
@@ -792,7 +768,7 @@ async def test_due_paid_credited_and_refunded_amounts_agree_with_stripe(
         assert four((await fetch_invoices(of, name))["2027-01-01 start"]) == (9800, 0, 100, 0)
         path = f"/v1/invoices/{first['stripe_id']}/pay"
         await asyncio.to_thread(stripe_sandbox.call, "POST", path, "payment_method=pm_card_visa")
-        (paid,) = await asyncio.to_thread(at_stripe, stripe_sandbox, name)
+        (paid,) = at_stripe(stripe_sandbox, name)
         async with of.database.writing() as connection:
             await stripe_reports.apply_stripe_invoice(connection, paid)
         settled = (await fetch_invoices(of, name))["2027-01-01 start"]

@@ -31,7 +31,7 @@ async def sums(connection: Any) -> dict[str, int]:
     return {account: amount // CENT for account, amount in rows if amount}
 
 
-def test_marked_invoice_is_marked_at_stripe_and_booked_once(
+async def test_marked_invoice_is_marked_at_stripe_and_booked_once(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(invoice_tries, "AT_ONCE", 1)  # Else an end cuts others off in their transactions.
@@ -55,47 +55,42 @@ def test_marked_invoice_is_marked_at_stripe_and_booked_once(
     async def states(of: Sold) -> list[str]:
         return [(await fetch_invoices(of, name))[START]["state"] for name in names.values()]
 
-    async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
-            for name in names.values():
-                await of.customer(name, "standard", now=JANUARY)
-            await closing.step(JANUARY + 60)
-            for name in ("transfers", "half-back", "card-first"):
-                await mark(of, name, invoices.SETTLING)
-            for name in ("fails", "recovers"):
-                await mark(of, name, invoices.WRITING_OFF)
-            # Earlier reports of Stripe change nothing, and the customer may have paid by card meanwhile.
-            (open_,) = await asyncio.to_thread(at_stripe, stripe_sandbox, names["transfers"])
-            await write(of.database, stripe_reports.apply_stripe_invoice, open_)
-            (other,) = await asyncio.to_thread(at_stripe, stripe_sandbox, names["card-first"])
-            path = f"/v1/invoices/{other['id']}/pay"
-            await asyncio.to_thread(stripe_sandbox.call, "POST", path, "payment_method=pm_card_visa")
-            assert await states(of) == ["settling", "writing_off", "writing_off", "settling", "settling"]
-            assert await run_killed(JANUARY + 70) == 4, "the one that was paid by card needs no call"
-            assert await states(of) == ["paid", "uncollectible", "uncollectible", "paid", "paid"]
-            while await bookings.book_invoices(of.database):
-                pass
-            await mark(of, "recovers", invoices.SETTLING)
-            half = (await fetch_invoices(of, names["half-back"]))[START]
-            note = {"id": f"{half['id']}-4950", "invoice": half["id"], "amount": 4950, "why": "sorry", "tries": 0}
-            async with of.database.writing() as connection:
-                await connection.execute(sa.insert(credit_notes), [{**note, "state": "requested", "created_at": 0}])
-            assert await run_killed(JANUARY + 80) == 2
-            while await bookings.book_invoices(of.database):
-                pass
-            await read(of.database, verify_journal)
-            # Three of the five were paid by transfer, and half of one of them was refunded. One was paid by card, one
-            # is lost.
-            booked = await read(of.database, sums)
-            assert (booked.pop("bank"), booked.pop("clearing"), booked.pop("bad_debt")) == (24750, 9900, 9900)
-            assert booked == {"deferred_fees": -44550}, (
-                "a note takes its share off the fee, of which nothing is earned yet"
-            )
-            async with of.database.reading() as connection:
-                kinds = list((await connection.execute(sa.select(alerts.c.kind))).scalars())
-            assert kinds == [AlertKind.INVOICE_PAID_TWICE]
-
-    asyncio.run(work())
+    async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+        for name in names.values():
+            await of.customer(name, "standard", now=JANUARY)
+        await closing.step(JANUARY + 60)
+        for name in ("transfers", "half-back", "card-first"):
+            await mark(of, name, invoices.SETTLING)
+        for name in ("fails", "recovers"):
+            await mark(of, name, invoices.WRITING_OFF)
+        # Earlier reports of Stripe change nothing, and the customer may have paid by card meanwhile.
+        (open_,) = at_stripe(stripe_sandbox, names["transfers"])
+        await write(of.database, stripe_reports.apply_stripe_invoice, open_)
+        (other,) = at_stripe(stripe_sandbox, names["card-first"])
+        path = f"/v1/invoices/{other['id']}/pay"
+        await asyncio.to_thread(stripe_sandbox.call, "POST", path, "payment_method=pm_card_visa")
+        assert await states(of) == ["settling", "writing_off", "writing_off", "settling", "settling"]
+        assert await run_killed(JANUARY + 70) == 4, "the one that was paid by card needs no call"
+        assert await states(of) == ["paid", "uncollectible", "uncollectible", "paid", "paid"]
+        while await bookings.book_invoices(of.database):
+            pass
+        await mark(of, "recovers", invoices.SETTLING)
+        half = (await fetch_invoices(of, names["half-back"]))[START]
+        note = {"id": f"{half['id']}-4950", "invoice": half["id"], "amount": 4950, "why": "sorry", "tries": 0}
+        async with of.database.writing() as connection:
+            await connection.execute(sa.insert(credit_notes), [{**note, "state": "requested", "created_at": 0}])
+        assert await run_killed(JANUARY + 80) == 2
+        while await bookings.book_invoices(of.database):
+            pass
+        await read(of.database, verify_journal)
+        # Three of the five were paid by transfer, and half of one of them was refunded. One was paid by card, one
+        # is lost.
+        booked = await read(of.database, sums)
+        assert (booked.pop("bank"), booked.pop("clearing"), booked.pop("bad_debt")) == (24750, 9900, 9900)
+        assert booked == {"deferred_fees": -44550}, "a note takes its share off the fee, of which nothing is earned yet"
+        async with of.database.reading() as connection:
+            kinds = list((await connection.execute(sa.select(alerts.c.kind))).scalars())
+        assert kinds == [AlertKind.INVOICE_PAID_TWICE]
     there = [at_stripe(stripe_sandbox, name) for name in names.values()]
     assert [[(one["status"], one["amount_paid_off_stripe"]) for one in of_one] for of_one in there] == [
         [("paid", 9900)],
@@ -153,7 +148,7 @@ async def test_a_decision_that_comes_too_late_raises_an_alert(
         path = f"/v1/invoices/{row['stripe_id']}/pay"
         await asyncio.to_thread(stripe_sandbox.call, "POST", path, "payment_method=pm_card_visa")
         if is_reported:
-            (paid,) = await asyncio.to_thread(at_stripe, stripe_sandbox, name)
+            (paid,) = at_stripe(stripe_sandbox, name)
             await write(of.database, stripe_reports.apply_stripe_invoice, paid)
         await closing.step(JANUARY + 70)
         assert (await fetch_invoices(of, name))[START]["state"] == "paid"

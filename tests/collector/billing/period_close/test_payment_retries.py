@@ -70,7 +70,7 @@ async def close_declined(
     await of.customer(name, "standard", now=JANUARY)
     await closing.step(JANUARY + 5)
     await pay_by_page(sandbox, of, name, "2027-01-01 start")
-    await asyncio.to_thread(set_card, sandbox, name, card)
+    set_card(sandbox, name, card)
     await apply_stripe_events(of)
     times = [CLOSED, CLOSED + 28 * DAY][:invoices]
     for time in times:
@@ -128,7 +128,7 @@ async def test_new_card_retries_all_open_invoices_and_ends_the_pause(
         await apply_stripe_events(of)
         await closing.step(now)
         assert len(await failures(of)) == declines, "nothing has changed about the card that is charged"
-        await asyncio.to_thread(set_card, stripe_sandbox, name, GOOD)
+        set_card(stripe_sandbox, name, GOOD)
         await apply_stripe_events(of)
         await closing.step(now)
         states = {period: one["state"] for period, one in (await fetch_invoices(of, name)).items()}
@@ -196,7 +196,7 @@ async def test_bank_debit_stays_processing_until_the_bank_declines_it(
         (alert,) = await failures(of)
         assert "insufficient funds" in orjson.loads(alert.details)["why"]
         assert await tries(of) == [("retrying", 1, CLOSED + 3 * DAY - 1)]
-        await asyncio.to_thread(set_card, own_sandbox, name, DEBITED)
+        set_card(own_sandbox, name, DEBITED)
         await apply_stripe_events(of)
         await closing.step(CLOSED + 2 * DAY)
         assert await tries(of) == [("processing", 1, CLOSED + 3 * DAY)], "by the other account"
@@ -212,7 +212,7 @@ async def test_new_card_is_charged_after_a_pending_debit_is_returned(
 ) -> None:
     async with sold(tmp_path, sqlite_database, own_sandbox.url) as (of, closing):
         await close_declined(own_sandbox, of, closing, "changed", card=RETURNED)
-        await asyncio.to_thread(set_card, own_sandbox, "changed", GOOD)
+        set_card(own_sandbox, "changed", GOOD)
         await apply_stripe_events(of)
         assert await tries(of) == [("processing", 0, CLOSED + DAY)], "the debit may still succeed"
         await asyncio.to_thread(own_sandbox.advance, 4 * DAY + 60)
@@ -250,7 +250,7 @@ def test_mailed_invoice_is_charged_at_its_due_date_to_a_new_card(
             await apply_stripe_events(of)
             async with of.database.writing() as connection:  # The sandbox stamps them with today's date.
                 await connection.execute(sa.update(invoices).values(issued_at=JANUARY, due_at=due))
-            await asyncio.to_thread(set_card, stripe_sandbox, name, DECLINED)
+            set_card(stripe_sandbox, name, DECLINED)
             await apply_stripe_events(of)
             await closing.step(due - 1)
             assert await tries(of) == [], "the customer has time until then"
@@ -258,7 +258,7 @@ def test_mailed_invoice_is_charged_at_its_due_date_to_a_new_card(
             assert await tries(of) == [("retrying", 1, due + DAY)]
             async with of.database.writing() as connection:
                 assert await dunning.pause_and_release(connection, of.known, due, [name]) == ([name], [])
-            await asyncio.to_thread(set_card, stripe_sandbox, name, GOOD)
+            set_card(stripe_sandbox, name, GOOD)
             await apply_stripe_events(of)
             await closing.step(CLOSED)
             states = {period: one["state"] for period, one in (await fetch_invoices(of, name)).items()}

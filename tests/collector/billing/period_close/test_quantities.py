@@ -1,6 +1,5 @@
 """Billing of meters that are read instead of summed."""
 
-import asyncio
 import itertools
 import random
 from calendar import timegm
@@ -146,7 +145,7 @@ async def test_daily_gauge_quantities_equal_periods_that_end_each_day(database: 
 
 
 @pytest.mark.both_databases
-def test_sums_of_all_segments_equal_a_query_for_each(database: str, seed: int) -> None:
+async def test_sums_of_all_segments_equal_a_query_for_each(database: str, seed: int) -> None:
     """The borders of segments and of times without charging are at any minute, several of them within an hour."""
     chance = random.Random(seed)
     by = {"dimension": "model", "prices": {"a": "2", "b": "3"}}
@@ -171,40 +170,37 @@ def test_sums_of_all_segments_equal_a_query_for_each(database: str, seed: int) -
     ]
     terms = QuantityTerms({}, None)
 
-    async def work() -> None:
-        opened = await Database.connect(database)
-        of = Sold(opened, CollectorSettings.model_construct())
-        for at, meter, value, model in used:
-            await of.use("acme", {meter: value}, at=at, split={} if model == " " else {"model": model})
-        async with opened.writing() as connection:  # Only the usage of known edges is rolled up.
-            edge = {"edge": EVENTS, "region": EVENTS_REGION, "seq": 0, "hash": FIRST, "received": 0}
-            await opened.ledger.insert_edges(connection, [edge | {"latest": borders[-1]}])
-        for _ in range(chance.randrange(20)):
-            await rollup.roll_up_slice(opened, borders[-1], size=50)
-        async with opened.writing() as connection:
-            rows = [{"since": one.start, "until": one.end, "who": "me", "why": "a trial"} for one in free]
-            await connection.execute(sa.insert(waivers), rows)
-        read: list[str] = []
-        async with opened.reading(whole=True) as connection:
-            sa.event.listen(connection.sync_engine, "before_cursor_execute", lambda *call: read.append(call[2]))
-            billed = await fetch_segment_quantities(connection, "acme", segments, segments, terms)
-            statements = sum(" ledger" in one for one in read)
-            daily = await fetch_daily_sums(connection, "acme", segments, terms)
-            for segment in segments:
-                alone = await sum_alone(connection, segment, free)
-                of_segment = {key: value for key, value in billed[segment.span].items() if value or not key.value}
-                assert of_segment == alone, segment
-                assert rate_segments([segment], billed[segment.span]) == rate_segments([segment], alone)
-        await opened.close()
-        assert statements <= 2, read
-        whole = Counter[UsageKey]()
-        for of_day in daily.values():
-            whole.update(of_day)
-        for of_segment in billed.values():
-            whole.subtract(of_segment)
-        assert not any(whole.values())
-
-    asyncio.run(work())
+    opened = await Database.connect(database)
+    of = Sold(opened, CollectorSettings.model_construct())
+    for at, meter, value, model in used:
+        await of.use("acme", {meter: value}, at=at, split={} if model == " " else {"model": model})
+    async with opened.writing() as connection:  # Only the usage of known edges is rolled up.
+        edge = {"edge": EVENTS, "region": EVENTS_REGION, "seq": 0, "hash": FIRST, "received": 0}
+        await opened.ledger.insert_edges(connection, [edge | {"latest": borders[-1]}])
+    for _ in range(chance.randrange(20)):
+        await rollup.roll_up_slice(opened, borders[-1], size=50)
+    async with opened.writing() as connection:
+        rows = [{"since": one.start, "until": one.end, "who": "me", "why": "a trial"} for one in free]
+        await connection.execute(sa.insert(waivers), rows)
+    read: list[str] = []
+    async with opened.reading(whole=True) as connection:
+        sa.event.listen(connection.sync_engine, "before_cursor_execute", lambda *call: read.append(call[2]))
+        billed = await fetch_segment_quantities(connection, "acme", segments, segments, terms)
+        statements = sum(" ledger" in one for one in read)
+        daily = await fetch_daily_sums(connection, "acme", segments, terms)
+        for segment in segments:
+            alone = await sum_alone(connection, segment, free)
+            of_segment = {key: value for key, value in billed[segment.span].items() if value or not key.value}
+            assert of_segment == alone, segment
+            assert rate_segments([segment], billed[segment.span]) == rate_segments([segment], alone)
+    await opened.close()
+    assert statements <= 2, read
+    whole = Counter[UsageKey]()
+    for of_day in daily.values():
+        whole.update(of_day)
+    for of_segment in billed.values():
+        whole.subtract(of_segment)
+    assert not any(whole.values())
 
 
 async def sum_alone(connection: AsyncConnection, segment: Segment, free: list[Span]) -> dict[UsageKey, int]:

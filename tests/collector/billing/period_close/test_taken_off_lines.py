@@ -1,6 +1,5 @@
 """Fees and usage whose invoice was taken off, wholly or in part, and what later invoices charge, with the sandbox."""
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -50,25 +49,22 @@ async def fetch_lines(of: Sold, name: str, invoice: str) -> list[tuple[str, int]
         *[("credit 4000", -3000), ("credit 10000", 0)],
     ],
 )
-def test_upgrade_credits_the_unused_part_of_the_remaining_fee(
+async def test_upgrade_credits_the_unused_part_of_the_remaining_fee(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, state: str, unused: int
 ) -> None:
     file = tmp_path / "plans.yaml"
     file.write_text(PLANS)
     name = f"{database.partition(':')[0]}-{state.replace(' ', '-')}-then-upgrade"
 
-    async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url, plans=str(file)) as (of, closing):
-            await of.customer(name, "small", now=JANUARY)
-            await closing.step(JANUARY + 5)
-            await take_off(of, (await fetch_invoices(of, name))[START], state)
-            await of.change(name, "large", now=NOON)
-            assert await fetch_lines(of, name, CHANGE) == [("proration", unused), ("proration", 25000)]
-            for time in (FEBRUARY, FEBRUARY + FREEZE):
-                await closing.step(time)
-            assert await fetch_lines(of, name, PERIOD) == [("fee", 50000)], "nothing of the change is charged again"
-
-    asyncio.run(work())
+    async with sold(tmp_path, database, stripe_sandbox.url, plans=str(file)) as (of, closing):
+        await of.customer(name, "small", now=JANUARY)
+        await closing.step(JANUARY + 5)
+        await take_off(of, (await fetch_invoices(of, name))[START], state)
+        await of.change(name, "large", now=NOON)
+        assert await fetch_lines(of, name, CHANGE) == [("proration", unused), ("proration", 25000)]
+        for time in (FEBRUARY, FEBRUARY + FREEZE):
+            await closing.step(time)
+        assert await fetch_lines(of, name, PERIOD) == [("fee", 50000)], "nothing of the change is charged again"
 
 
 async def test_later_invoices_account_for_lines_taken_off_earlier_invoices(

@@ -49,34 +49,31 @@ async def upcoming(of: Sold, name: str) -> list[tuple[str, int]]:
         return [(line.kind, line.amount) for line in lines if line.amount]
 
 
-def test_usage_is_invoiced_at_each_threshold_and_the_rest_with_the_period(
+async def test_usage_is_invoiced_at_each_threshold_and_the_rest_with_the_period(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str
 ) -> None:
     name = f"bounded-{database.partition(':')[0]}"
 
-    async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url, meters=METERS, **settings(tmp_path)) as (of, closing):
-            await of.customer(name, "team", now=JANUARY)
-            for day, calls, count in ((5, 25, 1), (6, 10, 2), (7, 39, 2), (8, 1, 3), (9, 3, 3)):
-                await of.use(name, {"calls": calls}, at=JANUARY + day * DAY)
-                for seconds in (60, 120, 180):
-                    await closing.step(JANUARY + day * DAY + seconds)
-                assert len(await fetch_invoices(of, name)) == count, day
-            assert await upcoming(of, name) == [("fee", 3100), ("usage", 150)]
-            for time in (FEBRUARY, FEBRUARY + FREEZE):
-                await closing.step(time)
-            await of.use(name, {"calls": 2}, at=JANUARY + 9 * DAY)  # It comes late.
-            for time in (MARCH, MARCH + FREEZE):
-                await closing.step(time)
-            assert await charged(of, name) == {
-                "2027-01-01 start": [("fee", 0, 3100)],
-                "2027-01-01 threshold": [("usage", 2, 2000), ("usage", 3, 250)],
-                "2027-01-01 threshold-2": [("usage", 3, 2000)],
-                "2027-01-01 period": [("fee", 0, 3100), ("usage", 3, 150)],
-                "2027-02-01 period": [("fee", 0, 3100), ("late", 3, 100)],
-            }
-
-    asyncio.run(work())
+    async with sold(tmp_path, database, stripe_sandbox.url, meters=METERS, **settings(tmp_path)) as (of, closing):
+        await of.customer(name, "team", now=JANUARY)
+        for day, calls, count in ((5, 25, 1), (6, 10, 2), (7, 39, 2), (8, 1, 3), (9, 3, 3)):
+            await of.use(name, {"calls": calls}, at=JANUARY + day * DAY)
+            for seconds in (60, 120, 180):
+                await closing.step(JANUARY + day * DAY + seconds)
+            assert len(await fetch_invoices(of, name)) == count, day
+        assert await upcoming(of, name) == [("fee", 3100), ("usage", 150)]
+        for time in (FEBRUARY, FEBRUARY + FREEZE):
+            await closing.step(time)
+        await of.use(name, {"calls": 2}, at=JANUARY + 9 * DAY)  # It comes late.
+        for time in (MARCH, MARCH + FREEZE):
+            await closing.step(time)
+        assert await charged(of, name) == {
+            "2027-01-01 start": [("fee", 0, 3100)],
+            "2027-01-01 threshold": [("usage", 2, 2000), ("usage", 3, 250)],
+            "2027-01-01 threshold-2": [("usage", 3, 2000)],
+            "2027-01-01 period": [("fee", 0, 3100), ("usage", 3, 150)],
+            "2027-02-01 period": [("fee", 0, 3100), ("late", 3, 100)],
+        }
     assert sorted(one["total"] for one in at_stripe(stripe_sandbox, name)) == [2000, 2250, 3100, 3200, 3250]
 
 

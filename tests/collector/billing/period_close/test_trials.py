@@ -74,45 +74,40 @@ async def upcoming(of: Sold, name: str) -> list[tuple[str, int]]:
         return [(line.kind, line.amount) for line in lines]
 
 
-def test_trial_is_free_and_its_end_charges_the_first_fee(
+async def test_trial_is_free_and_its_end_charges_the_first_fee(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str
 ) -> None:
     name = f"tried-{database.partition(':')[0]}"
 
-    async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url, meters=METERS, **settings(tmp_path)) as (of, closing):
-            await of.customer(name, "team", now=BEGUN + 17)
-            row = await row_of(of, name)
-            assert (row.state, row.trial_ends_at, row.period_end) == ("trialing", ENDED, ENDED)
-            await of.use(name, {"calls": 1_000}, at=BEGUN + DAY)
-            assert await upcoming(of, name) == [("fee", 1450)]
-            await enter_card(of, name)
-            await closing.step(ENDED - 1)
-            assert await fetch_invoices(of, name) == {}
-            await closing.step(ENDED + 30)
-            await closing.step(ENDED + 30)
-            first = await fetch_invoices(of, name)
-            assert [(kind, invoice["state"], amounts(invoice)) for kind, invoice in first.items()] == [
-                ("2027-01-01 start", "paid", [1450])
-            ], "by the second up to the 1st, at once and once"
-            assert (await row_of(of, name)).state == "active"
-            await of.use(name, {"calls": 7_000}, at=ENDED - 60)  # It comes late, and is free.
-            await of.use(name, {"calls": 12}, at=ENDED)
-            for time in (FEBRUARY, FEBRUARY + FREEZE, MARCH, MARCH + FREEZE):
-                await closing.step(time)
-            later = await fetch_invoices(of, name)
-            january, february = later["2027-01-01 period"], later["2027-02-01 period"]
-            # 62 of a month are 29 of the 14.5 days; 14.50 of fees and 2 of usage are subtracted.
-            assert [
-                (line["kind"], line["quantity"], line["amount"]) for line in january["lines"] if line["amount"]
-            ] == [
-                *(("fee", 1, 3100), ("usage", 2, 200), ("minimum", 1, 1250)),
-            ]
-            assert [(line["kind"], line["amount"]) for line in february["lines"] if line["amount"]] == [
-                *(("fee", 3100), ("minimum", 3100))
-            ], "nothing of the trial comes later"
-
-    asyncio.run(work())
+    async with sold(tmp_path, database, stripe_sandbox.url, meters=METERS, **settings(tmp_path)) as (of, closing):
+        await of.customer(name, "team", now=BEGUN + 17)
+        row = await row_of(of, name)
+        assert (row.state, row.trial_ends_at, row.period_end) == ("trialing", ENDED, ENDED)
+        await of.use(name, {"calls": 1_000}, at=BEGUN + DAY)
+        assert await upcoming(of, name) == [("fee", 1450)]
+        await enter_card(of, name)
+        await closing.step(ENDED - 1)
+        assert await fetch_invoices(of, name) == {}
+        await closing.step(ENDED + 30)
+        await closing.step(ENDED + 30)
+        first = await fetch_invoices(of, name)
+        assert [(kind, invoice["state"], amounts(invoice)) for kind, invoice in first.items()] == [
+            ("2027-01-01 start", "paid", [1450])
+        ], "by the second up to the 1st, at once and once"
+        assert (await row_of(of, name)).state == "active"
+        await of.use(name, {"calls": 7_000}, at=ENDED - 60)  # It comes late, and is free.
+        await of.use(name, {"calls": 12}, at=ENDED)
+        for time in (FEBRUARY, FEBRUARY + FREEZE, MARCH, MARCH + FREEZE):
+            await closing.step(time)
+        later = await fetch_invoices(of, name)
+        january, february = later["2027-01-01 period"], later["2027-02-01 period"]
+        # 62 of a month are 29 of the 14.5 days; 14.50 of fees and 2 of usage are subtracted.
+        assert [(line["kind"], line["quantity"], line["amount"]) for line in january["lines"] if line["amount"]] == [
+            *(("fee", 1, 3100), ("usage", 2, 200), ("minimum", 1, 1250)),
+        ]
+        assert [(line["kind"], line["amount"]) for line in february["lines"] if line["amount"]] == [
+            *(("fee", 3100), ("minimum", 3100))
+        ], "nothing of the trial comes later"
     assert sorted(one["amount_paid"] for one in at_stripe(stripe_sandbox, name)) == [1450, 4550, 6200]
 
 

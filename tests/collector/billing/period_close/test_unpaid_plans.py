@@ -1,6 +1,5 @@
 """Plans of customers who are refused for unpaid invoices, against the Stripe sandbox."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -203,7 +202,7 @@ RESTING_ACTS: dict[str, tuple[Callable[[Sold, str], Awaitable[None]], list[int],
 
 
 @pytest.mark.parametrize("act", RESTING_ACTS)
-def test_resting_fee_is_charged_once_after_each_ending_action(
+async def test_resting_fee_is_charged_once_after_each_ending_action(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, act: str
 ) -> None:
     file = tmp_path / "resting.yaml"
@@ -213,25 +212,22 @@ def test_resting_fee_is_charged_once_after_each_ending_action(
     )
     name = f"{database.partition(':')[0]}-rests-{act.replace(' ', '-')}"
 
-    async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url, plans=str(file)) as (of, closing):
-            await stay_unpaid(of, closing, name, MARCH)
-            do, lines, fee = RESTING_ACTS[act]
-            await do(of, name)
-            for time in (NOON, NOON + DAY):
-                async with of.database.writing() as connection:
-                    for customer in await resumed_fees.list_paid(connection, time, 10):
-                        await resumed_fees.resume_fees(connection, customer, time)
-                await set_states(of, name, *[invoices.PAID] * 9)
-            months = await fetch_invoices(of, name)
-            assert [period for period in months if "03-01 change" in period] == ["2027-03-01 change"]
-            assert [amount for amount in amounts(months["2027-03-01 change"]) if amount] == lines
-            for time in (APRIL, APRIL + FREEZE):
-                await closing.step(time)
-            months = await fetch_invoices(of, name)
-            assert sum(one["total"] for period, one in months.items() if "03-01 period" in period) == fee
-
-    asyncio.run(work())
+    async with sold(tmp_path, database, stripe_sandbox.url, plans=str(file)) as (of, closing):
+        await stay_unpaid(of, closing, name, MARCH)
+        do, lines, fee = RESTING_ACTS[act]
+        await do(of, name)
+        for time in (NOON, NOON + DAY):
+            async with of.database.writing() as connection:
+                for customer in await resumed_fees.list_paid(connection, time, 10):
+                    await resumed_fees.resume_fees(connection, customer, time)
+            await set_states(of, name, *[invoices.PAID] * 9)
+        months = await fetch_invoices(of, name)
+        assert [period for period in months if "03-01 change" in period] == ["2027-03-01 change"]
+        assert [amount for amount in amounts(months["2027-03-01 change"]) if amount] == lines
+        for time in (APRIL, APRIL + FREEZE):
+            await closing.step(time)
+        months = await fetch_invoices(of, name)
+        assert sum(one["total"] for period, one in months.items() if "03-01 period" in period) == fee
 
 
 async def pay_at_stripe(of: Sold, name: str) -> None:

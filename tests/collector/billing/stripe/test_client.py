@@ -98,8 +98,8 @@ async def test_meter_event_answer_has_the_outcome_of_other_calls(
         await client.close()
 
 
-def test_rotated_key_makes_all_later_calls() -> None:
-    async def work() -> None:
+async def test_rotated_key_makes_all_later_calls() -> None:
+    with Receiver() as receiver:
         client = Stripe(Settings(base=f"http://127.0.0.1:{receiver.port}"), KEY)
         try:
             for key in (SECRET, "sk_test_second"):
@@ -109,9 +109,6 @@ def test_rotated_key_makes_all_later_calls() -> None:
                         await call
         finally:
             await client.close()
-
-    with Receiver() as receiver:
-        asyncio.run(work())
     assert [hook.fields["authorization"] for hook in receiver.got] == [
         *[f"Bearer {SECRET}"] * 2,
         *["Bearer sk_test_second"] * 2,
@@ -140,7 +137,7 @@ def test_a_missing_object_is_refused_and_a_reused_key_is_reported(stripe_sandbox
 @pytest.mark.parametrize(
     ("status", "body"), [(200, "[]"), (200, '"text"'), (200, "null"), (200, "<html>"), (502, '{"error": "no"}')]
 )
-def test_an_answer_or_an_error_that_is_no_object_is_a_failure(status: int, body: str) -> None:
+async def test_an_answer_or_an_error_that_is_no_object_is_a_failure(status: int, body: str) -> None:
     first = {"object": "list", "data": [], "next_page_url": "/v2/core/events?page=2"}
     bodies = {"/v2/core/events": orjson.dumps(first).decode()}
 
@@ -151,24 +148,21 @@ def test_an_answer_or_an_error_that_is_no_object_is_a_failure(status: int, body:
         writer.write(f"{head}\r\n\r\n{text}".encode())
         writer.close()
 
-    async def work() -> None:
-        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-            client = Stripe(Settings(base=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"), KEY)
-            for request, outcome in (
-                (client.call("v1.balance.retrieve"), CallOutcome.LOST),
-                (client.list_all("v1.customers.list"), CallOutcome.LOST),
-                (client.list_all("v2.core.events.list"), CallOutcome.LOST),
-                (
-                    client.send_event("key", {"identifier": "one"}),
-                    CallOutcome.LOST if status == 200 else CallOutcome.FAILED,
-                ),
-            ):
-                with pytest.raises(StripeCallError) as failure:
-                    await request
-                assert failure.value.outcome is outcome
-            await client.close()
-
-    asyncio.run(work())
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        client = Stripe(Settings(base=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"), KEY)
+        for request, outcome in (
+            (client.call("v1.balance.retrieve"), CallOutcome.LOST),
+            (client.list_all("v1.customers.list"), CallOutcome.LOST),
+            (client.list_all("v2.core.events.list"), CallOutcome.LOST),
+            (
+                client.send_event("key", {"identifier": "one"}),
+                CallOutcome.LOST if status == 200 else CallOutcome.FAILED,
+            ),
+        ):
+            with pytest.raises(StripeCallError) as failure:
+                await request
+            assert failure.value.outcome is outcome
+        await client.close()
 
 
 async def test_list_answer_without_its_objects_is_an_error() -> None:

@@ -221,7 +221,7 @@ INTERLEAVED = {
 
 
 @pytest.mark.parametrize("name", INTERLEAVED)
-def test_interleaved_price_changes_equal_one_serial_order(
+async def test_interleaved_price_changes_equal_one_serial_order(
     tmp_path: Path, postgresql: Postgresql, serial: Database, name: str
 ) -> None:
     (about, first, stop, second), plans, url = INTERLEAVED[name], tmp_path / "plans.yaml", postgresql.database()
@@ -231,15 +231,12 @@ def test_interleaved_price_changes_equal_one_serial_order(
     def of_database(act: Act, known: Any) -> Callable[[Database], Awaitable[object]]:
         return lambda database: attempt(act, Sold(database, known), "acme")
 
-    async def work() -> None:
-        orders = (first, second), (second, first)
-        outcomes = [await describe_order(serial, tmp_path, race, order, plans) for order in orders]
-        async with sold(tmp_path, url, "http://127.0.0.1:1", plans=str(plans), mode="shadow") as (of, closing):
-            await of.customer("acme", race.plan, now=JANUARY)
-            for act in race.before:
-                await attempt(act, of, "")
-            await interleave(of.database, url, of_database(first, of.known), stop, of_database(second, of.known))
-            await settle(closing)
-            assert await describe(of, "acme") in outcomes
-
-    asyncio.run(work())
+    orders = (first, second), (second, first)
+    outcomes = [await describe_order(serial, tmp_path, race, order, plans) for order in orders]
+    async with sold(tmp_path, url, "http://127.0.0.1:1", plans=str(plans), mode="shadow") as (of, closing):
+        await of.customer("acme", race.plan, now=JANUARY)
+        for act in race.before:
+            await attempt(act, of, "")
+        await interleave(of.database, url, of_database(first, of.known), stop, of_database(second, of.known))
+        await settle(closing)
+        assert await describe(of, "acme") in outcomes

@@ -1,6 +1,5 @@
 """Concurrent changes on PostgreSQL: one may wait for another, and none deadlock."""
 
-import asyncio
 import base64
 import os
 from collections.abc import Awaitable, Callable
@@ -131,25 +130,22 @@ CASES = [
 
 
 @pytest.mark.parametrize("prepare", CASES)
-def test_no_two_changes_wait_for_each_other(
+async def test_no_two_changes_wait_for_each_other(
     postgresql: Postgresql, tmp_path: Path, prepare: Callable[[Sold], Awaitable[Case]]
 ) -> None:
     url, plans = postgresql.database(), tmp_path / "plans.yaml"
     plans.write_text(PLANS)
 
-    async def work() -> None:
-        async with sold(tmp_path, url, "http://127.0.0.1:9", plans=str(plans), coupons=COUPONS) as (of, _):
-            for name, plan in (("acme", "team"), ("bolt", None), ("cord", "team")):
-                await of.customer(name, plan, now=JANUARY)
-            await interleave(of.database, url, *await prepare(of))
-            await read(of.database, verify_chain)
-
-    asyncio.run(work())
+    async with sold(tmp_path, url, "http://127.0.0.1:9", plans=str(plans), coupons=COUPONS) as (of, _):
+        for name, plan in (("acme", "team"), ("bolt", None), ("cord", "team")):
+            await of.customer(name, plan, now=JANUARY)
+        await interleave(of.database, url, *await prepare(of))
+        await read(of.database, verify_chain)
 
 
 @pytest.mark.parametrize("is_erased_amidst", [True, False], ids=["erased amidst it", "amidst the erasure"])
 @pytest.mark.parametrize("is_of_stripe", [True, False], ids=["webhook", "closing"])
-def test_an_erasure_and_an_invoice_of_the_customer_do_not_wait_for_each_other(
+async def test_an_erasure_and_an_invoice_of_the_customer_do_not_wait_for_each_other(
     postgresql: Postgresql,
     stripe_sandbox: Sandbox,
     tmp_path: Path,
@@ -164,42 +160,39 @@ def test_an_erasure_and_an_invoice_of_the_customer_do_not_wait_for_each_other(
     master_key.write_bytes(os.urandom(32))
     master_key.chmod(0o600)
 
-    async def work() -> None:
-        one, another = (sold(tmp_path, url, stripe_sandbox.url) for _ in range(2))
-        async with one as (of, closing), another as (beside, closing_beside):
-            for database in (of.database, beside.database):
-                assert await open_keyring(database, Encryption.model_validate({"file": str(master_key)}))
-            await of.customer(name, "standard", now=JANUARY)
-            emails = contacts.Contacts.model_validate({"emails": [email]})
-            await write(of.database, contacts.put_contacts, CALLER, name, emails)
-            await closing.step(JANUARY + 5)
-            await of.use(name, {"api_calls": 100_500}, at=JANUARY + 86400)
-            await closing.step(FEBRUARY)
-            stop = "INSERT INTO invoice_lines"
+    one, another = (sold(tmp_path, url, stripe_sandbox.url) for _ in range(2))
+    async with one as (of, closing), another as (beside, closing_beside):
+        for database in (of.database, beside.database):
+            assert await open_keyring(database, Encryption.model_validate({"file": str(master_key)}))
+        await of.customer(name, "standard", now=JANUARY)
+        emails = contacts.Contacts.model_validate({"emails": [email]})
+        await write(of.database, contacts.put_contacts, CALLER, name, emails)
+        await closing.step(JANUARY + 5)
+        await of.use(name, {"api_calls": 100_500}, at=JANUARY + 86400)
+        await closing.step(FEBRUARY)
+        stop = "INSERT INTO invoice_lines"
+        if is_of_stripe:
+            await closing.step(closes_at)
+            stop = "UPDATE invoices"
+
+        async def erase_beside(_: Database) -> None:
+            await erase(name)(beside.database)
+
+        async def bill(_: Database) -> None:
             if is_of_stripe:
-                await closing.step(closes_at)
-                stop = "UPDATE invoices"
-
-            async def erase_beside(_: Database) -> None:
-                await erase(name)(beside.database)
-
-            async def bill(_: Database) -> None:
-                if is_of_stripe:
-                    await apply_stripe_events(of if is_erased_amidst else beside)
-                else:
-                    await (closing if is_erased_amidst else closing_beside).step(closes_at)
-
-            if is_erased_amidst:
-                await interleave(of.database, url, bill, stop, erase_beside)
+                await apply_stripe_events(of if is_erased_amidst else beside)
             else:
-                await interleave(of.database, url, erase(name), "UPDATE customers", bill)
-            await closing.step(closes_at + 60)
-            await apply_stripe_events(of)
-            invoice = (await fetch_invoices(of, name))["2027-01-01 period"]
-            assert (invoice["state"], invoice["total"], amounts(invoice)) == ("open", 9950, [9900, 0, 50])
-            await read(of.database, verify_chain)
-            async with of.database.reading(whole=True) as connection:
-                for table in metadata.sorted_tables:
-                    assert email not in str((await connection.execute(sa.select(table))).all()), table.name
+                await (closing if is_erased_amidst else closing_beside).step(closes_at)
 
-    asyncio.run(work())
+        if is_erased_amidst:
+            await interleave(of.database, url, bill, stop, erase_beside)
+        else:
+            await interleave(of.database, url, erase(name), "UPDATE customers", bill)
+        await closing.step(closes_at + 60)
+        await apply_stripe_events(of)
+        invoice = (await fetch_invoices(of, name))["2027-01-01 period"]
+        assert (invoice["state"], invoice["total"], amounts(invoice)) == ("open", 9950, [9900, 0, 50])
+        await read(of.database, verify_chain)
+        async with of.database.reading(whole=True) as connection:
+            for table in metadata.sorted_tables:
+                assert email not in str((await connection.execute(sa.select(table))).all()), table.name

@@ -51,6 +51,8 @@ from tests.support.site import AN_ID, PLACES, PagesStage
 from tests.support.used_database import use_database
 from tests.support.visitor import Visitor
 
+pytestmark = pytest.mark.usefixtures("sqlite_without_threads")
+
 CHANGERS = ("privacy erase", "quarantine replay", "encryption rotate", "encryption rows", "billing sync")
 """Commands that change the database."""
 COMMANDS = (
@@ -285,7 +287,7 @@ def restore_database(stage: PagesStage, folder: Path) -> Iterator[None]:
 def try_all(filled: Filled, damaged: Sequence[Damaged]) -> Iterator[object]:
     """Wait for each job, and read all endpoints and pages; return what failed."""
     stage, collector = filled.stage, filled.stage.collector
-    until(lambda: not list_waiting(stage), "each job ran", seconds=60.0)
+    until(lambda: not list_waiting(stage), "each job ran", seconds=60.0, step=0.25)
     yield from (one["name"] for one in list_jobs(stage) if one["result"] == "failed")
     own = {str(part) for one in damaged for part in one.key if len(str(part)) > 3}
     for path in list_paths(CUSTOMERS, filled.places):

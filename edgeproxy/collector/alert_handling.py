@@ -74,7 +74,7 @@ async def find_owner(connection: AsyncConnection, number: str) -> str | None:
     if not (number.isascii() and number.isdecimal() and len(number) <= 15):
         return None
     statement = sa.select(alerts.c.customer).where(alerts.c.id == int(number))
-    return (await connection.execute(statement)).scalar_one_or_none()
+    return await connection.scalar(statement)
 
 
 async def get_subject(connection: AsyncConnection, number: int) -> AlertSubject:

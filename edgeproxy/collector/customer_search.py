@@ -87,7 +87,7 @@ async def _find_part(connection: AsyncConnection, database: Database, text: str,
     """Return the ids of at most `limit` customers whose name or external id contains this part."""
     ids: list[str] = []
     for statement in list_part_searches(text, limit, is_sqlite=database.is_sqlite):
-        ids = list((await connection.execute(statement)).scalars())
+        ids = list(await connection.scalars(statement))
         if len(ids) >= limit:
             break
     return ids

@@ -181,7 +181,7 @@ async def list_actors(connection: AsyncConnection) -> list[str]:
     """Return the actors of the latest ACTOR_ENTRIES_MAX entries, by name."""
     latest = sa.select(audit.c.actor).order_by(audit.c.seq.desc()).limit(ACTOR_ENTRIES_MAX).subquery()
     actors = sa.select(latest.c.actor).distinct()
-    return sorted((await connection.execute(actors)).scalars())
+    return sorted(await connection.scalars(actors))
 
 
 def _to_response(row: sa.Row[tuple[object, ...]], details: Details) -> dict[str, object]:

@@ -244,7 +244,7 @@ async def list_customers(connection: AsyncConnection, email: str) -> list[str]:
     theirs = match_value(connection, contacts.name, "email", email.lower()) & customers_table.c.deleting_since.is_(None)
     order = (contacts.c.signed_in_at.desc().nulls_last(), customers_table.c.created_at, customers_table.c.name)
     statement = sa.select(customers_table.c.name).select_from(joined).where(theirs).order_by(*order)
-    return list((await connection.execute(statement.limit(CUSTOMERS_MAX))).scalars())
+    return list(await connection.scalars(statement.limit(CUSTOMERS_MAX)))
 
 
 async def fetch_alert_recipients(connection: AsyncConnection, names: Iterable[str]) -> dict[str, Recipient]:
@@ -280,5 +280,5 @@ async def find_role(
         .where(contacts.c.customer == row.id, is_theirs)
         .values(signed_in_at=int(now), language=language)
     )
-    role = (await connection.execute(update.returning(contacts.c.role))).scalar_one_or_none()
+    role = await connection.scalar(update.returning(contacts.c.role))
     return None if role is None else parse_role(role)

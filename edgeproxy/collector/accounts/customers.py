@@ -206,7 +206,7 @@ async def find_name(connection: AsyncConnection, ref: str) -> str | None:
 async def find_tier(connection: AsyncConnection, name: str) -> str | None:
     """Return the tier of the customer with this name, or None if the database has no such customer."""
     statement = sa.select(customers.c.tier).where(customers.c.name == name)
-    return (await connection.execute(statement)).scalar_one_or_none()
+    return await connection.scalar(statement)
 
 
 async def list_customers(
@@ -252,7 +252,7 @@ async def filter_existing_names(connection: AsyncConnection, names: Iterable[str
     ordered, existing = list(names), set()
     for at in range(0, len(ordered), NAMES_MAX):
         some = customers.c.name.in_(ordered[at : at + NAMES_MAX])
-        existing |= set((await connection.execute(sa.select(customers.c.name).where(some))).scalars())
+        existing |= set(await connection.scalars(sa.select(customers.c.name).where(some)))
     return existing
 
 
@@ -379,7 +379,7 @@ async def start_deletion(
 async def _require_not_leaving(connection: AsyncConnection, row: CustomerRow) -> None:
     move = customer_moves.c
     is_open = (move.customer == row.id) & (move.side == "out") & move.ended_at.is_(None)
-    residency = (await connection.execute(sa.select(move.residency).where(is_open))).scalar_one_or_none()
+    residency = await connection.scalar(sa.select(move.residency).where(is_open))
     if residency is not None:
         raise ChangeRejectedError(
             account_codes.CUSTOMER_MOVING,

@@ -144,7 +144,7 @@ async def stream_lines(connection: AsyncConnection, *, for_files: bool = False) 
         names = sa.select(customers.c.name).where(customers.c.name > after)
         if for_files:
             names = names.where(customers.c.deleting_since.is_(None))
-        page = list((await connection.execute(names.order_by(customers.c.name).limit(PAGE_CUSTOMERS))).scalars())
+        page = list(await connection.scalars(names.order_by(customers.c.name).limit(PAGE_CUSTOMERS)))
         if not page:
             return
         between: sa.ColumnElement[bool] = customers.c.name.between(page[0], page[-1])
@@ -160,7 +160,7 @@ async def stream_lines(connection: AsyncConnection, *, for_files: bool = False) 
 async def find_customer(connection: AsyncConnection, name: str) -> Customer | None:
     """Return the customer of this name as edge.yaml has it, or None. Raises UnreadableRowError."""
     is_current = (customers.c.name == name) & customers.c.deleting_since.is_(None)
-    settings = (await connection.execute(sa.select(customers.c.settings).where(is_current))).scalar_one_or_none()
+    settings = await connection.scalar(sa.select(customers.c.settings).where(is_current))
     with reading_row(customers.name, name):
         return None if settings is None else Customer.model_validate_json(settings)
 

@@ -91,7 +91,7 @@ async def _iterate_ids(database: Database, statement: AnySelect) -> AsyncIterato
     while True:
         following = statement.where(keys_table.c.id > last).order_by(keys_table.c.id).limit(KEYS_AT_ONCE)
         async with database.reading() as connection:
-            ids: list[str] = list((await connection.execute(following)).scalars())
+            ids: list[str] = list(await connection.scalars(following))
         for key in ids:
             yield key
         if len(ids) < KEYS_AT_ONCE:
@@ -230,7 +230,7 @@ async def put_public_key(connection: AsyncConnection, caller: Caller, ref: str, 
     if public_key is not None:
         require_present(owner)
     statement = sa.select(keys_table.c.id).where(keys_table.c.customer == owner.id, keys_table.c.next_key.is_not(None))
-    for key in list((await connection.execute(statement.order_by(keys_table.c.id))).scalars()):
+    for key in list(await connection.scalars(statement.order_by(keys_table.c.id))):
         row = await get_row(connection, key, lock=True)
         await withdraw_next_key(connection, caller, row, "the customer has another public key")
     return await customers.set_public_key(connection, caller, owner, public_key)

@@ -24,11 +24,11 @@ async def find_by_secret(connection: AsyncConnection, secret: str) -> Key | None
 async def revoke_leaked_key(connection: AsyncConnection, caller: Caller, sha256: str) -> Key | None:
     """Revoke the key with this SHA-256, which was found in public. Return None if no unrevoked key has it."""
     statement = sa.select(keys.c.id).where(keys.c.sha256 == sha256, keys.c.revoked_at.is_(None))
-    key_id = (await connection.execute(statement)).scalar_one_or_none()
+    key_id = await connection.scalar(statement)
     return None if key_id is None else await revoke_key(connection, caller, key_id, why="leaked")
 
 
 async def list_unrevoked(connection: AsyncConnection, digests: Collection[str]) -> list[str]:
     """Return the SHA-256 hashes in hex among these whose keys exist and are not revoked."""
     statement = sa.select(keys.c.sha256).where(keys.c.sha256.in_(digests), keys.c.revoked_at.is_(None))
-    return list((await connection.execute(statement)).scalars())
+    return list(await connection.scalars(statement))

@@ -101,7 +101,7 @@ async def record_cap_uses(connection: AsyncConnection, uses: Mapping[str, CapUse
 async def end_caps(connection: AsyncConnection, now: float) -> None:
     """Delete the use of caps whose period is over at the Unix second `now`."""
     over = sa.select(customers.c.name).where(customers.c.cap_until <= int(now))
-    names = (await connection.execute(over)).scalars()
+    names = await connection.scalars(over)
     await _update(connection, dict.fromkeys(names, (None, None)), ("cap_used", "cap_until"))
 
 

@@ -191,7 +191,7 @@ async def create_token(
         raise reject_fields([FieldFault(field, hint) for field in misplaced])
     if new.expires_at is not None and new.expires_at <= now_ms():
         raise reject_field("expires_at", "is past", PAST)
-    names = (await connection.execute(sa.select(tokens.c.name))).scalars().all()
+    names = (await connection.scalars(sa.select(tokens.c.name))).all()
     if new.name in reserved or new.name in names:
         raise ChangeRejectedError(
             account_codes.TOKEN_EXISTS, f"there is a token {new.name} already", params={"name": new.name}

@@ -396,7 +396,7 @@ async def _stream_accounts(connection: AsyncConnection) -> AsyncIterator[tuple[s
     current = table.c.deleting_since.is_(None)
     following = sa.select(table.c.name).where(current).order_by(table.c.name).limit(PAGE_CUSTOMERS)
     # Names are read first, because a page may have no readable row.
-    while page := list((await connection.execute(following.where(table.c.name > after))).scalars()):
+    while page := list(await connection.scalars(following.where(table.c.name > after))):
         between = current & table.c.name.between(page[0], page[-1])
         rows = await customer_rows.fetch_rows(connection, sa.select(table).where(between).order_by(table.c.name))
         for account in parse_rows(table.name, rows, _parse_account, attrgetter("id")):

@@ -113,7 +113,7 @@ def is_due(now_ms: int) -> sa.ColumnElement[bool]:
 
 async def list_due_channels(connection: AsyncConnection, now_ms: int) -> set[str]:
     """Return the channels with due deliveries."""
-    return set((await connection.execute(sa.select(columns.channel).distinct().where(is_due(now_ms)))).scalars())
+    return set(await connection.scalars(sa.select(columns.channel).distinct().where(is_due(now_ms))))
 
 
 async def list_due(

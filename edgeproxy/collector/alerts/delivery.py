@@ -214,7 +214,7 @@ class AlertSender:
         ids = [alert.id for alert in candidates]
         claim = sa.update(alerts).where(alerts.c.id.in_(ids), alerts.c[column].is_(None)).values({column: now_ms})
         async with self._database.writing() as connection:
-            claimed = set((await connection.execute(claim.returning(alerts.c.id))).scalars())
+            claimed = set(await connection.scalars(claim.returning(alerts.c.id)))
             ours = [alert for alert in candidates if alert.id in claimed]
             if column == "routed_at":
                 new = await self._build_routes(connection, ours, now_ms)

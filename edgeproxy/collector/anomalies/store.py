@@ -66,7 +66,7 @@ async def list_customers(connection: AsyncConnection, name: str) -> list[str]:
     """Return the next NAMES_MAX customers with usage after this name, in the order of names."""
     column = series.c.customer
     statement = sa.select(column).where(column > name).distinct().order_by(column).limit(NAMES_MAX)
-    return list((await connection.execute(statement)).scalars())
+    return list(await connection.scalars(statement))
 
 
 async def fetch_build_times(connection: AsyncConnection, customers: Iterable[str]) -> dict[str, int]:

@@ -154,7 +154,7 @@ class ResidencyHandlers(ChangeHandlers):
         """
         residency = departure.get_residency(self._settings)
         async with self._database.reading() as connection:
-            regions = (await connection.execute(sa.select(edges.c.region).distinct())).scalars()
+            regions = await connection.scalars(sa.select(edges.c.region).distinct())
             known = frozenset(region for region in regions if region)
         others, (computed_at, own) = await asyncio.gather(
             self._peers.fetch_all(self._settings.meters.keys(), known), self._fetch_own(residency)

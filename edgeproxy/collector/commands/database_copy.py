@@ -133,7 +133,7 @@ async def is_begun(target: Database) -> bool:
     if PROGRESS.name in names:
         async with target.reading() as connection:
             statement = sa.select(PROGRESS.c.last_key).where(PROGRESS.c.name == VERSION.name)
-            revision = (await connection.execute(statement)).scalar_one_or_none()
+            revision = await connection.scalar(statement)
         if revision != REVISION:
             raise CopyError(f"another version of edgeproxy began to copy into {target.name}: take an empty database")
         return True

@@ -42,19 +42,17 @@ class DirectoryLog:
         """Return True and the lines after the version of this token, or False and all lines if it is not in the log."""
         async with self._database.reading(whole=True) as connection:
             statement = sa.select(directory_log.c.number).where(IS_CURRENT, directory_log.c.token == token)
-            number = (await connection.execute(statement)).scalar_one_or_none()
+            number = await connection.scalar(statement)
             lines = sa.select(directory_log.c.line).where(IS_CURRENT).order_by(directory_log.c.number)
             if number is not None:
                 lines = lines.where(directory_log.c.number > number)
-            return number is not None, list((await connection.execute(lines)).scalars())
+            return number is not None, list(await connection.scalars(lines))
 
     async def find_part(self, token: str, place: int) -> bytes | None:
         """Return a part of a version, or None."""
         own = (directory_parts.c.token == token) & (directory_parts.c.place == place)
         async with self._database.reading() as connection:
-            part: bytes | None = (
-                await connection.execute(sa.select(directory_parts.c.body).where(own))
-            ).scalar_one_or_none()
+            part: bytes | None = await connection.scalar(sa.select(directory_parts.c.body).where(own))
         return part
 
     async def delete_unneeded(self, now: float) -> bool:
@@ -71,7 +69,7 @@ async def _fetch_lines(connection: AsyncConnection, since: int = 0) -> list[Line
     """Return the needed lines from this number on."""
     statement = sa.select(directory_log.c.line).where(IS_CURRENT, directory_log.c.number >= since)
     statement = statement.order_by(directory_log.c.number)
-    return [parse_line(line) for line in (await connection.execute(statement)).scalars()]
+    return [parse_line(line) for line in await connection.scalars(statement)]
 
 
 async def stage_parts(connection: AsyncConnection, token: str, parts: Iterable[bytes], place: int = 0) -> None:

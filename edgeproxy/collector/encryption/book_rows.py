@@ -80,7 +80,7 @@ async def _seal_rows(database: Database, condition: Condition, *, by_own_year: b
         while True:
             async with database.reading() as connection:  # This read may scan many rows, but does not block writers.
                 some = sa.select(key).where(is_due, key > last).order_by(key).limit(ROWS_MAX)
-                ids = (await connection.execute(some)).scalars().all()
+                ids = (await connection.scalars(some)).all()
             if not ids:
                 break
             async with database.writing() as connection:
@@ -102,7 +102,7 @@ async def _seal_some(
     assert cipher is not None  # There are keys.
     # The lock delays a process that destroys a key. It waits for this transaction, and then finds the encrypted rows.
     living = sa.select(book_keys.c.year).order_by(book_keys.c.year).with_for_update(read=True)
-    first = (await connection.execute(living)).scalars().all()[0]
+    first = (await connection.scalars(living)).all()[0]
     (key,) = table.primary_key
     statement = sa.select(key, TIMES[table.name].label("time"), *(table.c[name] for name in columns))
     rows = (await connection.execute(statement.where(condition).order_by(key).with_for_update())).mappings().all()

@@ -178,7 +178,7 @@ async def open_keyring(database: Database, settings: Encryption | None) -> Keyri
     database has keys but there are no settings.
     """
     async with database.reading() as connection:
-        ids = set((await connection.execute(sa.select(encryption_keys.c.id))).scalars())
+        ids = set(await connection.scalars(sa.select(encryption_keys.c.id)))
     if settings is None:
         if ids:
             raise UnusableDatabaseError(f"{database.name} has encrypted columns: set `encryption` as it was")

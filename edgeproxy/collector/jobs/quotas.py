@@ -150,9 +150,7 @@ class QuotaMonitor:
                     sa.select(table.c.customer).where(table.c.customer > after).distinct().order_by(table.c.customer)
                     for table in (series, holdings)
                 ]
-                names = [
-                    name for page in pages for name in (await connection.execute(page.limit(CUSTOMERS_MAX))).scalars()
-                ]
+                names = [name for page in pages for name in await connection.scalars(page.limit(CUSTOMERS_MAX))]
                 some = sorted(set(names))[:CUSTOMERS_MAX]
                 for table in (series, holdings) if some else ():
                     pairs = sa.select(table.c.customer, table.c.meter).where(table.c.customer.in_(some)).distinct()

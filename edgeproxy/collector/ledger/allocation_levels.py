@@ -44,4 +44,4 @@ async def fetch_customers(connection: AsyncConnection, meter: str, until: int) -
     end = until * 1000
     now = sa.select(holdings.c.customer).where(holdings.c.meter == meter, holdings.c.taken_at < end)
     past = sa.select(past_holdings.c.customer).where(past_holdings.c.meter == meter, past_holdings.c.taken_at < end)
-    return set((await connection.execute(sa.union(now, past))).scalars())
+    return set(await connection.scalars(sa.union(now, past)))

@@ -203,7 +203,7 @@ class DimensionValues:
         if self._priced_as_of == (number, last):
             return
         priced: dict[tuple[str, str], set[str]] = {}
-        for settings in (await connection.execute(sa.select(columns.settings))).scalars():
+        for settings in await connection.scalars(sa.select(columns.settings)):
             for meter, price in parse_plan(settings).meters.items():
                 if price.by is not None:
                     priced.setdefault((meter, price.by.dimension), set()).update(price.by.prices)

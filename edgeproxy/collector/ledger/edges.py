@@ -149,5 +149,5 @@ async def _update_edge(
     if not NAME.fullmatch(edge):  # Some databases reject a NUL even in a query.
         return None
     changed = sa.update(edges).where(edges.c.edge == edge, *where).values(values).returning(edges.c.seq)
-    watermark: int | None = (await connection.execute(changed)).scalar_one_or_none()
+    watermark: int | None = await connection.scalar(changed)
     return watermark

@@ -202,7 +202,7 @@ async def build_empty_body(connection: AsyncConnection, edge: str, seq: int) -> 
     row = await _find_row(connection, edge, seq)
     if row is None or row.state != QUARANTINED:
         return None
-    region = (await connection.execute(sa.select(edges.c.region).where(edges.c.edge == edge))).scalar_one_or_none()
+    region = await connection.scalar(sa.select(edges.c.region).where(edges.c.edge == edge))
     at = row.received // 1000
     return format_batch(
         Batch(edge, region or UNKNOWN, seq, at, at, await find_previous_hash(connection, edge, seq) or FIRST)

@@ -466,7 +466,7 @@ async def fetch_known_dimensions(connection: AsyncConnection, names: Iterable[st
     known: set[str] = set()
     for name in names:
         there = sa.select(series_dimensions.c.name).where(series_dimensions.c.name == name).limit(1)
-        known.update((await connection.execute(there)).scalars())
+        known.update(await connection.scalars(there))
     return known
 
 

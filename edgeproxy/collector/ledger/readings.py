@@ -208,7 +208,7 @@ def _is_item_of(
 async def _fetch_customers(connection: AsyncConnection, meter: str, until: int) -> Sequence[str]:
     columns = events.c
     having = sa.select(columns.customer).where(columns.is_summed == ZERO, columns.meter == meter, columns.time < until)
-    read = set((await connection.execute(having.distinct())).scalars())
+    read = set(await connection.scalars(having.distinct()))
     return sorted(read | await allocation_levels.fetch_customers(connection, meter, until))
 
 

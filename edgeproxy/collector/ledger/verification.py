@@ -86,7 +86,7 @@ async def verify_ledger(database: Database) -> LedgerTotals:
             edge_totals = await (edge.verify_events() if mark.edge == EVENTS else edge.verify(mark.seq, mark.hash))
             totals = LedgerTotals(*(one + other for one, other in zip(totals, edge_totals, strict=True)))
         unknown_edges = sa.select(series.c.edge).where(series.c.edge.not_in(sa.select(edges.c.edge))).limit(1)
-        unknown_edge = (await connection.execute(unknown_edges)).scalar_one_or_none()
+        unknown_edge = await connection.scalar(unknown_edges)
         if unknown_edge is not None:
             raise BrokenChainError(f"edge {unknown_edge} has usage, and never shipped")
         await _verify_dimensions(connection)
@@ -197,7 +197,7 @@ class EdgeVerifier:
         """Check that the edge's last batch matches its watermark. Raises BrokenChainError."""
         columns = batches.c
         last = sa.select(columns.last).where(columns.edge == self._edge).order_by(columns.seq.desc()).limit(1)
-        settled = max(settled, (await self._connection.execute(last)).scalar_one_or_none() or 0)
+        settled = max(settled, await self._connection.scalar(last) or 0)
         if settled != watermark:
             raise BrokenChainError(f"edge {self._edge}: its watermark is {watermark}, and its last batch {settled}")
 
@@ -218,7 +218,7 @@ class EdgeVerifier:
             number, time = table.primary_key
             there = sa.select(time - time % DAY).join(series, series.c.id == number)
             of_edge = there.where(series.c.edge == self._edge).distinct()
-            days_with_usage.update((await self._connection.execute(of_edge)).scalars())
+            days_with_usage.update(await self._connection.scalars(of_edge))
         # There are too many minutes to scan them all, so the index is used to skip from one day to the next.
         after: sa.BindParameter[int] = sa.bindparam("after", type_=sa.BigInteger)
         minute = sa.select(sa.func.min(ledger.c.minute)).where(ledger.c.series == series.c.id, ledger.c.minute >= after)

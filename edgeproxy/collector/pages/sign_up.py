@@ -73,7 +73,7 @@ async def insert_request(
     row = {"email": email, "sha256": compute_digest(secret), "requested_at": at}
     (stored,) = await seal_rows(connection, sign_ups.name, [row])
     insert = build_insert_new(connection, sign_ups, "email").values(stored).returning(columns.email)
-    return secret if (await connection.execute(insert)).scalar_one_or_none() is not None else None
+    return secret if await connection.scalar(insert) is not None else None
 
 
 async def count_requests(connection: AsyncConnection, now: float) -> int:

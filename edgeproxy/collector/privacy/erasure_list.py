@@ -112,7 +112,7 @@ async def replay_erasures(database: Database, erasures: ErasureList) -> int:
     for at in range(0, len(ids), ERASE_MAX):
         there = customers.c.id.in_(ids[at : at + ERASE_MAX]) & customers.c.erased_at.is_(None)
         async with database.reading() as connection:
-            names = (await connection.execute(sa.select(customers.c.name).where(there))).scalars().all()
+            names = (await connection.scalars(sa.select(customers.c.name).where(there))).all()
         if not names:
             continue
         await clear_events(database, names)

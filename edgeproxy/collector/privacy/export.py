@@ -113,7 +113,7 @@ async def write_archive(
 async def _fetch_own_tokens(connection: AsyncConnection, customer: CustomerRow) -> frozenset[str]:
     """Return the names of the tokens bound to a customer."""
     statement = sa.select(tokens.c.name).where(select_own(tokens.name, [customer.id], [customer.name]))
-    return frozenset((await connection.execute(statement)).scalars())
+    return frozenset(await connection.scalars(statement))
 
 
 def _is_by(actor: str, own_tokens: Collection[str]) -> bool:

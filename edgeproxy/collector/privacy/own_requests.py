@@ -89,6 +89,6 @@ async def _insert(
 async def _end(connection: AsyncConnection, caller: Caller, before: CustomerRow, state: State) -> None:
     own = _is_of_deletion(before) & columns.ended_at.is_(None)
     update = sa.update(privacy_requests).where(own).values(state=state, ended_at=now_ms()).returning(columns.id)
-    for id_ in (await connection.execute(update)).scalars().all():
+    for id_ in (await connection.scalars(update)).all():
         entry = AuditEntry("privacy_request.step", id_, {"state": "identified"}, {"state": state})
         await audit.append_entry(connection, caller, entry)

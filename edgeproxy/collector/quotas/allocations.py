@@ -62,7 +62,7 @@ async def allocate(
     own = _is_of(customer, meter)
     expired = await _end_allocations(connection, customer, meter, holdings.c.expires_at <= now, now)
     this = own & (holdings.c.item == item)
-    taken_at = (await connection.execute(sa.select(holdings.c.taken_at).where(this))).scalar_one_or_none()
+    taken_at = await connection.scalar(sa.select(holdings.c.taken_at).where(this))
     count = (await connection.execute(sa.select(sa.func.count()).select_from(holdings).where(own))).scalar_one()
     if taken_at is not None:
         await connection.execute(sa.update(holdings).where(this).values(expires_at=expires_at))

@@ -191,7 +191,7 @@ async def list_booked(connection: AsyncConnection, move: str) -> Sequence[Stored
     kind: TransactionKind = "moved_out"
     is_own = (credit_transactions.c.kind == kind) & (credit_transactions.c.original == move)
     details = sa.select(credit_transactions.c.details).where(is_own).order_by(credit_transactions.c.seq)
-    rows = (await connection.execute(details)).scalars()
+    rows = await connection.scalars(details)
     return [parse_transfer(orjson.dumps(orjson.loads(row)["transfer"]).decode()) for row in rows]
 
 

@@ -252,7 +252,7 @@ async def _list_behind(connection: AsyncConnection, since: int) -> list[str]:
     """Return the edges without data in the ledger after this Unix millisecond."""
     has_shipped = edges.c.until.is_not(None) & (edges.c.until * 1000 > since)
     statement = sa.select(edges.c.edge).where(SERVING, ~has_shipped).order_by(edges.c.edge)
-    return list((await connection.execute(statement)).scalars())
+    return list(await connection.scalars(statement))
 
 
 async def _show(

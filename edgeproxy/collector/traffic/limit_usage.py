@@ -67,13 +67,13 @@ async def fetch_watched(connection: AsyncConnection, now: int) -> list[str]:
     by_operator = sa.case((columns.operator_until > now, 0), else_=1)
     statement = sa.select(columns.customer).where(columns.until > now)
     ordered = statement.order_by(by_operator, columns.until.desc(), columns.customer).limit(WATCHED_MAX)
-    return list((await connection.execute(ordered)).scalars())
+    return list(await connection.scalars(ordered))
 
 
 async def select_watched(connection: AsyncConnection, customers: Iterable[str]) -> list[str]:
     """Return the customers that are watched, or were until a moment ago."""
     name = limit_watches.c.customer
-    return list((await connection.execute(sa.select(name).where(name.in_([*customers])))).scalars())
+    return list(await connection.scalars(sa.select(name).where(name.in_([*customers]))))
 
 
 async def record_usage(

@@ -120,7 +120,7 @@ async def fetch_coverage(connection: AsyncConnection, query: TrafficQuery, now: 
     earlier = sa.select(columns.edge).where(
         columns.step == query.resolution, columns.start >= query.since - HOUR, columns.start < query.since
     )
-    before = set((await connection.execute(earlier.distinct())).scalars())
+    before = set(await connection.scalars(earlier.distinct()))
     if query.resolution == HOUR:
         # The hour of an edge's first report is complete from that report on.
         firsts = [(edge, first) for edge, (_, first) in covered.items() if edge not in before]

@@ -79,7 +79,7 @@ async def drop_errors(database: Database, before: int) -> bool:
     start = customer_errors.c.start
     async with database.reading() as connection:
         old = sa.select(start).where(start < before).order_by(start).limit(ROWS_PER_STEP)
-        starts = (await connection.execute(old)).scalars().all()
+        starts = (await connection.scalars(old)).all()
     if starts:
         async with database.writing() as connection:
             await connection.execute(sa.delete(customer_errors).where(start <= starts[-1]))
@@ -92,7 +92,7 @@ async def drop_reports(database: Database, step: int, before: int) -> bool:
         start = table.c.start
         async with database.reading() as connection:
             old = sa.select(start).where(table.c.step == step, start < before).order_by(start).limit(ROWS_PER_STEP)
-            starts = (await connection.execute(old)).scalars().all()
+            starts = (await connection.scalars(old)).all()
         if starts:
             async with database.writing() as connection:
                 await connection.execute(sa.delete(table).where(table.c.step == step, start <= starts[-1]))

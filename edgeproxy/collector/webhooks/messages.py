@@ -115,7 +115,7 @@ async def drop_messages(connection: AsyncConnection, before: int) -> int:
     """Delete at most DROPPED_MAX messages from before this Unix millisecond. Return their number."""
     columns = webhook_messages.c
     statement = sa.select(columns.id).where(columns.at < before).order_by(columns.at).limit(DROPPED_MAX)
-    old = list((await connection.execute(statement)).scalars())
+    old = list(await connection.scalars(statement))
     if old:
         await connection.execute(sa.delete(webhook_deliveries).where(webhook_deliveries.c.message.in_(old)))
         await connection.execute(sa.delete(webhook_messages).where(columns.id.in_(old)))

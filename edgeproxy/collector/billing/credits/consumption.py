@@ -255,7 +255,7 @@ async def _fetch_reductions(connection: AsyncConnection, meters: CreditMeters, s
     booked_until = (await connection.execute(sa.select(credit_head.c.slice))).scalar_one()
     names = sa.select(events.c.customer).where(events.c.value < 0, *_select_corrections(meters, since, booked_until))
     reductions: dict[str, dict[int, int]] = {}
-    for customer in sorted((await connection.execute(names.distinct())).scalars()):
+    for customer in sorted(await connection.scalars(names.distinct())):
         for payer in (await _fetch_payers(connection, booked_until, customer)).values():
             meter = meters.by_currency[payer.currency].cost
             hours = await _fetch_hours(connection, meter, Span(since, booked_until), customer, payer)
@@ -472,7 +472,7 @@ async def _find_last_revision(connection: AsyncConnection, customer: str, hour: 
     statement = sa.select(columns.source).where(
         columns.kind.in_(("consumption", "cost")), columns.slice == hour, columns.customer == customer
     )
-    sources = (await connection.execute(statement)).scalars()
+    sources = await connection.scalars(statement)
     return max((int(source.rpartition("/")[2]) for source in sources), default=0)
 
 

@@ -313,7 +313,7 @@ async def expire_grants(books: Journal, until: int) -> int:
     """Void the rest of grants that expire by this Unix millisecond, and return the number of grants."""
     columns = credit_grants.c
     due = sa.select(columns.customer).where(columns.expires_at <= until, columns.rest > 0).distinct()
-    customers_due = sorted((await books.connection.execute(due)).scalars())
+    customers_due = sorted(await books.connection.scalars(due))
     return sum([await expire_grants_of(books, customer, until) for customer in customers_due])
 
 

@@ -118,7 +118,7 @@ async def find_owner(connection: AsyncConnection, purchase: str) -> str | None:
         return None
     joined = credit_grants.join(customers, customers.c.id == credit_grants.c.customer)
     statement = sa.select(customers.c.name).select_from(joined).where(credit_grants.c.id == purchase)
-    return (await connection.execute(statement)).scalar_one_or_none()
+    return await connection.scalar(statement)
 
 
 def can_be(purchase: str) -> bool:

@@ -370,7 +370,7 @@ async def _list_transactions(books: Journal, invoice: str, *kinds: TransactionKi
     """Return the transactions of these kinds booked for an invoice so far."""
     columns = credit_transactions.c
     statement = sa.select(columns.seq).where(columns.kind.in_(kinds), columns.original == invoice)
-    return list((await books.connection.execute(statement)).scalars())
+    return list(await books.connection.scalars(statement))
 
 
 async def _book_void(books: Journal, row: InvoiceRow) -> None:
@@ -465,6 +465,6 @@ async def _reverse_fees(books: Journal, seqs: Sequence[int]) -> list[FeeSpan]:
     statement = sa.select(columns.details).where(columns.seq.in_(seqs)).order_by(columns.seq)
     return [
         (-amount, start, end)
-        for details in (await books.connection.execute(statement)).scalars()
+        for details in await books.connection.scalars(statement)
         for amount, start, end in orjson.loads(details).get("fees", ())
     ]

@@ -176,7 +176,7 @@ async def _insert_stripe_note(connection: AsyncConnection, stripe_note: StripeOb
     invoice = stripe_note["invoice"]
     stripe_id = invoice["id"] if isinstance(invoice, Mapping) else invoice
     statement = sa.select(invoices.c.id).where(match_book_text(connection, invoices.c.stripe_id, stripe_id))
-    of = (await connection.execute(statement)).scalar_one_or_none()
+    of = await connection.scalar(statement)
     if of is None:
         return None
     why = str(stripe_note.get("memo") or stripe_note.get("reason") or "made at Stripe")

@@ -148,7 +148,7 @@ async def list_due_invoices(connection: AsyncConnection, now: float, limit: int)
     has_method = sa.exists().where(details.customer == column.customer, details.payment_method.is_not(None))
     is_tried = sa.exists().where(table.c.invoice == column.id)
     statement = sa.select(column.id).where(is_due, is_mailed, has_method, ~is_tried).limit(limit)
-    return list((await connection.execute(statement)).scalars())
+    return list(await connection.scalars(statement))
 
 
 async def schedule_payments(connection: AsyncConnection, numbers: Sequence[str], now: float) -> None:
@@ -234,7 +234,7 @@ async def apply_stripe_invoice(connection: AsyncConnection, stripe_invoice: Stri
         return
     is_own = match_book_text(connection, invoices.c.stripe_id, stripe_invoice["id"])
     own = sa.select(invoices.c.id).where(is_own, invoices.c.state == states.OPEN)
-    number = (await connection.execute(own)).scalar_one_or_none()
+    number = await connection.scalar(own)
     if number is None:
         return
     is_tried = (table.c.invoice == number) & (table.c.state == PROCESSING)
@@ -288,7 +288,7 @@ async def apply_stripe_customer(connection: AsyncConnection, stripe_customer: St
         .where(billing_customers.c.stripe_id == stripe_customer["id"], invoices.c.state == states.OPEN)
         .where(table.c.payment_method.is_(None) | ~has_same, table.c.state != PROCESSING)
     )
-    for number in list((await connection.execute(statement)).scalars()):
+    for number in list(await connection.scalars(statement)):
         before = await _fetch_dunning(connection, number)
         after = advance(before, METHOD_CHANGED, int(now))
         values = {**after._asdict(), "payment_method": method}  # Further events of the customer change nothing.

@@ -67,7 +67,7 @@ async def book_changes(connection: AsyncConnection, stripe_id: str, changes: Seq
     if not changes:
         return
     own = sa.select(billing_customers.c.customer).where(billing_customers.c.stripe_id == stripe_id)
-    customer = (await connection.execute(own)).scalar_one_or_none()
+    customer = await connection.scalar(own)
     if customer is None:
         return
     async with open_journal(connection) as books:

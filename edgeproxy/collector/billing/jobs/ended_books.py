@@ -127,7 +127,7 @@ async def destroy_ended_keys(
         if (keyring := find_keyring(connection)) is None:
             return []
         over = sa.select(book_keys.c.year).where(is_over).order_by(book_keys.c.year)
-        years = list((await connection.execute(over)).scalars())
+        years = list(await connection.scalars(over))
     if not years:
         return []
     async with database.writing() as connection:
@@ -199,7 +199,7 @@ class EndedBooks:
         columns = customers.c
         next_ = sa.select(columns.id).where(columns.erased_at.is_not(None), columns.id > after)
         async with self._database.writing() as connection:
-            ids = (await connection.execute(next_.order_by(columns.id).limit(CUSTOMERS_PER_STEP))).scalars().all()
+            ids = (await connection.scalars(next_.order_by(columns.id).limit(CUSTOMERS_PER_STEP))).all()
             counts = await clear_invoices(connection, ids, self._before) if ids else {}
         if counts:
             self._log.info("invoices of erased customers cleared", **counts)

@@ -131,7 +131,7 @@ class PriceChangeJob:
             names = [""]
             while names:
                 async with self._database.writing() as connection:
-                    names = list((await connection.execute(notified)).scalars())
+                    names = list(await connection.scalars(notified))
                     withdrawals = [_build_withdrawal(change.id, change.at, name, now) for name in names]
                     count += len(await raise_alerts(connection, withdrawals))
         return count

@@ -186,7 +186,7 @@ async def list_candidates(
         .order_by(worth.desc())
         .limit(CANDIDATES_MAX)
     )
-    return list((await connection.execute(statement)).scalars())
+    return list(await connection.scalars(statement))
 
 
 async def _compute_spike(

@@ -29,7 +29,7 @@ async def clear_details(connection: AsyncConnection, caller: Caller, before: int
     head = (await connection.execute(sa.select(credit_head).with_for_update())).one()
     seq, left = head.cleared_seq, head.cleared_hash
     last = sa.select(columns.hash).where(columns.seq == seq)
-    prev = (await connection.execute(last)).scalar_one_or_none() or FIRST_HASH
+    prev = await connection.scalar(last) or FIRST_HASH
     over = sa.select(*STORED).where(columns.seq > seq, columns.at < before)
     rows = (await connection.execute(over.order_by(columns.seq).limit(limit))).mappings().all()
     entries = await _fetch_entries(connection, seq, seq + limit)

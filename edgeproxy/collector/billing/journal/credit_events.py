@@ -46,7 +46,7 @@ async def enqueue_credit_events(connection: AsyncConnection, transactions: Itera
             )
             name, balance = (await connection.execute(of_customer.where(customers.c.id == customer))).one()
             expires = sa.select(credit_grants.c.expires_at).where(credit_grants.c.id == grant)
-            expires_at = (await connection.execute(expires)).scalar_one_or_none()
+            expires_at = await connection.scalar(expires)
             return {
                 "customer": name,
                 "id": row["source"],

@@ -170,7 +170,7 @@ class Journal:
     async def list_followers(self, kind: TransactionKind, original: str) -> list[int]:
         """Return the numbers of the transactions of this kind that name `original`."""
         condition = (credit_transactions.c.kind == kind) & (credit_transactions.c.original == original)
-        return list((await self.connection.execute(sa.select(credit_transactions.c.seq).where(condition))).scalars())
+        return list(await self.connection.scalars(sa.select(credit_transactions.c.seq).where(condition)))
 
     async def fetch_credit_balance(self, customer: str) -> CreditBalance:
         """Return the balance of a customer with all its grants, including spent ones."""
@@ -335,9 +335,7 @@ class Journal:
             statement = sa.select(customers_table.c.name).where(
                 customers_table.c.id.in_(customers[at : at + LOOKED_UP_MAX])
             )
-            await documents.enqueue_changes(
-                self.connection, "customer", (await self.connection.execute(statement)).scalars()
-            )
+            await documents.enqueue_changes(self.connection, "customer", await self.connection.scalars(statement))
 
     def _grant_row(self, customer: str, grant: Grant) -> dict[str, object]:
         return {
@@ -404,7 +402,7 @@ async def fetch_balance(connection: AsyncConnection, customer: str, at: int | No
     """
     if at is None:
         statement = sa.select(credit_balances.c.balance).where(credit_balances.c.customer == customer)
-        return (await connection.execute(statement)).scalar_one_or_none() or 0
+        return await connection.scalar(statement) or 0
     transactions = credit_transactions.c
     until = (transactions.customer == customer) & (transactions.at <= at)
     total = sa.select(sa.func.sum(transactions.amount)).where(until)

@@ -132,7 +132,7 @@ async def list_differences(connection: AsyncConnection) -> list[str]:
         .where(credit_balances.c.balance != sa.func.coalesce(booked.c.booked, 0))
         .order_by(credit_balances.c.customer)
     )
-    differing = list((await connection.execute(both)).scalars())
+    differing = list(await connection.scalars(both))
     return ["journal", *differing] if is_unbalanced else differing
 
 

@@ -60,7 +60,7 @@ class OutboxDifference(NamedTuple):
 
 async def fetch_watermarks(connection: AsyncConnection) -> list[int | None]:
     """Return the watermark of each edge that is not retired: the Unix second that it has reported up to, or None."""
-    return list((await connection.execute(WATERMARKS)).scalars())
+    return list(await connection.scalars(WATERMARKS))
 
 
 class SpanUsage(NamedTuple):

@@ -36,7 +36,7 @@ async def has_payment_method(database: Database, stripe: Stripe, customer: str) 
     """Return whether a customer, by id, has a payment method for invoices at Stripe. Raises StripeCallError."""
     statement = sa.select(billing_customers.c.stripe_id).where(billing_customers.c.customer == customer)
     async with database.reading() as connection:
-        stripe_id = (await connection.execute(statement)).scalar_one_or_none()
+        stripe_id = await connection.scalar(statement)
     if stripe_id is None:
         return False
     try:

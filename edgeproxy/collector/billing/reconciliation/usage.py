@@ -152,7 +152,7 @@ async def _list_doubtful_days(database: Database, before: int) -> list[Span]:
         .order_by(day)
     )
     async with database.reading() as connection:
-        return [Span(at, at + DAY) for at in (await connection.execute(statement)).scalars()]
+        return [Span(at, at + DAY) for at in await connection.scalars(statement)]
 
 
 async def _fetch_expected(database: Database, span: Span) -> Mapping[Pair, ExpectedSum]:

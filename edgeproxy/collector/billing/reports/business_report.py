@@ -339,9 +339,7 @@ async def _select_active(
         columns.slice >= calendar_month.begin // 1000,
         columns.slice < calendar_month.end // 1000,
     )
-    plans = await plan_versions.fetch_plans(
-        connection, (await connection.execute(sa.select(version_rows.c.version))).scalars()
-    )
+    plans = await plan_versions.fetch_plans(connection, await connection.scalars(sa.select(version_rows.c.version)))
     paid = [version for version, plan in plans.items() if plan.has_prices]
     subscribed = (
         sa.select(subscriptions.c.customer)

@@ -46,7 +46,7 @@ IN_USD: Final = CurrencyScope()
 async def list_scopes(connection: AsyncConnection, default: str) -> list[CurrencyScope]:
     """Return the scope of each currency that customers are charged in, `default` first."""
     statement = sa.select(customers.c.currency).distinct().where(customers.c.currency.is_not(None))
-    codes = set((await connection.execute(statement)).scalars())
+    codes = set(await connection.scalars(statement))
     return build_scopes(codes & DECIMALS.keys(), default)
 
 

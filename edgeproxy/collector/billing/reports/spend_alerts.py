@@ -34,7 +34,7 @@ columns = spend_alerts.c
 async def fetch_amounts(connection: AsyncConnection, customer: str) -> list[int]:
     """Return the amounts of a customer, by id, in its currency's smallest unit, in ascending order."""
     statement = sa.select(columns.amount).where(columns.customer == customer).order_by(columns.amount)
-    return list((await connection.execute(statement)).scalars())
+    return list(await connection.scalars(statement))
 
 
 async def put_amounts(connection: AsyncConnection, caller: Caller, ref: str, amounts: Sequence[int]) -> None:
@@ -53,7 +53,7 @@ async def put_amounts(connection: AsyncConnection, caller: Caller, ref: str, amo
 async def list_customers(connection: AsyncConnection, after: str, limit: int) -> list[str]:
     """Return the ids of the next customers after the id `after` who have chosen amounts."""
     statement = sa.select(columns.customer).distinct().where(columns.customer > after)
-    return list((await connection.execute(statement.order_by(columns.customer).limit(limit))).scalars())
+    return list(await connection.scalars(statement.order_by(columns.customer).limit(limit)))
 
 
 async def raise_reached(connection: AsyncConnection, customer: str, meters: Mapping[str, Meter], now: float) -> None:
@@ -92,4 +92,4 @@ async def _fetch_raised_keys(connection: AsyncConnection, name: str, prefix: str
     """Return the keys with this prefix of the alerts of a customer, by name."""
     of_period = (alerts.c.customer == name, alerts.c.key.startswith(prefix, autoescape=True))
     statement = sa.select(alerts.c.key).where(alerts.c.kind == AlertKind.SPEND_REACHED, *of_period)
-    return set((await connection.execute(statement)).scalars())
+    return set(await connection.scalars(statement))

@@ -202,7 +202,7 @@ async def apply_configuration(connection: AsyncConnection, billing: Billing) -> 
     if row.credits_meter != _credits_meter(billing):
         await connection.execute(sa.update(rollout).values(credits_meter=_credits_meter(billing)))
         payers = customers.join(credit_balances, credit_balances.c.customer == customers.c.id)
-        names = (await connection.execute(sa.select(customers.c.name).select_from(payers))).scalars()
+        names = await connection.scalars(sa.select(customers.c.name).select_from(payers))
         await documents.enqueue_changes(connection, "customer", list(names))
     if row.charging and not is_enabled(billing):
         await stop_charging(connection, CONFIGURATION, billing.rollout.stop or NO_CHARGE, "the configuration says so")
@@ -303,4 +303,4 @@ async def _notify_edges(connection: AsyncConnection, *conditions: sa.ColumnEleme
     """
     await documents.enqueue_changes(connection, "flag", [FREE])
     statement = sa.select(customers.c.name).where(sa.or_(customers.c.settings.like('%"status":402%'), *conditions))
-    await documents.enqueue_changes(connection, "customer", list((await connection.execute(statement)).scalars()))
+    await documents.enqueue_changes(connection, "customer", list(await connection.scalars(statement)))

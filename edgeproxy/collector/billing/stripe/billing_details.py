@@ -165,7 +165,7 @@ async def find_details(connection: AsyncConnection, customer: str) -> StoredDeta
 async def has_payment_method(connection: AsyncConnection, customer: str) -> bool:
     """Return whether the stored details of a customer, by id, have a payment method to charge."""
     statement = sa.select(columns.payment_method.is_not(None)).where(columns.customer == customer)
-    return bool((await connection.execute(statement)).scalar_one_or_none())
+    return bool(await connection.scalar(statement))
 
 
 async def apply_stripe_customer(connection: AsyncConnection, stripe_customer: StripeObject) -> None:
@@ -176,14 +176,14 @@ async def apply_stripe_customer(connection: AsyncConnection, stripe_customer: St
     known = billing_customers.join(customers, customers.c.id == billing_customers.c.customer)
     owner = sa.select(billing_customers.c.customer).select_from(known)
     owner = owner.where(billing_customers.c.stripe_id == stripe_customer["id"], customers.c.erased_at.is_(None))
-    customer = (await connection.execute(owner)).scalar_one_or_none()
+    customer = await connection.scalar(owner)
     if customer is None:
         return
     if stripe_customer.get("deleted"):
         await connection.execute(sa.delete(billing_details).where(columns.customer == customer))
         return
     before = sa.select(columns.read_at).where(columns.customer == customer).with_for_update()
-    read_at, now = (await connection.execute(before)).scalar_one_or_none(), now_ms()
+    read_at, now = await connection.scalar(before), now_ms()
     # A time later than now comes from a clock that was ahead, so it proves nothing.
     if read_at is not None and stripe_customer[REQUESTED_AT] < read_at <= now:
         raise StaleCustomerError(f"what Stripe has of {customer} was written down meanwhile")

@@ -44,7 +44,7 @@ async def find_stripe_id(connection: AsyncConnection, customer: str) -> str | No
     """Return the Stripe id of a customer, by our id, or None if Stripe does not have it yet."""
     own = (billing_customers.c.customer == customer) & billing_customers.c.deleted_at.is_(None)
     statement = sa.select(billing_customers.c.stripe_id).where(own)
-    stripe_id: str | None = (await connection.execute(statement)).scalar_one_or_none()
+    stripe_id: str | None = await connection.scalar(statement)
     return stripe_id
 
 
@@ -56,7 +56,7 @@ async def record_deleted(connection: AsyncConnection, stripe_id: str) -> None:
     is_there = customers.c.erased_at.is_(None)
     owner = sa.select(customers.c.name).join(billing_customers, billing_customers.c.customer == customers.c.id)
     own = (billing_customers.c.stripe_id == stripe_id) & billing_customers.c.deleted_at.is_(None)
-    name = (await connection.execute(owner.where(own, is_there).with_for_update())).scalar_one_or_none()
+    name = await connection.scalar(owner.where(own, is_there).with_for_update())
     if name is None:
         return
     await connection.execute(sa.update(billing_customers).where(own).values(deleted_at=round(time.time() * 1000)))
@@ -179,7 +179,7 @@ class StripeCustomers:
         """Return the display name of a customer for its invoices."""
         async with self._database.reading() as connection:
             statement = sa.select(SHOWN_NAME).where(customers.c.id == customer)
-            return (await connection.execute(statement)).scalar_one_or_none()
+            return await connection.scalar(statement)
 
     async def find_customer(self, customer: str, since: int) -> StripeObject | None:
         """Return the Stripe customer with our id that was created since a Unix second of our clock, or None.
@@ -209,5 +209,5 @@ class StripeCustomers:
             for at in range(0, len(customer_ids), LOOKED_UP_MAX):
                 some = column.in_(customer_ids[at : at + LOOKED_UP_MAX])
                 statement = sa.select(column).where(some, billing_customers.c.deleted_at.is_(None))
-                for customer in (await connection.execute(statement)).scalars():
+                for customer in await connection.scalars(statement):
                     del self._by_customer[customer]

@@ -92,7 +92,7 @@ async def _find_invoices(connection: AsyncConnection, ids: Collection[str]) -> s
     """Return the ids among these that are our invoices."""
     known_ids = set[str]()
     for page in _paginate(ids):
-        known_ids.update((await connection.execute(sa.select(invoices.c.id).where(invoices.c.id.in_(page)))).scalars())
+        known_ids.update(await connection.scalars(sa.select(invoices.c.id).where(invoices.c.id.in_(page))))
     return known_ids
 
 

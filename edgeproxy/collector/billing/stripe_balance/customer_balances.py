@@ -128,8 +128,8 @@ class CustomerBalances:
             of_invoices = sa.select(invoices.c.stripe_id).where(by_invoice, IS_WRITTEN)
             by_note = match_book_text(connection, notes_table.c.stripe_id, *named)
             of_notes = sa.select(notes_table.c.stripe_id).where(by_note)
-            ours = {*(await connection.execute(of_invoices)).scalars(), *(await connection.execute(of_notes)).scalars()}
-            booked = set((await connection.execute(sa.select(columns.source).where(*is_booked))).scalars())
+            ours = {*await connection.scalars(of_invoices), *await connection.scalars(of_notes)}
+            booked = set(await connection.scalars(sa.select(columns.source).where(*is_booked)))
         return [
             one for source, one in sources.items() if source not in booked and source.removesuffix(UNDONE) not in ours
         ]

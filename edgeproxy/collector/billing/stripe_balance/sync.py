@@ -165,5 +165,5 @@ async def _find_booked(connection: AsyncConnection, ids: Sequence[str]) -> set[s
     for at in range(0, len(ids), LOOKED_UP_MAX):
         is_listed = columns.source.in_(ids[at : at + LOOKED_UP_MAX])
         statement = sa.select(columns.source).where(columns.kind == "balance_transaction", is_listed)
-        booked.update((await connection.execute(statement)).scalars())
+        booked.update(await connection.scalars(statement))
     return booked

@@ -60,7 +60,7 @@ async def prepare_redemption(
     if coupon.max_redemptions is not None:
         redemptions = sa.select(coupons_table.c.redemptions).where(coupons_table.c.code == code)
         async with across_customers(connection):
-            count = (await connection.execute(redemptions)).scalar_one_or_none()
+            count = await connection.scalar(redemptions)
         if (count or 0) >= coupon.max_redemptions:
             raise CouponRejectedError("it was redeemed as often as it can be")
     # Earlier subscriptions count, too: ending one must not renew a coupon.

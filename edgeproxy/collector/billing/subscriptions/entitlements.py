@@ -129,7 +129,7 @@ async def list_breached_customers(connection: AsyncConnection, now: float, limit
     columns = quota_passes.c
     over, ended = (columns.due <= now) & (columns.is_over == 0), columns.until <= now
     due = sa.select(columns.customer).distinct().where(over | ended).limit(limit)
-    return list((await connection.execute(due)).scalars())
+    return list(await connection.scalars(due))
 
 
 async def apply_cap_breaches(connection: AsyncConnection, name: str, settings: CollectorSettings, now: float) -> None:

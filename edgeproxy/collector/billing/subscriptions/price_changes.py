@@ -275,7 +275,7 @@ async def fetch_moves_of_change(connection: AsyncConnection, number: str) -> lis
 
 async def fetch_versions(connection: AsyncConnection) -> list[str]:
     """Return all plan versions ever recorded."""
-    return list((await connection.execute(sa.select(version_rows.c.version))).scalars())
+    return list(await connection.scalars(sa.select(version_rows.c.version)))
 
 
 def build_subscribers(

@@ -220,7 +220,7 @@ async def list_due(
         subscriptions.c.state != CANCELED, subscriptions.c.period_end <= now, is_trialing if is_trial else ~is_trialing
     )
     statement = statement.where(subscriptions.c.id.not_in(without))
-    return list((await connection.execute(statement.order_by(subscriptions.c.period_end).limit(limit))).scalars())
+    return list(await connection.scalars(statement.order_by(subscriptions.c.period_end).limit(limit)))
 
 
 async def has_had_trial(connection: AsyncConnection, customer: str) -> bool:
@@ -241,7 +241,7 @@ async def list_deleted_customers(
         .where(subscriptions.c.state != CANCELED, customers_table.c.deleting_since.is_not(None))
         .where(customers_table.c.id.not_in(without))
     )
-    return list((await connection.execute(statement.limit(limit))).scalars())
+    return list(await connection.scalars(statement.limit(limit)))
 
 
 async def get_collection(connection: AsyncConnection, subscription: str, segment: Segment) -> str:
@@ -289,4 +289,4 @@ async def list_subscribed_customers(connection: AsyncConnection, after: str, lim
     """Return the ids of the next customers after the id `after` who have a subscription."""
     statement = sa.select(subscriptions.c.customer).where(subscriptions.c.state != CANCELED)
     statement = statement.where(subscriptions.c.customer > after)
-    return list((await connection.execute(statement.order_by(subscriptions.c.customer).limit(limit))).scalars())
+    return list(await connection.scalars(statement.order_by(subscriptions.c.customer).limit(limit)))

@@ -76,7 +76,7 @@ async def insert_events(connection: AsyncConnection, rows: Sequence[EventRow], n
     if not rows:
         return []
     statement = build_insert_new(connection, webhook_events, "id").returning(columns.id)
-    inserted = list((await connection.execute(statement, list(rows))).scalars())
+    inserted = list(await connection.scalars(statement, list(rows)))
     new = set(inserted)
     # Only a new event: Stripe sends one again until it is accepted, and each try would raise the alert.
     foreign = next((row for row in rows if row["state"] is EventState.OTHER_MODE and row["id"] in new), None)
@@ -149,7 +149,7 @@ async def record_read(connection: AsyncConnection, name: str, until: int, began:
 async def find_read_began(connection: AsyncConnection, name: str) -> int | None:
     """Return the Unix millisecond when the last complete read of a list began, or None before the first."""
     reads = webhook_polls.c
-    return (await connection.execute(sa.select(reads.began).where(reads.list == name))).scalar_one_or_none()
+    return await connection.scalar(sa.select(reads.began).where(reads.list == name))
 
 
 async def count_waiting(connection: AsyncConnection, until: int) -> int:

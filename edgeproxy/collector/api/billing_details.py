@@ -167,7 +167,7 @@ class BillingDetailsHandlers(CustomerBillingHandlers):
     @get("/billing/details", roles=MONEY_READERS | OWN, rate=RequestRate(100, "customer"))
     async def fetch_details(self, call: Call[CustomerQuery, Nothing]) -> BillingDetails:
         """Fetch the billing details of a customer."""
-        customer = self._get_customer(call.holder, call.query)
+        customer = self._get_customer(call)
         stripe, now, is_stale = self._resources.stripe, time.time(), False
         async with self._database.reading() as connection:
             row = await customers.get_row(connection, customer)
@@ -207,7 +207,7 @@ class BillingDetailsHandlers(CustomerBillingHandlers):
     async def update_details(self, call: Call[CustomerQuery, UpdateBillingDetailsRequest]) -> BillingDetails:
         """Change the name, e-mail address, address or tax number on the invoices of a customer."""
         changed = sorted(call.body.model_fields_set)
-        payer = await self._get_payer(self._get_customer(call.holder, call.query))
+        payer = await self._get_payer(self._get_customer(call))
         # Before the change, because Stripe may apply it even if this process dies.
         await self._record(call, AuditEntry("billing.details", payer.id, None, {"fields": changed}, payer.id))
         try:

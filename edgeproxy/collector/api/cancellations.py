@@ -98,7 +98,7 @@ class CancellationHandlers(CustomerBillingHandlers):
         when: changes.When,
         feedback: Feedback | None,
     ) -> Result[ChangedSubscription]:
-        customer = self._get_customer(call.holder, call.query)
+        customer = self._get_customer(call)
         subscription, version = await subscriptions.cancel_subscription(
             connection,
             call.caller,
@@ -119,7 +119,7 @@ class CancellationHandlers(CustomerBillingHandlers):
     )
     async def list_cancellations(self, call: Call[CustomerQuery, Nothing]) -> CancellationList:
         """List the reasons that a customer gave for ending its plans."""
-        customer = self._get_customer(call.holder, call.query)
+        customer = self._get_customer(call)
         async with self._database.reading() as connection:
             owner = await customers.get_row(connection, customer)
             listed = await cancellations.list_cancellations(connection, owner.id)

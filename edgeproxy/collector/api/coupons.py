@@ -79,7 +79,7 @@ class CouponHandlers(CustomerBillingHandlers):
     @get("/billing/subscription/coupon", roles=MONEY_READERS | OWN)
     async def fetch_coupon(self, call: Call[CustomerQuery, Nothing]) -> CouponResponse:
         """Fetch the coupon of a customer's subscription."""
-        customer = self._get_customer(call.holder, call.query)
+        customer = self._get_customer(call)
         async with self._database.reading(whole=True) as connection:
             return to_response(await coupons.get_coupon(connection, customer))
 
@@ -88,7 +88,7 @@ class CouponHandlers(CustomerBillingHandlers):
         self, call: Call[CustomerChangeQuery, PutCouponRequest], connection: AsyncConnection
     ) -> CouponResponse:
         """Give a subscription a coupon, starting with the current period."""
-        customer = self._get_customer(call.holder, call.query)
+        customer = self._get_customer(call)
         try:
             discount = await coupons.add_coupon(
                 connection, call.caller, customer, call.body.coupon, self._settings, time.time()
@@ -102,7 +102,7 @@ class CouponHandlers(CustomerBillingHandlers):
         self, call: Call[CustomerChangeQuery, Nothing], connection: AsyncConnection
     ) -> CouponResponse:
         """End the coupon of a subscription with the current period."""
-        customer = self._get_customer(call.holder, call.query)
+        customer = self._get_customer(call)
         return to_response(await coupons.remove_coupon(connection, call.caller, customer))
 
 

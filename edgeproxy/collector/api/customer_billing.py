@@ -72,7 +72,7 @@ class CustomerBillingHandlers(ChangeHandlers):
     def check(self, call: AnyCall) -> None:
         """Raise an error if the query has to name a customer, and does not name one that the caller may name."""
         if isinstance(call.query, CustomerQuery | CustomerChangeQuery):
-            self._get_customer(call.holder, call.query)
+            self._get_customer(call)
 
     async def _check_selling(self, holder: Holder) -> None:
         """Raise ProblemError while nothing can be bought.
@@ -104,10 +104,11 @@ class CustomerBillingHandlers(ChangeHandlers):
                 headers=SOLD_LATER,
             )
 
-    def _get_customer(self, holder: Holder, query: CustomerQuery | CustomerChangeQuery) -> str:
-        """Return the customer of a query, by name or id. Raises ProblemError and DeniedError."""
+    def _get_customer(self, call: AnyCall) -> str:
+        """Return the customer of a call's query, by name or id. Raises ProblemError and DeniedError."""
         get_billing(self._settings)
-        name = auth.customer_of(holder, query.customer)
+        assert isinstance(call.query, CustomerQuery | CustomerChangeQuery)
+        name = auth.customer_of(call.holder, call.query.customer)
         if name is None:
             raise ProblemError(account_codes.CUSTOMER_MISSING, "name the customer: ?customer=NAME")
         return name

@@ -58,7 +58,7 @@ class SpendAlertHandlers(CustomerBillingHandlers):
     @get("/billing/spend-alerts", roles=MONEY_READERS | OWN, rate=RequestRate(100, "customer"))
     async def fetch_spend_alerts(self, call: Call[CustomerQuery, Nothing]) -> SpendAlertsResponse:
         """Fetch a customer's spend alerts, and the cost of its period so far."""
-        customer = self._get_customer(call.holder, call.query)
+        customer = self._get_customer(call)
         async with self._database.reading(whole=True) as connection:
             return await self._build_response(connection, await customers.get_row(connection, customer))
 
@@ -67,7 +67,7 @@ class SpendAlertHandlers(CustomerBillingHandlers):
         self, call: Call[CustomerChangeQuery, SpendAlertsRequest]
     ) -> Result[SpendAlertsResponse]:
         """Replace a customer's spend alerts."""
-        customer = self._get_customer(call.holder, call.query)
+        customer = self._get_customer(call)
         # Before the change: reading the period's cost may take long, and would block other writers.
         async with self._database.reading(whole=True) as reading:
             row = await customers.get_row(reading, customer)

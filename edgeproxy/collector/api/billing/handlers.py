@@ -137,7 +137,7 @@ class BillingHandlers(CancellationHandlers):
     @get("/billing/plans/costs", roles=MONEY_READERS | OWN, errors=NO_USAGE, rate=RequestRate(100, "customer"))
     async def estimate_costs(self, call: Call[CustomerQuery, Nothing]) -> PlanCostList:
         """Estimate the cost of this period's usage under each plan on sale."""
-        customer = self._get_customer(call.holder, call.query)
+        customer = self._get_customer(call)
         async with self._database.reading(whole=True) as connection:
             loaded = await subscription_rows.get_by_customer(connection, customer)
             plans = await self._fetch_plans_on_sale(connection)
@@ -192,7 +192,7 @@ class BillingHandlers(CancellationHandlers):
     )
     async def fetch_subscription(self, call: Call[CustomerQuery, Nothing]) -> Result[RunningSubscription]:
         """Fetch the subscription of a customer, and its recurring revenue."""
-        customer = self._get_customer(call.holder, call.query)
+        customer = self._get_customer(call)
         async with self._database.reading(whole=True) as connection:
             loaded = await subscription_rows.get_by_customer(connection, customer)
         currency = loaded.customer.currency or loaded.current.last.plan.currency
@@ -214,7 +214,7 @@ class BillingHandlers(CancellationHandlers):
         self, call: Call[CustomerChangeQuery, CreateSubscriptionRequest]
     ) -> Result[Subscription]:
         """Create a subscription; its first fee is due at once."""
-        customer, body = self._get_customer(call.holder, call.query), call.body
+        customer, body = self._get_customer(call), call.body
         await self._check_selling(call.holder)
         self._count_code(call.holder, body.coupon)
         await self._check_trial(call.holder, customer, body.plan)
@@ -266,7 +266,7 @@ class BillingHandlers(CancellationHandlers):
     )
     async def preview_subscription(self, call: Call[CustomerQuery, PreviewSubscriptionRequest]) -> SubscriptionPreview:
         """Preview the cost of a change or a new subscription. Nothing is changed."""
-        name = self._get_customer(call.holder, call.query)
+        name = self._get_customer(call)
         body, now = call.body, time.time()
         await self._check_selling(call.holder)
         self._count_code(call.holder, body.coupon)
@@ -435,7 +435,7 @@ class BillingHandlers(CancellationHandlers):
         when: changes.When | None,
         terms: PlanTerms,
     ) -> Result[ChangedSubscription]:
-        customer = self._get_customer(call.holder, call.query)
+        customer = self._get_customer(call)
         await self._check_selling(call.holder)
 
         async def make(connection: AsyncConnection) -> Result[ChangedSubscription]:
@@ -490,7 +490,7 @@ class BillingHandlers(CancellationHandlers):
 
     async def _fetch_usage(self, call: Call[CustomerQuery, Nothing]) -> BilledUsage:
         """Return the plan and period of a customer, and the usage of each meter of the plan."""
-        customer = self._get_customer(call.holder, call.query)
+        customer = self._get_customer(call)
         async with self._database.reading(whole=True) as connection:
             loaded = await subscription_rows.get_by_customer(connection, customer)
             current = loaded.current
@@ -527,7 +527,7 @@ class BillingHandlers(CancellationHandlers):
     )
     async def create_portal_session(self, call: Call[CustomerQuery, PortalRequest]) -> StripeSession:
         """Create a session of Stripe's customer portal."""
-        payer = await self._get_payer(self._get_customer(call.holder, call.query))
+        payer = await self._get_payer(self._get_customer(call))
         try:
             url = call.body.return_url
             session = await checkout.create_portal_session(self._get_stripe(), payer.stripe_id, url)

@@ -145,7 +145,7 @@ class CreditHandlers(CustomerBillingHandlers):
     @get("/billing/balance")
     async def fetch_balance(self, call: Call[BalanceQuery, Nothing]) -> CreditBalanceResponse:
         """Fetch the credit balance of a customer."""
-        customer, meters = self._get_customer(call.holder, call.query), self._get_credit_meters()
+        customer, meters = self._get_customer(call), self._get_credit_meters()
         at = None if call.query.at is None else queries.parse_time("at", call.query.at) * 1000
         async with self._database.reading(whole=True) as connection:
             row = await customers.get_row(connection, customer)
@@ -193,7 +193,7 @@ class CreditHandlers(CustomerBillingHandlers):
     @get("/billing/statements")
     async def list_statements(self, call: Call[CustomerQuery, Nothing]) -> CreditStatementList:
         """List the months that have a credit statement."""
-        customer = self._get_customer(call.holder, call.query)
+        customer = self._get_customer(call)
         async with self._database.reading(whole=True) as connection:
             row = await customers.get_row(connection, customer)
             months = await statements.list_months(connection, row.id)
@@ -206,7 +206,7 @@ class CreditHandlers(CustomerBillingHandlers):
     )
     async def fetch_statement(self, call: Call[CustomerQuery, Nothing]) -> CreditStatement | web.Response:
         """Fetch the credit statement of a month, as JSON, CSV or PDF."""
-        customer = self._get_customer(call.holder, call.query)
+        customer = self._get_customer(call)
         name, dot, suffix = call.path("month").partition(".")
         month = parse_month(name if suffix else name + dot)
         async with self._database.reading(whole=True) as connection:
@@ -240,7 +240,7 @@ class CreditHandlers(CustomerBillingHandlers):
     )
     async def list_paid_usage(self, call: Call[PaidUsageQuery, Nothing]) -> PaidUsageList:
         """List a month's usage with the purchases and gifts that paid for it."""
-        customer, query = self._get_customer(call.holder, call.query), call.query
+        customer, query = self._get_customer(call), call.query
         month = parse_month(call.path("month"))
         if query.purchase is not None and not purchase_list.can_be(query.purchase):
             raise ProblemError(request_codes.FIELDS_INVALID, "purchase: is not the id of one")
@@ -257,7 +257,7 @@ class CreditHandlers(CustomerBillingHandlers):
     @get("/billing/consumptions")
     async def list_consumptions(self, call: Call[NumberedQuery, Nothing]) -> CreditConsumptionList:
         """List the usage paid with credits, by hour, latest first."""
-        customer, limit = self._get_customer(call.holder, call.query), call.query.limit
+        customer, limit = self._get_customer(call), call.query.limit
         async with self._database.reading(whole=True) as connection:
             row = await customers.get_row(connection, customer)
             rows = await consumption_list.list_consumptions(connection, row.id, call.query.cursor, limit + 1)
@@ -270,7 +270,7 @@ class CreditHandlers(CustomerBillingHandlers):
     @get("/billing/purchases")
     async def list_purchases(self, call: Call[NumberedQuery, Nothing]) -> CreditPurchaseList:
         """List credit purchases, latest first."""
-        customer, limit = self._get_customer(call.holder, call.query), call.query.limit
+        customer, limit = self._get_customer(call), call.query.limit
         async with self._database.reading(whole=True) as connection:
             row = await customers.get_row(connection, customer)
             rows = await purchase_list.list_purchases(connection, row.id, call.query.cursor, limit + 1)
@@ -314,7 +314,7 @@ class CreditHandlers(CustomerBillingHandlers):
     )
     async def create_checkout_session(self, call: Call[CustomerQuery, CheckoutRequest]) -> StripeSession:
         """Create a checkout session at Stripe to buy credits."""
-        customer, body = self._get_customer(call.holder, call.query), call.body
+        customer, body = self._get_customer(call), call.body
         terms = self._get_terms()
         await self._check_selling(call.holder)
         tax, stripe = get_billing(self._settings).tax, self._get_stripe()
@@ -349,7 +349,7 @@ class CreditHandlers(CustomerBillingHandlers):
     @get("/billing/credits/top-up")
     async def fetch_top_up(self, call: Call[CustomerQuery, Nothing]) -> TopUpSettings:
         """Fetch the automatic top-up of a customer's credits."""
-        customer = self._get_customer(call.holder, call.query)
+        customer = self._get_customer(call)
         self._get_terms()
         async with self._database.reading(whole=True) as connection:
             row = await customers.get_row(connection, customer)
@@ -369,7 +369,7 @@ class CreditHandlers(CustomerBillingHandlers):
     )
     async def put_top_up(self, call: Call[CustomerChangeQuery, TopUpRequest]) -> Result[TopUpSettings]:
         """Turn automatic top-up on or change it. The saved payment method pays when few credits are left."""
-        customer, body, terms = self._get_customer(call.holder, call.query), call.body, self._get_terms()
+        customer, body, terms = self._get_customer(call), call.body, self._get_terms()
         await self._check_selling(call.holder)
         billing, stripe = get_billing(self._settings), self._get_stripe()
         if billing.tax.stripe_tax:
@@ -409,7 +409,7 @@ class CreditHandlers(CustomerBillingHandlers):
     @delete("/billing/credits/top-up", roles=BILLING | OWN)
     async def delete_top_up(self, call: Call[CustomerChangeQuery, Nothing]) -> Result[TopUpSettings]:
         """Turn automatic top-up off. A payment that is under way goes on."""
-        customer = self._get_customer(call.holder, call.query)
+        customer = self._get_customer(call)
         self._get_terms()
 
         async def turn_off(connection: AsyncConnection) -> Result[TopUpSettings]:

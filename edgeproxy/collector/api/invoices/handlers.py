@@ -145,7 +145,7 @@ class InvoiceHandlers(CustomerBillingHandlers):
     )
     async def preview_invoice(self, call: Call[UpcomingQuery, Nothing]) -> UpcomingInvoiceResponse:
         """Preview the next invoice as of now and, if the query asks, projected from the last seven days."""
-        billing, customer = get_billing(self._settings), self._get_customer(call.holder, call.query)
+        billing, customer = get_billing(self._settings), self._get_customer(call)
         async with self._turns.take(call.holder.customer), self._database.reading(whole=True) as connection:
             loaded = await subscription_rows.get_by_customer(connection, customer)
             try:
@@ -163,7 +163,7 @@ class InvoiceHandlers(CustomerBillingHandlers):
     async def fetch_period_costs(self, call: Call[CustomerQuery, Nothing]) -> PeriodCostsResponse:
         """Compute the cost of the running period by day, and project it from the last seven days."""
         get_billing(self._settings)
-        customer = self._get_customer(call.holder, call.query)
+        customer = self._get_customer(call)
         async with self._turns.take(call.holder.customer), self._database.reading(whole=True) as connection:
             loaded = await subscription_rows.get_by_customer(connection, customer)
             try:

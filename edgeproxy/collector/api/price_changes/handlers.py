@@ -217,7 +217,7 @@ class PriceChangeHandlers(CustomerBillingHandlers):
     )
     async def fetch_subscribed_plan(self, call: Call[CustomerQuery, Nothing]) -> SubscribedPlanResponse:
         """Fetch the terms of a customer's plan, and the terms after the next price change."""
-        customer = self._get_customer(call.holder, call.query)
+        customer = self._get_customer(call)
         async with self._database.reading(whole=True) as connection:
             loaded = await subscription_rows.get_by_customer(connection, customer)
         last, upcoming = loaded.current.last, loaded.current.find_upcoming_move()

@@ -63,9 +63,9 @@ def list_forms(root: str, who: Audience) -> list[Page]:
 
 async def acknowledge_alert(visit: Visit) -> web.Response:
     """Acknowledge an alert, and alerts of lower thresholds for its subject on the line."""
-    why = visit.form.get("why", "").strip()
+    why = visit.read_field("why").strip()
     number = visit.path_parameter("alert")
-    earlier = [other for other in parse_numbers([visit.form.get("earlier", "")]) if other != number]
+    earlier = [other for other in parse_numbers([visit.read_field("earlier")]) if other != number]
     answer = await _take_step(visit, "acknowledge", {"why": why} if why else {}, "acknowledged")
     failed = (await acknowledge_each(visit, earlier, why)).failed
     return _return_to_list(visit, "acknowledged-some", failed) if failed else answer
@@ -77,7 +77,7 @@ async def acknowledge_alerts(visit: Visit) -> web.Response:
     numbers = parse_numbers(ticked)
     if not numbers:
         raise PageError(page_codes.ALERTS_NOT_TICKED, "tick the alerts to acknowledge")
-    outcome = await acknowledge_each(visit, numbers, visit.form.get("why", "").strip())
+    outcome = await acknowledge_each(visit, numbers, visit.read_field("why").strip())
     if outcome.failed:
         return _return_to_list(visit, "acknowledged-some", outcome.failed)
     return _return_to_list(visit, "acknowledged" if outcome.total == 1 else "acknowledged-all")
@@ -110,16 +110,16 @@ def find_failed(visit: Visit) -> list[str]:
 
 async def assign_alert(visit: Visit) -> web.Response:
     """Assign an alert to a person. An empty name removes the assignment."""
-    return await _take_step(visit, "assign", {"to": visit.form.get("to", "").strip() or None}, "assigned")
+    return await _take_step(visit, "assign", {"to": visit.read_field("to").strip() or None}, "assigned")
 
 
 async def mute_alert(visit: Visit) -> web.Response:
     """Mute the kind of an alert for a while."""
-    seconds = MUTES.get(visit.form.get("span", ""))
+    seconds = MUTES.get(visit.read_field("span"))
     if seconds is None:
         raise PageError(page_codes.FORM_INCOMPLETE, "the form is not whole: open the page again")
     until = format_timestamp(round((time.time() + seconds) * 1000))
-    return await _take_step(visit, "mute", {"until": until, "why": visit.form.get("why", "")}, "muted")
+    return await _take_step(visit, "mute", {"until": until, "why": visit.read_field("why")}, "muted")
 
 
 async def unmute_alert(visit: Visit) -> web.Response:
@@ -129,8 +129,7 @@ async def unmute_alert(visit: Visit) -> web.Response:
 
 
 async def _take_step(visit: Visit, step: str, body: JsonObject, done: str) -> web.Response:
-    names = {"alert": visit.path_parameter("alert")}
-    await visit.fetch("POST", f"/v1/alerts/{{alert}}/{step}", names=names, body=body)
+    await visit.fetch("POST", f"/v1/alerts/{{alert}}/{step}", body=body)
     return _return_to_list(visit, done)
 
 

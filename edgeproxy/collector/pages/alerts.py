@@ -115,6 +115,6 @@ async def find_alert(visit: Visit, number: str) -> JsonDocument | None:
 
 async def replay_alert(visit: Visit) -> web.Response:
     """Send an alert again through a channel that gave it up."""
-    names, query = {"alert": visit.path_parameter("alert")}, {"channel": visit.form.get("channel", "")}
-    await visit.fetch("POST", "/v1/alerts/{alert}/replay", names=names, query=query)
+    query = {"channel": visit.read_field("channel")}
+    await visit.fetch("POST", "/v1/alerts/{alert}/replay", query=query)
     return visit.redirect("/console/alerts", done="sent")

@@ -97,12 +97,12 @@ def is_admin(visit: Visit) -> bool:
 async def show_customer(visit: Visit) -> web.Response:
     """Show a customer with its money, limits, keys, usage and contacts."""
     names = {"customer": visit.path_parameter("customer")}
-    body = await visit.fetch("GET", "/v1/customers/{customer}", names=names)
+    body = await visit.fetch("GET", "/v1/customers/{customer}")
     month = find_month(time.time())
     meters, splits, contacts, limits, money, raised, own_keys, listed = await asyncio.gather(
         usage.fetch_meters(visit, body["name"], month),
         customer_money.fetch_splits(visit, body["name"], month.since),
-        visit.fetch("GET", "/v1/customers/{customer}/contacts", names=names),
+        visit.fetch("GET", "/v1/customers/{customer}/contacts"),
         fetch_limits(visit, {"customer": body["name"]}),
         customer_money.fetch_money(visit, body["name"]),
         limit_raises.fetch_raise(visit, names),
@@ -163,7 +163,7 @@ async def fetch_changes(visit: Visit, customer: str) -> list[JsonDocument]:
 
 async def pause_customer(visit: Visit) -> web.Response:
     """Pause a customer: edges refuse it for now."""
-    paused = {"why": visit.form.get("why", ""), "status": visit.form.get("status", "403")}
+    paused = {"why": visit.read_field("why"), "status": visit.form.get("status", "403")}
     return await _update_customer(visit, {"paused": paused}, "paused")
 
 
@@ -174,21 +174,21 @@ async def resume_customer(visit: Visit) -> web.Response:
 
 async def change_tier(visit: Visit) -> web.Response:
     """Change the tier of a customer."""
-    return await _update_customer(visit, {"tier": visit.form.get("tier", "").strip()}, "tier")
+    return await _update_customer(visit, {"tier": visit.read_field("tier").strip()}, "tier")
 
 
 async def _update_customer(visit: Visit, body: JsonObject, done: str) -> web.Response:
     names = {"customer": visit.path_parameter("customer")}
-    await visit.fetch("PATCH", "/v1/customers/{customer}", names=names, body=body)
+    await visit.fetch("PATCH", "/v1/customers/{customer}", body=body)
     return visit.redirect(format_path(CUSTOMER, **names), done=done)
 
 
 async def put_contact(visit: Visit) -> web.Response:
     """Add a contact of a customer, or change its role."""
     names = {"customer": visit.path_parameter("customer")}
-    body = {"email": visit.form.get("email", "").strip(), "role": visit.form.get("role", "")}
-    people = await visit.fetch("GET", "/v1/customers/{customer}/contacts", names=names)
-    await visit.fetch("POST", "/v1/customers/{customer}/contacts", names=names, body=body)
+    body = {"email": visit.read_field("email").strip(), "role": visit.read_field("role")}
+    people = await visit.fetch("GET", "/v1/customers/{customer}/contacts")
+    await visit.fetch("POST", "/v1/customers/{customer}/contacts", body=body)
     done, email = "changed", body["email"].lower()
     if visit.site.settings.mail is not None and email not in people["emails"]:
         done = await invitations.send_invitation(visit, names["customer"], email)
@@ -197,8 +197,8 @@ async def put_contact(visit: Visit) -> web.Response:
 
 async def remove_contact(visit: Visit) -> web.Response:
     """Remove a contact of a customer."""
-    names, body = {"customer": visit.path_parameter("customer")}, {"email": visit.form.get("email", "")}
-    await visit.fetch("POST", "/v1/customers/{customer}/contacts/remove", names=names, body=body)
+    names, body = {"customer": visit.path_parameter("customer")}, {"email": visit.read_field("email")}
+    await visit.fetch("POST", "/v1/customers/{customer}/contacts/remove", body=body)
     return visit.redirect(format_path(CUSTOMER, **names), done="changed")
 
 
@@ -206,7 +206,7 @@ async def delete_customer(visit: Visit) -> web.Response:
     """Begin to delete a customer. The form must repeat its name."""
     customer = visit.path_parameter("customer")
     name = await find_display_name(visit.site.database, customer)
-    if visit.form.get("name", "").strip() != name:
+    if visit.read_field("name").strip() != name:
         raise PageError(page_codes.NAME_NOT_CONFIRMED, f"write {name} to have it deleted", params={"name": name})
     await visit.fetch("DELETE", "/v1/customers/{customer}", names={"customer": customer})
     return visit.redirect(format_path(CUSTOMER, customer=customer), done="deleting")
@@ -215,7 +215,7 @@ async def delete_customer(visit: Visit) -> web.Response:
 async def restore_customer(visit: Visit) -> web.Response:
     """Cancel the deletion of a customer."""
     names = {"customer": visit.path_parameter("customer")}
-    await visit.fetch("POST", "/v1/customers/{customer}/restore", names=names)
+    await visit.fetch("POST", "/v1/customers/{customer}/restore")
     return visit.redirect(format_path(CUSTOMER, **names), done="restored")
 
 
@@ -256,23 +256,21 @@ async def show_rejected_data(visit: Visit) -> web.Response:
 
 async def replay_batch(visit: Visit) -> web.Response:
     """Replay a batch from quarantine."""
-    names = {"edge": visit.path_parameter("edge"), "seq": visit.path_parameter("seq")}
-    await visit.fetch("POST", "/v1/quarantine/{edge}/{seq}/replay", names=names)
+    await visit.fetch("POST", "/v1/quarantine/{edge}/{seq}/replay")
     return visit.redirect(QUARANTINE, done="replayed")
 
 
 async def replay_letter(visit: Visit) -> web.Response:
     """Replay a rejected event with the form's text."""
-    names = {"letter": visit.path_parameter("letter")}
-    event = visit.form.get("event", "").strip().encode()
-    await visit.fetch("POST", "/v1/dead-letters/{letter}/replay", names=names, given=event)
+    event = visit.read_field("event").strip().encode()
+    await visit.fetch("POST", "/v1/dead-letters/{letter}/replay", given=event)
     return visit.redirect(QUARANTINE, done="replayed")
 
 
 async def discard_letter(visit: Visit) -> web.Response:
     """Discard a rejected event."""
-    names, query = {"letter": visit.path_parameter("letter")}, {"why": visit.form.get("why", "")}
-    await visit.fetch("DELETE", "/v1/dead-letters/{letter}", names=names, query=query)
+    query = {"why": visit.read_field("why")}
+    await visit.fetch("DELETE", "/v1/dead-letters/{letter}", query=query)
     return visit.redirect(QUARANTINE, done="discarded")
 
 
@@ -315,10 +313,7 @@ async def begin_incident(visit: Visit) -> web.Response:
 async def update_incident(visit: Visit) -> web.Response:
     """Add an update to an incident."""
     body = {name: visit.form.get(name, "") for name in ("state", "message")}
-    names = {"incident": visit.path_parameter("incident")}
-    await visit.fetch(
-        "POST", "/v1/incidents/{incident}/updates", names=names, body=body, once=keys.read_idempotency_key(visit)
-    )
+    await visit.fetch("POST", "/v1/incidents/{incident}/updates", body=body, once=keys.read_idempotency_key(visit))
     return visit.redirect("/console/incidents", done="told")
 
 

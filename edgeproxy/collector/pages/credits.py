@@ -100,7 +100,7 @@ async def buy_credits(visit: Visit) -> web.Response:
     terms, currency = get_terms(visit), (await visit.fetch("GET", "/billing/balance"))["currency"]
     if terms is None or not terms.list_packages(currency):
         raise PageError(billing_codes.CURRENCY_NOT_SOLD, f"no credits are sold in {currency.upper()}")
-    cents = parse_purchase(visit.form.get("amount", ""), currency, terms.find_bounds(currency))
+    cents = parse_purchase(visit.read_field("amount"), currency, terms.find_bounds(currency))
     back = f"{visit.site.url}{CREDITS}"
     body: JsonObject = {
         "millicredits": cents * MILLICREDITS,
@@ -134,8 +134,7 @@ def parse_purchase(written: str, currency: str, bounds: tuple[int, int]) -> int:
 
 async def open_receipt(visit: Visit) -> web.Response:
     """Redirect to the receipt of a purchase."""
-    names = {"purchase": visit.path_parameter("purchase")}
-    response = await visit.require("GET", "/billing/purchases/{purchase}/receipt", names=names)
+    response = await visit.require("GET", "/billing/purchases/{purchase}/receipt")
     return visit.redirect(response.fields["Location"])
 
 

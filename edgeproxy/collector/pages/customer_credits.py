@@ -61,7 +61,7 @@ async def show_credits(visit: Visit) -> web.Response:
 async def give_credits(visit: Visit) -> web.Response:
     """Give credits, as goodwill."""
     body: JsonObject = {"millicredits": _read_amount(visit)}
-    if expires := visit.form.get("expires", "").strip():
+    if expires := visit.read_field("expires").strip():
         body["expires_at"] = expires
     return await _adjust(visit, body, "credits-given")
 
@@ -73,22 +73,22 @@ async def withdraw_credits(visit: Visit) -> web.Response:
 
 async def reverse_consumption(visit: Visit) -> web.Response:
     """Reverse usage that was paid for with credits."""
-    consumption = visit.form.get("consumption", "")
+    consumption = visit.read_field("consumption")
     body: JsonObject = {"millicredits": _read_amount(visit), "consumption": consumption}
     return await _adjust(visit, body, "usage-reversed")
 
 
 async def refund_purchase(visit: Visit) -> web.Response:
     """Refund a purchase or a part of it. Without an amount all unspent credits are refunded."""
-    body: JsonObject = {"purchase": visit.form.get("purchase", ""), "why": visit.form.get("why", "")}
-    if visit.form.get("amount", "").strip():
+    body: JsonObject = {"purchase": visit.read_field("purchase"), "why": visit.read_field("why")}
+    if visit.read_field("amount").strip():
         body["millicredits"] = _read_amount(visit)
     await visit.fetch("POST", "/billing/refunds", body=body, once=keys.read_idempotency_key(visit))
     return _return(visit, "purchase-refunded")
 
 
 async def _adjust(visit: Visit, change: JsonObject, done: str) -> web.Response:
-    body = {"customer": visit.path_parameter("customer"), "why": visit.form.get("why", ""), **change}
+    body = {"customer": visit.path_parameter("customer"), "why": visit.read_field("why"), **change}
     await visit.fetch("POST", "/billing/credits/adjust", body=body, once=keys.read_idempotency_key(visit))
     return _return(visit, done)
 
@@ -102,7 +102,7 @@ def _read_amount(visit: Visit) -> int:
     currency = visit.form.get("currency", USD)
     if currency not in DECIMALS:
         raise PageError(page_codes.FORM_INCOMPLETE, "the form has a currency that no credits have")
-    return parse_credits(visit.form.get("amount", ""), currency)
+    return parse_credits(visit.read_field("amount"), currency)
 
 
 def parse_credits(written: str, currency: str) -> int:

@@ -53,7 +53,7 @@ async def change_plan(visit: Visit) -> web.Response:
 
 async def put_coupon(visit: Visit) -> web.Response:
     """Give the subscription a coupon from the current period on."""
-    body: JsonObject = {"coupon": visit.form.get("coupon", "").strip()}
+    body: JsonObject = {"coupon": visit.read_field("coupon").strip()}
     await visit.fetch("PUT", "/billing/subscription/coupon", query=_get_query(visit), body=body)
     return _redirect(visit, "changed")
 

@@ -103,7 +103,7 @@ async def search_customers(visit: Visit) -> web.Response:
 
     The number of an invoice opens the invoice if the visitor may see invoices.
     """
-    search = visit.form.get("q", "").strip()
+    search = visit.read_field("q").strip()
     if not search:
         return visit.redirect("/console/customers")
     if (invoice := await _find_invoice(visit, search)) is not None:

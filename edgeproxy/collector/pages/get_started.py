@@ -41,11 +41,11 @@ async def show_first_steps(visit: Visit) -> web.Response:
     """Show commands without a secret, and whether the key in the query was used. Without a key, any key counts."""
     if visit.site.settings.api is None:
         raise PageError(page_codes.PAGE_NOT_FOUND, NOTHING)
-    names, query = {"customer": visit.customer}, {"limit": "1", "sort": "-last_used_on"}
+    query = {"limit": "1", "sort": "-last_used_on"}
     if key_id := visit.request.query.get("key"):
         key = await visit.fetch("GET", "/v1/keys/{key}", names={"key": key_id})
     else:
-        keys = (await visit.fetch("GET", "/v1/customers/{customer}/keys", names=names, query=query))["keys"]
+        keys = (await visit.fetch("GET", "/v1/customers/{customer}/keys", query=query))["keys"]
         key = keys[0] if keys else None
     return visit.render("get_started.html", has_reference=visit.site.reference is not None, **build_values(visit, key))
 

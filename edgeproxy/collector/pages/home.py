@@ -170,13 +170,12 @@ def _build_bar(meter: str, used: int, included: int, is_hard: bool, per: str | N
 
 async def show_home(visit: Visit) -> web.Response:
     """Show amounts due, current and projected costs of this period, and used parts of included quantities."""
-    names = {"customer": visit.customer}
-    body = await visit.fetch("GET", "/v1/customers/{customer}", names=names)
+    body = await visit.fetch("GET", "/v1/customers/{customer}")
     tier = visit.site.tiers.get(body["tier"])
     month, detail_seconds = find_month(time.time()), None if tier is None else tier.analytics
     quotas, access, alerts, meters, money, incidents, own_keys = await asyncio.gather(
-        visit.fetch("GET", "/v1/customers/{customer}/quotas", names=names),
-        visit.call("GET", "/v1/customers/{customer}/access", names=names),
+        visit.fetch("GET", "/v1/customers/{customer}/quotas"),
+        visit.call("GET", "/v1/customers/{customer}/access"),
         _fetch_alerts(visit),
         usage.fetch_meters(visit, visit.customer, month, detail_seconds),
         _fetch_money(visit),
@@ -214,8 +213,7 @@ async def _fetch_keys(visit: Visit) -> dict[str, object]:
     """
     has_key = True
     if visit.signed_in.who.builds:
-        names = {"customer": visit.customer}
-        listed = await visit.fetch("GET", "/v1/customers/{customer}/keys", names=names, query={"limit": "1"})
+        listed = await visit.fetch("GET", "/v1/customers/{customer}/keys", query={"limit": "1"})
         has_key = bool(listed["keys"])
     return {"has_key": has_key, **await keys.fetch_due_keys(visit, visit.customer)}
 

@@ -81,8 +81,7 @@ async def show_invoices(visit: Visit) -> web.StreamResponse:
 
 async def show_invoice(visit: Visit) -> web.Response:
     """Show an invoice with its lines."""
-    names = {"invoice": visit.path_parameter("invoice")}
-    invoice = await visit.fetch("GET", "/billing/invoices/{invoice}", names=names)
+    invoice = await visit.fetch("GET", "/billing/invoices/{invoice}")
     return visit.render(
         "invoice.html",
         result=invoice,
@@ -94,16 +93,13 @@ async def show_invoice(visit: Visit) -> web.Response:
 
 async def open_pdf(visit: Visit) -> web.Response:
     """Redirect to the PDF of an invoice."""
-    response = await visit.require(
-        "GET", "/billing/invoices/{invoice}/pdf", names={"invoice": visit.path_parameter("invoice")}
-    )
+    response = await visit.require("GET", "/billing/invoices/{invoice}/pdf")
     return visit.redirect(response.fields["Location"])
 
 
 async def send_lines(visit: Visit) -> web.Response:
     """Send the lines of an invoice as CSV."""
-    names = {"invoice": visit.path_parameter("invoice")}
-    invoice = await visit.fetch("GET", "/billing/invoices/{invoice}", names=names)
+    invoice = await visit.fetch("GET", "/billing/invoices/{invoice}")
     return rendering.respond_csv(render_csv(to_line_rows(invoice)), f"invoice-{invoice['id']}.csv")
 
 

@@ -34,8 +34,8 @@ def list_pages() -> list[Page]:
 
 async def show_key(visit: Visit) -> web.Response:
     """Show a key of the customer."""
-    key = await visit.fetch("GET", "/v1/keys/{key}", names={"key": visit.path_parameter("key")})
-    budgets = await visit.fetch("GET", "/v1/customers/{customer}/key-budgets", names={"customer": visit.customer})
+    key = await visit.fetch("GET", "/v1/keys/{key}")
+    budgets = await visit.fetch("GET", "/v1/customers/{customer}/key-budgets")
     return visit.render(
         "key.html",
         key=key,

@@ -106,28 +106,28 @@ async def fetch_due_keys(visit: Visit, customer: str) -> dict[str, object]:
 async def put_public_key(visit: Visit) -> web.Response:
     """Register the public key for encrypting new keys."""
     try:
-        jwk = orjson.loads(visit.form.get("jwk", ""))
+        jwk = orjson.loads(visit.read_field("jwk"))
     except orjson.JSONDecodeError:
         jwk = None
     body: JsonObject = {"jwk": jwk if isinstance(jwk, dict) else {}}
-    await visit.fetch("PUT", PUBLIC_KEY, names={"customer": visit.customer}, body=body)
+    await visit.fetch("PUT", PUBLIC_KEY, body=body)
     return visit.redirect("/account/keys", done="changed")
 
 
 async def delete_public_key(visit: Visit) -> web.Response:
     """Remove the public key."""
-    await visit.fetch("DELETE", PUBLIC_KEY, names={"customer": visit.customer})
+    await visit.fetch("DELETE", PUBLIC_KEY)
     return visit.redirect("/account/keys", done="changed")
 
 
 async def create_key(visit: Visit, customer: str, back: str) -> web.Response:
     """Create a key and show its secret. No later page shows it."""
     body: JsonObject = {}
-    if name := visit.form.get("name", "").strip():
+    if name := visit.read_field("name").strip():
         body["name"] = name
-    if expires := visit.form.get("expires", "").strip():
+    if expires := visit.read_field("expires").strip():
         body["expires_at"] = expires
-    if budget := visit.form.get("budget", "").strip():
+    if budget := visit.read_field("budget").strip():
         body["budget"] = budget
     return await show_new_key(visit, customer, body, back, read_idempotency_key(visit))
 
@@ -142,10 +142,9 @@ async def show_new_key(visit: Visit, customer: str, body: JsonObject, back: str,
 async def rotate_key(visit: Visit) -> web.Response:
     """Rotate a key and show the successor's secret. No later page shows it."""
     body = {"overlap": visit.form["overlap"]} if "overlap" in visit.form else {}
-    names = {"key": visit.path_parameter("key")}
-    key = await visit.fetch("POST", "/v1/keys/{key}/rotate", names=names, body=body, once=read_idempotency_key(visit))
+    key = await visit.fetch("POST", "/v1/keys/{key}/rotate", body=body, once=read_idempotency_key(visit))
     back, values = find_keys_page(visit, key["customer"]), get_started.build_values(visit, key)
-    replaced = await visit.call("GET", "/v1/keys/{key}", names=names)
+    replaced = await visit.call("GET", "/v1/keys/{key}")
     if replaced.is_success:  # The new secret is shown in any case: no later page has it.
         values["before"] = replaced.body
     return visit.render("key_secret.html", key=key, back=back, **values)
@@ -153,20 +152,20 @@ async def rotate_key(visit: Visit) -> web.Response:
 
 async def revoke_key(visit: Visit) -> web.Response:
     """Revoke a key."""
-    key = await visit.fetch("DELETE", "/v1/keys/{key}", names={"key": visit.path_parameter("key")})
+    key = await visit.fetch("DELETE", "/v1/keys/{key}")
     return visit.redirect(find_keys_page(visit, key["customer"]), done="revoked")
 
 
 async def change_budget(visit: Visit) -> web.Response:
     """Change the budget of a key, or remove it."""
-    body = {"budget": visit.form.get("budget", "").strip() or None}
-    key = await visit.fetch("PATCH", "/v1/keys/{key}", names={"key": visit.path_parameter("key")}, body=body)
+    body = {"budget": visit.read_field("budget").strip() or None}
+    key = await visit.fetch("PATCH", "/v1/keys/{key}", body=body)
     return visit.redirect(find_keys_page(visit, key["customer"]), done="changed")
 
 
 async def revoke_leaked_key(visit: Visit) -> web.Response:
     """Revoke a pasted key and show its customer. The key is in no URL and is not shown again."""
-    body = {"key": visit.form.get("key", "").strip()}
+    body = {"key": visit.read_field("key").strip()}
     key = await visit.fetch("POST", "/v1/keys/find", body=body)
     if key["state"] == "revoked":
         raise PageError(account_codes.KEY_REVOKED, "the key is revoked already")
@@ -176,7 +175,7 @@ async def revoke_leaked_key(visit: Visit) -> web.Response:
 
 async def restore_key(visit: Visit) -> web.Response:
     """Restore a revoked key."""
-    key = await visit.fetch("POST", "/v1/keys/{key}/restore", names={"key": visit.path_parameter("key")})
+    key = await visit.fetch("POST", "/v1/keys/{key}/restore")
     return visit.redirect(find_keys_page(visit, key["customer"]), done="key-restored")
 
 
@@ -187,7 +186,7 @@ def find_keys_page(visit: Visit, customer: str) -> str:
 
 def read_idempotency_key(visit: Visit) -> str:
     """Return a form's Idempotency-Key. Repeated forms are applied once. Raises PageError."""
-    once = visit.form.get("once", "")
+    once = visit.read_field("once")
     if not (16 <= len(once) <= 64 and once.isalnum() and once.isascii()):
         raise PageError(page_codes.FORM_INCOMPLETE, "the form is not whole: open the page again")
     return once

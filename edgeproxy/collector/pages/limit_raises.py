@@ -37,12 +37,12 @@ async def raise_limits(visit: Visit) -> web.Response:
         "for": form.get("for", ""),
         "why": form.get("why", "").strip(),
     }
-    await visit.fetch("POST", RAISE, names=names, body=body, once=read_idempotency_key(visit))
+    await visit.fetch("POST", RAISE, body=body, once=read_idempotency_key(visit))
     return visit.redirect(format_path(CUSTOMER, **names), done="raised")
 
 
 async def revert_limits(visit: Visit) -> web.Response:
     """End the raise of a customer's limits."""
     names = {"customer": visit.path_parameter("customer")}
-    await visit.fetch("DELETE", RAISE, names=names)
+    await visit.fetch("DELETE", RAISE)
     return visit.redirect(format_path(CUSTOMER, **names), done="reverted")

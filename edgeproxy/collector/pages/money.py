@@ -115,24 +115,24 @@ async def show_rollout(visit: Visit) -> web.Response:
 
 async def stop_charging(visit: Visit) -> web.Response:
     """Stop charging all customers."""
-    body: JsonObject = {"charging": False, "why": visit.form.get("why", "")}
-    if message := visit.form.get("message", "").strip():
+    body: JsonObject = {"charging": False, "why": visit.read_field("why")}
+    if message := visit.read_field("message").strip():
         body["message"] = message
     return await _change_rollout(visit, body, "uncharged")
 
 
 async def resume_charging(visit: Visit) -> web.Response:
     """Resume charging."""
-    return await _change_rollout(visit, {"charging": True, "why": visit.form.get("why", "")}, "charged")
+    return await _change_rollout(visit, {"charging": True, "why": visit.read_field("why")}, "charged")
 
 
 async def change_percent(visit: Visit) -> web.Response:
     """Set the share of customers who are charged, in percent."""
-    percent = visit.form.get("percent", "").strip()
+    percent = visit.read_field("percent").strip()
     if not is_whole_number(percent):
         raise PageError(page_codes.PERCENT_INVALID, "percent is a whole number from 0 to 100")
-    body: JsonObject = {"percent": int(percent), "why": visit.form.get("why", "")}
-    if force := visit.form.get("force", "").strip():
+    body: JsonObject = {"percent": int(percent), "why": visit.read_field("why")}
+    if force := visit.read_field("force").strip():
         body["force"] = force
     return await _change_rollout(visit, body, "stepped")
 
@@ -168,9 +168,7 @@ async def show_disputes(visit: Visit) -> web.Response:
 
 async def show_invoice(visit: Visit) -> web.Response:
     """Show an invoice with its lines and the actions of operators."""
-    shown_invoice = await visit.fetch(
-        "GET", "/billing/invoices/{invoice}", names={"invoice": visit.path_parameter("invoice")}
-    )
+    shown_invoice = await visit.fetch("GET", "/billing/invoices/{invoice}")
     currency = shown_invoice["currency"]
     return visit.render(
         "customer_invoice.html",
@@ -183,7 +181,7 @@ async def show_invoice(visit: Visit) -> web.Response:
 async def explain_line(visit: Visit) -> web.Response:
     """Show why a line of an invoice has its amount."""
     names = {"invoice": visit.path_parameter("invoice"), "line": visit.path_parameter("line")}
-    why = await visit.fetch("GET", "/billing/invoices/{invoice}/lines/{line}", names=names)
+    why = await visit.fetch("GET", "/billing/invoices/{invoice}/lines/{line}")
     invoice = await visit.fetch("GET", "/billing/invoices/{invoice}", names={"invoice": names["invoice"]})
     return visit.render("invoice_line.html", result=why, currency=invoice["currency"])
 
@@ -223,12 +221,12 @@ def _read_invoice_amount(visit: Visit) -> int:
     currency = visit.form.get("currency", USD)
     if currency not in DECIMALS:
         raise PageError(page_codes.FORM_INCOMPLETE, "the form has a currency that no invoice has")
-    return read_amount(visit.form.get("amount", ""), currency)
+    return read_amount(visit.read_field("amount"), currency)
 
 
 async def _apply_decision(visit: Visit, what: str, more: JsonObject) -> web.Response:
     names = {"invoice": visit.path_parameter("invoice")}
-    options: RequestOptions = {"names": names, "body": {"why": visit.form.get("why", ""), **more}}
+    options: RequestOptions = {"names": names, "body": {"why": visit.read_field("why"), **more}}
     options["once"] = keys.read_idempotency_key(visit)
     await visit.fetch("POST", f"/billing/invoices/{{invoice}}/{what}", **options)
     return visit.redirect(format_path(INVOICE, **names), done=f"invoice-{what}")

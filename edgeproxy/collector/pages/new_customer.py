@@ -52,7 +52,7 @@ async def show_form(visit: Visit) -> web.Response:
 
 async def create_customer(visit: Visit) -> web.Response:
     """Create a customer with plan, contact and key. Once it exists, failures of other parts are named on its page."""
-    shown = " ".join(visit.form.get("name", "").split())
+    shown = " ".join(visit.read_field("name").split())
     if not shown:
         raise PageError(
             request_codes.FIELDS_INVALID,
@@ -61,11 +61,11 @@ async def create_customer(visit: Visit) -> web.Response:
         )
     customer = await _create(visit, shown)
     names, has_failed = {"customer": customer}, False
-    if plan := visit.form.get("plan", ""):
+    if plan := visit.read_field("plan"):
         body: JsonObject = {"plan": plan}
         response = await visit.call("POST", "/billing/subscription", query={"customer": customer}, body=body)
         has_failed |= not response.is_success
-    if email := visit.form.get("email", "").strip().lower():
+    if email := visit.read_field("email").strip().lower():
         body = {"email": email, "role": OWNER}
         response = await visit.call("POST", "/v1/customers/{customer}/contacts", names=names, body=body)
         has_failed |= not response.is_success
@@ -81,8 +81,8 @@ async def _create(visit: Visit, shown: str) -> str:
     """Create a customer with the first free id for its name, and return the id."""
     base, once = build_id(shown), keys.read_idempotency_key(visit)
     ids = [base, *(f"{base}-{number}" for number in range(2, IDS_MAX + 1)), f"{base}-{secrets.token_hex(4)}"]
-    body: JsonObject = {"tier": visit.form.get("tier", "").strip()}
-    if external_id := visit.form.get("external_id", "").strip():
+    body: JsonObject = {"tier": visit.read_field("tier").strip()}
+    if external_id := visit.read_field("external_id").strip():
         body["external_id"] = external_id
     if shown != base:
         body["metadata"] = {SHOWN_NAME: shown}

@@ -30,7 +30,7 @@ def list_pages() -> list[Page]:
 async def show_data(visit: Visit) -> web.Response:
     """Show the actions for all data of the account."""
     session = visit.signed_in
-    account = await visit.fetch("GET", CUSTOMER, names={"customer": visit.customer})
+    account = await visit.fetch("GET", CUSTOMER)
     seconds = visit.site.settings_now().retention.deleted
     way = f"{SIGN_IN}/customer?again=1&next={ROOT}" if session.who.by_issuer else f"{SIGN_IN}?next={ROOT}"
     return visit.render(
@@ -43,13 +43,13 @@ async def show_data(visit: Visit) -> web.Response:
 
 async def download(visit: Visit) -> web.Response:
     """Send the archive of the account."""
-    return visit.send_file(await visit.require("GET", f"{CUSTOMER}/data", names={"customer": visit.customer}))
+    return visit.send_file(await visit.require("GET", f"{CUSTOMER}/data"))
 
 
 async def delete(visit: Visit) -> web.Response:
     """Begin to delete the account. The form must repeat its name."""
     name = await find_display_name(visit.site.database, visit.customer)
-    if visit.form.get("name", "").strip() != name:
+    if visit.read_field("name").strip() != name:
         raise PageError(page_codes.NAME_NOT_CONFIRMED, f"write {name} to have it deleted", params={"name": name})
-    await visit.fetch("DELETE", CUSTOMER, names={"customer": visit.customer})
+    await visit.fetch("DELETE", CUSTOMER)
     return visit.redirect(ROOT, done="account-deleting")

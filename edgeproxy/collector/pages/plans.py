@@ -55,7 +55,7 @@ async def find_subscription(visit: Visit) -> SubscriptionView | None:
 
 async def show_plans(visit: Visit) -> web.Response:
     """Show the customer's plan beside plans on sale, in the customer's currency or, without one, in `?prices=`."""
-    customer = await visit.fetch("GET", "/v1/customers/{customer}", names={"customer": visit.customer})
+    customer = await visit.fetch("GET", "/v1/customers/{customer}")
     currency = customer["currency"] or visit.request.query.get("prices")
     sold = await visit.fetch("GET", "/billing/plans", query={} if currency is None else {"currency": currency})
     charged = await visit.fetch("GET", "/billing/status")
@@ -146,7 +146,7 @@ async def change_plan(visit: Visit) -> web.Response:
 
 async def end_plan(visit: Visit) -> web.Response:
     """End the plan at the end of the paid period, with a reason if the customer gives one."""
-    reason, comment = visit.form.get("reason"), visit.form.get("comment", "").strip()
+    reason, comment = visit.form.get("reason"), visit.read_field("comment").strip()
     body: JsonObject = {"reason": reason or None, "comment": comment or None}
     await visit.fetch("POST", "/billing/subscription/cancel", body=body)
     return visit.redirect(PLAN, done="ending")
@@ -161,15 +161,15 @@ async def keep_plan(visit: Visit) -> web.Response:
 
 def parse_change(visit: Visit, held: SubscriptionView | None) -> JsonObject:
     """Return the API body for a form's change. Raises PageError."""
-    body: JsonObject = {"plan": visit.form.get("plan", "")}
+    body: JsonObject = {"plan": visit.read_field("plan")}
     if currency := visit.form.get("currency"):
         body["currency"] = currency
     if interval := visit.form.get("interval"):
         body["interval"] = interval
-    if quantity := visit.form.get("quantity", "").strip():
+    if quantity := visit.read_field("quantity").strip():
         if not is_whole_number(quantity):
             raise PageError(page_codes.QUANTITY_INVALID, "the quantity is a whole number from 1")
         body["quantity"] = int(quantity)
-    if held is None and (coupon := visit.form.get("coupon", "").strip()):
+    if held is None and (coupon := visit.read_field("coupon").strip()):
         body["coupon"] = coupon
     return body

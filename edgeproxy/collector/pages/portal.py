@@ -52,7 +52,7 @@ async def show_usage(visit: Visit) -> web.Response:
     All figures of the page belong to one time.
     """
     now = time.time()
-    body = await visit.fetch("GET", "/v1/customers/{customer}", names={"customer": visit.customer})
+    body = await visit.fetch("GET", "/v1/customers/{customer}")
     tier = visit.site.tiers.get(body["tier"])
     detail_seconds = None if tier is None else tier.analytics
     upcoming, span = None, find_month(now)
@@ -83,14 +83,13 @@ async def show_usage(visit: Visit) -> web.Response:
 
 async def show_limits(visit: Visit) -> web.Response:
     """Show the customer's terms: tier, support, limits, and quotas with their use."""
-    names = {"customer": visit.customer}
-    body = await visit.fetch("GET", "/v1/customers/{customer}", names=names)
+    body = await visit.fetch("GET", "/v1/customers/{customer}")
     tier = visit.site.tiers.get(body["tier"])
-    quotas = await visit.fetch("GET", "/v1/customers/{customer}/quotas", names=names)
-    limits = await visit.call("GET", "/v1/customers/{customer}/limits", names=names)
-    access = await visit.call("GET", "/v1/customers/{customer}/access", names=names)
+    quotas = await visit.fetch("GET", "/v1/customers/{customer}/quotas")
+    limits = await visit.call("GET", "/v1/customers/{customer}/limits")
+    access = await visit.call("GET", "/v1/customers/{customer}/access")
     is_limited = limits.is_success and (limits.body["limits"] or limits.body["concurrency"] is not None)
-    raised = (await visit.fetch("GET", "/v1/customers/{customer}/limits/raise", names=names))["raised"]
+    raised = (await visit.fetch("GET", "/v1/customers/{customer}/limits/raise"))["raised"]
     refused = None
     if limits.is_success:
         refused = await fetch_own_refusals(visit, visit.customer, limits.body, quotas["quotas"])
@@ -119,8 +118,8 @@ async def show_limits(visit: Visit) -> web.Response:
 
 async def put_preferred_region(visit: Visit) -> web.Response:
     """Set the preferred region for requests, or leave the choice to the network."""
-    names, body = {"customer": visit.customer}, {"region": visit.form.get("region") or None}
-    await visit.fetch("PUT", "/v1/customers/{customer}/preferred-region", names=names, body=body)
+    body = {"region": visit.form.get("region") or None}
+    await visit.fetch("PUT", "/v1/customers/{customer}/preferred-region", body=body)
     return visit.redirect("/account/limits", done="changed")
 
 
@@ -137,9 +136,8 @@ async def create_key(visit: Visit) -> web.Response:
 
 async def show_alerts(visit: Visit) -> web.Response:
     """Show the customer's alerts, and the address that gets them by mail."""
-    names = {"customer": visit.customer}
-    address = await visit.fetch("GET", "/v1/customers/{customer}/alert-address", names=names)
-    contacts = await visit.fetch("GET", "/v1/customers/{customer}/contacts", names=names)
+    address = await visit.fetch("GET", "/v1/customers/{customer}/alert-address")
+    contacts = await visit.fetch("GET", "/v1/customers/{customer}/contacts")
     spend = None
     if visit.site.settings_now().billing is not None and visit.signed_in.who.pays:
         response = await visit.call("GET", "/billing/spend-alerts")
@@ -160,8 +158,8 @@ async def show_alerts(visit: Visit) -> web.Response:
 
 async def put_alert_address(visit: Visit) -> web.Response:
     """Set the contact who gets alerts by mail, or none."""
-    names, body = {"customer": visit.customer}, {"email": visit.form.get("email") or None}
-    await visit.fetch("PUT", "/v1/customers/{customer}/alert-address", names=names, body=body)
+    body = {"email": visit.form.get("email") or None}
+    await visit.fetch("PUT", "/v1/customers/{customer}/alert-address", body=body)
     return visit.redirect("/account/alerts", done="changed")
 
 
@@ -170,7 +168,7 @@ async def put_spend_alerts(visit: Visit) -> web.Response:
     currency = visit.form.get("currency", USD)
     if currency != (await visit.fetch("GET", "/billing/spend-alerts"))["currency"]:
         raise PageError(request_codes.CHANGED_MEANWHILE, "the currency has changed meanwhile")
-    written = visit.form.get("amounts", "").split()
+    written = visit.read_field("amounts").split()
     body: JsonObject = {"amounts": [read_amount(amount, currency) for amount in written]}
     await visit.fetch("PUT", "/billing/spend-alerts", body=body)
     return visit.redirect("/account/alerts", done="changed")

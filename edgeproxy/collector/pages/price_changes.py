@@ -45,7 +45,7 @@ async def show_changes(visit: Visit) -> web.Response:
 
 async def show_change(visit: Visit) -> web.Response:
     """Show a price change and, while it is scheduled, its effect."""
-    result = await visit.fetch("GET", f"{API}/{{change}}", names={"change": visit.path_parameter("change")})
+    result = await visit.fetch("GET", f"{API}/{{change}}")
     return await render_change(visit, result, {})
 
 
@@ -99,10 +99,8 @@ async def schedule_change(visit: Visit) -> web.Response:
 
 async def withdraw_change(visit: Visit) -> web.Response:
     """Withdraw a price change."""
-    names, body = {"change": visit.path_parameter("change")}, {"why": visit.form.get("why", "")}
-    await visit.fetch(
-        "POST", f"{API}/{{change}}/withdraw", names=names, body=body, once=keys.read_idempotency_key(visit)
-    )
+    names, body = {"change": visit.path_parameter("change")}, {"why": visit.read_field("why")}
+    await visit.fetch("POST", f"{API}/{{change}}/withdraw", body=body, once=keys.read_idempotency_key(visit))
     return visit.redirect(format_path(PRICE_CHANGE, **names), done="price-change-withdrawn")
 
 

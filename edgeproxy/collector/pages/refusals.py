@@ -58,7 +58,7 @@ async def _hold(visit: Visit, reader: SignedIn | None = None) -> str:
 
 async def _find_sender(visit: Visit) -> SignedIn | None:
     """Return the person whose session the form is of. A form of no session needs no write transaction."""
-    token = visit.form.get("form", "")
+    token = visit.read_field("form")
     if not token:
         return None
     async with visit.site.database.reading() as connection:

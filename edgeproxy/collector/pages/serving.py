@@ -92,7 +92,7 @@ async def serve_page(page: Page, visit: Visit) -> web.StreamResponse:
     if is_form:
         visit.form = await forms.parse_form(request)
         if page.who != "anyone" and not hmac.compare_digest(
-            visit.form.get("form", "").encode(), visit.signed_in.form.encode()
+            visit.read_field("form").encode(), visit.signed_in.form.encode()
         ):
             why = "the form is of another session: open the page again"
             raise _deny(site, request, page_codes.FORM_OF_ANOTHER_SESSION, why, visit.signed_in.who)

@@ -137,7 +137,7 @@ class SignInPages:
 
     async def mail_link(self, visit: Visit) -> web.Response:
         """Mail a link to a contact. The response and its timing do not show whether the contact exists."""
-        email = visit.form.get("email", "").strip()
+        email = visit.read_field("email").strip()
         if self._site.settings.mail is None:
             raise PageError(
                 page_codes.SIGN_IN_UNAVAILABLE,
@@ -189,7 +189,7 @@ class SignInPages:
 
     async def by_link(self, visit: Visit) -> web.Response:
         """Begin a session by a link. Raises PageError."""
-        secret, now = visit.form.get("token", ""), time.time()
+        secret, now = visit.read_field("token"), time.time()
         async with self._site.database.reading() as connection:
             link = await sessions.find_link(connection, secret, now)
         if link is not None and not self._site.is_home(link):

@@ -133,7 +133,7 @@ class SignUpPages:
     async def request_link(self, visit: Visit) -> web.Response:
         """Mail a link to an address. The response and its timing do not show whether the address is known."""
         limit_visits(visit, "sign-up")
-        email = visit.form.get("email", "").strip().lower()
+        email = visit.read_field("email").strip().lower()
         if self._site.settings.mail is None:
             raise PageError(page_codes.PAGE_NOT_FOUND, "there is no such page")
         if not MAILBOX.fullmatch(email):
@@ -196,13 +196,13 @@ class SignUpPages:
     async def create_account(self, visit: Visit) -> web.Response:
         """Create the customer and its owner, and begin the owner's session. Raises PageError."""
         limit_visits(visit, "sign-up")
-        secret, now = visit.form.get("token", ""), time.time()
+        secret, now = visit.read_field("token"), time.time()
         async with self._site.database.reading() as connection:
             known = await find_address(connection, secret, now)
         if known is None:  # A wrong secret, which anyone may send, needs no write transaction.
             self._site.api.deny(visit.request, None, 403, LINK_UNUSABLE)
             raise PageError(page_codes.LINK_UNUSABLE, LINK_UNUSABLE)
-        organisation = "".join(char for char in visit.form.get("organisation", "").strip() if char.isprintable())
+        organisation = "".join(char for char in visit.read_field("organisation").strip() if char.isprintable())
         organisation = organisation[:ORGANISATION_CHARACTERS_MAX]
         who = SignedIn(
             contacts.format_label(known), frozenset({"customer"}), build_name(organisation), contact_role=OWNER

@@ -151,8 +151,19 @@ class Visit:
         """Return a parameter of the path."""
         return (self.parameters or self.request.match_info)[parameter]
 
+    def read_field(self, name: str) -> str:
+        """Return a field of the form, empty if the form lacks it."""
+        return self.form.get(name, "")
+
     async def call(self, method: str, path: str, **options: Unpack[RequestOptions]) -> ApiResponse:
-        """Call the API and return its response with any status."""
+        """Call the API and return its response with any status.
+
+        Parameters of its path that `names` lacks are those of the page's path, and the customer of the session.
+        """
+        customer = self.signed_in.who.customer
+        own = {**({} if customer is None else {"customer": customer}), **(self.parameters or self.request.match_info)}
+        own = {name: value for name, value in own.items() if f"{{{name}}}" in path}
+        options["names"] = {**own, **options.get("names", {})}
         return await self.site.api.ask(self.request, self.signed_in, method, path, **options)
 
     async def require(self, method: str, path: str, **options: Unpack[RequestOptions]) -> ApiResponse:

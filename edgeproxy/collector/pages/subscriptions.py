@@ -135,7 +135,7 @@ class Subscriptions:
     async def subscribe(self, visit: Visit) -> web.Response:
         """Mail the confirmation link, unless the address had one recently. The page hides which. Raises PageError."""
         limit_visits(visit, "subscribe")
-        email = visit.form.get("email", "").strip().lower()
+        email = visit.read_field("email").strip().lower()
         if not MAILBOX.fullmatch(email):
             raise PageError(page_codes.EMAIL_INVALID, "this is not an e-mail address")
         require_place(visit)  # Before the mail is counted, since a counted mail cannot be returned.
@@ -192,7 +192,7 @@ class Subscriptions:
 
     async def _read_token(self, visit: Visit) -> str:
         """Return the token of a form. Raises PageError if it belongs to no address."""
-        token = visit.form.get("token", "")
+        token = visit.read_field("token")
         async with self._site.database.reading() as connection:
             if not await is_token(connection, token):
                 raise PageError(page_codes.SUBSCRIPTION_LINK_UNUSABLE, UNUSABLE)

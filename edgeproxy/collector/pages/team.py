@@ -23,17 +23,17 @@ def list_pages() -> list[Page]:
 
 async def show_team(visit: Visit) -> web.Response:
     """Show the people who may sign in."""
-    people = await visit.fetch("GET", CONTACTS, names={"customer": visit.customer})
+    people = await visit.fetch("GET", CONTACTS)
     is_mailed = visit.site.settings.mail is not None
     return visit.render("team.html", people=people["contacts"], roles=CONTACT_ROLES, is_mailed=is_mailed)
 
 
 async def invite(visit: Visit) -> web.Response:
     """Add a colleague, and mail an invitation if the collector can send mail."""
-    email, is_mailed = visit.form.get("email", "").strip().lower(), visit.site.settings.mail is not None
+    email, is_mailed = visit.read_field("email").strip().lower(), visit.site.settings.mail is not None
     if is_mailed and MAILBOX.fullmatch(email):
         await invitations.require_allowance(visit, visit.customer, email)  # Before anything is changed.
-    await _put(visit, email, visit.form.get("role", ""))
+    await _put(visit, email, visit.read_field("role"))
     return visit.redirect(
         ROOT, done=await invitations.send_invitation(visit, visit.customer, email) if is_mailed else "added"
     )
@@ -41,8 +41,8 @@ async def invite(visit: Visit) -> web.Response:
 
 async def invite_again(visit: Visit) -> web.Response:
     """Mail another invitation to a colleague."""
-    email = visit.form.get("email", "")
-    people = await visit.fetch("GET", CONTACTS, names={"customer": visit.customer})
+    email = visit.read_field("email")
+    people = await visit.fetch("GET", CONTACTS)
     if email not in people["emails"] or visit.site.settings.mail is None:
         raise PageError(page_codes.PAGE_NOT_FOUND, "there is no such page")
     await invitations.require_allowance(visit, visit.customer, email)
@@ -51,17 +51,17 @@ async def invite_again(visit: Visit) -> web.Response:
 
 async def change_role(visit: Visit) -> web.Response:
     """Change a colleague's role."""
-    await _put(visit, visit.form.get("email", ""), visit.form.get("role", ""))
+    await _put(visit, visit.read_field("email"), visit.read_field("role"))
     return visit.redirect(ROOT, done="role")
 
 
 async def remove(visit: Visit) -> web.Response:
     """Remove a colleague. The colleague's sessions end."""
-    names, body = {"customer": visit.customer}, {"email": visit.form.get("email", "")}
-    await visit.fetch("POST", f"{CONTACTS}/remove", names=names, body=body)
+    body = {"email": visit.read_field("email")}
+    await visit.fetch("POST", f"{CONTACTS}/remove", body=body)
     return visit.redirect(ROOT, done="removed")
 
 
 async def _put(visit: Visit, email: str, role: str) -> None:
     body = {"email": email, "role": role}
-    await visit.fetch("POST", CONTACTS, names={"customer": visit.customer}, body=body)
+    await visit.fetch("POST", CONTACTS, body=body)

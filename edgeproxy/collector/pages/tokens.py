@@ -35,7 +35,7 @@ async def show_tokens(visit: Visit) -> web.Response:
 async def create_token(visit: Visit) -> web.Response:
     """Create a token and show its secret. No later page shows it."""
     body: JsonObject = {name: value for name in FIELDS if (value := visit.form.get(name, "").strip())}
-    if expires := visit.form.get("expires", "").strip():
+    if expires := visit.read_field("expires").strip():
         body["expires_at"] = expires
     token = await visit.fetch("POST", "/v1/tokens", body=body, once=keys.read_idempotency_key(visit))
     return visit.render("token_secret.html", token=token)
@@ -43,14 +43,12 @@ async def create_token(visit: Visit) -> web.Response:
 
 async def add_secret(visit: Visit) -> web.Response:
     """Add a secret to a token and show it. No later page shows it."""
-    names, body = {"token": visit.path_parameter("token")}, {"overlap": visit.form.get("overlap", "7d")}
-    token = await visit.fetch(
-        "POST", "/v1/tokens/{token}", names=names, body=body, once=keys.read_idempotency_key(visit)
-    )
+    body = {"overlap": visit.form.get("overlap", "7d")}
+    token = await visit.fetch("POST", "/v1/tokens/{token}", body=body, once=keys.read_idempotency_key(visit))
     return visit.render("token_secret.html", token=token)
 
 
 async def revoke_token(visit: Visit) -> web.Response:
     """Revoke a token."""
-    await visit.fetch("DELETE", "/v1/tokens/{token}", names={"token": visit.path_parameter("token")})
+    await visit.fetch("DELETE", "/v1/tokens/{token}")
     return visit.redirect(TOKENS, done="token")

@@ -48,9 +48,9 @@ async def _parse_form(visit: Visit) -> JsonObject:
     if terms is None or not terms.list_packages(currency):
         raise PageError(billing_codes.CURRENCY_NOT_SOLD, f"no credits are sold in {currency.upper()}")
     unit, (least, most) = get_payable_unit(currency), terms.find_bounds(currency)
-    amount = parse_purchase(visit.form.get("amount", ""), currency, (least, most))
-    below = parse_purchase(visit.form.get("below", ""), currency, (unit, amount))
-    month_max = parse_purchase(visit.form.get("month_max", ""), currency, (amount, most * MONTH_PURCHASES_MAX))
+    amount = parse_purchase(visit.read_field("amount"), currency, (least, most))
+    below = parse_purchase(visit.read_field("below"), currency, (unit, amount))
+    month_max = parse_purchase(visit.read_field("month_max"), currency, (amount, most * MONTH_PURCHASES_MAX))
     amounts = {"below": below, "millicredits": amount, "month_max": month_max}
     return {name: cents * MILLICREDITS for name, cents in amounts.items()}
 

@@ -110,14 +110,13 @@ def list_pages() -> list[Page]:
 
 async def show_for_operator(visit: Visit) -> web.Response:
     """Show the usage of a customer to an operator."""
-    names = {"customer": visit.path_parameter("customer")}
-    customer = await visit.fetch("GET", "/v1/customers/{customer}", names=names)
+    customer = await visit.fetch("GET", "/v1/customers/{customer}")
     return await show_explorer(visit, customer["name"], None)
 
 
 async def show_for_customer(visit: Visit) -> web.Response:
     """Show a customer its own usage, as far back as its tier permits."""
-    body = await visit.fetch("GET", "/v1/customers/{customer}", names={"customer": visit.customer})
+    body = await visit.fetch("GET", "/v1/customers/{customer}")
     tier = visit.site.tiers.get(body["tier"])
     return await show_explorer(visit, visit.customer, None if tier is None else tier.analytics)
 

@@ -32,37 +32,35 @@ def list_pages() -> list[Page]:
 
 async def show_webhooks(visit: Visit) -> web.Response:
     """Show the customer's endpoints, each with its last messages."""
-    names = {"customer": visit.customer}
-    endpoints = (await visit.fetch("GET", ALL, names=names))["endpoints"]
+    endpoints = (await visit.fetch("GET", ALL))["endpoints"]
     for endpoint in endpoints:
-        own = {**names, "endpoint": endpoint["id"]}
-        listed = await visit.fetch("GET", f"{ONE}/messages", names=own, query={"limit": MESSAGES_SHOWN})
+        names, query = {"endpoint": endpoint["id"]}, {"limit": MESSAGES_SHOWN}
+        listed = await visit.fetch("GET", f"{ONE}/messages", names=names, query=query)
         endpoint["messages"] = listed["messages"]
     return visit.render("webhooks.html", endpoints=endpoints, choices=CHOICES)
 
 
 async def create_endpoint(visit: Visit) -> web.Response:
     """Create an endpoint and show its secret. No later page shows it."""
-    body: JsonObject = {"url": visit.form.get("url", "").strip()}
-    if description := visit.form.get("description", "").strip():
+    body: JsonObject = {"url": visit.read_field("url").strip()}
+    if description := visit.read_field("description").strip():
         body["description"] = description
     if types := [kind.value for kind in CHOICES if kind in visit.form]:
         body["types"] = types
-    names = {"customer": visit.customer}
-    endpoint = await visit.fetch("POST", ALL, names=names, body=body, once=read_idempotency_key(visit))
+    endpoint = await visit.fetch("POST", ALL, body=body, once=read_idempotency_key(visit))
     return visit.render("webhook_secret.html", endpoint=endpoint)
 
 
 async def rotate_secret(visit: Visit) -> web.Response:
     """Give an endpoint a new secret and show it."""
     once = read_idempotency_key(visit)
-    endpoint = await visit.fetch("POST", f"{ONE}/secret", names=_read_names(visit), once=once)
+    endpoint = await visit.fetch("POST", f"{ONE}/secret", once=once)
     return visit.render("webhook_secret.html", endpoint=endpoint)
 
 
 async def send_test(visit: Visit) -> web.Response:
     """Send a test message."""
-    await visit.fetch("POST", f"{ONE}/test", names=_read_names(visit))
+    await visit.fetch("POST", f"{ONE}/test")
     return visit.redirect(ROOT, done="webhook-sent")
 
 
@@ -78,21 +76,17 @@ async def disable_endpoint(visit: Visit) -> web.Response:
 
 async def delete_endpoint(visit: Visit) -> web.Response:
     """Delete an endpoint."""
-    await visit.fetch("DELETE", ONE, names=_read_names(visit))
+    await visit.fetch("DELETE", ONE)
     return visit.redirect(ROOT, done="changed")
 
 
 async def redeliver_message(visit: Visit) -> web.Response:
     """Send a message again."""
-    names = {**_read_names(visit), "message": visit.form.get("message", "") or "-"}
+    names = {"message": visit.read_field("message") or "-"}
     await visit.fetch("POST", f"{ONE}/messages/{{message}}/redeliver", names=names)
     return visit.redirect(ROOT, done="webhook-sent")
 
 
 async def _change(visit: Visit, body: JsonObject) -> web.Response:
-    await visit.fetch("PATCH", ONE, names=_read_names(visit), body=body)
+    await visit.fetch("PATCH", ONE, body=body)
     return visit.redirect(ROOT, done="changed")
-
-
-def _read_names(visit: Visit) -> dict[str, str]:
-    return {"customer": visit.customer, "endpoint": visit.path_parameter("endpoint")}

@@ -15,8 +15,6 @@ ANSWER_BYTES_MAX = 64 << 20
 """Maximum bytes of a string and of a whole answer. The largest is a part of the directory."""
 LINE_BYTES_MAX = 16384
 """Maximum bytes of a line (an error, for example)."""
-SHORT_BYTES_MAX = 24
-"""Maximum bytes of a string (a number, for example) that is checked together with its neighbours."""
 EXCERPT_CHARACTERS_MAX = 60
 """Maximum characters of an answer in error texts."""
 

@@ -12,7 +12,6 @@ from edgeproxy.hub.bounds import (
     DEPTH_MAX,
     ELEMENTS_MAX,
     LINE_BYTES_MAX,
-    SHORT_BYTES_MAX,
     AnswerBounds,
     format_excerpt,
 )
@@ -31,7 +30,7 @@ def written(chance: random.Random, depth: int = 0) -> bytes:
             values = [b":%d\r\n" % chance.randrange(1000) for _ in values]
         return kind.encode() + b"%d\r\n" % many + b"".join(values)
     if kind in "$=":
-        text = chance.randbytes(chance.choice([0, 1, 9, 10, SHORT_BYTES_MAX, 29, 30, 200, 9000]))
+        text = chance.randbytes(chance.choice([0, 1, 9, 10, 24, 29, 30, 200, 9000]))
         text = b"txt:" + text if kind == "=" else text
         return kind.encode() + b"%d\r\n%b\r\n" % (len(text), text)
     others = {":": b":-12\r\n", "+": b"+OK\r\n", "-": b"-ERR no\r\n", "_": b"_\r\n", "#": b"#t\r\n"}

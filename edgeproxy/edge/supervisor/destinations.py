@@ -33,9 +33,6 @@ class Destinations(NamedTuple):
         return self.usages.get("")
 
 
-NOTHING_SHIPPED = Destinations({})
-
-
 class DiskFacts(NamedTuple):
     """The state of the spool on disk: its bytes, the last acknowledged batch, and the spools that were set aside."""
 

@@ -18,7 +18,7 @@ from edgeproxy.config.tls import UpstreamTls
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.supervisor import accounting
 from edgeproxy.edge.supervisor.accounting import OTHER, Accounting
-from edgeproxy.edge.supervisor.destinations import NOTHING_SHIPPED, Destinations
+from edgeproxy.edge.supervisor.destinations import Destinations
 from edgeproxy.edge.supervisor.table_reader import TableReader
 from edgeproxy.edge.usage import identity
 from edgeproxy.edge.usage.chains import ChainGrowth, Chains
@@ -91,7 +91,7 @@ class Room:
 
 
 def shipped_to(usage: Usage | None) -> Destinations:
-    return NOTHING_SHIPPED if usage is None else Destinations({"": usage})
+    return Destinations({} if usage is None else {"": usage})
 
 
 @pytest.fixture

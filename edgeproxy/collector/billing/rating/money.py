@@ -39,8 +39,3 @@ def format_amount(amount: int, currency: str) -> str:
     from babel.numbers import format_currency  # Its data takes long to read, and few commands need it.
 
     return format_currency(to_decimal(amount, currency), currency.upper(), locale="en_US")
-
-
-def format_usd(cents: int) -> str:
-    """Format cents in US dollars: `$1,234.50`."""
-    return f"{'-' * (cents < 0)}${abs(cents) // 100:,}.{abs(cents) % 100:02}"

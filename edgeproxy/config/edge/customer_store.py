@@ -114,8 +114,12 @@ class Customers:
         return name.encode() in self._customers
 
     def get_customer(self, name: str) -> Customer:
-        """Return the customer of a key, by name."""
+        """Return a customer by name."""
         return read_customer(self._customers[name.encode()])
+
+    def get_customer_of(self, key: HeldKey) -> Customer:
+        """Return the customer of a key."""
+        return read_customer(self._customers[key.subject])
 
 
 def dump_customers(settings: EdgeSettings) -> Iterator[bytes]:

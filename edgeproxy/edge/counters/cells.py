@@ -71,4 +71,5 @@ def counts(words: Iterable[int], cell: int, cells: int) -> dict[int, int]:
 
 def milliseconds(now: float) -> int:
     """Return edge time (seconds) as a word of milliseconds; times before 2025 count as its beginning."""
-    return max(0, int(now * 1000))
+    word = int(now * 1000)
+    return word if word > 0 else 0

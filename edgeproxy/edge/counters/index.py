@@ -49,8 +49,6 @@ class Index:
         """Find the number of the row with this hash, if `is_row` returns that the row has the key."""
         words = self.words
         start = at.HEADER_WORDS + key_hash % self.slots
-        if words[start] == EMPTY:
-            return None  # As for most new keys.
         tag = key_hash >> ROW_BITS
         for slot in range(start, start + at.PROBES):
             word = words[slot]

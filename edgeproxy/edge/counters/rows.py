@@ -6,8 +6,9 @@ another key's. The row's sync version moves whenever readers must read the row a
 """
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
+from struct import Struct
 from time import monotonic, sleep
 from typing import Protocol
 from weakref import WeakValueDictionary
@@ -19,10 +20,26 @@ from edgeproxy.edge.counters.file import TableFile
 from edgeproxy.edge.counters.heads import Heads, read_heads
 from edgeproxy.edge.counters.hub_column import HubColumn
 from edgeproxy.edge.counters.index import (
+    EMPTY,
     Index,
     RowUnavailableError,
     TableBusyError,
     TableFullError,
+)
+from edgeproxy.edge.counters.layout import (
+    ALLOCATED,
+    CHANGES,
+    FREE,
+    HEADER_WORDS,
+    HIGH,
+    IN_USE,
+    PENDING,
+    ROW_BORN,
+    ROW_GENERATION,
+    ROW_HASH,
+    ROW_STATE,
+    ROW_SYNC,
+    WORD,
 )
 from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
 from edgeproxy.edge.counters.row_key import (
@@ -46,8 +63,18 @@ FLOCK_RETRY_SECONDS = 1.0
 
 LOOPED_WORKERS_MAX = 7
 """With up to so many workers, each reads its siblings' words one by one. For more, one call sums all adjacent words."""
+VERSIONS_AHEAD = 256
+"""Rows beyond the last one whose versions get their place with it, since new rows mostly follow each other."""
 CHUNKS_MAX = 4
 """Chunks of rows whose space a supervisor allocates in one turn."""
+
+
+def create_row_packer(stride: int) -> Callable[[memoryview, int, int, int, int, bytes], None]:
+    """Return the function that writes the state, width, moment of birth and key of a row of `stride` words, and zeros
+    into all other words but the first three. It writes from the word ROW_STATE on.
+    """
+    rest = (stride - at.FOREIGN) * at.WORD
+    return Struct(f"@QQ{2 * at.WORD}xQ{at.KEY_BYTES}s{rest}x").pack_into
 
 
 class Reader(Protocol):
@@ -74,7 +101,7 @@ class LimitTable:
         self.index = Index(file)
         self._bytes = file.bytes
         self._first, self._stride = layout.first_row, layout.row_words
-        self._zeros = memoryview(bytes((self._stride - at.ROW_STATE) * at.WORD)).cast("Q")
+        self._pack_row = create_row_packer(self._stride)
         self.readers: WeakValueDictionary[bytes, Reader] = WeakValueDictionary()
         """The objects that are told of other columns and of a clock set back, by the key of a row or another name."""
         self.versions: list[int] = []
@@ -125,6 +152,8 @@ class LimitTable:
 
     def peek(self, key: RowKey) -> int | None:
         """Find the first word of the key's row, without claiming one."""
+        if self.words[HEADER_WORDS + key[0] % self.index.slots] == EMPTY:
+            return None  # As for most new keys.
         number = self.index.find_row(key.hash, lambda number: self._has(number, key))
         return None if number is None else self._first + number * self._stride
 
@@ -145,31 +174,31 @@ class LimitTable:
         TableFullError, or TableBusyError if another process holds the flock; the next request may try again then.
         """
         words = self.words
-        changes = words[at.CHANGES]
+        changes = words[CHANGES]
         row = self.peek(key)
         if row is not None:
             if IS_WEAK:
                 fence()
-            generation = words[row + at.ROW_GENERATION]
+            generation = words[row + ROW_GENERATION]
             if IS_WEAK:
                 fence()
             # Once more, because the row may have become another key's before its generation was read.
             if not generation & 1 and self._has_key(row, key):
                 return row, generation, False
-        elif words[at.IN_USE] >= self.layout.rows:
+        elif words[IN_USE] >= self.layout.rows:
             raise TableFullError(self.name)
         if not (self.file.lock() or self._wait_for_lock()):
             raise TableBusyError(self.name)
         try:
-            if row is not None or words[at.CHANGES] != changes:
+            if row is not None or words[CHANGES] != changes:
                 row = self.peek(key)
             if row is None:
                 row = self._claim(key, width, now, flags)
-                return row, words[row + at.ROW_GENERATION], True
-            if words[row + at.ROW_GENERATION] & 1:
+                return row, words[row + ROW_GENERATION], True
+            if words[row + ROW_GENERATION] & 1:
                 # Closing, and needed again: both ways out of that are taken under this lock only.
-                words[row + at.ROW_GENERATION] += 1
-            return row, words[row + at.ROW_GENERATION], False
+                words[row + ROW_GENERATION] += 1
+            return row, words[row + ROW_GENERATION], False
         finally:
             self.file.unlock()
 
@@ -187,40 +216,37 @@ class LimitTable:
 
     def _claim(self, key: RowKey, width: int, now: float, flags: int) -> int:
         words = self.words
-        in_use = words[at.IN_USE]
-        slot = self.index.find_vacancy(key.hash)
+        key_hash, state, stored = key
+        in_use = words[IN_USE]
+        slot = self.index.find_vacancy(key_hash)
         if slot is None or in_use >= self.layout.rows:
             raise TableFullError(self.name)
-        freed = words[at.FREE]
-        number = freed - 1 if freed else words[at.HIGH]
-        if number >= words[at.ALLOCATED] and not self.file.allocate(number + 1):
+        freed = words[FREE]
+        number = freed - 1 if freed else words[HIGH]
+        if number >= words[ALLOCATED] and not self.file.allocate(number + 1):
             raise TableFullError(self.name)
-        words[at.PENDING] = 1
+        words[PENDING] = 1
         row = self._first + number * self._stride
         if freed:
             # A freed row holds the number of the next free one in this word.
-            words[at.FREE] = words[row + at.ROW_BORN]
+            words[FREE] = words[row + ROW_BORN]
         else:
-            words[at.HIGH] = number + 1
-        # Clear the words of the last key: its cells had another width, and could pass for some of this one's. After a
-        # power cut a row above HIGH may have content too.
-        words[row + at.ROW_STATE : row + self._stride] = self._zeros
+            words[HIGH] = number + 1
+        # This clears the words of the last key, too: its cells had another width, and could pass for some of this
+        # one's. After a power cut a row above HIGH may have content as well. No key leads here yet.
+        place = (row + ROW_STATE) * WORD
+        self._pack_row(self._bytes, place, state | flags, width, milliseconds(now), stored)
         if IS_WEAK:
             fence()  # A process that reads the generation from here on does not find the last key any more.
-        words[row + at.ROW_GENERATION] = (words[row + at.ROW_GENERATION] | 1) + 1
+        words[row + ROW_GENERATION] = (words[row + ROW_GENERATION] | 1) + 1
         if IS_WEAK:
             fence()
-        words[row + at.ROW_SYNC] += 1
-        words[row + at.ROW_STATE] = key.state | flags
-        words[row + at.ROW_WIDTH] = width
-        words[row + at.ROW_BORN] = milliseconds(now)
-        start = (row + at.ROW_KEY) * at.WORD
-        self._bytes[start : start + at.KEY_BYTES] = key.stored
+        words[row + ROW_SYNC] += 1
         if IS_WEAK:
             fence()
-        words[row + at.ROW_HASH] = key.hash
-        self.index.publish(slot, key.hash, number)
-        words[at.IN_USE] = in_use + 1
+        words[row + ROW_HASH] = key_hash
+        self.index.publish(slot, key_hash, number)
+        words[IN_USE] = in_use + 1
         self.record_change()
         return row
 
@@ -266,7 +292,7 @@ class LimitTable:
         """Return the number of a row, whose place among the `versions` exists from now on."""
         number = (row - self._first) // self._stride
         if number >= len(self.versions):
-            self.versions += [0] * (number + 1 - len(self.versions))
+            self.versions += [0] * (number + VERSIONS_AHEAD - len(self.versions))
         return number
 
     # ---- reading a row, whose first word is `row`

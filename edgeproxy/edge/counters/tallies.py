@@ -5,12 +5,14 @@ A key is a list of names (a customer, a meter, a route; a metric and its label v
 
 from collections.abc import Iterator
 from hashlib import blake2b
+from struct import Struct
 from time import monotonic, sleep
 
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.columns import is_held
 from edgeproxy.edge.counters.file import TableFile
-from edgeproxy.edge.counters.index import Index, TableBusyError, TableFullError
+from edgeproxy.edge.counters.index import EMPTY, Index, TableBusyError, TableFullError
+from edgeproxy.edge.counters.layout import HEADER_WORDS
 from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
 
 COUNTER, GAUGE, HISTOGRAM = 1, 2, 3
@@ -54,7 +56,9 @@ class TallyTable:
         self._bytes = file.bytes
         self._first = file.layout.first_row
         self._stride = file.layout.row_words
-        self._zeros = memoryview(bytes(self._stride * at.WORD)).cast("Q")
+        rest = (self._stride - at.TALLY_MARK) * at.WORD
+        self._pack_row = Struct(f"@{at.WORD}xQ{at.TALLY_KEY_BYTES}s{rest}x").pack_into
+        self._own_at = at.TALLIES + (column or 0) * file.layout.width
         self._living: set[int] = set()
 
     def own(self, key: bytes, kind: int) -> int:
@@ -66,10 +70,11 @@ class TallyTable:
         if self.column is None:
             raise ValueError("a process without a column reads, and adds to nothing")
         key_hash = self.index.hash(key)
-        number = self.index.find_row(key_hash, lambda number: self._has(number, key))
+        is_new = self.words[HEADER_WORDS + key_hash % self.index.slots] == EMPTY  # As for most keys.
+        number = None if is_new else self._find(key_hash, key)
         if number is None:
             number = self._claim(key_hash, key, kind)
-        return self._row(number) + at.TALLIES + self.column * self.layout.width
+        return self._row(number) + self._own_at
 
     def columns_of(self, own: int) -> slice:
         """Return the slice of the words of all columns beside `own`, this process's word from `own()`."""
@@ -108,6 +113,9 @@ class TallyTable:
     def _has(self, number: int, key: bytes) -> bool:
         return self._key(number) == key
 
+    def _find(self, key_hash: int, key: bytes) -> int | None:
+        return self.index.find_row(key_hash, lambda number: self._has(number, key))
+
     def _claim(self, key_hash: int, key: bytes, kind: int) -> int:
         words = self.words
         if len(key) > at.TALLY_KEY_BYTES:
@@ -120,9 +128,10 @@ class TallyTable:
                 raise TableBusyError(self.name)
             sleep(0.0002)
         try:
-            number = self.index.find_row(key_hash, lambda number: self._has(number, key))
-            if number is not None:
-                return number
+            if words[HEADER_WORDS + key_hash % self.index.slots] != EMPTY:
+                number = self._find(key_hash, key)
+                if number is not None:
+                    return number
             slot = self.index.find_vacancy(key_hash)
             number = words[at.HIGH]
             if slot is None or number >= self.layout.rows:
@@ -130,11 +139,9 @@ class TallyTable:
             # If this process is killed from here on, it leaves a row that no key leads to: nothing that needs repair.
             words[at.HIGH] = number + 1
             row = self._row(number)
-            # After a power cut a row may have content though it was not handed out, as far as the disk knew.
-            words[row : row + self._stride] = self._zeros
-            start = (row + at.TALLY_KEY) * at.WORD
-            self._bytes[start : start + len(key)] = key
-            words[row + at.TALLY_STATE] = kind << 8 | len(key)
+            # This writes zeros into all other words: after a power cut a row may have content though it was not handed
+            # out, as far as the disk knew.
+            self._pack_row(self._bytes, row * at.WORD, kind << 8 | len(key), key)
             if IS_WEAK:
                 fence()
             words[row + at.TALLY_HASH] = key_hash
@@ -214,7 +221,7 @@ class TallyTable:
             and self._has(likely, key)
         ):
             return likely
-        return self.index.find_row(self.index.hash(key), lambda number: self._has(number, key))
+        return self._find(self.index.hash(key), key)
 
     def total(self, number: int) -> int:
         """Return the count of all columns in a row of a table of a word a column."""

@@ -174,10 +174,11 @@ class Counts:
         if not window.since <= now < window.until:
             window.advance(now)
         if fresh:
-            self.closed = self._age = 0
+            self.closed = self._age = self.own = self.cum = 0
+            self._claim_version(window)
         else:
             self._sum(window)
-        self.reload()
+            self.reload()
         if window.runs:
             if self.headroom is None:
                 self.headroom = Headroom(window.table, self.row)
@@ -192,17 +193,22 @@ class Counts:
         self.own = own if 0 < own <= MASK else 0
         self.cum = words[row + window.cum_at]
         if row:
-            window.versions[self.number] += 1
-            self.version = window.versions[self.number]
+            self._claim_version(window)
+
+    def _claim_version(self, window: CellWindow) -> None:
+        """Make other objects of the row read this process's own counts again."""
+        self.version = version = window.versions[self.number] + 1
+        window.versions[self.number] = version
 
     def _check_row(self, now: float) -> tuple[int, bool]:
         """Look the row up again if another key may own it. Return its version, and whether it is new."""
-        # The version is read before the rest: any later change moves it again.
-        sync = self.words[self.row + at.ROW_SYNC]
-        if IS_WEAK:
-            fence()
-        if self.row and self.words[self.row + at.ROW_GENERATION] == self._generation:
-            return sync, False
+        if self.row:
+            # The version is read before the rest: any later change moves it again.
+            sync = self.words[self.row + at.ROW_SYNC]
+            if IS_WEAK:
+                fence()
+            if self.words[self.row + at.ROW_GENERATION] == self._generation:
+                return sync, False
         fresh = self._resolve_row(now)
         sync = self.words[self.row + at.ROW_SYNC]
         if IS_WEAK:

@@ -13,6 +13,7 @@ from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.limits.concurrency import Concurrency
 from edgeproxy.edge.limits.counts import CellWindow, Counts
 from edgeproxy.edge.limits.gate import Gate
+from edgeproxy.edge.limits.kinds import KINDS
 from edgeproxy.edge.limits.local import Locals
 from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.quota import Balance, Quota, QuotaCounts, quota_key
@@ -102,13 +103,9 @@ class Policies:
 
         It reads the table only at its first decision.
         """
-        rate = rule.kind.rate
+        rate = KINDS[rule.algorithm].rate
         assert rate is not None
-        window = self._windows.get(rule.window)
-        if window is None:
-            if len(self._windows) >= WINDOWS_MAX:
-                self._windows.clear()
-            window = self._windows[rule.window] = CellWindow(self._table, rule.window, self._locals)
+        window = self._windows.get(rule.window) or self._add_window(rule.window)
         if rate.counts is Counts and not self._is_shared:
             return rate.policy(rule, Counts(window, rule.stem, subject), cost, is_late)
         key = rule.key(subject)
@@ -116,6 +113,12 @@ class Policies:
         if not isinstance(counts, rate.counts):
             counts = self._table.readers[key] = rate.counts(window, rule.stem, subject)
         return rate.policy(rule, counts, cost, is_late)
+
+    def _add_window(self, seconds: float) -> CellWindow:
+        if len(self._windows) >= WINDOWS_MAX:
+            self._windows.clear()
+        window = self._windows[seconds] = CellWindow(self._table, seconds, self._locals)
+        return window
 
     def get_concurrency(self, rule: Rule, subject: bytes) -> Concurrency:
         """Return the limit on simultaneous requests of `subject`."""

@@ -56,6 +56,16 @@ class PolicyTables(NamedTuple):
     end_users: Policies
 
 
+class PlainRate(NamedTuple):
+    """A rate of many customers, prepared for the set of each."""
+
+    policies: Policies
+    rule: Rule
+    cost: int
+    """The cost of a request."""
+    sync: "Mode"
+
+
 class LimitTerms:
     """The limits of a route's requests under an allowance, for any customer: created once, and used for each customer's
     limits.
@@ -63,7 +73,7 @@ class LimitTerms:
 
     __slots__ = (
         "allowance", "by_address", "headers", "is_anonymous", "limits", "meters", "name_places", "plain",
-        "plain_slots", "plain_traits", "route", "selector", "tables",
+        "plain_rates", "plain_slots", "plain_traits", "route", "selector", "tables",
     )  # fmt: skip
 
     def __init__(
@@ -108,6 +118,8 @@ class LimitTerms:
         """The customer's limits if these are only rates, and no address or end user has its own; concurrency may come
         beside them. None: each customer's set must be built in full.
         """
+        self.plain_rates: tuple[PlainRate, ...] = tuple([self._prepare(each) for each in self.plain or ()])
+        """The `plain` limits, prepared for each customer's set."""
         concurrency = None if self.allowance is None else self.allowance.concurrency
         self.plain_slots = None if concurrency is None else concurrency_rule(concurrency.max, "customer")
         """The concurrency beside the `plain` limits."""
@@ -133,6 +145,10 @@ class LimitTerms:
         rates = [(each.rule, cost if each.is_own else 1, each.limit.sync, each.limit.scope) for each in self.plain]
         concurrency = None if allowance is None else allowance.concurrency
         return (*rates, None if concurrency is None else concurrency.max)
+
+    def _prepare(self, each: "AppliedLimit") -> PlainRate:
+        table: Policies = getattr(self.tables, each.table)
+        return PlainRate(table, each.rule, self.route.cost if each.is_own else 1, each.limit.sync)
 
     def _is_plain(self, applied: "list[AppliedLimit]") -> bool:
         """Return whether the limits fit the description of `plain`."""
@@ -225,7 +241,7 @@ class RouteLimits:
     def build_limit_set(self, address: bytes = b"", names: Mapping[EndUser, bytes] = NO_NAMES) -> LimitSet:
         """Return the limits for an end user and for an address, which matters if a limit is `by_address`."""
         if self.terms.plain is not None:
-            return self._build_plain_set(self.terms.plain)
+            return self._build_plain_set()
         allowance, tables = self.terms.allowance, self.terms.tables
         held = self.apply_limits(address, names)
         charged = [each for each in held if not (each.is_shadow or each.is_reported or each.limit.of)]
@@ -285,19 +301,18 @@ class RouteLimits:
             totals=tuple([total for total in totals if total is not None]),
         )
 
-    def _build_plain_set(self, applied: "tuple[AppliedLimit, ...]") -> LimitSet:
+    def _build_plain_set(self) -> LimitSet:
         """Return the set if no address and no end user matters, and there are only rates and concurrency."""
         terms, customer = self.terms, self._customer
         assert customer is not None
         policies: list[Policy] = []
         gates: list[tuple[Policy, Gate]] = []
-        for each in applied:
-            scope = each.rule.scope
+        for table, rule, cost, sync in terms.plain_rates:
+            scope = rule.scope
             subject = customer if scope == "customer" else self._resolve_subject(scope, b"")[2]
-            table: Policies = getattr(terms.tables, each.table)
-            policy = table.get_policy(each.rule, subject, terms.route.cost if each.is_own else 1)
+            policy = table.get_policy(rule, subject, cost)
             policies.append(policy)
-            if table.shares and (gate := table.gate(each.rule, subject, each.limit.sync)) is not None:
+            if table.shares and (gate := table.gate(rule, subject, sync)) is not None:
                 gates.append((policy, gate))
         slots: tuple[Concurrency, ...] = ()
         totals: tuple[Total, ...] = ()

@@ -219,9 +219,10 @@ class Slots:
 
     def _reload(self, row: int) -> None:
         """Read this process's own use from the map, as another object of the row may have changed it."""
-        self._used = self._gauges.words[row + self._gauges.own_at] & COUNT_MASK
-        self._gauges.versions[self._number] += 1
-        self._version = self._gauges.versions[self._number]
+        gauges = self._gauges
+        self._used = gauges.words[row + gauges.own_at] & COUNT_MASK
+        self._version = version = gauges.versions[self._number] + 1
+        gauges.versions[self._number] = version
 
     def count_used(self) -> int:
         """Return the number of slots that all processes use, as of the last reading."""
@@ -321,7 +322,7 @@ class Slots:
                 return
         key = self.key
         try:
-            row, generation, _ = table.find(table.make_key(key), CELL_US_MIN, now, HAS_GAUGES)
+            row, generation, fresh = table.find(table.make_key(key), CELL_US_MIN, now, HAS_GAUGES)
         except RowUnavailableError as error:
             is_full = isinstance(error, TableFullError)
             if is_full:
@@ -334,7 +335,7 @@ class Slots:
                 local.retry_at = now + ROW_RETRY_SECONDS
             local.share = max(1, gauges.locals.hosts * table.active)
             return
-        used = self._read_own(row)
+        used = 0 if fresh else self._read_own(row)
         if local is not None:
             used += self._pour_local(local, row, key)
         words[row + gauges.own_at] = gauges.owner | used

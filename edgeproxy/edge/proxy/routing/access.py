@@ -142,28 +142,32 @@ class RouteAccess:
         if by not in list_accepted_credentials(route):
             expected = " or ".join(CREDENTIAL_NAMES[each] for each in list_accepted_credentials(route))
             return self.bind_without_key(route, "unknown", f"{expected} is needed here")
-        if route.settings.flag not in customer.flags:
+        if route.is_flagged and route.settings.flag not in customer.flags:
             self._check_flag(route, customer.tier, key.customer, residency)
         if customer.paused is not None:
             self._metrics.count_auth_failure("paused")
             status, why = customer.paused.status, customer.paused.why
             code = problem_codes.CUSTOMER_PAUSED if status == 403 else None
             raise self._create_rejection(status, why, code, key, customer, residency)
-        scopes = key.terms.scopes or NO_SCOPES
-        if not route.scopes <= scopes:
+        if route.scopes and not route.scopes <= (scopes := key.terms.scopes or NO_SCOPES):
             self._metrics.count_auth_failure("scope")
             missing = ", ".join(sorted(route.scopes - scopes))
             what = "client certificate" if by == "certificate" else "API key"
             why = f"The {what} lacks the scope {missing}"
             raise self._create_rejection(403, why, problem_codes.SCOPE_MISSING, key, customer, residency)
-        self._check_region(key, customer, residency)
+        if customer.regions is not None:
+            self._check_region(key, customer, residency)
         terms = self._find_terms(route, key, customer, residency)
         latest: RouteBinding | None = key.latest_binding
         if latest is not None and terms.shape is not None and latest.terms.shape is terms.shape:
             binding = _bind_alike(latest, terms, key, claims)
         else:
-            limits = RouteLimits(terms.limits, key.subject, key, claims)
-            binding = self._create_binding(key.subject, terms, limits, residency)
+            subject = key.subject
+            limits = RouteLimits(terms.limits, subject, key, claims)
+            if terms.fallback is None and not residency:
+                binding = RouteBinding(terms, subject, limits)  # As `_create_binding` does for most customers.
+            else:
+                binding = self._create_binding(subject, terms, limits, residency)
         key.latest_binding = binding
         return binding
 

@@ -115,10 +115,12 @@ class IdentityMemory(OrderedDict[K, Who], Generic[K, Who]):
         if before is not identity:
             if before is not None:
                 self._release(before)
+                self.move_to_end(key)
             self[key] = identity
             identity.memory = self
             self._further += identity.count_further()
-        self.move_to_end(key)
+        else:
+            self.move_to_end(key)
         self._make_room()
 
     def add_binding(self) -> None:

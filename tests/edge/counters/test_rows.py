@@ -285,7 +285,7 @@ def test_row_key_is_recomputed_for_a_table_with_another_seed(table: LimitTable, 
 CLAIM_STORES = 9
 """Stores of single words in a claim, of a row never used as of a freed one."""
 CUTS = [(freed, stores) for freed in (False, True) for stores in range(CLAIM_STORES + 1)]
-"""True if the row was freed, and the number of the store that does not happen; 0: the many words that are written at once."""
+"""True if the row was freed, and the number of the store that does not happen; 0: the words that one call writes."""
 
 
 @pytest.mark.parametrize(("freed", "stores"), CUTS)

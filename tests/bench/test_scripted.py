@@ -49,7 +49,9 @@ def test_crowd_name_sets_keys_routes_and_paths() -> None:
     assert parse_crowd("many-0") is parse_crowd("small") is parse_crowd("many-5-new-64k") is None
 
 
-@pytest.mark.parametrize("name", ["many-3-zipf-routes100-new-first", "many-3-64k-http2", "many-3-http2-10"])
+@pytest.mark.parametrize(
+    "name", ["many-3-zipf-routes100-new-first", "many-3-64k-http2", "many-3-http2-10", "many-3-routes5-new-again"]
+)
 def test_crowd_has_the_name_that_it_was_parsed_from(name: str) -> None:
     crowd = parse_crowd(name)
     assert crowd is not None
@@ -61,3 +63,16 @@ def test_first_request_crowd_uses_keys_absent_from_warm_up() -> None:
     assert crowd is not None
     assert not set(crowd.ask(700)) & set(crowd.warm_up())
     assert len(set(crowd.ask(700))) == 700
+
+
+def test_customers_of_a_repeating_crowd_have_used_their_routes_but_not_their_new_paths() -> None:
+    crowd = parse_crowd("many-100-routes10-new-again")
+    assert crowd is not None
+    used, counted = crowd.use_routes(50), crowd.ask(50)
+    assert [_find_route_and_key(each) for each in used] == [_find_route_and_key(each) for each in counted]
+    assert not {each.split(b" ")[1] for each in used} & {each.split(b" ")[1] for each in counted}
+    assert Crowd(100, 10).use_routes(50) == []
+
+
+def _find_route_and_key(request: bytes) -> tuple[bytes, bytes]:
+    return request.split(b"/")[1], request.partition(b"Bearer ")[2]

@@ -7,7 +7,9 @@ A scenario is `many-CUSTOMERS` with options in this order:
 - `-new`: each path is new, as with ids. Or `-64k`: answers have 64 KiB.
 - `-http2`: HTTP/2, and `-http2-10` ten streams in each read of a connection. Only instructions are counted, as h2load
   cannot change fields between requests.
-- `-first`: each request is the first of its customer. Otherwise each customer has sent one before.
+- `-first`: each request is the first of its customer. Or `-again`: each customer has used its route before. Otherwise
+  each customer has sent one request before, so with many routes a request is mostly the first of its customer there.
+  Only instructions are counted with `-again`.
 """
 
 import itertools
@@ -24,7 +26,7 @@ from loadtest.bench.people import ACME
 
 NAME = re.compile(
     r"many-(?P<customers>[1-9]\d{0,6})(?P<zipf>-zipf)?(-routes(?P<routes>[1-9]\d{0,3}))?((?P<new>-new)|(?P<large>-64k))?"
-    r"(?P<http2>-http2(-(?P<streams>[1-9]\d{0,2}))?)?(?P<first>-first)?"
+    r"(?P<http2>-http2(-(?P<streams>[1-9]\d{0,2}))?)?((?P<first>-first)|(?P<again>-again))?"
 )
 """The name of such a scenario."""
 
@@ -50,6 +52,7 @@ class Crowd:
     is_zipf: bool = False
     has_new_paths: bool = False
     is_first: bool = False
+    is_again: bool = False
     has_large_answers: bool = False
     streams: int = 0
     """Streams of HTTP/2 in each read; 0: HTTP/1.1."""
@@ -76,6 +79,7 @@ class Crowd:
             ("-64k", self.has_large_answers),
             (http2, True),
             ("-first", self.is_first),
+            ("-again", self.is_again),
         )
         return f"many-{self.customers}" + "".join(part for part, is_so in parts if is_so)
 
@@ -109,6 +113,12 @@ class Crowd:
         chosen = numbers[-WARM_UP:] if self.is_first else numbers[:customers]
         paths, chance = self._list_paths(), random.Random(2)
         return (format_request(number, f"{chance.choice(paths)}/{self.kind}") for number in chosen)
+
+    def use_routes(self, times: int) -> list[bytes]:
+        """Return the requests before these `ask` returns if each customer has used its route: the same ones with known
+        paths.
+        """
+        return replace(self, has_new_paths=False).ask(times) if self.is_again else []
 
     def _list_paths(self) -> list[str]:
         return [f"/r{number}" for number in range(self.routes)]
@@ -144,6 +154,7 @@ def parse_crowd(name: str) -> Crowd | None:
         is_zipf=bool(given["zipf"]),
         has_new_paths=bool(given["new"]),
         is_first=bool(given["first"]),
+        is_again=bool(given["again"]),
         has_large_answers=bool(given["large"]),
         streams=int(given["streams"] or 1) if given["http2"] else 0,
     )

@@ -195,7 +195,7 @@ def exchanges(folder: Path, name: str, times: int, workers: int = 1) -> Callable
         Stand(store, dumped, attempts).connect()(crowd.warm_up(1) if crowd is not None else [texts[0].encode()])
     stand = Stand(first, dumped, attempts)
     if crowd is not None:
-        before, asked = list(crowd.warm_up()), crowd.ask(times)
+        before, asked = [*crowd.warm_up(), *crowd.use_routes(times)], crowd.ask(times)
         if not crowd.streams:
             run = stand.connect()
             run(before)
@@ -217,7 +217,7 @@ def switch_counting(state: str) -> None:
     command = ["callgrind_control", f"--instr={state}", str(os.getpid())]
     asking = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     while asking.poll() is None:
-        time.sleep(0.002)
+        time.sleep(0.1)  # Each waking is counted, and on a busy machine the command takes seconds.
     if asking.returncode:
         sys.exit("callgrind_control: callgrind does not listen")
 

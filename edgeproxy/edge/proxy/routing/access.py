@@ -18,7 +18,7 @@ from edgeproxy.config.allowance import (
     compute_effective_allowance,
     find_missing_reference,
 )
-from edgeproxy.config.customers import DirectoryKey
+from edgeproxy.config.customers import DirectoryKey, Key
 from edgeproxy.config.directory import KeyOwner, parse_customer
 from edgeproxy.config.edge.auth import AUTHORIZATION
 from edgeproxy.config.edge.stamps import StampValues
@@ -88,6 +88,10 @@ class RouteAccess:
         """Terms by route, customer settings and residency. The key is the settings object's id; the terms keep the
         object alive.
         """
+        self._granted: LRUCache[tuple[Route, int, int], tuple[BindingTerms, Key]] = LRUCache(TERMS_MAX)
+        """Terms by route, customer settings and key settings, of keys whose access to the route was granted. The keys
+        are the ids of objects that the values keep alive.
+        """
         self._log = log.RateLimitedLog(LOG_SECONDS)
         self._shapes: dict[object, object] = {}
         """One object for all terms with equal limits for a customer (`LimitTerms.describe_shared`) and equal stamps."""
@@ -121,6 +125,21 @@ class RouteAccess:
         again = b"Retry-After: 30\r\n"
         why = "This edge does not know the plan of this customer"
         raise RejectedError(503, why, close=False, fields=again, code=problem_codes.CUSTOMER_DATA_UNAVAILABLE)
+
+    def bind_held(self, key: "HeldKey", customer: "Customer", route: Route) -> RouteBinding:
+        """Return the binding of a key from the files, as `bind` does. Access is decided once for keys with equal
+        settings.
+        """
+        own = key.terms
+        place = (route, id(customer), id(own))
+        granted = self._granted[place]
+        if granted is not None and granted[1] is own and granted[0].customer is customer:
+            return self._bind_terms(granted[0], key)
+        binding = self.bind(key, customer, route)
+        # A flag may depend on the customer's name.
+        if route.auth != "none" and route.settings.flag is None and not own.limits:
+            self._granted.admit(place, (binding.terms, own))
+        return binding
 
     def bind(
         self,
@@ -157,7 +176,14 @@ class RouteAccess:
             raise self._create_rejection(403, why, problem_codes.SCOPE_MISSING, key, customer, residency)
         if customer.regions is not None:
             self._check_region(key, customer, residency)
-        terms = self._find_terms(route, key, customer, residency)
+        return self._bind_terms(self._find_terms(route, key, customer, residency), key, claims, residency)
+
+    def _bind_terms(
+        self, terms: BindingTerms, key: "HeldKey", claims: Mapping[str, bytes] = NO_CLAIMS, residency: str = ""
+    ) -> RouteBinding:
+        """Return the binding of a key under these terms. It shares the parts of the key's latest binding that are
+        equal.
+        """
         latest: RouteBinding | None = key.latest_binding
         if latest is not None and terms.shape is not None and latest.terms.shape is terms.shape:
             binding = _bind_alike(latest, terms, key, claims)
@@ -174,6 +200,7 @@ class RouteAccess:
     def forget_terms(self) -> None:
         """Drop the cached terms, because flags of the directory have changed."""
         self._terms.clear()
+        self._granted.clear()
         self._shapes.clear()
 
     def _find_terms(self, route: Route, key: "HeldKey", customer: "Customer", residency: str) -> BindingTerms:
@@ -340,6 +367,8 @@ class RouteAccess:
 
 def _bind_alike(other: RouteBinding, terms: BindingTerms, key: "HeldKey", claims: Mapping[str, bytes]) -> RouteBinding:
     """Return the binding under these terms of the customer of another binding, whose terms have the same shape."""
+    if other.rare is None and not terms.has_rare_parts and terms.counts_plainly:
+        return RouteBinding(terms, other.subject, None, limit_set=other.limit_set)
     return RouteBinding(
         terms,
         other.subject,

@@ -220,8 +220,8 @@ class BindingTerms:
 
     __slots__ = (
         "_by_status", "counts_plainly", "customer", "end_user_sets", "fallback", "forwards_key", "has_own_limit_sets",
-        "has_special_meters", "has_unusual_head", "limits", "message", "meters", "metrics", "networks", "prefer",
-        "priority", "prompts", "route", "shape", "stamps", "tier",
+        "has_rare_parts", "has_special_meters", "has_unusual_head", "limits", "message", "meters", "metrics",
+        "networks", "prefer", "priority", "prompts", "route", "shape", "stamps", "tier",
     )  # fmt: skip
 
     def __init__(
@@ -269,6 +269,8 @@ class BindingTerms:
         """True if each meter of requests has one counter for all keys of a customer."""
         self.has_special_meters = bool(meters.refusing or usage is not None or meters.others)
         """True if anything but requests and their costs is counted."""
+        self.has_rare_parts = self.has_special_meters or fallback is not None or "admitted" in meters.when
+        """True if each binding has rare parts. Otherwise some customers' bindings have."""
         self._by_status: dict[int, StatusTerms] = {}
 
     def _needs_counter_of_its_own(self, name: str) -> bool:
@@ -324,7 +326,7 @@ class RouteBinding:
         self,
         terms: BindingTerms,
         subject: bytes,
-        limits: "RouteLimits",
+        limits: "RouteLimits | None",
         *,
         counted_as: str | None = None,
         limit_set: "LimitSet | None" = None,
@@ -335,19 +337,20 @@ class RouteBinding:
         None if the residency is the edge's own. `limits` has all limits of the customer's requests. `fallback`: the
         binding of this customer to the route's second upstream. `user`: who sent a password.
 
-        `limit_set`: the limits, if a binding of this customer to another route has equal ones. Then `limits` may be
-        those of that route.
+        `limit_set`: the limits, if a binding of this customer to another route has equal ones. Then `limits` is None if
+        neither binding has rare parts.
         """
         self.terms, self.route = terms, terms.route
         self.subject = subject
         self.rare: RareParts | None = None
         """The parts that most bindings do not have; None without any."""
         if limit_set is None and not terms.has_own_limit_sets:
+            assert limits is not None
             limit_set = limits.build_limit_set()
         self.limit_set = limit_set
         """The limits; None if each address, end user or request has its own."""
-        is_rare = limit_set is None or fallback is not None or user or counted_as is not None
-        if is_rare or terms.has_special_meters or "admitted" in terms.meters.when:
+        if terms.has_rare_parts or limit_set is None or user or counted_as is not None:
+            assert limits is not None
             self.rare = RareParts(limits, counted_as, fallback, user)
             if terms.limits.name_places:
                 self.rare.end_users = EndUserLimits(limits, terms.networks, terms.end_user_sets)
@@ -457,7 +460,7 @@ class RouteBinding:
         assert self.fallback is not None
         return not self.route.service.has_chosen() and self.fallback.route.service.has_chosen()
 
-    def _create_meters(self, terms: BindingTerms, limits: "RouteLimits") -> None:
+    def _create_meters(self, terms: BindingTerms, limits: "RouteLimits | None") -> None:
         """Create the counters of requests, sorted by the time and the subject of each meter's counts."""
         meters, metrics = terms.meters, terms.metrics
         customer, label = self.counted_as, self.route.label
@@ -465,6 +468,7 @@ class RouteBinding:
         if terms.counts_plainly:
             usage = [metrics.get_usage_counter(customer, name, label) for name in meters.by_request]
         else:
+            assert limits is not None
             usage = [_create_counter(customer, terms, limits, name) for name in meters.by_request]
         self._usage: tuple[Countable, ...] = tuple(usage)
         """The counters of the meters that count each request alike."""

@@ -242,7 +242,8 @@ class Directory:
         known = self._identities
         identity = known.get(secret)
         if identity is not None:
-            known.move_to_end(secret)
+            if known.keeps_order:
+                known.move_to_end(secret)
             self.recalled += 1
             return identity
         self.looked_up += 1
@@ -263,7 +264,7 @@ class Directory:
 
     def _bind_held_key(self, route: Route, key: HeldKey) -> RouteBinding:
         """Return the binding of a key from the files. Raises RejectedError as `bind`."""
-        return self._access.bind(key, self._customers.get_customer_of(key), route)
+        return self._access.bind_held(key, self._customers.get_customer_of(key), route)
 
     def find_successor(self, key: HeldKey, route: Route) -> UnresolvedIdentity | RejectedError | None:
         """Return the refusal of a key from the files of an earlier configuration.
@@ -294,7 +295,8 @@ class Directory:
         known_as = shorten_name(name)
         identity = known.get(known_as)
         if identity is not None:
-            known.move_to_end(known_as)
+            if known.keeps_order:
+                known.move_to_end(known_as)
             return identity
         digest = compute_certificate_digest(name)
         key = self._customers.find_key(digest)

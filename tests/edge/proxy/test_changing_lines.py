@@ -1,16 +1,29 @@
 """On a connection whose requests differ in some header lines, earlier requests do not change how one is read."""
 
+import json
 import random
+import time
+from pathlib import Path
+from typing import Any
 
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from hpack import NeverIndexedHeaderTuple
+
+from edgeproxy.base.lru_cache import BytesCache
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.http1.lines import RequestLines
 from edgeproxy.edge.http1.request import PLAIN, read_fields
 from edgeproxy.edge.proxy.connections.client import Client
+from edgeproxy.edge.proxy.exchange import snapshot as snapshots
 from edgeproxy.edge.proxy.exchange.exchange import Exchange
 from edgeproxy.edge.proxy.exchange.snapshot import Snapshot
 from edgeproxy.edge.proxy.routing.router import NO_SITE
+from edgeproxy.edge.proxy.routing.token_verifier import parse_keys
+from tests.edge.proxy.authority import Authority
 from tests.support.http2_wire import http2
-from tests.support.transcript import EXPIRED, KEY, READER, UNLIMITED, Edge, get, ok
+from tests.support.transcript import EXPIRED, KEY, READER, UNLIMITED, Edge, digest, get, ok, post
 from tests.support.wire import Message, Wire
 
 OWN = {"x-request-id", "traceparent"}
@@ -179,3 +192,179 @@ async def test_customers_with_equal_header_lines_share_a_cached_block(edge: Edge
     assert len(edge.runtime.snapshot.shared) == 1
     client = await edge.client()
     assert (await client.asks(get("/v1/x", "Authorization: Bearer nobodys"))).status == 401
+
+
+class NoCache(BytesCache[Any]):
+    """A cache of heads that holds nothing."""
+
+    __slots__ = ()
+
+    def store(self, key: bytes, value: Any) -> Any:
+        return value
+
+    def admit(self, key: bytes, value: Any) -> Any:
+        return value
+
+
+def name_sender(request: Message) -> bytes:
+    """Answer with the customer, the path, the presence of a key, and the body, as the upstream received them."""
+    fields = {name.lower(): value for name, value in request.fields}
+    has_key = "authorization" in fields or "x-api-key" in fields
+    parts = [fields.get("x-customer-id", "-"), fields.get("x-customer-tier", "-"), request.first, str(has_key)]
+    return ok("|".join(parts).encode() + b"|" + request.body)
+
+
+NAMES_BY_KEY = {KEY: b"acme", UNLIMITED: b"free"} | {f"key {number}": b"c%d" % number for number in range(10)}
+
+
+@pytest.fixture
+def crowded(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> Edge:
+    """An edge with the customers of NAMES_BY_KEY. Most of their heads are cached without their key."""
+    monkeypatch.setattr(snapshots, "WHOLE_KEYED_MAX", 4)
+    edge.config["tiers"]["basic"] = {}
+    for key, name in [*NAMES_BY_KEY.items()][2:]:
+        edge.config["customers"][name.decode()] = {"tier": "free"}
+        edge.config["keys"].append({"sha256": digest(key), "customer": name.decode()})
+    edge.upstream.answers(name_sender)
+    return edge
+
+
+async def test_pipelined_and_split_heads_are_answered_as_without_caches(
+    crowded: Edge, edge: Edge, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = random.Random(seed)
+    bearers = {key: f"Authorization: Bearer {key}" for key in (*NAMES_BY_KEY, "nobodys")}
+    messages: list[tuple[str, bytes]] = []
+    splits: list[int] = []
+    for _ in range(150):
+        key, path = chance.choice([*NAMES_BY_KEY] * 4 + ["nobodys"]), chance.choice(("/v1/x", "/v1/longer"))
+        other = get("/v1/x", bearers[chance.choice([*NAMES_BY_KEY])])
+        has_body = key != "nobodys" and chance.random() < 0.3  # The body is a cached head of some customer.
+        messages.append((key, post(other, path, bearers[key]) if has_body else get(path, bearers[key])))
+    stream = b"".join(data for _, data in messages)
+    while sum(splits) < len(stream):
+        splits.append(chance.choice((1, 50, 100, 400, 3000)))
+
+    async def exchange() -> list[tuple[int, bytes]]:
+        answers, rest, client = [], stream, await edge.client()
+        for size in splits:
+            await client.sends(rest[:size])
+            rest = rest[size:]
+            await edge.settles()
+        for key, data in messages:
+            answer = await client.gets_answer()
+            answers.append((answer.status, answer.body if answer.status == 200 else b""))
+            if key in NAMES_BY_KEY:
+                assert answer.body.partition(b"|")[0] == NAMES_BY_KEY[key], data
+                assert answer.body.endswith(b"|" + data.partition(b"\r\n\r\n")[2])
+        # Each place of a split, between two cached heads of different customers.
+        for at in range(1, len(get("/v1/x", bearers["key 9"]))):
+            for key, name in [*NAMES_BY_KEY.items()][-2:]:
+                data = get("/v1/x", bearers[key])
+                await client.sends(data[:at])
+                await edge.settles()
+                await client.sends(data[at:])
+                assert (await client.gets_answer()).body.partition(b"|")[0] == name, at
+        client.closes()
+        return answers
+
+    (await edge.client()).closes()
+    for _ in range(2):
+        cached = await exchange()
+        assert edge.runtime.snapshot.keyed_heads
+    monkeypatch.setattr(snapshots, "BytesCache", NoCache)
+    await edge.reloads()
+    assert await exchange() == cached
+    assert not edge.runtime.snapshot.keyed_heads
+    assert not edge.runtime.snapshot.heads[False]
+
+
+async def test_removed_key_and_moved_customer_are_seen_where_heads_are_cached(crowded: Edge, edge: Edge) -> None:
+    heads = {key: get("/v1/x", f"Authorization: Bearer {key}") for key in NAMES_BY_KEY}
+
+    edge.config["listen"] = {"address": "127.0.0.1:0", "http2": True}
+    client, streams = await edge.client(), await http2(edge)
+
+    async def ask(key: str) -> list[tuple[int, bytes]]:
+        line = ("authorization", f"Bearer {key}")
+        answers = await client.asks(heads[key]), await streams.asks("/v1/x", line)
+        return [(each.status, b"|".join(each.body.split(b"|")[:2]) if each.status == 200 else b"") for each in answers]
+
+    async def check(expected: dict[str, tuple[int, bytes]]) -> None:
+        for _ in range(3):
+            for key, answer in expected.items():
+                assert await ask(key) == [answer] * 2
+
+    everybody = {key: (200, name + b"|free") for key, name in NAMES_BY_KEY.items()}
+    await check(everybody | {KEY: (200, b"acme|basic")})
+    assert edge.runtime.snapshot.keyed_heads
+    edge.config["customers"]["acme"] = {"tier": "free"}
+    await edge.reloads()
+    await check(everybody)
+    keys = edge.config["keys"]
+    edge.config["keys"] = [each for each in keys if each["customer"] != "acme"]
+    await edge.reloads()
+    await check(everybody | {KEY: (401, b"")})
+    edge.config["keys"] = [*edge.config["keys"], {**keys[0], "customer": "free"}]
+    await edge.reloads()
+    await check(everybody | {KEY: (200, b"free|free")})
+
+
+async def test_each_http2_stream_is_of_the_customer_whose_key_it_sends(crowded: Edge, edge: Edge, seed: int) -> None:
+    """Keys in fields that are never indexed, and keys in the dynamic table."""
+    chance = random.Random(seed)
+    edge.config["listen"] = {"address": "127.0.0.1:0", "http2": True}
+    client = await http2(edge)
+    for _ in range(40):
+        sent = []
+        for _ in range(chance.randrange(1, 6)):
+            key = chance.choice([*NAMES_BY_KEY, *NAMES_BY_KEY, "nobodys", ""])
+            # The library never indexes Authorization.
+            bearer, indexed = ("authorization", f"Bearer {key}"), ("x-api-key", key)
+            field: Any = chance.choice((bearer, bearer, indexed, NeverIndexedHeaderTuple(*indexed)))
+            path = chance.choice(("/v1/x", f"/v1/{chance.getrandbits(20)}"))
+            sent.append((key, await client.begins_request("GET", path, *([field] if key else []))))
+        for key, number in sent:
+            answer = await client.answer_of(number)
+            assert answer.status == (200 if key in NAMES_BY_KEY else 401)
+            if key in NAMES_BY_KEY:
+                assert answer.body.partition(b"|")[0] == NAMES_BY_KEY[key]
+                assert answer.body.endswith(b"|False|")
+    assert edge.runtime.snapshot.keyed_heads
+
+
+async def test_certificates_tokens_and_keys_identify_only_their_own_request(
+    crowded: Edge, edge: Edge, seed: int, tmp_path: Path
+) -> None:
+    chance = random.Random(seed)
+    servers, holders = Authority(tmp_path, "servers"), Authority(tmp_path, "holders")
+    cert, key_file = servers.issues("edge.test")
+    tls = {"cert": str(cert), "key": str(key_file), "client_ca": str(holders.file)}
+    edge.config["listen"] = {"address": "127.0.0.1:0", "tls": tls}
+    edge.config["routes"][0]["auth"] = ["key", "jwt", "certificate"]
+    edge.config["customers"] |= {name: {"tier": "free"} for name in ("certified", "tokened", "other")}
+    edge.config["keys"] += [{"certificate": name, "customer": name} for name in ("certified", "other")]
+    edge.config["issuers"] = {
+        "id": {"issuer": "https://id.example", "jwks": "https://id.example/k", "audiences": ["x"]}
+    }
+    clients = {}
+    for holder in ("certified", "other", "nobody"):
+        context, pair = servers.trusted(), holders.issue(common=holder)
+        context.load_cert_chain(pair.cert, pair.key)
+        clients[holder] = [await edge.secure_client(context) for _ in range(2)]
+    signing = ec.generate_private_key(ec.SECP256R1())
+    listed = jwt.algorithms.ECAlgorithm.to_jwk(signing.public_key(), as_dict=True)
+    edge.runtime.key_lookup.issuer_keys["id"] = parse_keys(json.dumps({"keys": [listed]}))
+    claims = {"iss": "https://id.example", "aud": "x", "sub": "tokened", "exp": time.time() + 3600}
+    token = jwt.encode(claims, signing, "ES256")
+    names: dict[str, str | None] = {key: name.decode() for key, name in NAMES_BY_KEY.items()}
+    names |= {token: "tokened", "nobodys": None, token[:-4] + "AAAA": None}
+    for _ in range(400):
+        holder, credential = chance.choice([*clients]), chance.choice([*names, ""])
+        expected = names[credential] if credential else {"nobody": None}.get(holder, holder)
+        lines = [f"Authorization: Bearer {credential}"] if credential else []
+        answer = await chance.choice(clients[holder]).asks(get(chance.choice(("/v1/x", "/v1/y")), *lines))
+        assert answer.status == (401 if expected is None else 200), (holder, credential)
+        if expected is not None:
+            assert answer.body.partition(b"|")[0] == expected.encode(), (holder, credential)
+    assert edge.runtime.snapshot.keyed_heads

@@ -23,16 +23,23 @@ else:
 PLAIN_EXAMPLE = Key(sha256="0" * 64, customer="x")
 
 
+def pack_names(names: Iterable[str]) -> bytes:
+    """Return names in one text. Each stands between two line feeds."""
+    return "\n".join(("", *names, "")).encode()
+
+
 class KeyList(Sequence[Key]):
     """Keys that mostly have nothing but a digest and a customer. A key's model is created when it is read."""
 
-    __slots__ = ("_digests", "_ends", "_names", "_others")
+    __slots__ = ("_ends", "_others", "digests", "names")
 
     def __init__(self, digests: bytes, names: Sequence[str], others: Mapping[int, Key]) -> None:
         """`digests` of all keys, `names` of their customers, and `others`: keys with more settings, by index."""
-        self._digests = digests
-        # Names are of ASCII letters, so their lengths are bytes. Each one stands between two line feeds.
-        self._names = "\n".join(("", *names, "")).encode()
+        self.digests = digests
+        """The SHA-256 of all keys, one after another."""
+        self.names = pack_names(names)
+        """Their customers."""
+        # Names are of ASCII letters, so their lengths are bytes.
         self._ends = array("I", accumulate([len(name) + 1 for name in names], initial=0))
         """The place of the line feed before each name, and of the last one."""
         self._others = dict(others)
@@ -57,7 +64,7 @@ class KeyList(Sequence[Key]):
     def __eq__(self, other: object) -> bool:
         """Return whether the keys and their order are equal."""
         if isinstance(other, KeyList):
-            are_equal = self._digests == other._digests and self._names == other._names
+            are_equal = self.digests == other.digests and self.names == other.names
             return are_equal and self._others == other._others
         return isinstance(other, tuple) and tuple(self) == other
 
@@ -68,15 +75,19 @@ class KeyList(Sequence[Key]):
         return repr(tuple(self))
 
     def _get_digest(self, place: int) -> bytes:
-        return self._digests[place * DIGEST_BYTES : (place + 1) * DIGEST_BYTES]
+        return self.digests[place * DIGEST_BYTES : (place + 1) * DIGEST_BYTES]
 
     def _get_name(self, place: int) -> str:
-        return self._names[self._ends[place] + 1 : self._ends[place + 1]].decode()
+        return self.names[self._ends[place] + 1 : self._ends[place + 1]].decode()
 
-    def list_parts(self) -> Iterator[tuple[str, str, Key | None]]:
-        """Yield the digest in hex and the customer of each key, and the key if it has further settings."""
-        for place in range(len(self)):
-            yield self._get_digest(place).hex(), self._get_name(place), self._others.get(place)
+    @classmethod
+    def from_keys(cls, keys: Sequence[Key]) -> "KeyList":
+        """Return keys in this form."""
+        if isinstance(keys, cls):
+            return keys
+        digests = bytes.fromhex("".join([key.sha256 for key in keys]))
+        others = {place: key for place, key in enumerate(keys) if not key.model_fields_set <= PLAIN_KEY}
+        return cls(digests, [key.customer for key in keys], others)
 
     def list_others(self) -> Iterable[tuple[int, Key]]:
         """Return each key that has further settings, with its index."""
@@ -85,10 +96,10 @@ class KeyList(Sequence[Key]):
     def find_digests(self, customer: str) -> Iterator[bytes]:
         """Yield the SHA-256 of each key of a customer."""
         name = f"\n{customer}\n".encode()
-        place = self._names.find(name)
+        place = self.names.find(name)
         while place >= 0:
             yield self._get_digest(bisect_right(self._ends, place) - 1)
-            place = self._names.find(name, place + 1)
+            place = self.names.find(name, place + 1)
 
 
 def create_plain_key(digest: str, customer: str) -> Key:

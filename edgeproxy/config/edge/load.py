@@ -105,15 +105,15 @@ def _load_customers_source(path: Path, environ: Mapping[str, str]) -> Loaded[Pus
 
 
 def dump_settings(settings: EdgeSettings) -> bytes:
-    """Return the settings for a worker: one line of JSON without the customers, then a line per customer and key.
+    """Return the settings for a worker: one line of JSON without the customers, then the packed customers and keys.
 
-    `restore_settings` reads them. A hundred thousand keys take a second. Workers do not ship usage, connect to the hub
+    `restore_settings` reads them. Workers do not ship usage, connect to the hub
     or answer operators, so they do not get the collector's token, the password of the hub, the tokens of the admin
     listener, or the headers for the receiver of spans.
     """
     worker_settings = settings.model_copy(update={"hub": Hub(url=settings.hub.name)})
     rest = worker_settings.model_dump_json(by_alias=True, exclude=NOT_FOR_WORKERS).encode()
-    return b"\n".join((rest, *dump_customers(settings)))
+    return b"\n".join((rest, dump_customers(settings)))
 
 
 def restore_settings(dumped: bytes) -> tuple[EdgeSettings, Customers]:
@@ -121,13 +121,8 @@ def restore_settings(dumped: bytes) -> tuple[EdgeSettings, Customers]:
 
     It may run in a thread while others work, because no single step takes long.
     """
-    customer_store = Customers()
     with pause_garbage_collection():
-        begin = dumped.find(b"\n") + 1
-        settings = EdgeSettings.model_validate_json(dumped[: begin - 1] if begin else dumped)
-        while begin:
-            end = dumped.find(b"\n", begin)
-            customer_store.add(dumped[begin:end] if end > 0 else dumped[begin:])
-            begin = end + 1
+        rest, _, packed = dumped.partition(b"\n")
+        settings, customers = EdgeSettings.model_validate_json(rest), Customers(packed)
     return_freed_memory()
-    return settings, customer_store
+    return settings, customers

@@ -1,14 +1,56 @@
-"""The customers of a worker: texts of customers are held once, up to a number of them."""
+"""The customers of a worker: packed, and each one is read from the text that it shares with equal ones."""
 
+import msgspec
 import pytest
 
+from edgeproxy.config.customers import Customer, Key
 from edgeproxy.config.edge import customer_store
-from edgeproxy.config.edge.customer_store import Customers
+from edgeproxy.config.edge.customer_store import Customers, PackedCustomers, dump_customers
+from edgeproxy.config.edge.settings import EdgeSettings
+
+MANY = 3000
 
 
-def test_customers_are_found_when_no_more_texts_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(customer_store, "TERMS_MAX", 1)
-    customers = Customers()
-    for line in (b'customer a {"tier":"free"}', b'customer b {"tier":"pro"}', b'customer c {"tier":"free"}'):
-        customers.add(line)
-    assert [customers.get_customer(name).tier for name in "abc"] == ["free", "pro", "free"]
+def build_settings() -> EdgeSettings:
+    """Return settings with customers of two kinds, each with a key, and every third key with scopes."""
+    customers = {f"c{number}": Customer(tier="free" if number % 2 else "pro") for number in range(MANY)}
+    keys = [
+        Key(sha256=f"{number:064x}", customer=f"c{number}", **({} if number % 3 else {"scopes": ["read"]}))
+        for number in range(1, MANY)
+    ]
+    return EdgeSettings.model_construct(upstreams={}, routes=(), sha256="", customers=customers, keys=tuple(keys))
+
+
+def test_each_of_many_customers_and_keys_is_restored() -> None:
+    settings = build_settings()
+    dumped = dump_customers(settings)
+    customers = Customers(dumped)
+    assert len(customers) == 2 * MANY - 1
+    assert {name: customers.get_customer(name) for name in settings.customers} == settings.customers
+    for key in settings.keys:
+        held = customers.find_key(bytes.fromhex(key.sha256))
+        assert held is not None
+        assert (held.customer, held.terms.scopes, held.digest.hex()) == (key.customer, key.scopes, key.sha256)
+    assert len(msgspec.msgpack.decode(dumped, type=PackedCustomers).texts) == 4
+    assert [customers.has_customer(name) for name in ("c0", "c", "c3000", "c1\nc2", "")] == [True, *[False] * 4]
+    for digest in (bytes(32), b"", bytes(31) + b"\x01" + bytes(32)):
+        assert customers.find_key(digest) is None
+    with pytest.raises(KeyError):
+        customers.get_customer("c3000")
+
+
+def test_customers_are_restored_when_no_more_texts_are_cached(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("read_terms", "read_customer"):
+        monkeypatch.setattr(customer_store, name, getattr(customer_store, name).__wrapped__)
+    customers = Customers(dump_customers(build_settings()))
+    assert [customers.get_customer(f"c{number}").tier for number in range(3)] == ["pro", "free", "pro"]
+
+
+def test_a_message_whose_parts_do_not_fit_is_refused() -> None:
+    packed = msgspec.msgpack.decode(dump_customers(build_settings()), type=PackedCustomers)
+    for part in ("customer_texts", "digests", "owners", "key_texts"):
+        other = msgspec.structs.replace(packed, **{part: b""})
+        with pytest.raises(ValueError, match="do not fit"):
+            Customers(msgspec.msgpack.encode(other))
+    with pytest.raises(msgspec.DecodeError):
+        Customers(b"")

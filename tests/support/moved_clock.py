@@ -1,16 +1,24 @@
 """A command of edgeproxy whose wall clock is ahead by the offset in a file, and whose jobs pause briefly: `python -m
-tests.support.moved_clock FILE collector -c …`. A quarter then passes in minutes.
+tests.support.moved_clock FILE collector -c …`. A quarter then passes in minutes. With `IDLE` in its environment
+jobs do nothing, so that their rounds over all customers cost nothing. Only the job that books credits works.
 
 A collector starts as a fork of a special fork server, which has moved its clock before it imports the product.
 """
 
 import mmap
+import os
 import struct
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgeproxy.base.log import RateLimitedLog
 
 OFFSET = struct.Struct("<d")
+IDLE = "EDGEPROXY_TEST_IDLE"
+"""The variable that stops the jobs of a collector."""
 
 
 def write_offset(file: Path, seconds: float) -> None:
@@ -63,10 +71,25 @@ def shorten_rests() -> None:
     billing.STAND_BY_SECONDS = billing.EVENTS_SECONDS = billing.LOOK_SECONDS = 0.5
 
 
+def stop_jobs() -> None:
+    """Let all jobs succeed at once without work, except the booking of credits."""
+    from edgeproxy.collector.database import periodic
+
+    work = periodic._run_once
+
+    async def run_once(job: periodic.Job, limited_log: "RateLimitedLog") -> tuple[periodic.JobResult, object]:
+        return await work(job, limited_log) if job.name == "credits" else (periodic.JobResult.SUCCEEDED, None)
+
+    periodic._run_once = run_once
+
+
 def main() -> None:
     """Run the command, with a clock that follows a file."""
     follow_offset(Path(sys.argv.pop(1)))
-    shorten_rests()
+    if IDLE in os.environ:
+        stop_jobs()
+    else:
+        shorten_rests()
     from edgeproxy.cli import main
 
     main()

@@ -5,8 +5,11 @@ import io
 import re
 from collections.abc import Iterable, Sequence
 
-FORMULAS = ("=", "+", "-", "@", "\t", "\r")
-"""The first characters of formulas in spreadsheets, if something follows (CSV injection, CWE-1236)."""
+FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""The first characters of formulas in spreadsheets, if something follows (CSV injection, CWE-1236).
+
+The list is OWASP's. The last four are the wide forms of the first four, which spreadsheets in Japanese read alike.
+"""
 
 DECIMAL = re.compile(r"-?[0-9]+(\.[0-9]+)?").fullmatch
 

@@ -29,10 +29,10 @@ async def search_customers(
 ) -> list[ListedCustomer]:
     """Return at most `limit` customers that match a text.
 
-    The text may be an id, a contact's address or its domain, a key or an external id. It may also be a part of a name
-    or of an unencrypted external id, in upper or lower case. Names that begin with the text come before other parts. A
-    key is searched for by its stored first characters. Parts are searched for only if there are fewer than `limit`
-    other matches.
+    The text may be an id, a contact's address or its domain, a key or an external id. It may also be the beginning of
+    an unencrypted address or domain, or a part of a name or of an unencrypted external id, in upper or lower case.
+    Names that begin with the text come before other parts. A key is searched for by its stored first characters. Parts
+    are searched for only if there are fewer than `limit` other matches.
     """
     matches: dict[str, ListedCustomer] = {}
     parse = partial(to_listed, shows_money=shows_money)
@@ -80,6 +80,10 @@ def _list_conditions(
         is_clear = customers.c.external_id_sealed.is_(None)
         begins = sa.select(customers.c.id).where(database.beginning(customers.c.external_id, text), is_clear)
         conditions.append(("external_id", customers.c.id.in_(begins.order_by(external_id).limit(limit))))
+        for column in (contacts.c.email, contacts.c.domain):
+            is_part = database.beginning(column, text.lower().removeprefix("@")), contacts.c.email_sealed.is_(None)
+            owners = sa.select(contacts.c.customer).where(*is_part).order_by(database.by_character(column)).limit(limit)
+            conditions.append(("email" if column is contacts.c.email else "domain", customers.c.id.in_(owners)))
     return conditions
 
 

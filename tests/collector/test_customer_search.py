@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from edgeproxy.collector.customer_search import search_customers
 from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.page_tables import contacts
 from edgeproxy.collector.database.schema import customers
 from edgeproxy.collector.database.search_text import fold, list_part_searches, list_trigrams
 
@@ -53,6 +54,47 @@ async def test_search_finds_parts_in_any_case_and_lists_prefixes_first(database:
         assert await find("crm_a") == [], "a hash has no beginning"
         assert await find("rm_acme") == [], "nor parts"
     await opened.close()
+
+
+def test_search_finds_the_beginning_of_a_readable_address_or_domain(database: str) -> None:
+    async def do() -> None:
+        opened = await Database.connect(database)
+        row = {"name": "zebra", "tier": "t", "settings": '{"tier":"t"}', "metadata": "{}", "version": 1}
+        person = {"customer": "z", "email": "ann.smith@firm.example", "domain": "firm.example"}
+        async with opened.writing() as connection:
+            await connection.execute(sa.insert(customers), [{**row, "id": "z", "created_at": 1}])
+            await connection.execute(sa.insert(contacts), [person])
+
+            async def why(text: str) -> list[str]:
+                return [found["matched"] for found in await search_customers(connection, opened, text, 10)]
+
+            assert await why("ann") == await why("Ann.Smith@fi") == await why(person["email"]) == ["email"]
+            assert await why("firm.ex") == await why("@firm") == ["domain"]
+            assert await why("an") == await why("smith") == await why("xann") == []
+            await connection.execute(sa.update(contacts).values(email_sealed="sealed"))
+            assert await why("ann") == await why("firm.ex") == [], "a hash has no beginning"
+        await opened.close()
+
+    asyncio.run(do())
+
+
+def test_search_for_the_beginning_of_an_address_uses_an_index(database: str) -> None:
+    async def do() -> list[str]:
+        opened = await Database.connect(database)
+        async with opened.reading(whole=True) as connection:  # SET LOCAL needs a transaction.
+            plans = []
+            for column in (contacts.c.email, contacts.c.domain):
+                sought = sa.select(contacts.c.customer).where(opened.beginning(column, "ann"))
+                text = sought.compile(connection.sync_connection, compile_kwargs={"literal_binds": True})
+                if not opened.is_sqlite:
+                    await connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+                explain = "EXPLAIN QUERY PLAN" if opened.is_sqlite else "EXPLAIN"
+                plans.append(str((await connection.exec_driver_sql(f"{explain} {text}")).all()))
+        await opened.close()
+        return plans
+
+    for plan in asyncio.run(do()):
+        assert "Index" in plan or "INDEX" in plan, plan
 
 
 def test_search_for_a_part_uses_the_index(database: str) -> None:

@@ -12,7 +12,7 @@ from babel import Locale, UnknownLocaleError, dates, numbers, units
 
 from edgeproxy.collector.languages.catalogs import DEFAULT, LANGUAGES
 from edgeproxy.collector.languages.currencies import DisplayCurrency
-from edgeproxy.config.collector.currency_units import DECIMALS, USD, to_decimal
+from edgeproxy.config.collector.currency_units import DECIMALS, USD, choose_price_units, to_decimal
 
 HEADER_CHARACTERS_MAX = 500
 """Characters of Accept-Language that are read."""
@@ -27,9 +27,7 @@ DURATIONS = {1: "second", 60: "minute", 3600: "hour", 86400: "day"}
 
 Number = TypeVar("Number", float, Decimal)
 
-UNIT_PRICE_MIN = Decimal("0.001")
-"""A lower unit price, in whole units of the currency, is written for several units."""
-UNITS_MAX = MILLION = 1_000_000
+MILLION = 1_000_000
 PLACES_MAX = 15
 """Most decimal places of an amount in whole units: twelve of a smallest unit (config/collector/money.py), and its own.
 """
@@ -109,15 +107,12 @@ class Reader(NamedTuple):
     ) -> tuple[str, int]:
         """Return a unit price for display, and its number of units. `written` is in smallest units of the currency.
 
-        The number of units is `scale`, or the package size. Without a scale, a price far below the smallest unit is
-        given for a thousand or a million units: $0.01 per 1,000.
+        The price is for `scale` units, or for as many units or packages as on invoices.
         """
-        amount, units = Decimal(written).scaleb(-DECIMALS[currency]), package
-        if scale is not None and package == 1:
-            amount, units = amount * scale, scale
-        while scale is None and 0 < amount < UNIT_PRICE_MIN and units < UNITS_MAX:
-            amount, units = amount * 1000, units * 1000
-        return self._format_exactly(amount, currency), units
+        price = Decimal(written)
+        count = choose_price_units(price) if scale is None or package > 1 else scale
+        amount = (price * count).scaleb(-DECIMALS[currency])
+        return self._format_exactly(amount, currency), package * count
 
     def country(self, code: str) -> str:
         """Return the name of a country by its code (ISO 3166-1 alpha-2)."""

@@ -1,6 +1,7 @@
 """The Atom feed (RFC 4287) of incidents and planned maintenance. Each of the last updates is an entry, latest first."""
 
 from typing import NamedTuple
+from unicodedata import category
 from xml.etree import ElementTree
 
 from edgeproxy.collector.pages.incidents import Incident
@@ -73,7 +74,14 @@ def _list_updates(incidents: list[Incident], maintenance: list[Maintenance]) -> 
 
 
 def _add(parent: ElementTree.Element, name: str, text: str = "", **attributes: str) -> ElementTree.Element:
-    """Add an Atom element. Characters that are not printable become U+FFFD. XML forbids some of them."""
+    """Add an Atom element. Control characters and the like become U+FFFD, because XML forbids some of them.
+
+    For Python, U+0020 is the only printable space. Other languages write no-break spaces.
+    """
     element = ElementTree.SubElement(parent, f"{{{ATOM}}}{name}", attributes)
-    element.text = "".join(char if char.isprintable() or char == "\n" else "\ufffd" for char in text) or None
+    element.text = "".join(char if _may_show(char) else "\ufffd" for char in text) or None
     return element
+
+
+def _may_show(char: str) -> bool:
+    return char.isprintable() or char == "\n" or category(char) == "Zs"

@@ -13,6 +13,7 @@ from edgeproxy.collector.pages.api import JsonDocument, RequestOptions
 from edgeproxy.collector.pages.forms import is_whole_number
 from edgeproxy.collector.pages.list_pages import fetch_from, respond_list
 from edgeproxy.collector.pages.lists import Column, Filter, Listing, ListView, read_query, sort_by
+from edgeproxy.collector.pages.plans import find_held_label
 from edgeproxy.collector.pages.site import Page, PageError, Visit, format_path
 from edgeproxy.collector.pages.words import INVOICE_STATES
 from edgeproxy.collector.problems import page_codes
@@ -183,7 +184,8 @@ async def explain_line(visit: Visit) -> web.Response:
     names = {"invoice": visit.path_parameter("invoice"), "line": visit.path_parameter("line")}
     why = await visit.fetch("GET", "/billing/invoices/{invoice}/lines/{line}")
     invoice = await visit.fetch("GET", "/billing/invoices/{invoice}", names={"invoice": names["invoice"]})
-    return visit.render("invoice_line.html", result=why, currency=invoice["currency"])
+    label = find_held_label(visit.site.settings_now().plans, why["plan"])
+    return visit.render("invoice_line.html", result=why, plan_label=label, currency=invoice["currency"])
 
 
 async def hold_invoice(visit: Visit) -> web.Response:

@@ -76,7 +76,8 @@ def _for_billing(services: Services, roles: frozenset[str]) -> bool:
     return services.bills and bool(roles & REVENUE_READERS)
 
 
-def _for_invoices(services: Services, roles: frozenset[str]) -> bool:
+def may_see_invoices(services: Services, roles: frozenset[str]) -> bool:
+    """Return True if something is sold here and an operator with these roles may see invoices."""
     return services.bills and bool(roles & INVOICE_READERS)
 
 
@@ -121,9 +122,9 @@ CONSOLE: Mapping[str, Mapping[str, NavigationItem]] = {
         "/console/audit": NavigationItem(N_("Audit log"), _for_admins),
     },
     "money": {
-        "/console/invoices": NavigationItem(N_("Invoices"), _for_invoices),
-        "/console/disputes": NavigationItem(N_("Disputes"), _for_invoices),
-        "/console/price-changes": NavigationItem(N_("Prices"), _for_invoices),
+        "/console/invoices": NavigationItem(N_("Invoices"), may_see_invoices),
+        "/console/disputes": NavigationItem(N_("Disputes"), may_see_invoices),
+        "/console/price-changes": NavigationItem(N_("Prices"), may_see_invoices),
         "/console/rollout": NavigationItem(N_("Charging"), _for_billing),
         "/console/reconciliation": NavigationItem(N_("Reconciliation"), _for_billing),
         "/console/business-metrics": NavigationItem(N_("Business metrics"), _for_billing),

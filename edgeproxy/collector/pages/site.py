@@ -213,6 +213,7 @@ class Visit:
             name=self.site.settings.status.name,
             brand=self.site.brand,
             who=who,
+            shows_invoices=who is not None and navigation.may_see_invoices(services, who.roles),
             form_token="" if self.session is None else self.session.form,
             once=secrets.token_hex(16),
             path=self.request.path,

@@ -35,6 +35,8 @@ Other currencies have no own minimum (docs.stripe.com/currencies, minimum and ma
 """
 CHARGE_MAX = 99_999_999
 """The maximum amount that Stripe charges at once, in smallest units: eight digits."""
+PRICED_UNITS = (1, 1000, 1_000_000)
+"""The numbers of units that prices are written for."""
 MILLICREDITS = 10_000
 """Millicredits in the smallest unit of any currency. Prepaid credits are counted in them."""
 A_CURRENCY = "the code of a currency in lower case, such as usd, eur or jpy (ISO 4217)"
@@ -50,6 +52,14 @@ def read_currency(value: object) -> str:
 
 
 Currency = Annotated[str, BeforeValidator(read_currency)]
+
+
+def choose_price_units(price: Decimal) -> int:
+    """Return the number of units that a unit price is written for: the first that costs a smallest unit or more.
+
+    `price` is in smallest units. Customers cannot compare prices such as $0.00001.
+    """
+    return next((units for units in PRICED_UNITS if not price or price * units >= 1), PRICED_UNITS[-1])
 
 
 def get_unit_count(currency: str) -> int:

@@ -31,6 +31,7 @@ def test_a_plan_is_given_changed_kept_and_ended_in_the_console(stage: PagesStage
     assert "is withdrawn" not in operator.read.text, "nothing waits"
     operator.send(page)
     assert ("After that" in operator.read.text, find_plan()) == (True, "standard@1")
+    assert 0 < operator.read.text.index("Stay with Standard") < operator.read.text.index("End the plan")
     operator.send(f"{page}/preview", plan="enterprise", when="now")
     assert "The change that waits is withdrawn with it: Free." in operator.read.text
     operator.send(page)

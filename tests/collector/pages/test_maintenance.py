@@ -11,6 +11,7 @@ import pytest
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.database.schema import DAY
+from edgeproxy.collector.pages.incident_feed import render_feed
 from edgeproxy.collector.pages.maintenance import (
     SECONDS_MAX,
     TELL_SECONDS,
@@ -33,6 +34,12 @@ NOW = 100 * DAY
 def planned(begins: int, ends: int, *regions: str, state: str = "scheduled") -> Any:
     times = {"begins_at": format_timestamp(begins * 1000), "ends_at": format_timestamp(ends * 1000)}
     return {"id": "m", "title": "t", "regions": list(regions), "state": state, "updates": [], **times}
+
+
+def test_feed_keeps_spaces_of_all_languages_and_no_control_character() -> None:
+    update = {"at": format_timestamp(NOW * 1000), "state": "scheduled", "message": "de 14\xa0h\u202f30\x00\x1f"}
+    feed = render_feed("Name", "https://example.com", [], [{**planned(NOW, NOW + 60), "updates": [update]}])
+    assert "de 14\xa0h\u202f30\ufffd\ufffd<" in feed.decode()
 
 
 def test_maintenance_state_follows_the_clock() -> None:

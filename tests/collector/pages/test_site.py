@@ -288,7 +288,9 @@ def test_invoice_pages_show_amounts_due_paid_credited_and_refunded(stage: PagesS
         assert "Credited-$50.00Paid$98.00Paidback$49.00Topay$0.00" in own
     console = words(stage.operator.get(f"/console/invoices/{invoice['id']}"))
     assert "Total$99.00Topay$0.00Paid$98.00Credited$50.00Paidback$49.00" in console
-    assert re.search(r"Amount\$\d+\.\d\d", words(stage.operator.get(f"/console/invoices/{invoice['id']}/lines/0")))
+    line = words(stage.operator.get(f"/console/invoices/{invoice['id']}/lines/0"))
+    assert re.search(r"Amount\$\d+\.\d\d", line)
+    assert re.search(r"Plan\w+Version\d+From", line), line
     assert "$99.00$50.00credited$0.00" in words(stage.operator.get("/console/invoices?customer=credited&state="))
     listed = stage.operator.client.get("/console/invoices?customer=credited&state=&format=csv").text.splitlines()
     (row,) = csv.DictReader(listed)

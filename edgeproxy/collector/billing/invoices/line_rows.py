@@ -1,6 +1,7 @@
 """Invoice lines as rows, and in the forms for the API and for customers."""
 
 from collections.abc import Sequence
+from decimal import Decimal
 from functools import lru_cache
 
 import sqlalchemy as sa
@@ -13,11 +14,8 @@ from edgeproxy.collector.billing.rating.rater import DISCOUNT, FEES, LineKind, R
 from edgeproxy.collector.database.billing_tables import invoice_lines
 from edgeproxy.collector.languages.meter_display import format_label
 from edgeproxy.config.collector.catalog import get_plan_name
-from edgeproxy.config.collector.currency_units import DECIMALS, to_decimal
+from edgeproxy.config.collector.currency_units import DECIMALS, choose_price_units, to_decimal
 from edgeproxy.config.collector.money import PRICE_PLACES, PRICE_SCALE
-
-PRICED_UNITS = (1, 1000, 1_000_000)
-"""The numbers of units that prices are written for. The first number that costs a smallest unit, or more, is used."""
 
 
 class InvoiceLine(TypedDict):
@@ -122,14 +120,10 @@ def parse_unit_price(price: str) -> int:
 
 @lru_cache(maxsize=1024)  # Hundreds of lines of an invoice have few prices.
 def format_price(price: int, currency: str) -> str:
-    """Format a unit price in 10⁻¹² smallest units for customers: `$0.01 per 1,000`, `€0.095 each`.
-
-    The number of units is chosen so that the price is readable.
-    """
+    """Format a unit price in 10⁻¹² smallest units for customers: `$0.01 per 1,000`, `€0.095 each`."""
     from babel.numbers import format_currency  # Its data takes long to read, and few commands need it.
 
-    # Customers cannot compare prices such as $0.00001, so the smallest number of units that costs a cent is chosen.
-    units = next((units for units in PRICED_UNITS if price * units >= PRICE_SCALE), PRICED_UNITS[-1])
+    units = choose_price_units(Decimal(price) / PRICE_SCALE)
     amount = to_decimal(price * units, currency).scaleb(-PRICE_PLACES)
     # All places that the price has: a rounded price would not give the amount of the line.
     places = max(DECIMALS[currency], -int(amount.normalize().as_tuple().exponent))

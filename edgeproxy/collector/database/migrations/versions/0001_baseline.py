@@ -108,6 +108,8 @@ POSTGRESQL_INDEXES = (
     """CREATE INDEX customers_plan ON customers (coalesce(plan, '') COLLATE "C", id)""",
     'CREATE INDEX customers_tier ON customers (tier COLLATE "C", id)',
     'CREATE INDEX customers_external_id_c ON customers (external_id COLLATE "C")',
+    'CREATE INDEX contacts_email_c ON contacts (email COLLATE "C")',
+    'CREATE INDEX contacts_domain_c ON contacts (domain COLLATE "C")',
     f"CREATE INDEX customers_searched ON customers USING gin ({TRIGRAMS}({SEARCHED})) WITH (fastupdate = off)",
 )
 

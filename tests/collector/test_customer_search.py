@@ -66,7 +66,7 @@ def test_search_finds_the_beginning_of_a_readable_address_or_domain(database: st
             await connection.execute(sa.insert(contacts), [person])
 
             async def why(text: str) -> list[str]:
-                return [found["matched"] for found in await search_customers(connection, opened, text, 10)]
+                return [match["matched"] for match in await search_customers(connection, opened, text, 10)]
 
             assert await why("ann") == await why("Ann.Smith@fi") == await why(person["email"]) == ["email"]
             assert await why("firm.ex") == await why("@firm") == ["domain"]

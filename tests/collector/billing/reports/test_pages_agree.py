@@ -106,7 +106,8 @@ async def fill(of: Sold, customers: int, seed: int) -> Filled:
     names = [*(f"c{number}" for number in range(customers)), None]
     async with of.database.writing() as connection:
         links = [Link("operator" if name is None else "ann", name) for name in names]
-        made = [await sessions.create_link(connection, link, NOW) for link in links]
+        # The last customer of a long run signs in hours later.
+        made = [await sessions.create_link(connection, link, NOW, 900 + 20 * customers) for link in links]
     secrets = {name: secret or "" for name, secret in zip(names, made, strict=True)}
     return Filled(secrets, await write_letters(of, customers), used)
 

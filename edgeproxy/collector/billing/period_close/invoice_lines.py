@@ -293,12 +293,17 @@ async def compute_upcoming(
         return [*due, *rate_discounts(due, earlier, segments, loaded.discounts)]
 
     lines = _rate_lines(segments, known, current.period.start)
+    has_minimum = any(one.plan.minimum is not None and one.period == current.period for one in segments)
+
+    def project_lines(used: Mapping[UsageKey, int]) -> list[RatedLine]:
+        if has_minimum:  # All usage of the period counts towards it.
+            return _rate_lines(segments, known._replace(quantities={**used}), current.period.start)
+        return _replace_last_usage(lines, segments, current.last, known, used)
+
     projected = None
     if now is not None:
         days, ends = await _project_usage(connection, loaded, known.quantities, meters, now)
-        low, high = None, None
-        if ends is not None:
-            low, high = (compute_due(_replace_last_usage(lines, segments, current.last, known, used)) for used in ends)
+        low, high = (None, None) if ends is None else (compute_due(project_lines(used)) for used in ends)
         projected = ProjectedLines(days, low, high)
     return UpcomingInvoice(compute_due(lines), projected)
 
@@ -310,7 +315,7 @@ def _replace_last_usage(
     known: KnownUsage,
     quantities: Mapping[UsageKey, int],
 ) -> list[RatedLine]:
-    """Return `lines` with the usage of the `last` segment by other quantities.
+    """Return `lines` with the usage of the `last` segment by other quantities, and with the same minimum fees.
 
     A projection changes no earlier segment, so these are not rated again.
     """

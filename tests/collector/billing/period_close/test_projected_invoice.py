@@ -54,3 +54,19 @@ async def test_a_period_ends_between_the_low_and_the_high_day_once_three_are_ove
         assert days == 4
         assert (used(low, "calls"), used(high, "calls")) == (65 + 27 * 5, 65 + 27 * 30)
         assert (used(low, "seats"), used(high, "seats")) == (0, 0), "a level is held, and not added up"
+
+
+async def test_projected_usage_counts_towards_the_minimum_fee(tmp_path: Path, sqlite_database: str) -> None:
+    file = tmp_path / "plans.yaml"
+    file.write_text(PLANS.replace("tier:", 'minimum: "101"\n    tier:'))
+
+    async with sold(tmp_path, sqlite_database, "http://127.0.0.1:1", meters=METERS, plans=str(file)) as (of, _):
+        await of.customer("early", "team", now=JANUARY)
+        async with of.database.writing() as connection:
+            await connection.execute(sa.update(customers).values(created_at=JANUARY * 1000))
+        for day, calls in enumerate((1, 2, 3, 4)):
+            await of.use("early", {"calls": calls}, at=JANUARY + day * DAY + 3600)
+        _, low, high = await project(of, JANUARY + 4 * DAY - 60)
+        assert (used(low, "calls"), used(high, "calls")) == (10 + 27, 10 + 27 * 4)
+        assert [line.amount for line in low or () if line.kind == "minimum"] == [10100 - 3100 - 3700]
+        assert [line.amount for line in high or () if line.kind == "minimum"] == []

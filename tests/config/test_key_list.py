@@ -59,3 +59,9 @@ def test_search_by_customer_returns_all_its_keys(tmp_path: Path) -> None:
         expected = [bytes.fromhex(key.sha256) for key in keys if key.customer == name]
         assert find_digests(keys, name) == find_digests(tuple(keys), name) == expected
         assert len(expected) == (2 if name in NAMES else 0)
+
+
+def test_list_from_models_equals_the_one_from_a_file(tmp_path: Path) -> None:
+    keys = read(tmp_path, {7: ", expires: 2030-01-01"})
+    assert KeyList.from_keys(tuple(keys)) == keys
+    assert KeyList.from_keys(keys) is keys

@@ -6,7 +6,11 @@ import pytest
 from pydantic import ValidationError
 
 from edgeproxy.config.collector.billing import Billing
-from edgeproxy.config.collector.currency_units import format_millicredits, format_millicredits_with_code
+from edgeproxy.config.collector.currency_units import (
+    choose_price_units,
+    format_millicredits,
+    format_millicredits_with_code,
+)
 
 
 def read(**rates: object) -> Billing:
@@ -47,3 +51,10 @@ def test_invalid_currency_rate_is_refused(code: str, reported: object, expected:
 def test_millicredits_have_all_decimal_places(amount: int, currency: str, text: str) -> None:
     assert format_millicredits(amount, currency) == text
     assert format_millicredits_with_code(amount, currency) == f"{text} {currency.upper()}"
+
+
+@pytest.mark.parametrize(
+    ("price", "units"), [("0", 1), ("1", 1), ("0.5", 1000), ("0.001", 1000), ("0.0009", 1_000_000), ("1e-9", 1_000_000)]
+)
+def test_price_is_written_for_the_first_count_that_costs_a_smallest_unit(price: str, units: int) -> None:
+    assert choose_price_units(Decimal(price)) == units

@@ -469,7 +469,7 @@ class CreditHandlers(CustomerBillingHandlers):
                 await self._fix_currency(connection, caller, row, currency)
                 kind = "gift"
             else:
-                pending = await consumption.fetch_pending(connection, meters, row.name)
+                pending = await consumption.fetch_pending_locked(connection, meters, row.name)
                 await credits.book_withdrawal(
                     connection, caller, row.id, adjustment_id, -body.millicredits, body.why, pending=pending
                 )
@@ -514,7 +514,7 @@ class CreditHandlers(CustomerBillingHandlers):
         async def hold_refund(connection: AsyncConnection) -> Result[Refund]:
             buyer = await customers.get_row(connection, await credits.get_buyer(connection, body.purchase))
             name = buyer.name
-            pending = await consumption.fetch_pending(connection, meters, name)
+            pending = await consumption.fetch_pending_locked(connection, meters, name)
             refund = await credits.hold_refund(
                 connection, call.caller, body.purchase, generate_id(), body.millicredits, body.why, pending=pending
             )

@@ -167,6 +167,15 @@ async def fetch_pending(connection: AsyncConnection, meters: CreditMeters, custo
     return (await fetch_pending_by_name(connection, meters, customer)).get(customer, 0)
 
 
+async def fetch_pending_locked(connection: AsyncConnection, meters: CreditMeters, customer: str) -> int:
+    """Return `fetch_pending`, and lock the journal until the transaction ends.
+
+    Without the lock, an hour could be booked between this and a change of the balance. Its usage would count twice.
+    """
+    async with open_journal(connection):
+        return await fetch_pending(connection, meters, customer)
+
+
 async def fetch_pending_by_name(connection: AsyncConnection, meters: CreditMeters, *names: str) -> dict[str, int]:
     """Return the millicredits in unbooked hours by customer name, by default of all who pay with credits.
 

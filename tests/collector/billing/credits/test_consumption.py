@@ -306,6 +306,34 @@ def test_rollup_during_a_booking_counts_the_hour_once(
     play(url, clock, monkeypatch, work)
 
 
+def test_change_during_a_booking_waits_and_sees_no_pending_usage(
+    postgresql: Postgresql, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, look = postgresql.database(), rollup.fetch_state
+
+    async def work(shop: Shop) -> None:
+        await write(shop.database, credits.book_gift, ALICE, "id-acme", "g", 100, "welcome", None)
+        await shop.use(NOON + 60, acme=10)
+        other = await Database.connect(url)
+        reading: list[asyncio.Task[int]] = []
+
+        async def overtaken(connection: AsyncConnection) -> rollup.RollupState:
+            monkeypatch.setattr(rollup, "fetch_state", look)
+            pending = write(other, consumption.fetch_pending_locked, METERS, "acme")
+            reading.append(asyncio.get_running_loop().create_task(pending))
+            async with asyncio.timeout(60):
+                while not reading[0].done() and not await waits(other):
+                    await asyncio.wait(reading, timeout=0.02)
+            return await look(connection)
+
+        monkeypatch.setattr(rollup, "fetch_state", overtaken)
+        assert await consumption.book_next_hour(shop.database, METERS, NOON + HOUR + COMPLETE_SECONDS)
+        assert await reading[0] == 0
+        await other.close()
+
+    play(url, clock, monkeypatch, work)
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_late_usage_spends_the_credits_that_were_valid_at_its_time(
     database: str, clock: Clock, monkeypatch: pytest.MonkeyPatch, seed: int

@@ -93,6 +93,10 @@ class KeyList(Sequence[Key]):
         """Return each key that has further settings, with its index."""
         return self._others.items()
 
+    def list_digests(self) -> list[bytes]:
+        """Return the SHA-256 of each key."""
+        return [self._get_digest(place) for place in range(len(self))]
+
     def find_digests(self, customer: str) -> Iterator[bytes]:
         """Yield the SHA-256 of each key of a customer."""
         name = f"\n{customer}\n".encode()
@@ -138,6 +142,11 @@ def _read_plain_key(table: Value) -> tuple[str, str] | None:
     if not LOWER_DIGEST.fullmatch(digest) or digest == parsers.NOTHING_DIGEST or not parsers.NAME.fullmatch(customer):
         return None
     return digest, customer
+
+
+def list_digests(keys: Sequence[Key]) -> list[bytes]:
+    """Return the SHA-256 of each key."""
+    return keys.list_digests() if isinstance(keys, KeyList) else [bytes.fromhex(key.sha256) for key in keys]
 
 
 def find_digests(keys: Sequence[Key], customer: str) -> list[bytes]:

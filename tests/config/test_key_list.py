@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from edgeproxy.config import key_list
 from edgeproxy.config.customers import Key
+from edgeproxy.config.edge import warnings
 from edgeproxy.config.edge.load import load_edge
-from edgeproxy.config.key_list import KeyList, find_digests, list_others
+from edgeproxy.config.key_list import KeyList, find_digests, list_digests, list_others
 from edgeproxy.config.problems import ConfigError
 from tests.config.conftest import LEAST
 
@@ -65,3 +67,15 @@ def test_list_from_models_equals_the_one_from_a_file(tmp_path: Path) -> None:
     keys = read(tmp_path, {7: ", expires: 2030-01-01"})
     assert KeyList.from_keys(tuple(keys)) == keys
     assert KeyList.from_keys(keys) is keys
+
+
+def test_list_of_digests_creates_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = read(tmp_path, {7: ", expires: 2030-01-01"})
+    settings, models = load_edge(tmp_path / "edge.yaml", {}), tuple(keys)
+    monkeypatch.delattr(key_list, "create_plain_key")
+    assert list_digests(keys) == list_digests(models) == [bytes.fromhex(digest) for digest in DIGESTS]
+    monkeypatch.setattr(warnings, "DEMONSTRATION", {DIGESTS[42]})
+    found = [
+        warning.partition(":")[0] for warning in warnings.list_edge_warnings(settings) if warning.startswith("keys.")
+    ]
+    assert found == ["keys.42"]

@@ -13,7 +13,7 @@ from edgeproxy.config.edge.routes import BASIC, Route
 from edgeproxy.config.edge.rules import UNSEEN_FIELDS
 from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.hub_settings import has_password, is_in_clear, is_local_hub
-from edgeproxy.config.key_list import list_others
+from edgeproxy.config.key_list import list_digests, list_others
 from edgeproxy.config.limits import BurstCredits, Limit, Quota
 from edgeproxy.config.meters import MEASURES, SPLIT_ESTIMATES, compute_request_amount
 from edgeproxy.config.selection import ANY_ROUTES
@@ -32,8 +32,8 @@ def list_edge_warnings(settings: EdgeSettings) -> Iterator[str]:
     """Yield all warnings about an edge."""
     yield from _list_connection_warnings(settings)
     yield from list_trusted_proxies_warnings(settings.trusted_proxies)
-    for index, key in enumerate(settings.keys):
-        if key.sha256 in DEMONSTRATION:
+    for index, digest in enumerate(list_digests(settings.keys)):
+        if digest.hex() in DEMONSTRATION:
             yield f"keys.{index}: is a key of the demonstration, which everybody knows: `edgeproxy key add` makes one"
     secret = settings.stamp_secret
     if secret is not None and len(secret) < SECRET_CHARACTERS_MIN:

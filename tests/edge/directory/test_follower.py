@@ -18,6 +18,7 @@ from redis.exceptions import ResponseError
 
 from edgeproxy.collector.directory import hub_push
 from edgeproxy.collector.directory.hub_push import PushOptions, push_lines
+from edgeproxy.config import key_list
 from edgeproxy.config.edge.load import load_edge
 from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.edge.directory import cache, follower
@@ -155,6 +156,23 @@ def test_a_changed_customer_is_taken_over_without_a_look_at_the_others(
         await room.pushes(*(line(f"c{n}") for n in range(20)))
         await turned(lambda: room.said()["unknown_tiers"] == {}, "the tier is known again")
         assert len(surveys) == 1
+
+    played(tmp_path, redis_port, scene)
+
+
+def test_survey_creates_no_model_of_the_keys_in_files(
+    tmp_path: Path, redis_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = "".join(f"  - {{sha256: {hashed(f'c{n}').hex()}, customer: c0}}\n" for n in range(50))
+    more = f"directory: {{from: hub}}\ncustomers:\n  c0: {{tier: t}}\nkeys:\n{keys}"
+
+    async def scene(room: Room) -> None:
+        room.people = Directories(room.settings(more), room.ask, room.told.append)
+        monkeypatch.delattr(key_list, "create_plain_key")
+        await room.pushes(line("c0"), line("other"))
+        await room.people.begin()
+        await room.knows(1)
+        await turned(lambda: room.people._followed[0].follower._survey.keys == [hashed("c0")], "the key is found")
 
     played(tmp_path, redis_port, scene)
 

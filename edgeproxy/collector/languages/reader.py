@@ -90,6 +90,10 @@ class Reader(NamedTuple):
         """Return credits in their currency, with all decimal places."""
         return self._format_exactly(to_decimal(millicredits, currency).scaleb(-4), currency)
 
+    def exact_of(self, currency: str) -> Callable[[float], str]:
+        """Return the function that formats credits in this currency, with all decimal places."""
+        return lambda millicredits: self.exact(round(millicredits), currency)
+
     def _format_exactly(self, amount: Decimal, currency: str) -> str:
         """Return an amount in whole units of a currency with all its decimal places, and at least the currency's."""
         places = "0" * DECIMALS[currency] + "#" * PLACES_MAX

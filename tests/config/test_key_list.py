@@ -75,7 +75,7 @@ def test_list_of_digests_creates_no_model(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.delattr(key_list, "create_plain_key")
     assert list_digests(keys) == list_digests(models) == [bytes.fromhex(digest) for digest in DIGESTS]
     monkeypatch.setattr(warnings, "DEMONSTRATION", {DIGESTS[42]})
-    found = [
+    places = [
         warning.partition(":")[0] for warning in warnings.list_edge_warnings(settings) if warning.startswith("keys.")
     ]
-    assert found == ["keys.42"]
+    assert places == ["keys.42"]

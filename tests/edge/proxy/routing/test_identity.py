@@ -133,6 +133,7 @@ async def test_a_route_requires_all_of_its_scopes(edge: Edge) -> None:
     assert "write" in refusal(people, READER, leads).detail
     assert "read" in refusal(people, UNLIMITED, leads).detail
     assert people.resolve(b"both").bind(leads).customer == "free"
+    assert "read" in refusal(people, UNLIMITED, leads).detail, "another key of the customer lends no scope"
 
 
 async def test_a_cached_key_expires_at_its_time(edge: Edge) -> None:

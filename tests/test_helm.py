@@ -75,7 +75,7 @@ EVERYTHING: dict[str, Any] = {
 """Values that turn on all options that are off by default."""
 OUTSIDE = ("EdgeProbeFails", "MoneyProbeFails", "EdgeProbeSilent", "ScheduledJobMissed")
 """The alerts about probes and jobs on hosts. They belong to no release."""
-RATE_MIN = 100.0
+RATE_MIN = 50.0
 """The minimum of requests a second from the clients, even on a busy machine."""
 VERSIONS = ("1.27", "1.31", "1.35")
 """Kubernetes versions: the oldest supported by the chart, and later ones."""

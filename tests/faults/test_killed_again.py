@@ -31,9 +31,15 @@ class Held:
     """Requests that last until the service answers, each on a connection of its own."""
 
     def __init__(self, edge: Edge, customer: str, path: str, count: int) -> None:
-        self.wires = [socket.create_connection((HOST, edge.port), 60 * SLOWNESS) for _ in range(count)]
-        for wire in self.wires:
-            wire.sendall(request(path, customer))
+        self._edge, self._customer, self._path = edge, customer, path
+        self.wires: list[socket.socket] = []
+        for _ in range(count):
+            self.add()
+
+    def add(self) -> None:
+        """Send one more request."""
+        self.wires.append(socket.create_connection((HOST, self._edge.port), 60 * SLOWNESS))
+        self.wires[-1].sendall(request(self._path, self._customer))
 
     def answers(self) -> list[bytes]:
         """Wait for the responses. Return the status and the last bytes of each."""
@@ -118,9 +124,14 @@ def test_a_supervisor_waits_for_columns_until_old_workers_have_finished(
     with at_work(asking):
         held = Held(edge, "acme", "/held", 16)
         until(lambda: service.of("acme").now >= 16, "all held requests are in progress")
-        until(
-            lambda: all(worker["connections"] for worker in edge.status()["workers"]), "both workers have some of them"
-        )
+
+        def both_have_some() -> bool:
+            if all(worker["connections"] for worker in edge.status()["workers"]):
+                return True
+            held.add()  # On a busy machine one worker may accept all of the first ones.
+            return False
+
+        until(both_have_some, "both workers have some of them")
         killed(edge)
         edge.start()
         killed(edge)
@@ -130,10 +141,10 @@ def test_a_supervisor_waits_for_columns_until_old_workers_have_finished(
         waits_for_room(edge)
         answers_more(asking)
         service.let_go()
-        assert held.answers() == [b"200 ok"] * 16
+        assert set(held.answers()) == {b"200 ok"}
         until(edge.ready, "the edge serves")
         answers_more(asking)
-    assert_whole(edge, asking, held=16)
+    assert_whole(edge, asking, held=len(held.wires))
 
 
 def waits_for_room(edge: Edge) -> None:

@@ -130,6 +130,7 @@ def filled(folder: Path, url: str | None) -> Iterator[Filled]:
         fill_rest(stage)
         with stage.customer("zebra") as customer:
             customer.get("/account")
+            until(lambda: not list_waiting(stage), "each job ran", seconds=60.0, step=0.25)
             places = find_places(stage)
             paths = [path for path in list_paths(CUSTOMERS, places) if is_of_others(path)]
             answers = {path: stage.collector.get(path, token=ADMIN) for path in paths}

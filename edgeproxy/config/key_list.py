@@ -4,7 +4,6 @@ import re
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate
 from typing import TYPE_CHECKING, overload
 
 from pydantic import ValidatorFunctionWrapHandler
@@ -28,6 +27,11 @@ def pack_names(names: Iterable[str]) -> bytes:
     return "\n".join(("", *names, "")).encode()
 
 
+def list_line_feeds(data: bytes) -> "array[int]":
+    """Return the places of all line feeds, for example around packed names."""
+    return array("I", [each.start() for each in re.finditer(b"\n", data)])
+
+
 class KeyList(Sequence[Key]):
     """Keys that mostly have nothing but a digest and a customer. A key's model is created when it is read."""
 
@@ -39,8 +43,7 @@ class KeyList(Sequence[Key]):
         """The SHA-256 of all keys, one after another."""
         self.names = pack_names(names)
         """Their customers."""
-        # Names are of ASCII letters, so their lengths are bytes.
-        self._ends = array("I", accumulate([len(name) + 1 for name in names], initial=0))
+        self._ends = list_line_feeds(self.names)
         """The place of the line feed before each name, and of the last one."""
         self._others = dict(others)
 
@@ -142,20 +145,3 @@ def _read_plain_key(table: Value) -> tuple[str, str] | None:
     if not LOWER_DIGEST.fullmatch(digest) or digest == parsers.NOTHING_DIGEST or not parsers.NAME.fullmatch(customer):
         return None
     return digest, customer
-
-
-def list_digests(keys: Sequence[Key]) -> list[bytes]:
-    """Return the SHA-256 of each key."""
-    return keys.list_digests() if isinstance(keys, KeyList) else [bytes.fromhex(key.sha256) for key in keys]
-
-
-def find_digests(keys: Sequence[Key], customer: str) -> list[bytes]:
-    """Return the SHA-256 of each key of a customer."""
-    if isinstance(keys, KeyList):
-        return list(keys.find_digests(customer))
-    return [bytes.fromhex(key.sha256) for key in keys if key.customer == customer]
-
-
-def list_others(keys: Sequence[Key]) -> Iterable[tuple[int, Key]]:
-    """Return each key that may have more than a digest and a customer, with its index."""
-    return keys.list_others() if isinstance(keys, KeyList) else enumerate(keys)

@@ -9,7 +9,7 @@ from edgeproxy.config import key_list
 from edgeproxy.config.customers import Key
 from edgeproxy.config.edge import warnings
 from edgeproxy.config.edge.load import load_edge
-from edgeproxy.config.key_list import KeyList, find_digests, list_digests, list_others
+from edgeproxy.config.key_list import KeyList
 from edgeproxy.config.problems import ConfigError
 from tests.config.conftest import LEAST
 
@@ -38,14 +38,14 @@ def test_keys_are_equal_to_their_models(tmp_path: Path) -> None:
     assert (list(keys), keys[-1], keys[3:9:2], len(keys)) == (models, models[-1], tuple(models[3:9:2]), 100)
     assert (keys[0].model_dump(), repr(keys[0])) == (models[0].model_dump(), repr(models[0]))
     assert keys == read(tmp_path, {})
-    assert list(list_others(keys)) == []
+    assert list(keys.list_others()) == []
     with pytest.raises(IndexError):
         keys[100]
 
 
 def test_keys_with_more_settings_keep_their_places(tmp_path: Path) -> None:
     keys, plain = read(tmp_path, {7: ", expires: 2030-01-01", 57: ", expires: 2031-01-01"}), read(tmp_path, {})
-    assert [place for place, _ in list_others(keys)] == [7, 57]
+    assert [place for place, _ in keys.list_others()] == [7, 57]
     assert [place for place in range(100) if keys[place] != plain[place]] == [7, 57]
     assert keys not in (plain, tuple(plain))
     assert keys == tuple(keys)
@@ -59,7 +59,8 @@ def test_search_by_customer_returns_all_its_keys(tmp_path: Path) -> None:
     keys = read(tmp_path, {7: ", expires: 2030-01-01"})
     for name in ("c0", "c1", "c7", "c49", "c", "c50", "0"):
         expected = [bytes.fromhex(key.sha256) for key in keys if key.customer == name]
-        assert find_digests(keys, name) == find_digests(tuple(keys), name) == expected
+        assert list(keys.find_digests(name)) == expected
+        assert list(KeyList.from_keys(tuple(keys)).find_digests(name)) == expected
         assert len(expected) == (2 if name in NAMES else 0)
 
 
@@ -73,7 +74,9 @@ def test_list_of_digests_creates_no_model(tmp_path: Path, monkeypatch: pytest.Mo
     keys = read(tmp_path, {7: ", expires: 2030-01-01"})
     settings, models = load_edge(tmp_path / "edge.yaml", {}), tuple(keys)
     monkeypatch.delattr(key_list, "create_plain_key")
-    assert list_digests(keys) == list_digests(models) == [bytes.fromhex(digest) for digest in DIGESTS]
+    assert (
+        keys.list_digests() == KeyList.from_keys(models).list_digests() == [bytes.fromhex(digest) for digest in DIGESTS]
+    )
     monkeypatch.setattr(warnings, "DEMONSTRATION", {DIGESTS[42]})
     places = [
         warning.partition(":")[0] for warning in warnings.list_edge_warnings(settings) if warning.startswith("keys.")

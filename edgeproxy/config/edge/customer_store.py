@@ -5,7 +5,6 @@ and parsed once. The caller of a look-up caches it (edge/proxy/routing/identity.
 """
 
 import json
-import re
 from array import array
 from collections import defaultdict
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ import msgspec
 from edgeproxy.config.customers import Customer, Key
 from edgeproxy.config.directory import render_line
 from edgeproxy.config.edge.settings import EdgeFile, EdgeSettings
-from edgeproxy.config.key_list import DIGEST_BYTES, KeyList, pack_names
+from edgeproxy.config.key_list import DIGEST_BYTES, KeyList, list_line_feeds, pack_names
 
 NOTHING_MORE = b"{}"
 """The JSON of a key without further settings."""
@@ -137,12 +136,12 @@ class Customers:
         """Raises ValueError, or msgspec.DecodeError, if the message is no valid one."""
         packed = msgspec.msgpack.decode(dumped, type=PackedCustomers)
         self._texts = packed.texts
-        self._customers = RowIndex(packed.customers, _list_line_feeds(packed.customers), 1)
+        self._customers = RowIndex(packed.customers, list_line_feeds(packed.customers), 1)
         self._customer_texts = array("I", packed.customer_texts)
         digests = packed.digests
         self._keys = RowIndex(digests, range(0, len(digests) + DIGEST_BYTES, DIGEST_BYTES), 0)
         self._key_texts = array("I", packed.key_texts)
-        self._owners, self._owner_places = packed.owners, _list_line_feeds(packed.owners)
+        self._owners, self._owner_places = packed.owners, list_line_feeds(packed.owners)
         lengths = len(self._customers), len(self._keys), len(self._keys)
         if lengths != (len(self._customer_texts), len(self._key_texts), len(self._owner_places) - 1):
             raise ValueError("the parts of the customers do not fit")
@@ -177,10 +176,6 @@ class Customers:
         if number is None:
             raise KeyError(name)
         return read_customer(self._texts[self._customer_texts[number]])
-
-
-def _list_line_feeds(data: bytes) -> "array[int]":
-    return array("I", [each.start() for each in re.finditer(b"\n", data)])
 
 
 def dump_customers(settings: EdgeSettings) -> bytes:

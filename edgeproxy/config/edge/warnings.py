@@ -13,7 +13,7 @@ from edgeproxy.config.edge.routes import BASIC, Route
 from edgeproxy.config.edge.rules import UNSEEN_FIELDS
 from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.hub_settings import has_password, is_in_clear, is_local_hub
-from edgeproxy.config.key_list import list_digests, list_others
+from edgeproxy.config.key_list import KeyList
 from edgeproxy.config.limits import BurstCredits, Limit, Quota
 from edgeproxy.config.meters import MEASURES, SPLIT_ESTIMATES, compute_request_amount
 from edgeproxy.config.selection import ANY_ROUTES
@@ -32,7 +32,7 @@ def list_edge_warnings(settings: EdgeSettings) -> Iterator[str]:
     """Yield all warnings about an edge."""
     yield from _list_connection_warnings(settings)
     yield from list_trusted_proxies_warnings(settings.trusted_proxies)
-    for index, digest in enumerate(list_digests(settings.keys)):
+    for index, digest in enumerate(KeyList.from_keys(settings.keys).list_digests()):
         if digest.hex() in DEMONSTRATION:
             yield f"keys.{index}: is a key of the demonstration, which everybody knows: `edgeproxy key add` makes one"
     secret = settings.stamp_secret
@@ -330,7 +330,7 @@ def _list_limits(settings: EdgeSettings) -> list[tuple[str, Sequence[Limit], boo
     return [
         *[(f"tiers.{name}", tier.limits, is_read) for name, tier in settings.tiers.items()],
         *[(f"customers.{name}", each.limits or (), is_read) for name, each in settings.customers.items()],
-        *[(f"keys.{index}", key.limits, is_read) for index, key in list_others(settings.keys)],
+        *[(f"keys.{index}", key.limits, is_read) for index, key in KeyList.from_keys(settings.keys).list_others()],
         *[(f"routes.{n}", each.limits, each.response_usage is not None) for n, each in enumerate(settings.routes)],
     ]
 

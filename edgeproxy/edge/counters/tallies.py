@@ -70,8 +70,7 @@ class TallyTable:
         if self.column is None:
             raise ValueError("a process without a column reads, and adds to nothing")
         key_hash = self.index.hash(key)
-        is_new = self.words[HEADER_WORDS + key_hash % self.index.slots] == EMPTY  # As for most keys.
-        number = None if is_new else self._find(key_hash, key)
+        number = self._find(key_hash, key)
         if number is None:
             number = self._claim(key_hash, key, kind)
         return self._row(number) + self._own_at
@@ -114,6 +113,8 @@ class TallyTable:
         return self._key(number) == key
 
     def _find(self, key_hash: int, key: bytes) -> int | None:
+        if self.words[HEADER_WORDS + key_hash % self.index.slots] == EMPTY:
+            return None  # As for most new keys.
         return self.index.find_row(key_hash, lambda number: self._has(number, key))
 
     def _claim(self, key_hash: int, key: bytes, kind: int) -> int:
@@ -128,10 +129,9 @@ class TallyTable:
                 raise TableBusyError(self.name)
             sleep(0.0002)
         try:
-            if words[HEADER_WORDS + key_hash % self.index.slots] != EMPTY:
-                number = self._find(key_hash, key)
-                if number is not None:
-                    return number
+            number = self._find(key_hash, key)
+            if number is not None:
+                return number
             slot = self.index.find_vacancy(key_hash)
             number = words[at.HIGH]
             if slot is None or number >= self.layout.rows:

@@ -23,7 +23,7 @@ from edgeproxy.config.customers import Flag
 from edgeproxy.config.directory import KeyOwner, KnownCustomer, parse_customer, parse_flag
 from edgeproxy.config.edge.directory_settings import Directory
 from edgeproxy.config.edge.settings import EdgeSettings
-from edgeproxy.config.key_list import list_digests
+from edgeproxy.config.key_list import KeyList
 from edgeproxy.edge.directory.cache import (
     CachedVersion,
     CacheError,
@@ -481,7 +481,7 @@ class DirectoryFollower:
             return
         try:
             if changes is None or known is None:
-                self._file_digests = frozenset(list_digests(settings.keys))
+                self._file_digests = frozenset(KeyList.from_keys(settings.keys).list_digests())
                 survey = await asyncio.to_thread(
                     self._cache.survey, settings.customers, sorted(self._file_digests), settings.tiers.keys()
                 )

@@ -20,7 +20,7 @@ from edgeproxy.config.directory import KnownCustomer
 from edgeproxy.config.edge.routes import BASIC, Route
 from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.end_users import IP, EndUser
-from edgeproxy.config.key_list import find_digests
+from edgeproxy.config.key_list import KeyList
 from edgeproxy.config.limits import Limit, Quota
 from edgeproxy.config.meters import Meter
 from edgeproxy.config.selection import RouteSelector, Selecting
@@ -61,7 +61,7 @@ def find_file_customer(settings: EdgeSettings, customer: str) -> KnownCustomer |
     configured = settings.customers.get(customer)
     if configured is None:
         return None
-    return KnownCustomer(customer, configured, find_digests(settings.keys, customer))
+    return KnownCustomer(customer, configured, list(KeyList.from_keys(settings.keys).find_digests(customer)))
 
 
 def list_policies(

@@ -108,7 +108,7 @@ class IdentityMemory(OrderedDict[K, Who], Generic[K, Who]):
         self._further = 0
         """Bindings beyond the first of each identity."""
         self.keeps_order = False
-        """True once more than half of the memory is used. Before, nothing is dropped soon, so the order does not
+        """True while more than half of the memory is used. Before, nothing is dropped soon, so the order does not
         matter, and it would cost each request 600 instructions.
         """
         self.evicted = 0
@@ -149,9 +149,7 @@ class IdentityMemory(OrderedDict[K, Who], Generic[K, Who]):
 
     def _make_room(self) -> None:
         used = len(self) * IDENTITY_BYTES + self._further * BINDING_BYTES
-        if used <= self._order_from:
-            return
-        self.keeps_order = True
+        self.keeps_order = used > self._order_from
         while used > self._most and len(self) > 1:
             self._release(self.popitem(last=False)[1])
             self.evicted += 1

@@ -243,6 +243,7 @@ class Slots:
             return local.used + amount > max(amount, limit // local.share)
         headroom = self._headroom
         if headroom is not None:
+            # As in `acquire`, written out: a call costs a request or a 429 of 16 workers one percent more instructions.
             if (
                 amount == 1
                 and headroom.until >= 1

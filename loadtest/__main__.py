@@ -100,7 +100,7 @@ class Generator:
     def pids(self) -> dict[int, int]:
         """The pids of the workers, by number."""
         until(lambda: self.told("workers.json"), "workers report", seconds=START)
-        return {int(number): one["pid"] for number, one in self.told("workers.json")["workers"].items()}
+        return {int(number): worker["pid"] for number, worker in self.told("workers.json")["workers"].items()}
 
     def rows(self) -> bytes:
         """The results of all requests, packed."""
@@ -198,7 +198,7 @@ class Run:
         """Return the use of the cores during the run."""
         (begun, mine_before, before), (ended, mine_after, after) = self.clocks
         own = mine_after - mine_before + sum(one["cpu"] for one in self.told.get("workers", {}).values())
-        own += sum(one["workers_cores"] * EVERY for samples in self.samples.values() for one in samples)
+        own += sum(sample["workers_cores"] * EVERY for samples in self.samples.values() for sample in samples)
         return machine.compare_counters(before, after, ended - begun, own)
 
     def _outside(self, generator: Generator) -> Evidence:

@@ -67,7 +67,7 @@ def measured(folder: Path, url: str, rate: float, seconds: float, processes: int
         memory = memory_of(pids) / len(pids) / (1 << 20)
         told = generator.wait(begin + length + 60 - time.time())
         lags = [one.lag for one in record.unpacked(generator.rows()) if one.due >= workload.warm_up]
-    share = sum(one["cpu"] for one in told["workers"].values()) / length
+    share = sum(worker["cpu"] for worker in told["workers"].values()) / length
     p50, p95 = (1000 * record.quantile(lags, p) for p in (50, 95))
     return f"{rate:10.0f} {len(lags) / seconds:10.0f} {100 * share:8.0f} % {p50:10.2f} {p95:10.2f} {memory:10.0f}"
 

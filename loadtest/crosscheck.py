@@ -83,7 +83,7 @@ def ours(folder: Path, topology: Topology, stalls: Stalls, workload: Workload, p
         with stalls.slice(begin + workload.warm_up, length - workload.warm_up):
             generator.wait(begin + length + 30 - time.time())
         rows = record.unpacked(generator.rows())
-        times = [one.response for one in rows if one.due >= workload.warm_up and one.status == 200]
+        times = [row.response for row in rows if row.due >= workload.warm_up and row.status == 200]
     return Measured(f"ours, {processes} worker{'s' * (processes > 1)}", times)
 
 

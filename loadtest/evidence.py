@@ -162,9 +162,9 @@ def names_and_expectations(workload: Workload, shape: Sequence[Phase | Recorded]
     """Return the names of a workload's own requests, and the expected statuses by their numbers."""
     names = workload.request_names(shape)
     expected: defaultdict[int, set[int]] = defaultdict(set)
-    for one in workload.templates():
-        if one.name in names:
-            expected[names.index(one.name) + 1].update(one.expected)
+    for template in workload.templates():
+        if template.name in names:
+            expected[names.index(template.name) + 1].update(template.expected)
     return {"names": names, "expected": {number: statuses for number, statuses in expected.items() if statuses}}
 
 

@@ -55,7 +55,9 @@ def main(argv: Sequence[str]) -> int:
     numbers = [int(number) if number.isdecimal() else 0 for number in given.workers.split(",")]
     if not all(1 <= number <= WORKERS_MAX for number in numbers):
         parser.error(f"--workers: from 1 to {WORKERS_MAX}")
-    asked = [each for name in given.scenario or NIGHTLY for each in (crowd.EXAMPLES if name == "many" else (name,))]
+    asked = [
+        example for name in given.scenario or NIGHTLY for example in (crowd.EXAMPLES if name == "many" else (name,))
+    ]
     for scenario in asked:
         if scenario not in known and crowd.parse_crowd(scenario) is None:
             parser.error(f"{scenario} is none of {', '.join(known)}, many, many-…")

@@ -85,7 +85,7 @@ class Joined:
     def told(self) -> dict[str, Any]:
         """Return everything except the rows, for JSON."""
         return {
-            "begin": self.plan["begin"], "workers": {str(number): one for number, one in self.workers.items()},
+            "begin": self.plan["begin"], "workers": {str(number): worker for number, worker in self.workers.items()},
             "finished": sorted(self.finished), "gave_up": sorted(self.gave_up), "lost": sorted(self.lost.items()),
         }  # fmt: skip
 
@@ -132,7 +132,7 @@ def plan_of(workload: Workload, given: Any, workers: list[str]) -> dict[str, Any
     return {
         "begin": time.time() + LEAD,
         "phases": [list(one) for one in shape],
-        "requests": [list(one) for one in workload.templates()],
+        "requests": [list(template) for template in workload.templates()],
         "names": workload.request_names(shape),
         "regions": workload.regions,
         "kinds": {name: list(kind) for name, kind in workload.kinds.items()},
@@ -244,7 +244,7 @@ def evidence(workload: Workload, joined: Joined, direct: dict[str, str]) -> Evid
     due, judged = judge.due_by_second(Run(joined.plan).schedule(), workload.warm_up)
     return Evidence(
         workload=workload,
-        seconds=sum(one.seconds for one in phases(joined.plan)),
+        seconds=sum(phase.seconds for phase in phases(joined.plan)),
         rows=bytes(joined.rows),
         due=due,
         due_judged=judged,

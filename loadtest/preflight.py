@@ -51,7 +51,7 @@ def find_differences(
     Raises UnusableKeyError if an edge does not know a key. An edge that states no limit, or does not answer, is not
     judged here.
     """
-    template = next((one for one in workload.templates() or [USUAL] if one.method in SAFE), None)
+    template = next((template for template in workload.templates() or [USUAL] if template.method in SAFE), None)
     found: dict[tuple[str, str], str] = {}
     if template is None:
         return found

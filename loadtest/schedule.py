@@ -80,7 +80,7 @@ def arrivals(
                 if person not in known:
                     its = random.Random(f"{seed} person {person}")
                     (region,) = its.choices(region_names, region_weights)
-                    (kind,) = its.choices(kind_names, [one.share for one in kinds.values()])
+                    (kind,) = its.choices(kind_names, [kind.share for kind in kinds.values()])
                     known[person] = region, kind, its.randrange(kinds[kind].people)
                 yield Arrival(begin + at, *known[person], method, size, path=path)
         else:

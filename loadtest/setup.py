@@ -26,9 +26,9 @@ def list_imported(file: Path) -> Iterator[str]:
     """Yield the modules that a file imports, and names that may be modules."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
-            yield from (node.module, *(f"{node.module}.{each.name}" for each in node.names))
+            yield from (node.module, *(f"{node.module}.{name.name}" for name in node.names))
         elif isinstance(node, ast.Import):
-            yield from (each.name for each in node.names)
+            yield from (name.name for name in node.names)
 
 
 def list_needed() -> set[Path]:
@@ -49,7 +49,7 @@ class BuildNeeded(build_py):
     def find_package_modules(self, package: str, package_dir: str) -> list[tuple[str, str, str]]:
         needed = list_needed()
         modules = super().find_package_modules(package, package_dir)
-        return [each for each in modules if each[1] == "__init__" or Path(each[2]).resolve() in needed]
+        return [module for module in modules if module[1] == "__init__" or Path(module[2]).resolve() in needed]
 
 
 setup(cmdclass={"build_py": BuildNeeded})

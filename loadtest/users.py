@@ -295,7 +295,7 @@ class Run:
 
 def phases(plan: dict[str, Any]) -> list[Phase | Recorded]:
     """Return the phases of a plan."""
-    return [Recorded(*one) if isinstance(one[1], list | tuple) else Phase(*one) for one in plan["phases"]]
+    return [Recorded(*phase) if isinstance(phase[1], list | tuple) else Phase(*phase) for phase in plan["phases"]]
 
 
 def kinds(plan: dict[str, Any]) -> dict[str, Kind]:

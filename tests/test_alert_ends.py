@@ -106,7 +106,7 @@ def select_groups(alerts: Sequence[str]) -> list[dict[str, Any]]:
         read = set(re.findall(r"[\w:]+", NAMED[unread.pop()]["expr"])) & NAMED.keys() - names
         unread += read
         names |= read
-    groups = [{**group, "rules": [one for one in group["rules"] if name_rule(one) in names]} for group in GROUPS]
+    groups = [{**group, "rules": [rule for rule in group["rules"] if name_rule(rule) in names]} for group in GROUPS]
     return [group for group in groups if group["rules"]]
 
 

@@ -44,5 +44,5 @@ def test_database_of_a_test_follows_its_file_mark_or_argument(tmp_path: Path) ->
     assert pytest.main(["--collect-only", "--noconftest", "-qq", "-W", "ignore", str(sample)], [Collected()]) == 0
     kind = database_of(collected[0].nodeid.partition("::")[0])
     kept = [item.name for item in collected if runs(item)]
-    both = [f"{name}[{each}]" for name in ("test_marked", "test_named") for each in KINDS]
+    both = [f"{name}[{kind}]" for name in ("test_marked", "test_named") for kind in KINDS]
     assert kept == [f"test_by_file[{kind}]", *both, "test_without"]

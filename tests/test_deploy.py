@@ -322,7 +322,7 @@ def test_compose_networks_connect_only_the_required_services() -> None:
     known = yaml.safe_load(COMPOSE.read_text())["networks"]
     # The edge uses the network of the service edge-address, which has the alias "edge".
     joined = {name: set(service["networks"]) for name, service in services().items() if "network_mode" not in service}
-    assert {tuple(each["aliases"]) for each in services()["edge-address"]["networks"].values()} == {("edge",)}
+    assert {tuple(network["aliases"]) for network in services()["edge-address"]["networks"].values()} == {("edge",)}
     there = {"edge" if name == "edge-address" else name: networks for name, networks in joined.items()}
     assert there.keys() == services().keys() - {"edge-address"}
     assert set().union(*there.values()) == set(known)
@@ -368,7 +368,7 @@ def test_demonstration_charges_only_at_its_sandbox_and_with_its_own_secrets() ->
         assert not service.keys() & {"networks", "ports"}, "Docker takes neither beside another's network"
     assert owner["ports"] == services()["collector"]["ports"]
     assert owner["networks"].keys() == set(services()["collector"]["networks"])
-    names = {name for each in owner["networks"].values() for name in each["aliases"]}
+    names = {name for network in owner["networks"].values() for name in network["aliases"]}
     assert names == {"collector", "probe"}, "Prometheus and the edge find them by these"
     assert {"--charge", "--checkout"} <= set(probe["command"])
 
@@ -653,7 +653,9 @@ def test_every_alert_has_a_trial_and_names_a_scraped_job() -> None:
         ("check", "rules", *(str(file) for file in RULE_FILES)),
         *(("test", "rules", trials) for trials in TRIALS),
     ],
-    ids=lambda arguments: " ".join(arguments[:2]) + "".join(f" {each}" for each in arguments[2:] if each in TRIALS),
+    ids=lambda arguments: (
+        " ".join(arguments[:2]) + "".join(f" {argument}" for argument in arguments[2:] if argument in TRIALS)
+    ),
 )
 def test_promtool_accepts_the_files_and_alert_trials_pass(arguments: tuple[str, ...]) -> None:
     # Garbage collection was a quarter of the work. Each case has a database, and a disk would sync each of its files.

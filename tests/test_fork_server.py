@@ -40,9 +40,9 @@ def inside(pid: int) -> dict[str, object]:
 def files(at: Path) -> Iterator[str]:
     """Yield the open files of a process without sockets: a supervisor has a socket to the server of its workers, and
     one for each client."""
-    for each in at.iterdir():
+    for path in at.iterdir():
         with suppress(FileNotFoundError):  # It has just been closed.
-            if not (name := os.readlink(each)).startswith("socket:"):
+            if not (name := os.readlink(path)).startswith("socket:"):
                 yield re.sub(r"\d{3,}", "N", name)
 
 
@@ -51,7 +51,7 @@ def parent_of(pid: int) -> int:
 
 
 def children(pid: int) -> list[int]:
-    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [int(part) for part in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_forked_edge_and_its_workers_equal_new_processes(tmp_path: Path) -> None:

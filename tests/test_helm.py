@@ -321,15 +321,21 @@ def test_only_prometheus_reaches_admin_ports_and_no_manifest_has_a_secret(tmp_pa
     (admin,) = [rule["from"] for rule in rules if {"port": "admin"} in rule["ports"]]
     assert admin == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
     assert not [kind for kind, _ in manifests if kind == "Secret"]
-    services = [each["spec"]["ports"] for (kind, _), each in manifests.items() if kind == "Service"]
+    services = [manifest["spec"]["ports"] for (kind, _), manifest in manifests.items() if kind == "Service"]
     assert not [port for ports in services for port in ports if port["targetPort"] == "admin"]
-    owner = [name for (_, name), each in manifests.items() if "EDGEPROXY_DATABASE_OWNER" in yaml.safe_dump(each)]
+    owner = [
+        name for (_, name), manifest in manifests.items() if "EDGEPROXY_DATABASE_OWNER" in yaml.safe_dump(manifest)
+    ]
     assert owner == ["acme-migrate"]
 
 
 def test_the_jobs_of_a_cluster_are_those_of_hosts_at_the_same_times(tmp_path: Path) -> None:
     manifests = render(tmp_path, **EVERYTHING)
-    jobs = {name.removeprefix("acme-"): each["spec"] for (kind, name), each in manifests.items() if kind == "CronJob"}
+    jobs = {
+        name.removeprefix("acme-"): manifest["spec"]
+        for (kind, name), manifest in manifests.items()
+        if kind == "CronJob"
+    }
     probe = jobs.pop("probe")
     timers = {}
     for timer in (ROOT / "deploy").glob("*.timer"):
@@ -362,7 +368,7 @@ def test_the_jobs_of_a_cluster_are_those_of_hosts_at_the_same_times(tmp_path: Pa
 def as_calendar(schedule: str) -> str:
     """Return a schedule of cron as systemd says it."""
     minute, hour, day, month, weekday = schedule.split()
-    months = ",".join(f"{int(each):02}" for each in month.split(",")) if month != "*" else "*"
+    months = ",".join(f"{int(part):02}" for part in month.split(",")) if month != "*" else "*"
     date = f"*-{months}-{int(day):02}" if day != "*" else "*-*-*"
     time = f"{hour if hour == '*' else f'{int(hour):02}'}:{int(minute):02}:00 UTC"
     return f"{'Sun ' if weekday == '0' else ''}{date} {time}"

@@ -69,7 +69,10 @@ def test_image_has_no_compiler_no_pip_and_no_build_host_files(images: dict[str, 
 
 def test_its_bill_of_materials_names_all_that_is_installed(images: dict[str, Image]) -> None:
     listed = json.loads((ROOT / "build" / "edgeproxy.cdx.json").read_text())
-    parts = {(each["purl"].partition("/")[0], each["name"]): each["version"] for each in listed["components"]}
+    parts = {
+        (component["purl"].partition("/")[0], component["name"]): component["version"]
+        for component in listed["components"]
+    }
     pins = re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / "requirements" / "run.txt").read_text(), re.MULTILINE)
     named = {name: version for (kind, name), version in parts.items() if kind == "pkg:pypi"}
     assert named.items() <= set(pins)
@@ -87,7 +90,7 @@ def test_provenance_names_the_image_base_and_layers(images: dict[str, Image]) ->
     (subject,) = statement["subject"]
     assert subject["digest"] == {"sha256": described["FromImageID"]}
     build, details = (statement["predicate"][part] for part in ("buildDefinition", "runDetails"))
-    layers = [f"sha256:{each['digest']['sha256']}" for each in details["byproducts"]]
+    layers = [f"sha256:{byproduct['digest']['sha256']}" for byproduct in details["byproducts"]]
     assert layers == described["OCIv1"]["rootfs"]["diff_ids"]
     base = json.loads(run("buildah", "inspect", "--type", "image", build["externalParameters"]["base"]))
     source, from_image, *recipe = build["resolvedDependencies"]

@@ -222,7 +222,7 @@ def test_each_timer_runs_an_existing_job_at_the_period_of_its_alert() -> None:
             command = [analyze, "calendar", "--iterations=12", "--base-time=2026-12-01 00:00:00 UTC", calendar]
             done = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, "TZ": "UTC"})
             times = re.findall(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC$", done.stdout, re.MULTILINE)
-            moments = [time.mktime(time.strptime(one, "%Y-%m-%d %H:%M:%S")) for one in dict.fromkeys(times)]
+            moments = [time.mktime(time.strptime(time_, "%Y-%m-%d %H:%M:%S")) for time_ in dict.fromkeys(times)]
             gaps = [later - earlier for earlier, later in pairwise(moments)]
             assert gaps, done.stdout
             assert max(gaps) <= known[name] + 3600, name

@@ -14,7 +14,7 @@ from edgeproxy import cli
 from tests.support.chart import ENVIRON, HELM, ROOT
 
 FOLDER = ROOT / "deploy" / "kustomize"
-OVERLAYS = sorted(each.name for each in (FOLDER / "overlays").iterdir())
+OVERLAYS = sorted(path.name for path in (FOLDER / "overlays").iterdir())
 KUBECTL = shutil.which("kubectl")
 VERSION = "1.35"
 """The Kubernetes version. tests/test_helm.py checks these templates against other versions."""
@@ -59,8 +59,8 @@ def test_an_overlay_builds_to_valid_manifests_of_its_region(tmp_path: Path, over
             assert each.get("app.kubernetes.io/managed-by") in (None, "kustomize")
     variables = environment(manifests)
     assert variables["REGION"] == overlay
-    workloads = [each for (kind, _), each in manifests.items() if kind in ("StatefulSet", "Deployment", "Job")]
-    images = [each["spec"]["template"]["spec"]["containers"][0]["image"] for each in workloads]
+    workloads = [manifest for (kind, _), manifest in manifests.items() if kind in ("StatefulSet", "Deployment", "Job")]
+    images = [workload["spec"]["template"]["spec"]["containers"][0]["image"] for workload in workloads]
     assert set(images) == {f"registry.example.com/edgeproxy@sha256:{'0' * 64}"}
 
     for name, text in manifests["ConfigMap", "edges-edge"]["data"].items():

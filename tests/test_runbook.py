@@ -29,7 +29,7 @@ def test_each_runbook_command_parses(line: str) -> None:
         called = command.get_command(Context(command), name)
         assert called is not None, line
         command = called
-    if words or not [one for one in command.params if one.required]:
+    if words or not [param for param in command.params if param.required]:
         command.make_context(name, words)
 
 

@@ -85,7 +85,7 @@ def test_terraform_example_matches_module_variables_and_outputs() -> None:
         variables = module["variable"]
         given = body.keys() - {"source", "providers"}
         assert given <= variables.keys(), label
-        assert {name for name, each in variables.items() if "default" not in each} <= given, label
+        assert {name for name, variable in variables.items() if "default" not in variable} <= given, label
     outputs = {each for body in example["output"].values() for each in names_in(body)}
     for _, label, name in outputs:
         module = read(example["module"][label]["source"].strip('"').removeprefix("../"))

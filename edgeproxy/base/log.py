@@ -26,7 +26,7 @@ def configure(process: str) -> None:
     """Set up logging for this process. `process` (`supervisor`, `worker`) is on every line."""
     _process["process"] = process
     if (others := logging.lastResort) is not None and not any(
-        isinstance(one, RedactionFilter) for one in others.filters
+        isinstance(filter_, RedactionFilter) for filter_ in others.filters
     ):
         others.addFilter(RedactionFilter())  # For messages of libraries.
 

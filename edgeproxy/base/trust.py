@@ -156,7 +156,7 @@ def read_bundle() -> bytes:
     paths = ssl.get_default_verify_paths()
     files = [Path(paths.cafile)] if paths.cafile else []
     if paths.capath:
-        files += sorted(one for one in Path(paths.capath).iterdir() if HASHED.fullmatch(one.name))
+        files += sorted(path for path in Path(paths.capath).iterdir() if HASHED.fullmatch(path.name))
     contents = dict.fromkeys(file.read_bytes() for file in (*files, *_trust.files))
     return b"\n".join(contents)
 

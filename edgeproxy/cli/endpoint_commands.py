@@ -184,9 +184,11 @@ class EndpointCall(NamedTuple):
         if arguments.get("customer"):
             arguments = {**arguments, "customer": api.resolve_customer(arguments["customer"])}
         values: dict[str, JsonValue] = {
-            each.name: arguments[each.name] if each.compute is None else each.compute(api, arguments)
-            for each in self.parameters
-            if each not in CONTROLS
+            parameter.name: arguments[parameter.name]
+            if parameter.compute is None
+            else parameter.compute(api, arguments)
+            for parameter in self.parameters
+            if parameter not in CONTROLS
         }
         path, _, more = self.path.partition("?")
         path = PLACEHOLDER.sub(lambda match: quote(str(values.pop(match[1])), safe=""), path)
@@ -200,7 +202,11 @@ class EndpointCall(NamedTuple):
         elif callable(self.body):
             body = self.body(api, arguments)
         elif self.body is not None or values:
-            fields = {each.name.removesuffix("_"): values[each.name] for each in self.parameters if each.is_in(values)}
+            fields = {
+                parameter.name.removesuffix("_"): values[parameter.name]
+                for parameter in self.parameters
+                if parameter.is_in(values)
+            }
             body = {**(self.body or {}), **fields}
         texts = {name: _format_parameter(value) for name, value in query.items()}
         if isinstance(output, Rows) and output.is_paged:
@@ -245,11 +251,11 @@ def build_command(
 
     options = (*parameters, *(() if isinstance(output, Sentence) else (OUTPUT,)), *CONNECTION)
     run.__doc__ = about
-    run.__annotations__ = {each.name: each.annotation for each in options}
+    run.__annotations__ = {option.name: option.annotation for option in options}
     signature = Signature(
         [
-            Argument(each.name, Argument.KEYWORD_ONLY, default=each.default, annotation=each.annotation)
-            for each in options
+            Argument(option.name, Argument.KEYWORD_ONLY, default=option.default, annotation=option.annotation)
+            for option in options
         ]
     )
     vars(run)["__signature__"] = signature

@@ -85,7 +85,7 @@ def split_head(recorded: bytes) -> tuple[bytes, bytes]:
     """Return the head of a recorded answer as lines with CRLF, or empty without a head, and its body."""
     if not recorded.startswith(b"HTTP/"):
         return b"", recorded
-    blank = min(BLANK_LINES, key=lambda each: recorded.find(each) % (len(recorded) + 1))
+    blank = min(BLANK_LINES, key=lambda blank_line: recorded.find(blank_line) % (len(recorded) + 1))
     head, _, body = recorded.partition(blank)
     return b"\r\n".join(head.splitlines()) + b"\r\n", body
 

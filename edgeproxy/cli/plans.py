@@ -57,7 +57,7 @@ def _print_change(document: JsonObject, arguments: Arguments) -> None:
         rows = cast("list[JsonObject]", effect["customers"])
         if len(rows) > 2 * CUSTOMERS_SHOWN:
             rows = rows[:CUSTOMERS_SHOWN] + rows[-CUSTOMERS_SHOWN:]
-        sums = [{"customer": "all who are rated", **cast("JsonObject", one)} for one in effect["currencies"]]
+        sums = [{"customer": "all who are rated", **cast("JsonObject", currency)} for currency in effect["currencies"]]
         amounts = ("before", "after", "difference")
         columns = ("customer", "before_plan", "plan", *amounts)
         table([format_money(row, *amounts) for row in [*rows, *sums]], columns, as_json)

@@ -42,4 +42,8 @@ def wait_for_edges(api: Api) -> None:
 
 def _list_lacking(followers: list[JsonObject], target: int) -> list[str]:
     """List the names of edges whose version is before `target`."""
-    return [str(one["name"]) for one in followers if not isinstance(one["version"], int) or one["version"] < target]
+    return [
+        str(follower["name"])
+        for follower in followers
+        if not isinstance(follower["version"], int) or follower["version"] < target
+    ]

@@ -92,7 +92,7 @@ def _find_scale_faults(tree: Table) -> Iterator[Fault]:
     for path, meter in list_members(tree, "meters"):
         default = next((unit for count, unit in DEFAULT_UNITS.items() if count == meter.get("count")), None)
         unit = meter.get("unit", default)
-        scales = next(([str(scale) for scale in each] for name, each in SCALES.items() if name == unit), [])
+        scales = next(([str(scale) for scale in scale] for name, scale in SCALES.items() if name == unit), [])
         if "scale" in meter and scales and str(meter["scale"]) not in scales:
             yield Fault((*path, "scale"), f"is no unit of {unit}", f"write one of {', '.join(scales)}")
 
@@ -124,7 +124,7 @@ def _find_dimension_faults(tree: Table) -> Iterator[Fault]:
             continue
         if len(dimensions) > DIMENSIONS_MAX:
             yield Fault(where, f"has {len(dimensions)} dimensions", f"write {DIMENSIONS_MAX} at most")
-        if when == "admitted" and any(not _is_by_key(*each) for each in dimensions.items()):
+        if when == "admitted" and any(not _is_by_key(*item) for item in dimensions.items()):
             yield Fault(
                 where, "are known with the answer, and when: admitted counts before it", "leave out one of them"
             )

@@ -76,9 +76,9 @@ def list_network_sections(tree: Table) -> Iterator[tuple[tuple[str | int, ...], 
     owners += [(("routes", n), route) for n, route in enumerate(routes if isinstance(routes, Items) else ())]
     # A flat mapping has no networks, and there may be a hundred thousand of them.
     owners += [
-        (("customers", name), one)
-        for name, one in (customers if isinstance(customers, Table) else {}).items()
-        if type(one) is Table
+        (("customers", name), customer)
+        for name, customer in (customers if isinstance(customers, Table) else {}).items()
+        if type(customer) is Table
     ]
     for path, owner in owners:
         networks = owner.get("networks") if isinstance(owner, Table) else None

@@ -207,7 +207,7 @@ class Cluster:
 
     def _apply_slots(self, ranges: Sequence[SlotRange]) -> None:
         """Replace the map of slots to nodes."""
-        addresses = {str(one.at) for one in ranges}
+        addresses = {str(range_.at) for range_ in ranges}
         for at in [at for at in self._nodes if at not in addresses]:
             del self._nodes[at]
             self._running.pop(at).cancel()

@@ -30,7 +30,7 @@ def build_library(scripts: Mapping[str, bytes], preamble: bytes = b"") -> Librar
     parts = [preamble, *(part for name, text in scripts.items() for part in (name.encode(), text))]
     digest = hashlib.sha256(b"\0".join(parts))
     name = f"edgeproxy_{digest.hexdigest()[:DIGEST_CHARACTERS]}"
-    functions = {each: f"{name}_{each}" for each in scripts}
+    functions = {script: f"{name}_{script}" for script in scripts}
     parts = [b"#!lua name=%b\n%b\n" % (name.encode(), preamble.strip())]
     parts += [
         b"redis.register_function('%b', function(KEYS, ARGV)\n%b\nend)\n" % (functions[each].encode(), text.strip())

@@ -56,7 +56,7 @@ def dump_limit_usage(report: LimitUsageReport) -> JsonObject:
     return {
         "region": report.region,
         "usage": [
-            {"customer": customer, "limits": [asdict(one) for one in limits]}
+            {"customer": customer, "limits": [asdict(limit) for limit in limits]}
             for customer, limits in report.usage.items()
         ],
     }

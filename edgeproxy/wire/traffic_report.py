@@ -91,8 +91,8 @@ class TrafficReport(NamedTuple):
 def sum_counts(counts: Iterable[TrafficCounts]) -> TrafficCounts:
     """Return the sum of counts."""
     total = TrafficCounts()
-    for one in counts:
-        total = total.plus(one)
+    for count in counts:
+        total = total.plus(count)
     return total
 
 
@@ -108,7 +108,9 @@ def build_report(
     It has the total of all routes, the ROUTES_MAX routes with most requests, and the ERRORS_MAX groups with most
     errors. `unnamed`: the number of errors that are not in `errors`.
     """
-    busy = sorted(((name, one) for name, one in routes.items() if one.requests), key=lambda item: -item[1].requests)
+    busy = sorted(
+        ((name, route) for name, route in routes.items() if route.requests), key=lambda item: -item[1].requests
+    )
     failing = sorted(errors.items(), key=lambda item: (-item[1], item[0]))
     unnamed += sum(requests for _, requests in failing[ERRORS_MAX:])
     total = sum_counts(routes.values())

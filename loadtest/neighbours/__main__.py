@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
             print(report.line(row, goal), flush=True)
             # After each row: a run takes half an hour, and may be interrupted.
             if options.json is not None:
-                options.json.write_text(json.dumps([report.as_json(each, goal) for each in rows], indent=1))
+                options.json.write_text(json.dumps([report.as_json(row, goal) for row in rows], indent=1))
             if options.markdown is not None:
                 options.markdown.write_text(report.page(rows, goal, machine.this(), options, given))
     except KeyboardInterrupt:

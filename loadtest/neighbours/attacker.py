@@ -91,7 +91,7 @@ class _Attack:
                 now = time.monotonic()
                 opens = now + self._kind.pause
             wait = _LONGEST_POLL if len(self._lines) == self._kind.parallel else max(0.0, opens - now)
-            for line in [each for each in self._lines.values() if not each.pending]:
+            for line in [line for line in self._lines.values() if not line.pending]:
                 if line.until <= now:
                     self._advance(line, now)
                 wait = min(wait, max(0.0, line.until - now))

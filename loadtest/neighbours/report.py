@@ -56,7 +56,7 @@ def heading() -> str:
 def markdown(rows: Sequence[Row], goal: Goal) -> str:
     """A table."""
     lines = [COLUMNS, ["---"] * len(COLUMNS), *(cells(row, goal) for row in rows)]
-    return "".join("| " + " | ".join(each) + " |\n" for each in lines)
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
 def page(rows: Sequence[Row], goal: Goal, machine: Machine, options: Options, command: str) -> str:

@@ -108,7 +108,7 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
         return said.split(",")
 
     def numbers(said: str) -> list[int]:
-        return [int(one) for one in said.split(",")]
+        return [int(part) for part in said.split(",")]
 
     add: Any = parser.add_argument
     add("--scenario", metavar="NAME,…", type=partial(some_of, [*names, "all"]), help=f"all, or of {', '.join(names)}")

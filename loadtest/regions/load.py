@@ -208,7 +208,7 @@ async def play(loads: Sequence[Load], begin: float, closely: Sequence[str], seed
         if due:
             await asyncio.sleep(max(0.0, min(1.0, due[0][0] - now)))
     try:
-        all_answered = lambda: all(one.asked == one.answers.total() for one in counts.values())  # noqa: E731
+        all_answered = lambda: all(count.asked == count.answers.total() for count in counts.values())  # noqa: E731
         await turned(all_answered, "all are answered", seconds=LAST_ANSWERS)
     except AssertionError:
         pass  # The accounts tell.

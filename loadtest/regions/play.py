@@ -106,8 +106,8 @@ def play(
         elif is_cut:
             lasts = min(cut_at, WINDOWS * part.window)
         asked = [
-            Load(part.customer, edges[one.host].port, later + one.begin, later + one.end, one.rate)
-            for one in part.loads(len(edges), lasts)
+            Load(part.customer, edges[load.host].port, later + load.begin, later + load.end, load.rate)
+            for load in part.loads(len(edges), lasts)
         ]
         loads += asked
         if part.played.brief:

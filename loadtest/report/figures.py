@@ -142,9 +142,9 @@ def of(run: Any, evidence: Evidence, verdict: Verdict) -> dict[str, Any]:
         "latency": latency(evidence, verdict),
         "lag_ms": percentiles(total(verdict.histograms, None, (LAG,))),
         "generator": {
-            number_: {"cpu_share": round(one["cpu"] / max(evidence.seconds, 1), 4),
-                      "without_cpu_share": round(one["ready"] / max(evidence.seconds, 1), 4)}
-            for number_, one in workers.items()
+            number_: {"cpu_share": round(worker["cpu"] / max(evidence.seconds, 1), 4),
+                      "without_cpu_share": round(worker["ready"] / max(evidence.seconds, 1), 4)}
+            for number_, worker in workers.items()
         },
         "series": series(evidence, verdict),
         "samples": run.samples,

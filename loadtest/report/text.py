@@ -32,13 +32,13 @@ def progress(seconds: float, requests: Sequence[Request], kinds: Sequence[str]) 
     line.
     """
     by_region: dict[int, list[float]] = {}
-    for one in requests:
-        if one.status != 429 and kinds[one.kind] != BAD_KEY and one.asked == one.home:
-            by_region.setdefault(one.home, []).append(one.response)
+    for request in requests:
+        if request.status != 429 and kinds[request.kind] != BAD_KEY and request.asked == request.home:
+            by_region.setdefault(request.home, []).append(request.response)
     p95 = " ".join(f"{1000 * quantile(times, 95):.0f}" for _, times in sorted(by_region.items()))
-    errors = sum(one.status < 100 or one.status >= 500 for one in requests)
-    refused = sum(one.status == 429 for one in requests)
-    lag = 1000 * quantile([one.lag for one in requests], 95)
+    errors = sum(request.status < 100 or request.status >= 500 for request in requests)
+    refused = sum(request.status == 429 for request in requests)
+    lag = 1000 * quantile([request.lag for request in requests], 95)
     failed = f" · {errors} failed" if errors else ""
     return f"{seconds:3.0f} s · {len(requests)}/s · p95 {p95 or '–'} ms · 429 {refused}{failed} · lag {lag:.1f} ms"
 
@@ -67,7 +67,7 @@ def table(verdict: Verdict) -> Iterator[str]:
 
 def requests_table(evidence: Evidence, verdict: Verdict) -> Iterator[str]:
     """Response times of the workload's own requests, the slowest first."""
-    rows = sorted(verdict.requests.items(), key=lambda one: -one[1][0].percentile(95))
+    rows = sorted(verdict.requests.items(), key=lambda item: -item[1][0].percentile(95))
     if rows:
         yield ""
         yield f"{'ms':40} {'requests':>9} " + " ".join(f"{f'p{p:g}':>8}" for p in PERCENTILES) + "  statuses"

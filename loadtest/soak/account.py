@@ -91,7 +91,7 @@ class Account:
     def read(cls, file: Path) -> "Account":
         """Read a file of `write`."""
         told = orjson.loads(file.read_bytes())
-        told["troubles"] = [Trouble(**each) for each in told["troubles"]]
+        told["troubles"] = [Trouble(**trouble) for trouble in told["troubles"]]
         told["seen"] = {kind: [Seen(**each) for each in several] for kind, several in told["seen"].items()}
         for name in COUNTED:
             told[name] = Counter(told[name])

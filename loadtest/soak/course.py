@@ -134,7 +134,7 @@ class Course:
         due = self._draw.sample(kinds, len(kinds)) if each else []
         rest = monotonic() + ROUND
         while (due or monotonic() < until) and not self._failures and not self._site.is_wrong:
-            kind = due.pop() if due else self._draw.choices(kinds, [self._weights[each] for each in kinds])[0]
+            kind = due.pop() if due else self._draw.choices(kinds, [self._weights[kind] for kind in kinds])[0]
             self._handlers[kind](self._draw)
             self._over.wait(self._draw.uniform(*BETWEEN))
             if monotonic() > rest:

@@ -74,7 +74,7 @@ class DeliveryFaults:
                 self._edge.kill_all()
             path = list_segments(self._edge.state / "spool")[-1]
             content = path.read_bytes()
-            last = [one for one in parse_records(content) if isinstance(one, Record)][-1:]
+            last = [record for record in parse_records(content) if isinstance(record, Record)][-1:]
             # A power cut leaves half of a record, or blocks of zeros or old data that the file system had allocated.
             part = content[last[0].offset :][: last[0].size // 2] if last else b""
             with path.open("ab") as file:

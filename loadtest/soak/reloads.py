@@ -165,7 +165,7 @@ def toggle_customer(settings: Settings, whole: Settings, _: random.Random) -> No
 
 def toggle_route(settings: Settings, whole: Settings, _: random.Random) -> None:
     """Add or remove a route."""
-    (one,) = [each for each in whole["routes"] if each["name"] == DETOUR]
+    (one,) = [route for route in whole["routes"] if route["name"] == DETOUR]
     if one in settings["routes"]:
         settings["routes"].remove(one)
     else:
@@ -186,7 +186,7 @@ CHANGES: dict[str, Callable[[Settings, Settings, random.Random], None]] = {
 }
 IS_CONFIGURED: dict[str, Callable[[Settings], bool]] = {
     COMER: lambda settings: COMER in settings["customers"],
-    DETOUR: lambda settings: any(each["name"] == DETOUR for each in settings["routes"]),
+    DETOUR: lambda settings: any(route["name"] == DETOUR for route in settings["routes"]),
 }
 FLAWS: dict[str, Callable[[str], str]] = {
     "no YAML": lambda text: text + "routes: [\n",

@@ -289,7 +289,7 @@ class Site:
             upstreams = self.edge.status()["upstreams"]
         except (OSError, AssertionError):  # no supervisor at this moment
             return False
-        return all(known["up"] for each in upstreams.values() for entry in each for known in entry["addresses"])
+        return all(known["up"] for upstream in upstreams.values() for entry in upstream for known in entry["addresses"])
 
     # ---- endpoints
 

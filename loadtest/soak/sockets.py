@@ -25,9 +25,9 @@ def state(pid: int) -> str:
 def clients(pid: int, listening: Collection[int]) -> frozenset[int]:
     """Return the client ports of this process's connections to these listening ports."""
     held = set()
-    for each in Path(f"/proc/{pid}/fd").iterdir():
+    for path in Path(f"/proc/{pid}/fd").iterdir():
         try:
-            held.add(os.readlink(each))
+            held.add(os.readlink(path))
         except OSError:
             continue
     found = set()

@@ -145,7 +145,7 @@ class Outcome:
 
     def complaints(self) -> list[str]:
         """Return all complaints."""
-        sums = next((found for each in self.sums if (found := each.complaints())), [])
+        sums = next((found for total in self.sums if (found := total.complaints())), [])
         return [*self.undone(), *self.unexplained(), *self.fallen(), *sums, *self.turns(), *self.growth()]
 
     def undone(self) -> list[str]:

@@ -145,7 +145,7 @@ class ForkServer:
 
     def fork(self, command: Sequence[str], environ: Mapping[str, str], files: Mapping[int, int], leashed: bool) -> Copy:
         """Start a copy that runs this command."""
-        limits = [(each, resource.getrlimit(each)) for each in LIMITS]
+        limits = [(limit, resource.getrlimit(limit)) for limit in LIMITS]
         asked = json.dumps([[*command], {**environ}, [*files], leashed, limits]).encode()
         with self._turn:
             socket.send_fds(self._requests, [asked], [*files.values()])
@@ -228,8 +228,8 @@ def serve(requests: socket.socket) -> list[str] | None:
             keep(files, numbers)
             become(command, environ)
             return [str(each) for each in command]
-        for each in files:
-            os.close(each)
+        for file in files:
+            os.close(file)
         with contextlib.suppress(BrokenPipeError):  # The requesting process was killed meanwhile.
             requests.send(str(pid).encode())
 
@@ -261,7 +261,7 @@ def sibling() -> int:
 
 def keep(files: Sequence[int], numbers: Sequence[int]) -> None:
     """Give these files these descriptor numbers, and close all other descriptors."""
-    above = [fcntl.fcntl(each, fcntl.F_DUPFD, max(numbers) + 1) for each in files]
+    above = [fcntl.fcntl(file, fcntl.F_DUPFD, max(numbers) + 1) for file in files]
     for each, number in zip(above, numbers, strict=True):
         os.dup2(each, number)
     for before, after in pairwise([-1, *sorted(numbers), os.sysconf("SC_OPEN_MAX")]):
@@ -277,14 +277,14 @@ def become(command: Sequence[str], environ: Mapping[str, str]) -> None:
         if name in environ:
             ctypes.CDLL(None).mallopt(option, int(environ[name]))
     # proc(5): fields 48 to 51 are the start and end addresses of the arguments and the environment.
-    places = [int(each) for each in Path("/proc/self/stat").read_text().rpartition(")")[2].split()[45:49]]
+    places = [int(part) for part in Path("/proc/self/stat").read_text().rpartition(")")[2].split()[45:49]]
     tell(places[0], places[1], command)
     tell(places[2], places[3], [f"{name}={value}" for name, value in environ.items()])
 
 
 def tell(start: int, end: int, texts: Sequence[str]) -> None:
     """Write these texts where /proc reads them, cut to the available room."""
-    content = b"".join(os.fsencode(each) + b"\0" for each in texts)[: end - start - 1]
+    content = b"".join(os.fsencode(text) + b"\0" for text in texts)[: end - start - 1]
     ctypes.memset(start, 0, end - start)
     ctypes.memmove(start, content, len(content))
 
@@ -299,8 +299,8 @@ def end_at_once(codes: Sequence[int]) -> None:
 
 def shorten_pauses(pauses: str) -> None:
     """Set constants of modules, as PAUSES states them."""
-    for each in pauses.split():
-        place, seconds = each.split("=")
+    for part in pauses.split():
+        place, seconds = part.split("=")
         module, name = place.split(":")
         loaded = importlib.import_module(module)
         getattr(loaded, name)  # A constant that was renamed must be noticed.

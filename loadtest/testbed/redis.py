@@ -100,8 +100,8 @@ class Sentinels:
                 "sentinel failover-timeout hub 3000\n"
             )
             self.sentinels.append(_Sentinel(home, str(file)))
-        for one in self.sentinels:
-            until(partial(self._knows_all, one), "the Sentinels know each other", seconds=60)
+        for sentinel in self.sentinels:
+            until(partial(self._knows_all, sentinel), "the Sentinels know each other", seconds=60)
 
     def _knows_all(self, sentinel: Redis) -> bool:
         with redis.Redis(port=sentinel.port, decode_responses=True) as client:
@@ -123,7 +123,7 @@ class Sentinels:
     @property
     def where(self) -> str:
         """The Sentinels in the form of the URL."""
-        return ",".join(f"127.0.0.1:{one.port}" for one in self.sentinels)
+        return ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
 
     def swap(self) -> None:
         """Make the replica take over while the primary is alive; returns at once."""

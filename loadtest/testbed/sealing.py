@@ -106,12 +106,12 @@ def batches(folder: Path, *, torn: bool = False) -> list[Batch]:
     found: list[Batch] = []
     prev, seq = "0" * 64, 0
     for path in list_segments(folder):
-        for one in parse_records(path.read_bytes()):
-            if torn and isinstance(one, Damage) and path == list_segments(folder)[-1]:
-                assert one.until == path.stat().st_size
+        for record in parse_records(path.read_bytes()):
+            if torn and isinstance(record, Damage) and path == list_segments(folder)[-1]:
+                assert record.until == path.stat().st_size
                 break
-            assert not isinstance(one, Damage), f"{path}: {one}"
-            batch = parse_batch(one.body)
+            assert not isinstance(record, Damage), f"{path}: {record}"
+            batch = parse_batch(record.body)
             assert (batch.seq, batch.prev) == (seq + 1, prev)
             if found:
                 assert batch.since >= found[-1].since
@@ -119,7 +119,7 @@ def batches(folder: Path, *, torn: bool = False) -> list[Batch]:
                 assert batch.edge == found[-1].edge
             assert batch.long or not is_long(batch.since, batch.until)
             found.append(batch)
-            prev, seq = compute_digest(one.body), batch.last
+            prev, seq = compute_digest(record.body), batch.last
     return found
 
 

@@ -36,7 +36,11 @@ def test_a_verdict_is_given_only_where_the_interval_allows_for_one(ratios: list[
 def test_comparison_judges_system_and_user_time_separately() -> None:
     """Simulates a change to immediate writes: user time is unchanged, and the kernel takes all of the extra time."""
     differences = compare(slices_of([1.2, 1.21, 1.19, 1.2, 1.2, 1.22, 1.18], system=0.5), "new", "old")
-    assert {each.part: each.verdict for each in differences} == {"cpu": "dearer", "user": "same", "system": "dearer"}
+    assert {difference.part: difference.verdict for difference in differences} == {
+        "cpu": "dearer",
+        "user": "same",
+        "system": "dearer",
+    }
 
 
 def test_a_disturbed_slice_does_not_count() -> None:

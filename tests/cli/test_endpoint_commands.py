@@ -33,10 +33,10 @@ def find_operation(call: EndpointCall, document: dict[str, Any]) -> dict[str, An
 def test_command_sends_only_parameters_of_its_endpoint(words: str, document: dict[str, Any]) -> None:
     call = COMMANDS[words]
     operation = find_operation(call, document)
-    query = {each["name"] for each in operation["parameters"] if each["in"] == "query"}
-    headers = {each["name"] for each in operation["parameters"] if each["in"] == "header"}
+    query = {parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "query"}
+    headers = {parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "header"}
     path, _, more = call.path.partition("?")
-    names = {each.name for each in call.parameters} - set(PLACEHOLDER.findall(path))
+    names = {parameter.name for parameter in call.parameters} - set(PLACEHOLDER.findall(path))
     stated = {pair.partition("=")[0] for pair in more.split("&") if pair}
     assert stated <= query
     if DRY_RUN.name in names:
@@ -45,7 +45,7 @@ def test_command_sends_only_parameters_of_its_endpoint(words: str, document: dic
         assert "Idempotency-Key" in headers
     if call.preview is not None:
         find_operation(call._replace(method="POST", path=call.preview), document)
-    names -= {*(each.name for each in CONTROLS), *PLACEHOLDER.findall(more)}
+    names -= {*(control.name for control in CONTROLS), *PLACEHOLDER.findall(more)}
     if call.method == "GET":
         assert names <= query
     elif not callable(call.body):

@@ -161,7 +161,7 @@ def list_words(words: str, file: Path, text: str, **values: str) -> list[str]:
             value = values.get(name, str(file) if is_path else "1" if kind in (int, float) else text)
             # In Annotated, the attribute `default` has the first name of an option.
             names = (getattr(about, "default", None), *(getattr(about, "param_decls", None) or ()))
-            option = next((one for one in names if isinstance(one, str) and one.startswith("-")), f"--{name}")
+            option = next((name for name in names if isinstance(name, str) and name.startswith("-")), f"--{name}")
             given += [option, value] if is_option else [value]
     return given
 
@@ -320,7 +320,8 @@ def test_customer_is_found_by_each_name_and_id(
 
 
 @pytest.mark.parametrize(
-    "words", sorted(words for words, one in FUNCTIONS.items() if "collector" in inspect.signature(one).parameters)
+    "words",
+    sorted(words for words, function in FUNCTIONS.items() if "collector" in inspect.signature(function).parameters),
 )
 def test_command_beside_a_collector_prints_no_traceback(
     words: str, running: Running, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

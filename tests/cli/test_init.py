@@ -75,7 +75,7 @@ def test_init_keeps_an_existing_file_and_writes_nothing(tmp_path: Path, name: st
         path.symlink_to(tmp_path / "elsewhere")
     result = run(tmp_path)
     assert (result.exit_code, f"{name}: it is there already" in result.output) == (1, True)
-    assert {each.name for each in tmp_path.iterdir()} == {name}
+    assert {path.name for path in tmp_path.iterdir()} == {name}
     assert kind == "link" or path.read_text() == "mine"
 
 

@@ -16,7 +16,7 @@ def explain(file: Path, *options: str) -> Result:
     return CliRunner().invoke(cli.app, ["usage", "explain", str(file), *options])
 
 
-@pytest.mark.parametrize("answer", [one for one in ANSWERS if one["type"] != "websocket"], ids=name)
+@pytest.mark.parametrize("answer", [answer for answer in ANSWERS if answer["type"] != "websocket"], ids=name)
 def test_recorded_answer_is_explained_with_its_counts_and_rule(answer: dict[str, Any], tmp_path: Path) -> None:
     file = tmp_path / "answer"
     head = f"HTTP/1.1 200 OK\r\nContent-Type: {answer['type']}\r\n\r\n".encode()

@@ -68,7 +68,7 @@ def add(server: Server, *answers: JsonObject) -> Result:
 
 
 def followers(version: int | None, *versions: int | None, pending: bool = False, hub: bool = False) -> JsonObject:
-    edges: list[JsonObject] = [{"name": f"edge.{at}", "version": each} for at, each in enumerate(versions)]
+    edges: list[JsonObject] = [{"name": f"edge.{at}", "version": version} for at, version in enumerate(versions)]
     return {"version": version, "pending": pending, "hub": hub, "followers": [*edges]}
 
 

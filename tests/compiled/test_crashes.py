@@ -34,12 +34,12 @@ def compiled_classes() -> list[type]:
     modules = [importlib.import_module(name) for name in module_names()]
     classes = [each for module in modules for each in vars(module).values() if isinstance(each, type)]
     names = {module.__name__ for module in modules}
-    return [each for each in dict.fromkeys(classes) if each.__module__ in names and not each.__flags__ & HEAP_TYPE]
+    return [cls for cls in dict.fromkeys(classes) if cls.__module__ in names and not cls.__flags__ & HEAP_TYPE]
 
 
 def call_at_random(classes: list[type], chance: random.Random, pipe: int) -> None:
     """Call methods and set attributes at random. Each call is written to the pipe first."""
-    blanks = [each.__new__(each) for each in classes]
+    blanks = [cls.__new__(cls) for cls in classes]
     things: list[Any] = [*blanks, *ODD]
     for _ in range(CALLS):
         thing = chance.choice(blanks)

@@ -262,9 +262,12 @@ def test_trusted_authorities_that_cannot_be_used_are_named_by_their_place(folder
 
 def test_files_that_can_be_used_are_no_problem(loaded, pair, authority):
     settings = loaded(LISTENER)
-    assert [tuple(each) for each in ((one.cert, one.key) for one in edge_certificates.list_certificates(settings))] == [
-        tuple(pair)
-    ]
+    assert [
+        tuple(each)
+        for each in (
+            (certificate.cert, certificate.key) for certificate in edge_certificates.list_certificates(settings)
+        )
+    ] == [tuple(pair)]
     assert edge_certificates.list_authority_files(settings) == []
 
 
@@ -295,7 +298,10 @@ def test_certificate_list_names_each_file_once(folder):
     listeners = f"[{{address: 127.0.0.1:8443, {tls}}}, {{address: 127.0.0.1:8444, {more}}}, 127.0.0.1:80]"
     Path("edge.yaml").write_text(LEAST + f"listen: {listeners}\n")
     settings = edge_load.load_edge(Path("edge.yaml"), {}, files=False)
-    assert [one.cert for one in edge_certificates.list_certificates(settings)] == [Path("a.pem"), Path("b.pem")]
+    assert [certificate.cert for certificate in edge_certificates.list_certificates(settings)] == [
+        Path("a.pem"),
+        Path("b.pem"),
+    ]
     assert edge_certificates.list_authority_files(settings) == [Path("ca.pem")]
 
 
@@ -305,7 +311,7 @@ def test_certificates_of_upstreams_are_the_edges_own(folder, pair, authority):
         "routes: [{path: /*, upstream: api}]\n"
     )
     settings = edge_load.load_edge(Path("edge.yaml"), {})
-    assert [one.key for one in edge_certificates.list_certificates(settings)] == [pair.key]
+    assert [certificate.key for certificate in edge_certificates.list_certificates(settings)] == [pair.key]
     assert edge_certificates.list_authority_files(settings) == [Path("authority.pem")]
 
 

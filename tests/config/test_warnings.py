@@ -201,7 +201,7 @@ def test_upstreams_that_overwrite_one_cookie(tmp_path, other, hosts, field):
 def test_conditions_that_choose_between_unequal_routes(tmp_path, routes, field, reported):
     upstreams = "upstreams: {api: {endpoints: [http://127.0.0.1:1]}, other: {endpoints: [http://127.0.0.1:2]}}"
     fields, text = warned(tmp_path, f"{upstreams}\nroutes: [{routes}]")
-    assert " ".join(each for each in fields if not each.endswith(".path")) == field
+    assert " ".join(field for field in fields if not field.endswith(".path")) == field
     assert reported in text
 
 

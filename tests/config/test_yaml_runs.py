@@ -76,8 +76,8 @@ def test_runs_are_read_as_flat_tables_and_equal_customers_are_one() -> None:
     customers, keys = tree["customers"], tree["keys"]
     assert isinstance(customers, Table)
     assert isinstance(keys, Items)
-    assert [(type(each), each.marks) for each in keys if isinstance(each, Table)] == [(FlatTable, [])] * len(ROWS)
-    assert len({id(each) for each in customers.values() if isinstance(each, FlatTable)}) == 2
+    assert [(type(key), key.marks) for key in keys if isinstance(key, Table)] == [(FlatTable, [])] * len(ROWS)
+    assert len({id(customer) for customer in customers.values() if isinstance(customer, FlatTable)}) == 2
 
 
 @pytest.mark.parametrize(

@@ -170,7 +170,7 @@ def test_admin_address_needs_a_token_and_known_host_and_its_socket_the_owner(
     assert ask(edge.admin, "/reload", method="POST", fields=holding("before")).json()["result"] == "ok"
     assert ask(edge.admin, "/status", fields=holding("before")).status == 401, "the token has been replaced"
     changes = [json.loads(line) for line in edge.output.splitlines() if '"admin request"' in line]
-    assert [(one["path"], one["by"], one["origin"]) for one in changes] == [
+    assert [(change["path"], change["by"], change["origin"]) for change in changes] == [
         ("/reload", "local", HOST),
         ("/reload", "ops", HOST),
     ]

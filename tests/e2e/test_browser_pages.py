@@ -229,9 +229,9 @@ async def walk(
                     ]
                     faults += [f"{path} has no other language: {text}" for text in left]
         assert page.troubles == []
-        answers = [one for one in page.responses if one["url"].startswith("http")]
-        assert [one["url"] for one in answers if one["status"] != 200] == []
-        assert all(one["url"].startswith(f"{site}/") for one in answers)
+        answers = [response for response in page.responses if response["url"].startswith("http")]
+        assert [answer["url"] for answer in answers if answer["status"] != 200] == []
+        assert all(answer["url"].startswith(f"{site}/") for answer in answers)
     return faults
 
 
@@ -550,7 +550,7 @@ def test_operator_replays_a_dead_letter_by_keyboard(stage: PagesStage, browser: 
         bad = {"id": "10", "source": "app", "customer": "bolt", "meter": "tokens", "value": "many"}
         assert stage.collector.send("POST", "/v1/events", [bad], token=SERVICE).status == 202
         letters = stage.collector.get("/v1/dead-letters", token="admin-token").json()["dead_letters"]
-        (letter,) = [one["id"] for one in letters if one["event"]["id"] == "10"]
+        (letter,) = [letter["id"] for letter in letters if letter["event"]["id"] == "10"]
         async with tab(browser) as page:
             await page.lend(stage.operator)
             await page.goto(f"{stage.site}/console")

@@ -60,7 +60,7 @@ class Client:
         return True
 
     def list_of(self, kind: int) -> list[Frame]:
-        return [each for each in self.frames if each.kind == kind]
+        return [frame for frame in self.frames if frame.kind == kind]
 
     async def send_row(self, row: bytes) -> None:
         """Send the frames of a row. After each request, wait for as much of its answer as its window allows."""
@@ -82,7 +82,7 @@ class Client:
 
     async def _await_answer(self, number: int) -> None:
         while True:
-            mine = [each for each in self.frames if each.number == number]
+            mine = [frame for frame in self.frames if frame.number == number]
             taken = sum(len(each.payload) for each in mine if each.kind == DATA)
             has_head = any(each.kind == HEADERS for each in mine)
             if has_head and taken >= min(self.window, 5):

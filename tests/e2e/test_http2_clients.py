@@ -120,7 +120,7 @@ def by_node(site: Http2Site, requests: list[Request], _: Path) -> list[Answer]:
     asked = json.dumps([request._asdict() for request in requests]).encode()
     script = Path(__file__).with_name("http2_client.js")
     answers = json.loads(run(["node", script, site.url, site.authority.file, KEY], asked))
-    return [read_answer(each["status"], base64.b64decode(each["body"])) for each in answers]
+    return [read_answer(answer["status"], base64.b64decode(answer["body"])) for answer in answers]
 
 
 def by_lines(command: list[str | Path], site: Http2Site, requests: list[Request]) -> list[Answer]:
@@ -198,7 +198,7 @@ def test_a_browser_loads_two_hundred_resources_over_one_connection(site: Http2Si
                 "return all.map(each => each.byteLength)"
             )
             assert sizes == [number * 37 for number in range(RESOURCES)]
-            mine = [each for each in page.responses if "/open/" in each["url"]]
+            mine = [response for response in page.responses if "/open/" in response["url"]]
             assert [each["protocol"] for each in mine] == ["h2"] * (RESOURCES + 1)
             assert len({each["connectionId"] for each in mine}) == 1
             assert len({each["headers"]["x-request-id"] for each in mine}) == RESOURCES + 1

@@ -66,7 +66,7 @@ class Keys:
 
     def list_budgets(self) -> dict[str, dict[str, Any]]:
         told = self.collector.get("/v1/customers/acme/key-budgets", token="admin-token").json()
-        return {one["name"]: one for one in told["budgets"]}
+        return {budget["name"]: budget for budget in told["budgets"]}
 
 
 @pytest.fixture

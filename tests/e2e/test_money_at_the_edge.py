@@ -107,7 +107,7 @@ def test_spent_credits_refuse_until_a_purchase(money: Money) -> None:
     number = money.adds("acme")
     money.adds("other")
     money.buys(number, "cs_1", 2)  # 20 requests
-    until(lambda: "credits" in [one["name"] for one in money.edge.limits("acme")], "the edge knows")
+    until(lambda: "credits" in [limit["name"] for limit in money.edge.limits("acme")], "the edge knows")
     served = 0
     while (answer := money.asks("acme")).status == 200:
         served += 1
@@ -218,7 +218,7 @@ def test_answer_above_the_request_cap_counts_in_full_and_raises_alerts(tmp_path:
 
         def told(**query: str) -> list[dict[str, Any]]:
             answer = stage.collector.get("/v1/alerts", **query).json()
-            return [one for one in answer["alerts"] if one["kind"] == "request_cap_exceeded"]
+            return [alert for alert in answer["alerts"] if alert["kind"] == "request_cap_exceeded"]
 
         def is_counted(cost: int, above: int) -> bool:
             rows = stage.collector.usage(by="meter", customer="acme")["rows"]

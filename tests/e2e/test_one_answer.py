@@ -216,7 +216,7 @@ def test_a_refusal_has_one_answer_everywhere(world: World, name: str) -> None:
     if stated := wire.get("limit"):
         of_key = row.kind == "budget"  # Its name is the start of the key, which only the key's owners see.
         assert stated["name"] == ("key-budget" if of_key else api["name"])
-        assert [stated[each] for each in FACTS] == [api[each] for each in FACTS]
+        assert [stated[fact] for fact in FACTS] == [api[fact] for fact in FACTS]
         end = api["ends_at"] or ""  # Only the edge knows the cells of a window, and so when a rate has room again.
         assert row.kind == "rate" or re.sub(r"\.\d+", "", end) == stated.get("ends_at", "")
     else:
@@ -225,7 +225,7 @@ def test_a_refusal_has_one_answer_everywhere(world: World, name: str) -> None:
     use = "" if api["allowed"] is None else f" {api['used']} of {api['allowed']}"
     if row.kind == "credits":
         use = " {} of {} USD".format(*(format_millicredits(api[name]) for name in ("used", "allowed")))
-    (line,) = [one for one in run_limits(world, name).splitlines() if one.startswith(f"  {row.kind} ")]
+    (line,) = [line for line in run_limits(world, name).splitlines() if line.startswith(f"  {row.kind} ")]
     assert line.startswith(f"  {row.kind} {api['name']}: reached{use}"), line
     assert f", {row.status}" in line
     assert line.endswith(f": {row.remedy}"), line
@@ -267,7 +267,7 @@ def test_pause_of_a_customer_without_credits_is_named_first(world: World) -> Non
     world.change(name, paused={"why": "an audit", "status": "403"})
     until(lambda: world.ask(name).status == 403, "the edge knows the pause", seconds=20)
     limits = world.describe(name)["limits"]
-    assert [(one["kind"], one["status"]) for one in limits if one["state"] == "reached"] == [
+    assert [(limit["kind"], limit["status"]) for limit in limits if limit["state"] == "reached"] == [
         ("account", 403),
         ("credits", 402),
     ]
@@ -282,7 +282,7 @@ def test_plan_names_the_meter_that_is_used_up_and_the_one_with_room(world: World
     name = "planned"
     until(lambda: world.ask(name).status == 429, "the edge refuses", seconds=20)
     until(lambda: world.describe(name)["may_call"] == "partly", "the collector knows it", seconds=25)
-    states = {one["meter"]: one["state"] for one in world.describe(name)["limits"] if one["kind"] == "plan"}
+    states = {limit["meter"]: limit["state"] for limit in world.describe(name)["limits"] if limit["kind"] == "plan"}
     assert states == {"requests": "reached", "egress": "free"}
     assert [
         line for line in run_limits(world, name).splitlines() if line.startswith("  plan ") and "egress" in line
@@ -343,7 +343,7 @@ def wait_for_keys(world: World, name: str, used: int) -> None:
     """Wait until so many keys of a customer work."""
 
     def is_so() -> bool:
-        (keys,) = [one for one in world.describe(name)["limits"] if one["kind"] == "key"]
+        (keys,) = [limit for limit in world.describe(name)["limits"] if limit["kind"] == "key"]
         return (keys["used"], keys["state"]) == (used, "free")
 
     until(is_so, "so many keys work", seconds=30)

@@ -54,7 +54,7 @@ class Capped:
 
     def knows(self, edge: Edge, name: str, meter: str, used: int) -> bool:
         """Return whether an edge knows the usage of a meter across all edges."""
-        return {one["used"] for one in edge.limits(name) if one["name"] == f"{meter}-month"} == {used}
+        return {limit["used"] for limit in edge.limits(name) if limit["name"] == f"{meter}-month"} == {used}
 
     def hear(self, name: str, meter: str, used: int) -> None:
         """Wait until each edge knows the usage of a meter across all edges."""

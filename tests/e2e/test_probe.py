@@ -85,10 +85,10 @@ def samples(text: str) -> dict[tuple[str, str], float]:
     """Return the samples by name and last label."""
     families = text_string_to_metric_families(text)
     return {
-        (one.name, [*one.labels.values()][-1]): one.value
+        (sample.name, [*sample.labels.values()][-1]): sample.value
         for family in families
-        for one in family.samples
-        if not one.name.endswith("_created")
+        for sample in family.samples
+        if not sample.name.endswith("_created")
     }
 
 

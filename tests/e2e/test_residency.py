@@ -229,7 +229,7 @@ def test_limits_in_use_are_reported_by_both_regions_to_the_customers_own_collect
 
     def live() -> dict[str, int]:
         edges = world.collectors["eu"].get(path).json()["live"]
-        return {one["region"]: max(limit["peak"] for limit in one["limits"]) for one in edges if one["limits"]}
+        return {edge["region"]: max(limit["peak"] for limit in edge["limits"]) for edge in edges if edge["limits"]}
 
     live()
     until(lambda: len(live()) == len(NAMES), "both regions have reported", seconds=30.0)

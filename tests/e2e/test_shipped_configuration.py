@@ -115,7 +115,7 @@ def test_shipped_plans_can_be_charged_by_stripes_meters(tmp_path: Path) -> None:
     assert settings.billing is not None
     assert settings.billing.collection == "meters"
     priced = [
-        version for version, plan in settings.plans.items() if any(one.has_prices for one in plan.meters.values())
+        version for version, plan in settings.plans.items() if any(meter.has_prices for meter in plan.meters.values())
     ]
     assert priced == [version for version, plan in settings.plans.items() if is_metered(plan)]
     assert "standard@1" in priced
@@ -253,7 +253,9 @@ def test_plan_prices_calls_through_an_edge_and_tokens_by_model(company: Company)
     assert company.send("eu-west", "acme", "/status/404").status == 404
 
     def usage() -> dict[str, int]:
-        return {one["meter"]: one["quantity"] for one in company.call("GET", "/billing/usage?customer=acme")["meters"]}
+        return {
+            meter["meter"]: meter["quantity"] for meter in company.call("GET", "/billing/usage?customer=acme")["meters"]
+        }
 
     until(lambda: usage()["api_calls"] >= before + 2, "calls are on the plan's meter", step=1.0)
     for model, value in (("large", 1_000_500), ("small", 2_000)):

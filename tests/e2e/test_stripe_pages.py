@@ -103,7 +103,7 @@ def test_a_customer_pays_in_checkout_and_on_an_invoice(browser: Chromium, stripe
             await page.goto(f"data:text/html,{quote(form)}")
             async with page.loading():
                 await page.run("document.querySelector('form').submit();")
-            (told,) = [each["status"] for each in page.responses if each["url"].endswith("/_sandbox/clock")]
+            (told,) = [response["status"] for response in page.responses if response["url"].endswith("/_sandbox/clock")]
             assert told == 403
             assert stripe_sandbox.control("clock")["now"] < before + 86400
 

@@ -47,7 +47,7 @@ def tracing(receiver: Receiver, **settings: Any) -> dict[str, Any]:
 def list_spans(requests: list[ExportTraceServiceRequest]) -> list[tuple[dict[str, str], Any]]:
     """Return the spans of requests, each with the attributes of its resource."""
     return [
-        ({each.key: each.value.string_value for each in of_resource.resource.attributes}, span)
+        ({attribute.key: attribute.value.string_value for attribute in of_resource.resource.attributes}, span)
         for request in requests
         for of_resource in request.resource_spans
         for of_scope in of_resource.scope_spans
@@ -155,7 +155,12 @@ def test_spans_recorded_before_a_drain_and_a_reload_arrive(start_edge: StartEdge
         spans = received(receiver) + received(other)
         assert len(spans) == 60
         assert {resource["service.name"] for resource, span in received(other)} == {"renamed"}
-        paths = [each.value.string_value for _, span in spans for each in span.attributes if each.key == "url.path"]
+        paths = [
+            attribute.value.string_value
+            for _, span in spans
+            for attribute in span.attributes
+            if attribute.key == "url.path"
+        ]
         assert sorted(paths) == ["/after"] * 10 + ["/before"] * 10
 
 
@@ -241,7 +246,7 @@ def test_a_bucket_of_latency_names_a_trace_that_was_in_it(start_edge: StartEdge,
         if not answer.all("content-type")[0].startswith("application/openmetrics-text"):
             return []  # There is none yet.
         families = text_string_to_metric_families(answer.body.decode())
-        return [sample for each in families for sample in each.samples if sample.exemplar is not None]
+        return [sample for family in families for sample in family.samples if sample.exemplar is not None]
 
     until(lambda: bool(list_exemplars()), "there is one")
     (sample,) = list_exemplars()

@@ -63,7 +63,7 @@ class Year:
         world, sides = self.world, self.world.sides
         world.run_for(life.join, self.people)
         for name, side in sides.items():
-            self.begins |= {one.name: life.fetch_begin(side, one) for one in self.people[name]}
+            self.begins |= {person.name: life.fetch_begin(side, person) for person in self.people[name]}
         self.tell("all have joined")
         world.settle()
         for name, side in sides.items():
@@ -115,7 +115,7 @@ class Year:
     def keep_names(self) -> None:
         """Record the pseudonyms and Stripe ids of all people, because they cannot be found after the erasure."""
         for name, side in self.world.sides.items():
-            self.pseudonyms |= {one.name: side.find_pseudonym(one.name) for one in self.people[name]}
+            self.pseudonyms |= {person.name: side.find_pseudonym(person.name) for person in self.people[name]}
             self.names_at_stripe |= {one["id"]: one["name"] for one in life.list_at_stripe(side, "/v1/customers")}
 
     def erase(self) -> dict[str, Path]:
@@ -128,8 +128,8 @@ class Year:
         self.await_erasure()
         world.start_edges()
         for region in RESIDENCIES:
-            for one in (person for some in self.erased.values() for person in some):
-                until(lambda region=region, one=one: world.ask(region, one) == 401, "no edge serves them any more")
+            for person in (person for some in self.erased.values() for person in some):
+                until(lambda region=region, one=person: world.ask(region, one) == 401, "no edge serves them any more")
         world.end_edges()
         for side in sides.values():
             side.export("export")
@@ -182,19 +182,24 @@ class Year:
                 if invoice["total"]:
                     assert invoice["status"] == "paid", invoice
                     theirs.setdefault(names[invoice["customer"]], Counter())[invoice["total"]] += 1
-            expected = {one.name: one.expected(self.seed, LENGTH, self.begins[one.name]) for one in self.people[name]}
-            ours = {one.name: life.list_own_totals(side, self.pseudonyms[one.name]) for one in self.people[name]}
+            expected = {
+                person.name: person.expected(self.seed, LENGTH, self.begins[person.name])
+                for person in self.people[name]
+            }
+            ours = {
+                person.name: life.list_own_totals(side, self.pseudonyms[person.name]) for person in self.people[name]
+            }
             assert {one: totals for one, totals in expected.items() if totals} == theirs
             assert ours == expected
 
     def check_sides(self) -> None:
         """Require that the other side has never held a byte of a person."""
         for name, other in (RESIDENCIES, RESIDENCIES[::-1]):
-            marks = {mark for one in self.people[other] for mark in one.marks}
+            marks = {mark for person in self.people[other] for mark in person.marks}
             side = self.world.sides[name]
             found = self.world.search(side, side.apart, side.folder.parent / f"{name}-stripe")
             assert {mark: places for mark, places in found.items() if mark in marks} == {}
-            own = {one.name for one in self.people[name]}
+            own = {person.name for person in self.people[name]}
             assert found.keys() & own, "the search finds who is there"
 
 

@@ -68,7 +68,7 @@ def soak(site: Site, seed: int, seconds: float, weights: dict[FaultKind, int]) -
 
 def timeline(outcome: Outcome) -> str:
     """Return every fault with its times, to compare with complaints."""
-    return "\n".join(f"{each.began:.3f} to {each.ended:.3f}: {each.kind} ({each.note})" for each in outcome.faults)
+    return "\n".join(f"{fault.began:.3f} to {fault.ended:.3f}: {fault.kind} ({fault.note})" for fault in outcome.faults)
 
 
 def descriptors(site: Site) -> int:

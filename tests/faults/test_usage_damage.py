@@ -30,7 +30,7 @@ def test_flipped_bit_stops_shipping_until_an_operator_declares_the_loss(site: Si
     edge.kill_all()
     (path,) = list_segments(edge.state / "spool")
     content = bytearray(path.read_bytes())
-    found = [one for one in parse_records(bytes(content)) if isinstance(one, Record)]
+    found = [record for record in parse_records(bytes(content)) if isinstance(record, Record)]
     flipped = found[-3]
     content[flipped.offset + flipped.size // 2] ^= 4
     # And the end is torn, which is no damage.

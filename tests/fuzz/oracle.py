@@ -334,7 +334,7 @@ def _against(request: Message, segment: bytes, copy: Copy) -> Iterator[str]:
         yield f"forwarded, of which {against}: {segment[:500]!r}"
     elif not request.body.startswith(forwarded.body):
         yield "forwarded with a part of a body that is not its own"
-    if strange_trailers := {each for each in forwarded.trailers if each[0] in STAMPED} | (
+    if strange_trailers := {trailer for trailer in forwarded.trailers if trailer[0] in STAMPED} | (
         set(forwarded.trailers) - set(request.trailers)
     ):
         yield f"forwarded with trailers that are none: {strange_trailers}"
@@ -346,4 +346,4 @@ def _against(request: Message, segment: bytes, copy: Copy) -> Iterator[str]:
 
 def _extra(fields: list[tuple[bytes, bytes]], known: frozenset[bytes]) -> Counter[tuple[bytes, bytes]]:
     """Return the fields whose names are not in `known`."""
-    return Counter(each for each in fields if each[0] not in known)
+    return Counter(field for field in fields if field[0] not in known)

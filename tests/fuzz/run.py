@@ -162,7 +162,7 @@ class Run:
         if talk is not None:
             parts.append(transcript(talk))
         if connection is not None:
-            numbers = [each.conversation.number for each in connection.talks]
+            numbers = [talk.conversation.number for talk in connection.talks]
             parts.append(f"upstream connection {connection.number} has served conversations {numbers}:")
             parts += [f"  {'':9} {event} {shown(data, size)}" for event, data, size in connection.events]
         self.defects.append("\n".join(parts))

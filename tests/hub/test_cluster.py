@@ -166,7 +166,7 @@ class Pair:
 
     def customers_of(self, node: Redis) -> list[bytes]:
         """Return the customers whose counts are in this node."""
-        there = [one for one in self.customers if self.cluster.owner(totals_of(RULE.key(one))) is node]
+        there = [customer for customer in self.customers if self.cluster.owner(totals_of(RULE.key(customer))) is node]
         assert there
         return there
 

@@ -214,8 +214,8 @@ def test_the_rights_of_the_documentation_are_those_of_the_functions(
 ) -> None:
     commands = {
         f"+{name.decode().lower()}"
-        for each in scripts
-        for name in re.findall(rb"redis\.p?call\('([A-Z]+)'", calls.read_script(each))
+        for script in scripts
+        for name in re.findall(rb"redis\.p?call\('([A-Z]+)'", calls.read_script(script))
     }
     assert sorted(granted()) == sorted([*others, *commands])
 

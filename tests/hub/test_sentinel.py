@@ -48,8 +48,8 @@ def test_new_primary_is_found(sentinels: Sentinels, way: str) -> None:
 
 
 def test_hub_connects_through_one_of_three_sentinels(sentinels: Sentinels) -> None:
-    for one in sentinels.sentinels[:2]:
-        one.kill()
+    for sentinel in sentinels.sentinels[:2]:
+        sentinel.kill()
 
     async def play() -> None:
         async with reached(sentinels.url) as hub:
@@ -84,8 +84,8 @@ def test_password_is_sent_only_to_the_primary(tmp_path: Path) -> None:
     with Sentinels(tmp_path) as sentinels:
         with redis.Redis(port=sentinels.primary.port) as client:
             client.config_set("requirepass", "s3cret")
-        for one in sentinels.sentinels:
-            with redis.Redis(port=one.port) as client:
+        for sentinel in sentinels.sentinels:
+            with redis.Redis(port=sentinel.port) as client:
                 client.execute_command("SENTINEL", "SET", "hub", "auth-pass", "s3cret")
 
         async def play() -> None:
@@ -120,8 +120,8 @@ def test_replica_by_address_ends_the_connection(sentinels: Sentinels) -> None:
     async def play() -> None:
         async with reached(sentinels.primary.url) as hub:
             await hub.report_rate(report(1, 3))
-            for one in sentinels.sentinels:
-                one.kill()
+            for sentinel in sentinels.sentinels:
+                sentinel.kill()
             with redis.Redis(port=sentinels.primary.port) as client:
                 client.replicaof("127.0.0.1", str(sentinels.replica.port))
             await until(lambda: not hub.is_up)

@@ -91,7 +91,7 @@ def test_a_run_with_a_region_lost_and_the_hub_cut_passes(tmp_path: Path) -> None
     counts = figures["counts"]
     assert counts["started"] == counts["due"] > 500, "two workers start what the schedule has"
     happened = {"lost us-east", "end of lost us-east", "cut hub", "end of cut hub"}
-    assert {one["name"] for one in figures["events"]} == happened
+    assert {event["name"] for event in figures["events"]} == happened
     moved = [row for row in figures["latency"] if row["place"] == "moved"]
     assert {row["region"] for row in moved} == {"us-east"}
     assert all(row["response_ms"]["p50"] > 80 for row in moved if row["tier"] == "basic"), "the distance"

@@ -29,7 +29,7 @@ def test_speed_and_the_longest_gap() -> None:
 
 def test_sizes_are_capped_and_methods_stay() -> None:
     log = recorded([line("05:00", size=69_192_717), line("05:01", method="HEAD", size="-")], 1, speed=1, longest_gap=9)
-    assert [one[2:] for one in log.requests] == [("GET", LARGEST, ""), ("HEAD", 0, "")]
+    assert [request[2:] for request in log.requests] == [("GET", LARGEST, ""), ("HEAD", 0, "")]
 
 
 def test_replay_pseudonym_depends_on_address_and_key() -> None:

@@ -69,7 +69,7 @@ def test_log_mix_keeps_repeatable_requests_in_proportion(made: list[Template]) -
         (0.0333, "HEAD", "/b"),
     ]
     assert [one.name for one in made] == ["GET /v1/orders/{1..3}", "make an order", "GET /a", "HEAD /b"]
-    drawn = Counter(one.request for one in arrivals(
+    drawn = Counter(arrival.request for arrival in arrivals(
         [Phase(200, 50, 50)], {"eu": 1}, {"free": Kind(1, 3)}, 7, [one.weight for one in made]
     ))  # fmt: skip
     assert [round(drawn[number] / drawn.total(), 2) for number in range(4)] == pytest.approx(
@@ -78,12 +78,12 @@ def test_log_mix_keeps_repeatable_requests_in_proportion(made: list[Template]) -
 
 
 def test_a_replay_asks_for_the_paths_of_the_log_if_it_is_to() -> None:
-    assert [(one[2], one[4]) for one in recorded(LOG, 1, speed=1, longest_gap=1, paths=True).requests] == [
+    assert [(request[2], request[4]) for request in recorded(LOG, 1, speed=1, longest_gap=1, paths=True).requests] == [
         ("GET", "/a?page=2"), ("GET", "/a?page=2"), ("HEAD", "/b"),
     ]  # fmt: skip
     everything = recorded(LOG, 1, speed=1, longest_gap=1).requests
     assert (len(everything), {one[4] for one in everything}) == (7, {""})
-    mine = [one[1] for one in recorded(LOG[4:7], 1, speed=1, longest_gap=1).requests]
+    mine = [request[1] for request in recorded(LOG[4:7], 1, speed=1, longest_gap=1).requests]
     assert mine[0] == mine[2] != mine[1], "a customer is one person, whatever the address"
 
 

@@ -51,7 +51,7 @@ def test_kind_and_region_shares_include_burst_requests() -> None:
 
 
 def test_gaps_are_those_of_a_poisson_process() -> None:
-    due = [one.due for one in arrivals([Phase(200, 100, 100)], REGIONS, {"basic": Kind(1, 1)}, 7)]
+    due = [arrival.due for arrival in arrivals([Phase(200, 100, 100)], REGIONS, {"basic": Kind(1, 1)}, 7)]
     gaps = [later - earlier for earlier, later in pairwise(due)]
     mean = sum(gaps) / len(gaps)
     deviation = (sum((gap - mean) ** 2 for gap in gaps) / len(gaps)) ** 0.5

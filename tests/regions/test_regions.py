@@ -121,7 +121,7 @@ def test_console_executes_its_commands(regions: World) -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("cut", [None, "hole", "cut"])
 def test_every_scenario_stays_within_its_bounds(tmp_path: Path, seed: int, cut: str | None) -> None:
-    names = [name for name, one in SCENARIOS.items() if one.cut == (cut is not None)]
+    names = [name for name, scenario in SCENARIOS.items() if scenario.cut == (cut is not None)]
     played = parts(names, [60, 600, 10_000], MODES)
     with World(tmp_path, {part.customer: part.limits for part in played}, seed=seed) as regions:
         found = play(regions, played, 2 * WINDOW + (LEAD + CUT + 6 if cut else 10), seed=seed, cut=cut or "hole")

@@ -16,7 +16,7 @@ def simulated(
     name: str, limit: int, hosts: int = HOSTS, *, on: int = 0, way: Way = "bounded", seconds: float = 0, seeds: int = 5
 ) -> Found:
     """The mean over some seeds of the scenario whose name begins so."""
-    (scenario,) = (one for one in SCENARIOS if one.name.startswith(name))
+    (scenario,) = (scenario for scenario in SCENARIOS if scenario.name.startswith(name))
     if seconds:
         scenario = replace(scenario, seconds=seconds)
     mode: Mode = "eventual" if way == "delta" else way

@@ -153,7 +153,7 @@ def came_due(sandbox: Sandbox) -> bool:
     """Return whether drafts of invoices are past their time of finalization."""
     now = sandbox.control("clock")["now"]
     drafts = sandbox.call("GET", "/v1/invoices?status=draft&limit=100").json()["data"]
-    return any((one["automatically_finalizes_at"] or now) < now and not one["test_clock"] for one in drafts)
+    return any((draft["automatically_finalizes_at"] or now) < now and not draft["test_clock"] for draft in drafts)
 
 
 def test_no_described_call_breaks_the_sandbox(request: pytest.FixtureRequest, tmp_path: Path, seed: int) -> None:

@@ -10,7 +10,7 @@ from tests.support.stripe_sandbox import check
 
 
 def test_every_operation_of_the_description_is_done() -> None:
-    assert {one.id for one in load_description().operations} == set(OPERATIONS)
+    assert {operation.id for operation in load_description().operations} == set(OPERATIONS)
 
 
 def test_the_description_is_a_part_of_stripes() -> None:

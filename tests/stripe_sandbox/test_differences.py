@@ -80,7 +80,7 @@ def test_items_of_an_invoice(stripe_sandbox: Sandbox) -> None:
     halves = {
         cents: shop.post("invoiceitems", **item, unit_amount_decimal=cents, quantity=3) for cents in ("-0.5", "0.5")
     }
-    assert [one["amount"] for one in halves.values()] == [-2, 2]
+    assert [half["amount"] for half in halves.values()] == [-2, 2]
     refused = stripe_sandbox.call("POST", "/v1/invoiceitems", urlencode({**item, "amount": 5, "quantity": 2}))
     assert (refused.status, refused.json()["error"]["param"]) == (400, "quantity")
     draft = shop.post("invoices", customer=shop.customer, pending_invoice_items_behavior="include")
@@ -91,7 +91,7 @@ def test_items_of_an_invoice(stripe_sandbox: Sandbox) -> None:
     assert stripe_sandbox.call("DELETE", f"/v1/invoices/{draft['id']}").status == 200
     assert stripe_sandbox.call("GET", f"/v1/invoiceitems/{own}").status == 404
     pending = shop.get(f"invoiceitems?customer={shop.customer}&pending=true")["data"]
-    assert {one["id"] for one in pending} == {one["id"] for one in halves.values()}
+    assert {one["id"] for one in pending} == {half["id"] for half in halves.values()}
 
 
 @pytest.mark.difference(
@@ -125,7 +125,7 @@ def test_periods_of_items_and_spans_without_events(stripe_sandbox: Sandbox) -> N
     periods = [(one["current_period_start"], one["current_period_end"]) for one in made["items"]["data"]]
     assert sorted(periods) == [(JANUARY, FEBRUARY), (JANUARY, calendar.timegm((2028, 1, 1, 0, 0, 0)))]
     shop.advance(FEBRUARY + 2 * HOUR)
-    assert [one["total"] for one in shop.invoices()] == [10_000, 1000]
+    assert [invoice["total"] for invoice in shop.invoices()] == [10_000, 1000]
     meter = {"display_name": "M", "event_name": "spans", "default_aggregation[formula]": "sum"}
     path = f"billing/meters/{shop.post('billing/meters', **meter)['id']}/event_summaries"
     query = f"customer={shop.customer}&start_time={JANUARY}&end_time={JANUARY + 2 * HOUR}&value_grouping_window=hour"
@@ -159,7 +159,7 @@ def test_invoices_while_collection_is_paused(stripe_sandbox: Sandbox, behavior: 
     made = shop.subscribe(shop.price(1000))
     shop.post(f"subscriptions/{made['id']}", **{"pause_collection[behavior]": behavior})
     shop.advance(FEBRUARY + 1)
-    assert [one["status"] for one in shop.invoices()] == ["paid", status]
+    assert [invoice["status"] for invoice in shop.invoices()] == ["paid", status]
 
 
 @pytest.mark.difference("the first invoice of a schedule", "is finalized in an hour")
@@ -181,9 +181,9 @@ def test_phases_of_a_schedule(stripe_sandbox: Sandbox) -> None:
         return {one["price"]["id"]: one["id"] for one in shop.get(f"subscriptions/{subscription}")["items"]["data"]}
 
     shop.advance(JANUARY + DAY + 60)
-    assert [one["status"] for one in shop.invoices()] == ["draft"]
+    assert [invoice["status"] for invoice in shop.invoices()] == ["draft"]
     shop.advance(JANUARY + DAY + HOUR)
-    assert [one["status"] for one in shop.invoices()] == ["paid"]
+    assert [invoice["status"] for invoice in shop.invoices()] == ["paid"]
     before = items()
     shop.advance(FEBRUARY + DAY + 60)
     after = items()
@@ -199,7 +199,7 @@ def test_a_coupon_for_one_invoice_in_a_trial(stripe_sandbox: Sandbox) -> None:
     coupon = shop.post("coupons", percent_off=50, duration="once")["id"]
     shop.subscribe(shop.price(1000), trial_period_days=5, **{"discounts[0][coupon]": coupon})
     shop.advance(MARCH)
-    assert [one["total"] for one in shop.invoices()] == [0, 500, 1000]
+    assert [invoice["total"] for invoice in shop.invoices()] == [0, 500, 1000]
 
 
 @pytest.mark.difference("a card that pays on the page of an invoice", "is used once, and saved for no customer")

@@ -164,7 +164,7 @@ def test_meter_events_are_counted_once_and_summed_by_the_minute(stripe_sandbox: 
 
     def refused() -> list[str]:
         entries = stripe_sandbox.journal("billing.meter_event.refused")
-        return [one["error"] for one in entries if one["id"] == "slice-3"]
+        return [entry["error"] for entry in entries if entry["id"] == "slice-3"]
 
     until(lambda: refused() == ["meter_event_invalid_value"], "the event is refused")
 

@@ -80,7 +80,7 @@ def test_events_of_every_kind_are_counted_once(stripe_sandbox: Sandbox) -> None:
 
     def refused() -> dict[str, str]:
         entries = stripe_sandbox.journal("billing.meter_event.refused")
-        return {one["id"]: one["error"] for one in entries if one["id"].startswith("v2-")}
+        return {entry["id"]: entry["error"] for entry in entries if entry["id"].startswith("v2-")}
 
     expected = {"v2-one": "duplicate", "v2-late": "timestamp_too_far_in_past"}
     until(lambda: refused() == expected, "the error of a stream is reported later")

@@ -76,8 +76,8 @@ def test_each_request_takes_effect_once_despite_faults(stripe_sandbox: Sandbox, 
         invoices += made
     sandbox.faults()
     entries = sandbox.journal("billing.meter_event.accepted")
-    taken = {one["id"]: int(one["payload"]["value"]) for one in entries if one["id"].startswith("once-")}
+    taken = {entry["id"]: int(entry["payload"]["value"]) for entry in entries if entry["id"].startswith("once-")}
     assert taken == {f"once-{n}": value for n, value in enumerate(values)}
-    assert len([one for one in entries if one["id"].startswith("once-")]) == CALLS
+    assert len([entry for entry in entries if entry["id"].startswith("once-")]) == CALLS
     made = [one["id"] for one in sandbox.journal("invoice.created") if one["customer"] == customer]
     assert sorted(made) == sorted(invoices)

@@ -341,7 +341,9 @@ def test_credits_pay_a_finalized_invoice_and_return_when_void(stripe_api: Api) -
         await shop.advance(FEBRUARY + 2 * HOUR)
         final = (await shop.invoices())[0]
         assert (final.status, final.subtotal, final.total) == ("open", 10135, 9900)
-        assert [one.amount for one in final.total_pretax_credit_amounts or ()] == [100, 135]
+        assert [
+            total_pretax_credit_amount.amount for total_pretax_credit_amount in final.total_pretax_credit_amounts or ()
+        ] == [100, 135]
 
         async def left() -> int | None:
             summary = await client.v1.billing.credit_balance_summary.retrieve_async(

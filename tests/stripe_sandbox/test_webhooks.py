@@ -242,5 +242,5 @@ def test_endpoint_of_the_command_line_is_there_once(tmp_path: Path) -> None:
         with transaction(state.connection):
             replace_endpoint(Transaction(state.account, False, 1), "http://127.0.0.1:9/", secret)
     endpoints = Transaction(state.account, False, 1).all("webhook_endpoint")
-    assert [(one["secret"], one["enabled_events"]) for one in endpoints] == [("whsec_2", ["*"])]
+    assert [(endpoint["secret"], endpoint["enabled_events"]) for endpoint in endpoints] == [("whsec_2", ["*"])]
     state.connection.close()

@@ -191,7 +191,7 @@ class AcmeAuthority:
         self.replaces.append(payload.get("replaces"))
         if self.knows_as_replaced and self.replaces[-1] is not None:
             raise AcmeRefusalError("alreadyReplaced", 409)
-        names = [each["value"] for each in payload["identifiers"]]
+        names = [identifier["value"] for identifier in payload["identifiers"]]
         tokens = [secrets.token_urlsafe(32) for _ in names]
         states = ["pending" for _ in names]
         self.orders.append({"account": account, "names": names, "tokens": tokens, "states": states, "pem": ""})

@@ -109,9 +109,9 @@ class TestService:
 
     def StreamingOutputCall(self, request: Any, context: Any) -> Iterator[Any]:
         echo_status(request, context)
-        for each in request.response_parameters:
-            time.sleep(each.interval_us / 1e6)  # The protocol of the cases has it.
-            yield create("StreamingOutputCallResponse", payload=create_payload(each.size))
+        for response_parameter in request.response_parameters:
+            time.sleep(response_parameter.interval_us / 1e6)  # The protocol of the cases has it.
+            yield create("StreamingOutputCallResponse", payload=create_payload(response_parameter.size))
 
     def StreamingInputCall(self, requests: Iterator[Any], context: Any) -> Any:
         size = sum(len(request.payload.body) for request in requests)

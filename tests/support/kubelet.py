@@ -88,7 +88,7 @@ class Pod:
         config.mkdir(parents=True)
         for name, text in files.items():
             (config / name).write_text(reduce(lambda said, place: said.replace(*place), places.items(), text))
-        self._arguments = [each.replace("/etc/edgeproxy", str(config)) for each in self._container["args"]]
+        self._arguments = [argument.replace("/etc/edgeproxy", str(config)) for argument in self._container["args"]]
         self.process: Process | None = None
 
     def start(self) -> None:

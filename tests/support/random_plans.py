@@ -82,7 +82,7 @@ def draw_terms(chance: random.Random) -> dict[str, Any]:
 def choose_currency(terms: Any, currency: str) -> Any:
     """The same with the amounts of one currency alone."""
     if isinstance(terms, list):
-        return [choose_currency(one, currency) for one in terms]
+        return [choose_currency(term, currency) for term in terms]
     if not isinstance(terms, dict):
         return terms
     if terms.keys() == set(CURRENCIES):

@@ -16,7 +16,7 @@ class Places(dict[str, str]):
 
 def list_endpoints() -> Iterator[Endpoint]:
     """List all readable endpoints."""
-    yield from (one for group in GROUPS for one in group.endpoints if one.method == "GET")
+    yield from (endpoint for group in GROUPS for endpoint in group.endpoints if endpoint.method == "GET")
 
 
 def list_paths(customers: Collection[str], places: Mapping[str, str] = PLACES) -> list[str]:

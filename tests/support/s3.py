@@ -72,6 +72,8 @@ class S3:
         """Send SIGKILL."""
         kill(self._process.pid)
         self._process.wait(10.0)
-        for left in (one for number in self._ports.numbers for one in Path("/tmp").glob(f"seaweedfs-*-{number}.sock")):
+        for left in (
+            path for number in self._ports.numbers for path in Path("/tmp").glob(f"seaweedfs-*-{number}.sock")
+        ):
             left.unlink()
         self._ports.close()

@@ -113,7 +113,7 @@ class Connection(asyncio.Protocol):
 
     def _begin(self, head: str) -> None:
         line, *lines = head.split("\r\n")
-        fields = {name.lower(): value.strip() for name, _, value in (each.partition(":") for each in lines)}
+        fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         target = urlsplit(line.split(" ")[1])
         query = {name: int(value) for name, value in parse_qsl(target.query)}
         self._under = self._service.of(fields.get("x-customer-id", "-"))

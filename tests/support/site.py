@@ -196,7 +196,7 @@ class PagesStage:
 
     def buy(self, visitor: Visitor, usd: str) -> str:
         """Buy credits as a customer and pay them at the sandbox. Returns the id of the purchase once it is booked."""
-        (form, *_) = [one for one in visitor.get("/account/credits").forms if one.action.endswith("/buy")]
+        (form, *_) = [form for form in visitor.get("/account/credits").forms if form.action.endswith("/buy")]
         visitor.post(form.action, {**form.fields, "amount": usd})
         (url,) = [link for link in visitor.read.links if link.startswith(self.sandbox.url)]
         session = url.rpartition("/")[2]

@@ -144,7 +144,9 @@ class Account:
             parts = [part for part in settled if part.period_start == period and not part.is_resting]
             parts = [part for part in parts if "minimum" in self._plans[part.version]]
             starts = {part.start for part in parts}
-            missing = -sum(one.amount for one in charges if one.item[0] == "usage" and one.item[2] in starts)
+            missing = -sum(
+                charge.amount for charge in charges if charge.item[0] == "usage" and charge.item[2] in starts
+            )
             for part in parts:
                 least = smallest(self._plans[part.version]["minimum"], self._currency)
                 share = Fraction(part.end - part.start, part.period_end - part.period_start)

@@ -114,7 +114,7 @@ def made(whole: dict[str, Any]) -> bytes:
         for method, said in methods.items()
     ]
     schemas = {name: bare(schema) for name, schema in whole["components"]["schemas"].items()}
-    lines = [orjson.dumps(one) for one in operations]
+    lines = [orjson.dumps(operation) for operation in operations]
     objects = [orjson.dumps(name) + b":" + orjson.dumps(schema) for name, schema in schemas.items()]
     version = orjson.dumps(whole["info"]["version"])
     return b"\n".join(

@@ -72,7 +72,7 @@ class Read(HTMLParser):
 
     def form(self, action: str) -> Form:
         """Return the POST form whose action ends with this."""
-        (found,) = [one for one in self.forms if one.method == "post" and one.action.endswith(action)]
+        (found,) = [form for form in self.forms if form.method == "post" and form.action.endswith(action)]
         return found
 
 

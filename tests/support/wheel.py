@@ -79,7 +79,7 @@ def copy_bytecode(packages: Path) -> None:
 def list_pinned(*sets: str) -> list[Distribution]:
     """Return what of the requirements is installed here."""
     installed = []
-    for name in {name for each in sets for name in PIN.findall((ROOT / f"requirements/{each}.txt").read_text())}:
+    for name in {name for set_ in sets for name in PIN.findall((ROOT / f"requirements/{set_}.txt").read_text())}:
         try:
             installed.append(distribution(name))
         except PackageNotFoundError:

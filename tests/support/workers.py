@@ -99,7 +99,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
         workers += [start_worker(session, workers) for _ in range(min(option.workers, len(files)))]
         while workers:
             ready = wait([handle for worker in workers for handle in (worker.pipe, worker.handle)])
-            for worker in [one for one in workers if one.pipe in ready or one.handle in ready]:
+            for worker in [worker for worker in workers if worker.pipe in ready or worker.handle in ready]:
                 status = os.waitpid(worker.pid, os.WNOHANG)
                 read_messages(session, worker, files)
                 if status[0]:

@@ -124,7 +124,7 @@ def test_trace_exporter_splits_requests_and_flushes_at_the_end() -> None:
         bodies = [hook.body for hook in receiver.on(PATH)]
     assert max(map(len, bodies)) < BATCH_BYTES_MAX + 1000
     requests = [ExportTraceServiceRequest.FromString(body) for body in bodies]
-    assert sum(len(each.resource_spans[0].scope_spans[0].spans) for each in requests) == 500
+    assert sum(len(request.resource_spans[0].scope_spans[0].spans) for request in requests) == 500
 
 
 def test_a_receiver_that_is_redirected_gets_nothing_elsewhere() -> None:

@@ -109,7 +109,12 @@ def test_a_redirection_is_no_failure_and_an_answer_of_5xx_is_one(monkeypatch: py
     old, busy = record({"sample": "100%"}, work, monkeypatch)
     assert (old.name, old.status.code) == ("GET /old/{name}", Status.STATUS_CODE_UNSET)
     assert (busy.name, busy.status.code) == ("GET /busy", Status.STATUS_CODE_ERROR)
-    codes = [each.value.int_value for span in (old, busy) for each in span.attributes if "status_code" in each.key]
+    codes = [
+        attribute.value.int_value
+        for span in (old, busy)
+        for attribute in span.attributes
+        if "status_code" in attribute.key
+    ]
     assert codes == [303, 503]
 
 

@@ -71,8 +71,8 @@ async def append_entries(connection: AsyncConnection, caller: Caller, entries: S
     if not entries:
         return
     details = [
-        Details(one.action, one.target, _format_json(one.before), _format_json(one.after), one.customer)
-        for one in entries
+        Details(entry.action, entry.target, _format_json(entry.before), _format_json(entry.after), entry.customer)
+        for entry in entries
     ]
     stored = await seal_details(connection, details)
     caller = caller._replace(actor=hide_contact(connection, caller.actor))

@@ -56,7 +56,7 @@ async def get_or_create_pseudonyms(database: Database, people: set[Person]) -> M
 
 async def _fetch(connection: AsyncConnection, secrets: Secrets, people: set[Person]) -> dict[Person, str]:
     """Return the existing pseudonyms of these people."""
-    by_hash = {hash_item(secrets[one[0]], one[1]): one for one in people if one[0] in secrets}
+    by_hash = {hash_item(secrets[person[0]], person[1]): person for person in people if person[0] in secrets}
     hashes, known = sorted(by_hash), dict[Person, str]()
     for at in range(0, len(hashes), HASHES_MAX):
         some = end_users.c.hash.in_(hashes[at : at + HASHES_MAX])

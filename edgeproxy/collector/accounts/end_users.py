@@ -86,7 +86,7 @@ async def get_or_create_secrets(connection: AsyncConnection, customers: Collecti
     Raises KeysUnavailableError and SealedValueError.
     """
     by_customer = await fetch_secrets(connection, customers)
-    new = {one: secrets.token_bytes(SECRET_BYTES) for one in {*customers} - by_customer.keys()}
+    new = {customer: secrets.token_bytes(SECRET_BYTES) for customer in {*customers} - by_customer.keys()}
     if not new:
         return by_customer
     rows = [{"customer": one, "secret": stored} for one, stored in (await _seal_secrets(connection, new)).items()]

@@ -302,9 +302,9 @@ async def _import_flags(connection: AsyncConnection, caller: Caller, batch: Sequ
     rows = await connection.execute(lock_rows(sa.select(flags).where(flags.c.name.in_(names)).order_by(flags.c.name)))
     existing = {row.name: FlagRow(*row) for row in rows}
     entries, added, changed = [], 0, 0
-    known_by = await resolve_names(connection, (one for _, flag in batch for one in flag.customers))
+    known_by = await resolve_names(connection, (customer for _, flag in batch for customer in flag.customers))
     for name, flag_of_file in batch:
-        named = tuple(known_by.get(one, one) for one in flag_of_file.customers)
+        named = tuple(known_by.get(customer, customer) for customer in flag_of_file.customers)
         flag = flag_of_file.model_copy(update={"customers": named}) if named else flag_of_file
         settings, row = flag.model_dump(mode="json", exclude_defaults=True), existing.get(name)
         text = orjson.dumps(settings).decode()

@@ -274,7 +274,7 @@ class AlertSender:
                 continue
             if roles := policy.contacts or (policy.default_contacts if alert.customer not in contacts else frozenset()):
                 readers = await self._notices.fetch_readers(connection, alert.customer, roles)
-                routes += [NewDelivery(alert.id, f"{channel}:{place}", *one) for place, one in enumerate(readers)]
+                routes += [NewDelivery(alert.id, f"{channel}:{place}", *reader) for place, reader in enumerate(readers)]
         return routes
 
     def list_channels(self, severity: Severity) -> list[str]:

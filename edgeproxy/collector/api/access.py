@@ -136,9 +136,12 @@ class AccessHandlers(Handlers):
         statuses = await usage.fetch_statuses(connection, [quotas], meters, usage.edge_time())
         return [
             access.describe_quota(
-                one, get_selection(one.quota, meters[one.quota.meter]) if one.quota.meter in meters else one.quota
+                status,
+                get_selection(status.quota, meters[status.quota.meter])
+                if status.quota.meter in meters
+                else status.quota,
             )
-            for one in statuses[name]
+            for status in statuses[name]
         ]
 
     async def _fetch_minutes(self, connection: AsyncConnection, name: str, now: int) -> dict[int, int] | None:

@@ -111,7 +111,8 @@ class DirectoryHandlers(Handlers):
         versions = [line.version for line in await publisher.log.list_lines()]
         numbers = {version.token: version.number for version in versions}
         followers: list[DirectoryFollower] = [
-            {"name": one.name, "version": numbers.get(one.token or "")} for one in publisher.followers.list_versions()
+            {"name": version.name, "version": numbers.get(version.token or "")}
+            for version in publisher.followers.list_versions()
         ]
         newest = versions[-1].number if versions else None
         has_hub = publisher.hub is not None

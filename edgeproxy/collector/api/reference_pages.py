@@ -87,7 +87,7 @@ class ReferencePages:
         sections = [
             section._replace(operations=operations)
             for section in self._reference.sections
-            if (operations := [one for one in section.operations if _matches(section, one, words)])
+            if (operations := [operation for operation in section.operations if _matches(section, operation, words)])
         ]
         return self._render("reference.html", query=query, found=sections)
 

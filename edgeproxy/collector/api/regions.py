@@ -118,7 +118,9 @@ class RegionHandlers(Handlers):
         """Ingest the round trips that clients have measured to each region."""
         _, latencies = self._get_regions()
         now = time.time()
-        reports = [Report(one.network, one.voter, one.measured, one.country) for one in call.body.reports]
+        reports = [
+            Report(report.network, report.voter, report.measured, report.country) for report in call.body.reports
+        ]
         counted = sum([latencies.add(report, now) for report in reports])
         self._metrics.region_reports.labels("taken").inc(counted)
         self._metrics.region_reports.labels("ignored").inc(len(reports) - counted)

@@ -157,7 +157,7 @@ def list_quarantine(settings: CollectorSettings) -> CommandResult:
         async with database.reading(whole=True) as connection:
             report = await quarantine.list_batches(connection)
         rows = report["batches"]
-        lines = [f"{one['edge']} {one['seq']}  {one['received']}, {one['size']} bytes: {one['why']}" for one in rows]
+        lines = [f"{row['edge']} {row['seq']}  {row['received']}, {row['size']} bytes: {row['why']}" for row in rows]
         if report["count"] > len(rows):
             lines.append(f"and {report['count'] - len(rows)} more")
         return "\n".join(lines) or "nothing is in quarantine"

@@ -207,7 +207,9 @@ async def _read_batches(reading: AsyncConnection, table: sa.Table, last: Row | N
 
 def _build_plain(table: sa.Table) -> sa.TableClause:
     """Build a table that reads and writes stored values, without encryption."""
-    types = {each.name: each.type.impl if isinstance(each.type, BookText) else each.type for each in table.columns}
+    types = {
+        column.name: column.type.impl if isinstance(column.type, BookText) else column.type for column in table.columns
+    }
     return sa.table(table.name, *(sa.column(name, type_) for name, type_ in types.items()))
 
 

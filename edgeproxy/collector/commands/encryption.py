@@ -24,7 +24,7 @@ def report_status(settings: CollectorSettings) -> CommandResult:
             columns = await migration.fetch_status(connection)
         lines = [f"key {id_}: wraps {format_count(count, 'data key')}" for id_, count in sorted(counts.items())]
         lines += [f"keys of the books: {', '.join(map(str, years))}"]
-        lines += [f"{one.name}: {one.sealed} encrypted, {one.clear} in the clear" for one in columns]
+        lines += [f"{column.name}: {column.sealed} encrypted, {column.clear} in the clear" for column in columns]
         return "\n".join(lines)
 
     return (1, IN_CLEAR) if settings.encryption is None else run_on_database(settings, look)

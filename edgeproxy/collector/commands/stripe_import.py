@@ -94,7 +94,7 @@ def _check_map(
     map_file.check_map(
         options.rows,
         name,
-        stripe_customers={one["id"] for one in account.customers},
+        stripe_customers={customer["id"] for customer in account.customers},
         stripe_prices=account.prices.keys() | products,
         customers={one for ours in customers for one in (ours.id, ours.name, ours.external_id) if one is not None},
         plans=list(dict.fromkeys([*map(get_plan_name, plans), *plans])),

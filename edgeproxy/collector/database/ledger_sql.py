@@ -88,7 +88,7 @@ class LedgerSql:
         """Insert new series, each [edge, region, customer, meter, route, dimensions]."""
         names = [column.name for column in series.columns if column.name != "id"]
         insert = self._insert(series)
-        rows: Any = [dict(zip(names, one, strict=True)) for one in keys]
+        rows: Any = [dict(zip(names, key, strict=True)) for key in keys]
         if not self.is_sqlite:
             lists = {name: sa.bindparam(name, type_=ARRAY(sa.Text())) for name in names}
             insert = insert.from_select(names, unnest(lists))

@@ -67,7 +67,9 @@ def _build_condition(table: str, owner: Owner, prefix: str = "") -> str:
 
 def _build_rows(table: str, mark: TableMark) -> CustomerRows:
     conditions = [mark.condition or mark.owner, mark.narrowed]
-    built = (_build_condition(table, one) if isinstance(one, Owner) else one for one in conditions)
+    built = (
+        _build_condition(table, condition) if isinstance(condition, Owner) else condition for condition in conditions
+    )
     return CustomerRows(" AND ".join(one for one in built if one), mark.rights)
 
 

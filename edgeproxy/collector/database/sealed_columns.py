@@ -36,12 +36,12 @@ class SealedTable(NamedTuple):
 
 def _build_sealed_table(table: sa.Table) -> SealedTable:
     facts = {column.name: get_facts(column) for column in table.columns}
-    bound = [name for name, each in facts.items() if each.get("binds_ciphertexts")]
+    bound = [name for name, fact in facts.items() if fact.get("binds_ciphertexts")]
     return SealedTable(
         tuple(bound or (column.name for column in table.primary_key)),
-        tuple(name for name, each in facts.items() if each.get("is_sealed")),
-        {name: each["sealed_in"] for name, each in facts.items() if "sealed_in" in each},
-        {name: each["domain_of"] for name, each in facts.items() if "domain_of" in each},
+        tuple(name for name, fact in facts.items() if fact.get("is_sealed")),
+        {name: fact["sealed_in"] for name, fact in facts.items() if "sealed_in" in fact},
+        {name: fact["domain_of"] for name, fact in facts.items() if "domain_of" in fact},
     )
 
 

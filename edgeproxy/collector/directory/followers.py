@@ -55,7 +55,9 @@ class Followers:
     def list_versions(self) -> Sequence[FollowerVersion]:
         """List the edges with a request now or within ABSENT_SECONDS. Others are removed."""
         due = monotonic() - ABSENT_SECONDS
-        gone = [name for name, one in self._followers.items() if one.open_requests <= 0 and one.seen_at < due]
+        gone = [
+            name for name, follower in self._followers.items() if follower.open_requests <= 0 and follower.seen_at < due
+        ]
         for name in gone:
             del self._followers[name]
         return [FollowerVersion(name, follower.token) for name, follower in sorted(self._followers.items())]

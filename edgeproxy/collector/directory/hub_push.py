@@ -140,7 +140,7 @@ async def push_lines(ask: CallHub, expected: Mapping[str, bytes], options: PushO
     size = sum(map(len, news))
     # A new reader's data must not become much larger than the directory itself.
     whole = must_rewrite or not before or len(versions) >= VERSIONS_KEPT
-    whole = whole or size + sum(one.size for one in versions[1:]) > versions[0].size
+    whole = whole or size + sum(version.size for version in versions[1:]) > versions[0].size
     await _write_version(ask, log, list(expected.values()) if whole else news, whole, result, options)
     return result
 
@@ -199,7 +199,9 @@ async def _read_customers(ask: CallHub, versions: list[Version], expected: Mappi
             async for part in directory_versions.fetch_parts(create_part_fetcher(ask), version):
                 _apply_lines(current, part, expected)
     except UnreadableDirectoryError:
-        if [one.token for one in await directory_versions.fetch_versions(ask)] != [one.token for one in versions]:
+        if [version.token for version in await directory_versions.fetch_versions(ask)] != [
+            version.token for version in versions
+        ]:
             raise PushRejectedError("somebody else has pushed meanwhile: nothing was changed, push again") from None
         return {}
     return current

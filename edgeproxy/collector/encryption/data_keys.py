@@ -174,8 +174,8 @@ async def find_data_keys(connection: AsyncConnection, customers: Collection[str]
         return DataKeys(keyring, {})
     _ = keyring.keys  # It raises an error if the keys have expired.
     cached = keyring.data_keys
-    ciphers = {one: cipher for one in customers if (cipher := cached[one]) is not None}
-    if missing := [one for one in customers if one not in ciphers]:
+    ciphers = {customer: cipher for customer in customers if (cipher := cached[customer]) is not None}
+    if missing := [customer for customer in customers if customer not in ciphers]:
         fetched, made = await fetch_data_keys(connection, missing), _get_made(connection)
         for one in missing:
             if fetched.has(one):
@@ -242,11 +242,11 @@ async def _create_data_keys(connection: AsyncConnection, keyring: Keyring, custo
         await _reload(connection, keyring)
     rows = [
         {
-            "customer": one,
+            "customer": customer,
             "encryption_key": current,
-            "wrapped": wrap_data_key(keyring, one, current, os.urandom(KEY_BYTES)),
+            "wrapped": wrap_data_key(keyring, customer, current, os.urandom(KEY_BYTES)),
         }
-        for one in customers
+        for customer in customers
     ]
     async with _with_rights_to(connection, customers):
         await connection.execute(build_insert_new(connection, data_keys, "customer"), rows)

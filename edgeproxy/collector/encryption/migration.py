@@ -65,7 +65,7 @@ async def fetch_status(connection: AsyncConnection) -> list[ColumnStatus]:
         row = (await connection.execute(sa.select(*counts).select_from(metadata.tables[table]))).one()
         for at, (name, *_) in enumerate(columns):
             statuses.append(ColumnStatus(f"{table}.{name}", row[2 * at], row[2 * at + 1]))
-    return [*statuses, *(ColumnStatus(*one) for one in await fetch_book_columns(connection))]
+    return [*statuses, *(ColumnStatus(*book_column) for book_column in await fetch_book_columns(connection))]
 
 
 async def fetch_data_key_counts(connection: AsyncConnection) -> dict[int, int]:

@@ -85,32 +85,32 @@ def parse_sound_body(body: bytes, meters: Mapping[str, Meter], now: float) -> li
 def _parse_records(records: Iterable[EventRecord], meters: Mapping[str, Meter], now: float) -> Iterable[UsageEvent]:
     """Yield events. Raises InvalidEventError, without a reason, if one is invalid."""
     names: set[tuple[str, str]] = set()
-    for one in records:
-        meter = meters.get(one.meter)
-        if meter is None or not TEXT.fullmatch(one.id):
+    for record in records:
+        meter = meters.get(record.meter)
+        if meter is None or not TEXT.fullmatch(record.id):
             raise InvalidEventError
-        if (who := (one.customer, one.source)) not in names:  # They recur from one event to the next.
-            if not (NAME.fullmatch(one.customer) and TEXT.fullmatch(one.source)):
+        if (who := (record.customer, record.source)) not in names:  # They recur from one event to the next.
+            if not (NAME.fullmatch(record.customer) and TEXT.fullmatch(record.source)):
                 raise InvalidEventError
             names.add(who)
-        for request_id in (one.request_id, one.upstream_request_id):
+        for request_id in (record.request_id, record.upstream_request_id):
             if request_id is not None and not TEXT.fullmatch(request_id):
                 raise InvalidEventError
-        item = parse_item(one.value) if meter.aggregate == "unique" else None
+        item = parse_item(record.value) if meter.aggregate == "unique" else None
         yield UsageEvent(
-            one.source,
-            one.id,
-            one.customer,
-            one.meter,
-            1 if item is not None else parse_value(one.value),
-            int(now) if one.time is None else parse_second(one.time, now),
-            one.time is not None,
-            one.request_id,
-            _parse_split(bytes(one.dimensions), tuple(meter.dimensions)),
+            record.source,
+            record.id,
+            record.customer,
+            record.meter,
+            1 if item is not None else parse_value(record.value),
+            int(now) if record.time is None else parse_second(record.time, now),
+            record.time is not None,
+            record.request_id,
+            _parse_split(bytes(record.dimensions), tuple(meter.dimensions)),
             None,
             item,
             meter.aggregate == "sum",
-            one.upstream_request_id,
+            record.upstream_request_id,
         )
 
 

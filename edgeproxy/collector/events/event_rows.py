@@ -30,12 +30,19 @@ async def insert_events(connection: AsyncConnection, rows: Sequence[Sequence[obj
 
 def _format_json_array(values: Iterable[str | int | bool | None]) -> str:
     """Format an array of NULLs and printable ASCII texts. PostgreSQL and JSON write such texts alike."""
-    return "{" + orjson.dumps([int(one) if one is True or one is False else one for one in values])[1:-1].decode() + "}"
+    return (
+        "{"
+        + orjson.dumps([int(value) if value is True or value is False else value for value in values])[1:-1].decode()
+        + "}"
+    )
 
 
 def _build_insert_events() -> AnySelect:
     """Build the statement that inserts events and returns those that existed before, on PostgreSQL."""
-    texts = {one.name: sa.cast(sa.bindparam(one.name, type_=sa.Text()), ARRAY(one.type)) for one in events.columns}
+    texts = {
+        column.name: sa.cast(sa.bindparam(column.name, type_=sa.Text()), ARRAY(column.type))
+        for column in events.columns
+    }
     sent = unnest(texts).cte("sent")
     insert = postgresql.insert(events).from_select(list(texts), sa.select(sent)).on_conflict_do_nothing()
     made = insert.returning(events.c.source, events.c.id).cte("made")

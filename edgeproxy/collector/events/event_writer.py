@@ -419,7 +419,9 @@ def build_batches(sums: Mapping[DimensionUse, int], folded: Mapping[DimensionUse
     for use, value in sums.items():
         minutes[use.second][use.customer, use.meter, EVENTS_ROUTE, folded.get(use, use.split)] += value
     return [
-        Batch(EVENTS, EVENTS_REGION, 0, minute, minute + MINUTE, FIRST, tuple(build_row(*one) for one in some.items()))
+        Batch(
+            EVENTS, EVENTS_REGION, 0, minute, minute + MINUTE, FIRST, tuple(build_row(*item) for item in some.items())
+        )
         for minute, some in sorted(minutes.items())
     ]
 

@@ -61,7 +61,7 @@ def parse_file(path: str, hour: int, body: bytes) -> Rows:
     texts = [dimensions.format_dimensions(dict(some)) for some in splits]
     readings = map(ReadingRow, seconds, *names, texts, values, items)
     rows = dict(zip(zip(sources, ids, strict=True), readings, strict=True))
-    if len(rows) != len(times) or any(not hour <= one < hour + HOUR for one in seconds):
+    if len(rows) != len(times) or any(not hour <= second < hour + HOUR for second in seconds):
         raise DamagedExportError(f"{path}: has readings twice, or of another hour")
     return rows
 

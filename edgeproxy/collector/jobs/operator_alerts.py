@@ -60,14 +60,18 @@ class OperatorAlerts:
 
     async def step(self, now: float) -> None:
         """Check once."""
-        expiring = [one for one in make_certificate_alerts(self._expiry(), now) if one.key not in self._raised]
+        expiring = [
+            certificate_alert
+            for certificate_alert in make_certificate_alerts(self._expiry(), now)
+            if certificate_alert.key not in self._raised
+        ]
         if expiring:
             async with self._database.writing() as connection:
                 await raise_alerts(connection, expiring)
             self._raised.update(one.key for one in expiring)
         if unreadable := list_untold():
             async with self._database.writing() as connection:
-                named = [one for row in unreadable for one in await find_keys(connection, row)]
+                named = [key for row in unreadable for key in await find_keys(connection, row)]
                 await raise_alerts(connection, [make_unreadable_alert(row, now) for row in named])
             forget_untold(unreadable)
 

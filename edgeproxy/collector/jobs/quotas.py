@@ -188,7 +188,9 @@ class QuotaMonitor:
             held = [
                 one
                 for one in (
-                    quotas._replace(quotas=tuple(one for one in quotas.quotas if one.meter in some[quotas.customer]))
+                    quotas._replace(
+                        quotas=tuple(quota for quota in quotas.quotas if quota.meter in some[quotas.customer])
+                    )
                     for quotas in known.values()
                 )
                 if one.quotas

@@ -296,8 +296,8 @@ def choose_reader(chosen: str | None, accepted: str | None) -> Reader:
 def rank_languages(accepted: str) -> list[str]:
     """Return the language tags of Accept-Language, preferred ones first."""
     ranked_tags = []
-    for place, one in enumerate(accepted.split(",")):
-        tag, _, weight = one.strip().partition(";")
+    for place, part in enumerate(accepted.split(",")):
+        tag, _, weight = part.strip().partition(";")
         try:
             rank = float(weight.strip().removeprefix("q=")) if weight else 1.0
         except ValueError:

@@ -219,7 +219,9 @@ class BatchWriter:
         now = round(time.time() * 1000)
         async with self._database.writing() as connection:
             marks, excess = await self._lock_watermarks(connection, group, now)
-            settled = await self._fetch_settled(connection, [one for one in arrivals if one.seq <= marks[one.edge].seq])
+            settled = await self._fetch_settled(
+                connection, [arrival for arrival in arrivals if arrival.seq <= marks[arrival.edge].seq]
+            )
             room = await QuarantineCapacity.fetch(
                 connection, [one.shipper.token for one in group if not one.arrival.batch]
             )

@@ -84,7 +84,7 @@ async def verify_ledger(database: Database) -> LedgerTotals:
         for mark in (await connection.execute(sa.select(edges).order_by(edges.c.edge))).all():
             edge = EdgeVerifier(connection, mark.edge, rolled)
             edge_totals = await (edge.verify_events() if mark.edge == EVENTS else edge.verify(mark.seq, mark.hash))
-            totals = LedgerTotals(*(one + other for one, other in zip(totals, edge_totals, strict=True)))
+            totals = LedgerTotals(*(total + other for total, other in zip(totals, edge_totals, strict=True)))
         unknown_edges = sa.select(series.c.edge).where(series.c.edge.not_in(sa.select(edges.c.edge))).limit(1)
         unknown_edge = await connection.scalar(unknown_edges)
         if unknown_edge is not None:

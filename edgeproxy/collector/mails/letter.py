@@ -42,7 +42,7 @@ def render_html(letter: Letter, reader: Reader) -> str:
 
 def render_links(name: str, subject: str, body: str, links: Sequence[str], button: str, reader: Reader) -> str:
     """Return the HTML of a mail whose text is `body`: a paragraph that is one of the links is a button."""
-    section = MailSection(paragraphs=[" ".join(one.split()) for one in body.split("\n\n") if one.strip()])
+    section = MailSection(paragraphs=[" ".join(part.split()) for part in body.split("\n\n") if part.strip()])
     return render_html(Letter(name, subject, [section], links, button), reader)
 
 
@@ -51,7 +51,10 @@ def render_text(letter: Letter) -> str:
     blocks = [letter.subject]
     for section in letter.sections:
         facts = [f"{name}: {value}" for name, value in section.facts]
-        paragraphs = [f"{letter.button}:\n{one}" if one in letter.links else one for one in section.paragraphs]
+        paragraphs = [
+            f"{letter.button}:\n{paragraph}" if paragraph in letter.links else paragraph
+            for paragraph in section.paragraphs
+        ]
         blocks += ["\n".join(filter(None, (section.heading, section.note))), "\n".join(facts), *paragraphs]
     blocks.append("\n".join([*letter.foot, *(f"{text}: {address}" for text, address in letter.foot_links)]))
     return "\n\n".join(filter(None, blocks)) + "\n"

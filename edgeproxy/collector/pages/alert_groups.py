@@ -35,11 +35,11 @@ class AlertGroup(NamedTuple):
 def group_alerts(alerts: Sequence[JsonDocument]) -> list[AlertGroup]:
     """Return alerts grouped by subject. A group takes the place of its highest threshold."""
     members: dict[object, list[JsonDocument]] = {}
-    for one in alerts:
-        members.setdefault(_find_subject(one), []).append(one)
+    for alert in alerts:
+        members.setdefault(_find_subject(alert), []).append(alert)
     ranked = [sorted(some, key=_get_threshold, reverse=True) for some in members.values()]
     groups = {id(highest): AlertGroup(highest, earlier) for highest, *earlier in ranked}
-    return [groups[id(one)] for one in alerts if id(one) in groups]
+    return [groups[id(alert)] for alert in alerts if id(alert) in groups]
 
 
 def waits(alert: JsonDocument) -> bool:

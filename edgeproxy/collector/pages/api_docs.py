@@ -91,7 +91,9 @@ class ApiReference(NamedTuple):
 
     def find(self, slug: str) -> ApiOperation | None:
         """Return the operation with this slug, or None."""
-        return next((one for section in self.sections for one in section.operations if one.slug == slug), None)
+        return next(
+            (operation for section in self.sections for operation in section.operations if operation.slug == slug), None
+        )
 
 
 def build_reference(document: JsonObject) -> ApiReference:
@@ -198,7 +200,9 @@ class _Reader:
             return " | ".join(orjson.dumps(choice).decode() for choice in choices[:20])
         for several in ("oneOf", "anyOf"):
             if choices := _list(schema.get(several)):
-                return " | ".join(dict.fromkeys(self._describe(self._follow(one), depth + 1) for one in choices[:10]))
+                return " | ".join(
+                    dict.fromkeys(self._describe(self._follow(choice), depth + 1) for choice in choices[:10])
+                )
         kind = schema.get("type")
         if kind == "array":
             return f"array of {self._describe(self._follow(schema.get('items')), depth + 1)}"

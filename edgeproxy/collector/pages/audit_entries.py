@@ -107,7 +107,7 @@ def flatten(values: object, path: str = "") -> dict[str, str]:
     if values is None:
         return {}
     if isinstance(values, list):
-        is_flat = not any(isinstance(one, Mapping | list) for one in values)
+        is_flat = not any(isinstance(value, Mapping | list) for value in values)
         text = ", ".join(map(str, values)) if is_flat else orjson.dumps(values).decode()
     else:
         text = str(values).lower() if isinstance(values, bool) else str(values)

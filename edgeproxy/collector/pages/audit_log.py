@@ -75,9 +75,9 @@ async def show_audit(visit: Visit) -> web.Response:
 
     async def show(view: ListView) -> web.Response:
         names = await fetch_names(visit, view.rows)
-        objects = [describe_object(one, names) for one in view.rows]
-        changes = [list_changes(one, about) for one, about in zip(view.rows, objects, strict=True)]
-        whole = [format_json({"before": one["before"], "after": one["after"]}) for one in view.rows]
+        objects = [describe_object(row, names) for row in view.rows]
+        changes = [list_changes(row, about) for row, about in zip(view.rows, objects, strict=True)]
+        whole = [format_json({"before": row["before"], "after": row["after"]}) for row in view.rows]
         values = {
             "view": view,
             "objects": objects,
@@ -114,9 +114,9 @@ async def fetch_names(visit: Visit, rows: Sequence[JsonDocument]) -> dict[str, s
     owners = {row["target"].partition("/")[0] for row in rows if is_about(row, ("key",))}
     invoices = {row["target"] for row in rows if is_about(row, ("invoice",))}
     answers = await asyncio.gather(
-        *(_fetch_customer_name(visit, one) for one in sorted(customers)[:NAMES_MAX]),
-        *(_fetch_key_names(visit, one) for one in sorted(owners)[:NAMES_MAX]),
-        *(_fetch_invoice_name(visit, one) for one in sorted(invoices)[:NAMES_MAX]),
+        *(_fetch_customer_name(visit, customer) for customer in sorted(customers)[:NAMES_MAX]),
+        *(_fetch_key_names(visit, owner) for owner in sorted(owners)[:NAMES_MAX]),
+        *(_fetch_invoice_name(visit, invoice) for invoice in sorted(invoices)[:NAMES_MAX]),
         *([_fetch_incident_names(visit)] if any(is_about(row, ("incident",)) for row in rows) else []),
     )
     return {one: name for names in answers for one, name in names.items()}
@@ -140,7 +140,7 @@ async def _fetch_invoice_name(visit: Visit, invoice: str) -> dict[str, str]:
 
 async def _fetch_incident_names(visit: Visit) -> dict[str, str]:
     incidents = (await visit.fetch("GET", "/v1/incidents"))["incidents"]
-    return {one["id"]: one["title"] for one in incidents}
+    return {incident["id"]: incident["title"] for incident in incidents}
 
 
 def is_about(row: Mapping[str, object], groups: Sequence[str]) -> bool:

@@ -57,7 +57,7 @@ def compute_steps(most: float, count: int = 4) -> list[float]:
         return [0, 1]
     least = most / count
     power = 10 ** floor(log10(least))
-    step = next(one * power for one in STEPS if one * power >= least * 0.999)
+    step = next(step * power for step in STEPS if step * power >= least * 0.999)
     return [number * step for number in range(ceil(most / step - 1e-9) + 1)]
 
 
@@ -261,9 +261,9 @@ def _draw_point(x: float, wide: float, inner: str, tip: str, link: str = "", css
 
 
 def _draw_grid(axes: Axes, steps: Sequence[float]) -> Iterator[str]:
-    for one in steps:
-        y = _n(100 - 100 * one / steps[-1])
-        yield f'<line class="grid{"" if one else " zero"}" x1="0" x2="100%" y1="{y}%" y2="{y}%"/>'
+    for step in steps:
+        y = _n(100 - 100 * step / steps[-1])
+        yield f'<line class="grid{"" if step else " zero"}" x1="0" x2="100%" y1="{y}%" y2="{y}%"/>'
     if axes.mark:
         y = _n(100 - 100 * axes.mark[0] / steps[-1])
         yield f'<line class="mark" x1="0" x2="100%" y1="{y}%" y2="{y}%"/>'
@@ -273,7 +273,7 @@ def _draw_grid(axes: Axes, steps: Sequence[float]) -> Iterator[str]:
 
 
 def _frame(axes: Axes, steps: Sequence[float], inner: str, xs: Sequence[tuple[float, str]]) -> Markup:
-    names = [axes.format_axis(one) for one in steps]
+    names = [axes.format_axis(step) for step in steps]
     # If several steps have equal labels, for example 0 and 0.01 cents, only the first is labelled.
     shown = [name if name not in names[:number] else "" for number, name in enumerate(names)]
     ys = "".join(f"<span>{escape(name)}</span>" for name in reversed(shown))

@@ -113,7 +113,7 @@ async def show_customer(visit: Visit) -> web.Response:
         "customer.html",
         result=body,
         people=contacts["contacts"],
-        last_call_on=next((one["last_call_on"] for one in listed["customers"]), None),
+        last_call_on=next((customer["last_call_on"] for customer in listed["customers"]), None),
         meters=meters,
         month_days=month.days,
         usage_days=(usage_periods.format_day(month.since), usage_periods.format_day(int(time.time()))),
@@ -145,7 +145,9 @@ async def fetch_limits(visit: Visit, names: Mapping[str, str]) -> dict[str, obje
         "access": access.body if access.is_success else None,
         "limits": limits.body if limits.is_success else None,
         "live_uses": compute_live_uses(limits.body["live"]) if limits.is_success else [],
-        "quotas": [(one, home.build_quota_bar(one)) for one in (quotas.body["quotas"] if quotas.is_success else [])],
+        "quotas": [
+            (quota, home.build_quota_bar(quota)) for quota in (quotas.body["quotas"] if quotas.is_success else [])
+        ],
         "changes": changes,
         "errors": errors,
         "refusal_meter": next((name for name, meter in meters if MEASURES[meter.count].is_of_refusals), ""),
@@ -247,7 +249,7 @@ async def show_rejected_data(visit: Visit) -> web.Response:
     batches = await visit.fetch("GET", "/v1/quarantine")
     return visit.render(
         "rejected_data.html",
-        letters=[{**one, "json": format_json(one["event"])} for one in letters["dead_letters"]],
+        letters=[{**dead_letter, "json": format_json(dead_letter["event"])} for dead_letter in letters["dead_letters"]],
         more=letters.get("next"),
         batches=batches["batches"][:BATCHES_MAX],
         count=batches["count"],
@@ -290,7 +292,7 @@ async def show_incidents(visit: Visit) -> web.Response:
     alert = await alerts.find_alert(visit, visit.request.query.get("alert", ""))
     return visit.render(
         "incidents.html",
-        incidents=sorted(await fetch_incidents(visit), key=lambda one: one["state"] == "resolved"),
+        incidents=sorted(await fetch_incidents(visit), key=lambda incident: incident["state"] == "resolved"),
         maintenance=(await visit.fetch("GET", "/v1/maintenance"))["maintenance"],
         parts=parts,
         may=may,

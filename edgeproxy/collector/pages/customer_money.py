@@ -120,12 +120,12 @@ async def fetch_splits(visit: Visit, customer: str, since: int) -> dict[str, obj
     counted = [meter for meter in settings.meters.values() if not MEASURES[meter.count].is_of_refusals]
     priced = list_priced_meters(settings.plans.values())
     splits = await usage.fetch_splits(visit, customer, since, DIMENSIONS)
-    splits.sort(key=lambda one: (one.meter not in priced, -one.total), reverse=True)
+    splits.sort(key=lambda split: (split.meter not in priced, -split.total), reverse=True)
     by_dimension = {split.dimension: shorten_split(split) for split in splits}  # The first in rank is the last here.
     splits = [by_dimension[name] for name in DIMENSIONS if name in by_dimension]
     if may_see_money(visit):
         splits = await asyncio.gather(*(usage.fetch_split_costs(visit, customer, since, split) for split in splits))
-    usage_keys = [one.value for split in splits if split.dimension == KEY for one in split.values]
+    usage_keys = [value.value for split in splits if split.dimension == KEY for value in split.values]
     return {
         "splits": splits,
         "uncounted": [name for name in DIMENSIONS if not any(name in meter.dimensions for meter in counted)],

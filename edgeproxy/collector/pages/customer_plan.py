@@ -89,7 +89,7 @@ async def _render(visit: Visit, **values: object) -> web.Response:
         sold=sold,
         held=held,
         held_plan=None if held is None else get_plan_name(held["plan"]),
-        quantity_max=max((one["max_quantity"] or 0 for one in sold["plans"]), default=0),
+        quantity_max=max((plan["max_quantity"] or 0 for plan in sold["plans"]), default=0),
         coupon=coupon.body if coupon.is_success else None,
         plan_label=partial(find_plan_label, sold),
         may_change=bool(visit.signed_in.who.roles & {"billing", "admin"}),

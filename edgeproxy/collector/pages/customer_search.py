@@ -94,7 +94,7 @@ def build_listing(visit: Visit) -> Listing:
             filters=(*LISTING.filters, *MONEY_FILTERS),
             more=(*LISTING.more, Column("spent_at", "")),
         )
-    filters = (one._replace(choices=choices.get(one.name) or one.choices) for one in listing.filters)
+    filters = (filter_._replace(choices=choices.get(filter_.name) or filter_.choices) for filter_ in listing.filters)
     return listing._replace(filters=tuple(filters))
 
 

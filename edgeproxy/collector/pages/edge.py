@@ -41,14 +41,14 @@ async def show_edge(visit: Visit) -> web.Response:
     """Show an edge."""
     name, now = visit.path_parameter("edge"), time.time()
     edges: list[EdgeView] = (await visit.fetch("GET", "/v1/edges"))["edges"]
-    edge = next((one for one in edges if one["edge"] == name), None)
+    edge = next((edge for edge in edges if edge["edge"] == name), None)
     if edge is None:
         raise PageError(operation_codes.EDGE_NOT_FOUND, "no edge of this name has shipped anything")
     until = int(now - REPORT_SECONDS) // MINUTE * MINUTE
     times = {"from": format_timestamp((until - HOUR) * 1000), "to": format_timestamp(until * 1000)}
     report = await visit.fetch("GET", "/v1/traffic", query={**times, "step": "60s", "by": "edge"})
-    total = next((one for one in report["groups"] if one["edge"] == name), NO_TRAFFIC)
-    rows = [one for one in report["rows"] if one["edge"] == name]
+    total = next((group for group in report["groups"] if group["edge"] == name), NO_TRAFFIC)
+    rows = [row for row in report["rows"] if row["edge"] == name]
     traffic = compute_traffic(total, rows, until)
     is_admin = "admin" in visit.signed_in.who.roles
     return visit.render("edge.html", edge=describe_edge(edge, now), traffic=traffic, admin=is_admin)

@@ -140,14 +140,14 @@ def compute_bars(
     `costs` are the costs of the upcoming invoice. They have the projected usage of meters.
     """
     ahead = {cost.meter: (cost.low, cost.high) for cost in costs if cost.high}
-    bars = [build_quota_bar(one) for one in quotas]
+    bars = [build_quota_bar(quota) for quota in quotas]
     limited = {bar.meter for bar in bars}
     bars += [
-        _build_bar(one["meter"], one["quantity"], one["included"], one["cap"] == "hard", None)._replace(
-            ahead=ahead.get(one["meter"])
+        _build_bar(meter["meter"], meter["quantity"], meter["included"], meter["cap"] == "hard", None)._replace(
+            ahead=ahead.get(meter["meter"])
         )
-        for one in meters
-        if one["included"] and one["meter"] not in limited
+        for meter in meters
+        if meter["included"] and meter["meter"] not in limited
     ]
     return sorted(bars, key=lambda bar: (-bar.part, -bar.used))[:BARS_MAX]
 
@@ -223,14 +223,18 @@ async def _fetch_ongoing(visit: Visit) -> list[JsonDocument]:
     if "status" not in visit.site.groups:
         return []
     response = await visit.call("GET", "/v1/incidents")
-    return [one for one in response.body["incidents"] if one["ended_at"] is None] if response.is_success else []
+    return (
+        [incident for incident in response.body["incidents"] if incident["ended_at"] is None]
+        if response.is_success
+        else []
+    )
 
 
 def find_busiest(meters: Sequence[MeterUsage], settings: CollectorSettings) -> MeterUsage | None:
     """Return the first meter of the usage explorer, or None without usage."""
-    rows = [{"meter": one.meter, "value": one.total} for one in meters]
+    rows = [{"meter": meter.meter, "value": meter.total} for meter in meters]
     listed = list_meters(rows, settings.meters, list_priced_meters(settings.plans.values()))
-    return next((one for one in meters if listed and one.meter == listed[0].meter), None)
+    return next((meter for meter in meters if listed and meter.meter == listed[0].meter), None)
 
 
 async def _fetch_money(visit: Visit) -> dict[str, JsonDocument]:

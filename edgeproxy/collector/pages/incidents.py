@@ -238,6 +238,7 @@ def _to_response(row: IncidentRow, updates: Sequence[UpdateRow]) -> Incident:
             "ended_at": None if row.ended_at is None else format_timestamp(row.ended_at * 1000),
             "state": updates[0].state,
             "updates": [
-                {"at": format_timestamp(one.at * 1000), "state": one.state, "message": one.message} for one in updates
+                {"at": format_timestamp(update.at * 1000), "state": update.state, "message": update.message}
+                for update in updates
             ],
         }

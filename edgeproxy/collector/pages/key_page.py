@@ -40,7 +40,7 @@ async def show_key(visit: Visit) -> web.Response:
         "key.html",
         key=key,
         creator=await find_creator(visit, key),
-        budgets={one["key"]: one for one in budgets["budgets"]},
+        budgets={budget["key"]: budget for budget in budgets["budgets"]},
         usage=await fetch_usage(visit, key),
         to_decimal=to_decimal,
     )
@@ -50,7 +50,7 @@ async def find_creator(visit: Visit, key: JsonDocument) -> str:
     """Return the creator of a key from the alert to its owners; empty if the alert no longer exists."""
     alerts = await visit.fetch("GET", "/v1/alerts", query={"kind": AlertKind.KEY_CREATED})
     raised = f"{AlertKind.KEY_CREATED}:{key['id']}"
-    alert = next((one for one in alerts["alerts"] if one["key"] == raised and "by" in one["details"]), None)
+    alert = next((alert for alert in alerts["alerts"] if alert["key"] == raised and "by" in alert["details"]), None)
     return "" if alert is None else format_detail(visit.reader, "by", alert["details"])
 
 

@@ -62,7 +62,7 @@ async def list_keys(visit: Visit, customer: str, listing: Listing = LISTING) -> 
     """Return a page of a customer's keys with the values for its template."""
     view = await fetch_list(visit, listing, fetch_from(visit, listing, KEYS, customer=customer))
     budgets = await visit.fetch("GET", "/v1/customers/{customer}/key-budgets", names={"customer": customer})
-    by_key = {one["key"]: one for one in budgets["budgets"]}
+    by_key = {budget["key"]: budget for budget in budgets["budgets"]}
     return {"keys": view, "customer": customer, "budgets": by_key, "to_decimal": to_decimal}
 
 
@@ -71,7 +71,7 @@ async def fetch_labels(visit: Visit, customer: str, usage_keys: Iterable[str]) -
 
     Other ids have no label, for example the subject of a token. A contact without the right to see keys gets no labels.
     """
-    ids = [one for one in usage_keys if USAGE_KEY.fullmatch(one)][:LABELS_MAX]
+    ids = [usage_key for usage_key in usage_keys if USAGE_KEY.fullmatch(usage_key)][:LABELS_MAX]
     if not ids:
         return {}
     query = {"usage_key": ",".join(ids), "limit": str(LABELS_MAX)}

@@ -90,7 +90,7 @@ def fetch_whole(listing: Listing, rows: Sequence[T], key: str) -> Fetch:
     """Return the function that serves a complete list. `key` is the field that identifies a row."""
 
     async def fetch(query: Query) -> JsonDocument:
-        chosen = {one.name: query[one.name] for one in listing.filters if one.name in query}
+        chosen = {filter_.name: query[filter_.name] for filter_ in listing.filters if filter_.name in query}
         own = [row for row in rows if all(row[name] == value for name, value in chosen.items())]
         some, more = paginate(sort_rows(own, query["sort"]), key, int(query["limit"]), query.get("cursor"))
         return {listing.name: some, "next": more}

@@ -114,10 +114,10 @@ def order_by(name: str) -> dict[str, Query]:
 def read_query(listing: Listing, query: Query) -> tuple[str, dict[str, str]]:
     """Return the order and the filters in the query of a page."""
     sort = query.get("sort", "")
-    values = {one.name: query.get(one.name, one.default).strip() for one in listing.filters}
-    for one in listing.filters:
-        if one.choices is not None and values[one.name] not in one.choices:
-            values[one.name] = ""
+    values = {filter_.name: query.get(filter_.name, filter_.default).strip() for filter_ in listing.filters}
+    for filter_ in listing.filters:
+        if filter_.choices is not None and values[filter_.name] not in filter_.choices:
+            values[filter_.name] = ""
     return sort if sort in listing.sorts else next(iter(listing.sorts)), values
 
 
@@ -168,7 +168,7 @@ def write_cell(row: JsonDocument, column: Column) -> str:
 def translate(listing: Listing, say: Callable[[str], str]) -> Listing:
     """Return a list with translated words. `say` translates."""
     columns = tuple(column._replace(called=say(column.called)) for column in listing.columns)
-    return listing._replace(columns=columns, filters=tuple(_translate(one, say) for one in listing.filters))
+    return listing._replace(columns=columns, filters=tuple(_translate(filter_, say) for filter_ in listing.filters))
 
 
 def _translate(one: Filter, say: Callable[[str], str]) -> Filter:

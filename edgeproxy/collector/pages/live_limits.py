@@ -53,7 +53,7 @@ def compute_live_uses(edges: Iterable[LiveEdgeView]) -> list[LiveUse]:
             limits[one["limit"], one["scope"], one["route"]].append((edge["region"], one))
     uses = []
     for rows in limits.values():
-        fullest = max((one for _, one in rows), key=lambda one: one["used"])
+        fullest = max((one for _, one in rows), key=lambda row: row["used"])
         regions: dict[str, int] = {}
         for region, one in sorted(rows, key=lambda row: (-row[1]["used"], row[0])):
             regions.setdefault(region, one["used"])

@@ -189,7 +189,7 @@ async def list_untold(
     rows = (await connection.execute(statement.with_for_update() if lock else statement)).all()
     updates = await fetch_updates(connection, [row.id for row in rows], get_args(UpdateState))
     candidates = (
-        (row.id, find_untold(Plan(row.began_at, row.ended_at), [one.state for one in updates[row.id]], now))
+        (row.id, find_untold(Plan(row.began_at, row.ended_at), [update.state for update in updates[row.id]], now))
         for row in rows
     )
     return [(id_, untold) for id_, untold in candidates if untold is not None]
@@ -279,7 +279,8 @@ def _to_response(row: sa.Row[tuple[object, ...]], updates: list[UpdateRow], now:
             "ends_at": format_timestamp(plan.ends * 1000),
             "state": compute_state(plan, updates[0].state == CANCELLED, now),
             "updates": [
-                {"at": format_timestamp(one.at * 1000), "state": one.state, "message": one.message} for one in updates
+                {"at": format_timestamp(update.at * 1000), "state": update.state, "message": update.message}
+                for update in updates
             ],
         }
 

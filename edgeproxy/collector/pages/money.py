@@ -255,7 +255,9 @@ async def show_reconciliation(visit: Visit) -> web.Response:
     for reconciliation in reversed(reconciliations):
         latest[reconciliation["kind"]] = reconciliation
     only = kind if kind in RECONCILED else ""
-    selected = [one for one in reconciliations if only in ("", one["kind"])][:SHOWN_MAX]
+    selected = [reconciliation for reconciliation in reconciliations if only in ("", reconciliation["kind"])][
+        :SHOWN_MAX
+    ]
     differing = [one for one in selected if one["rows"]]
     return visit.render(
         "reconciliation.html",
@@ -284,10 +286,10 @@ async def _fetch_differing_invoices(
 ) -> dict[tuple[str, str], JsonDocument]:
     """Return the invoices with shown differences, by customer and beginning of the period."""
     differing = [
-        (str(row["customer"]), str(one["since"]), str(one["until"]))
-        for one in reconciliations
-        if one["kind"] == "C"
-        for row in one["rows"][:ROWS_MAX]
+        (str(row["customer"]), str(reconciliation["since"]), str(reconciliation["until"]))
+        for reconciliation in reconciliations
+        if reconciliation["kind"] == "C"
+        for row in reconciliation["rows"][:ROWS_MAX]
     ]
     invoices: dict[tuple[str, str], JsonDocument] = {}
     for customer in list(dict.fromkeys(customer for customer, *_ in differing))[:CUSTOMERS_MAX]:

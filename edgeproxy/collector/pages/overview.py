@@ -86,7 +86,7 @@ async def show_overview(visit: Visit) -> web.Response:
         late=[edge for edge in serving if is_late(edge)],
         gaps=sum(len(edge["gaps"]) for edge in all_edges),
         quarantined=sum(len(edge["quarantined"]) for edge in all_edges),
-        incidents=[one for one in incidents if one["ended_at"] is None],
+        incidents=[incident for incident in incidents if incident["ended_at"] is None],
         traffic=overview,
         **alerts,
         **money,
@@ -142,12 +142,14 @@ async def fetch_revenue(visit: Visit) -> Revenue | None:
 
 def sum_receivables(receivables: Sequence[OwedAmounts], now: float) -> Receivables:
     """Sum up the amounts to pay and the overdue amounts at the Unix second `now`."""
-    oldest = [parse_time(one["oldest_due_at"]).timestamp() for one in receivables if one["oldest_due_at"]]
+    oldest = [
+        parse_time(receivable["oldest_due_at"]).timestamp() for receivable in receivables if receivable["oldest_due_at"]
+    ]
     return Receivables(
-        sum(one["invoices"] for one in receivables),
-        {one["currency"]: one["amount_due"] for one in receivables},
-        sum(one["overdue_invoices"] for one in receivables),
-        {one["currency"]: one["overdue"] for one in receivables if one["overdue_invoices"]},
+        sum(receivable["invoices"] for receivable in receivables),
+        {receivable["currency"]: receivable["amount_due"] for receivable in receivables},
+        sum(receivable["overdue_invoices"] for receivable in receivables),
+        {receivable["currency"]: receivable["overdue"] for receivable in receivables if receivable["overdue_invoices"]},
         int((now - min(oldest)) // DAY_SECONDS) if oldest else 0,
     )
 

@@ -68,7 +68,7 @@ async def show_plans(visit: Visit) -> web.Response:
         counted = response.body if response.is_success else None
         estimate = await visit.call("GET", "/billing/plans/costs")
         if estimate.is_success and estimate.body["currency"] == sold["currency"]:
-            costs = {one["version"]: one for one in estimate.body["plans"]}
+            costs = {plan["version"]: plan for plan in estimate.body["plans"]}
     tiers = visit.site.tiers
     return visit.render(
         "plan.html",
@@ -99,7 +99,7 @@ def list_changed_meters(price_change: JsonDocument) -> dict[str, JsonDocument]:
     """Return the meters with changed terms in a price change, with their new terms."""
     if price_change is None:
         return {}
-    terms = tuple(one["term"] for one in price_change["changes"])
+    terms = tuple(change["term"] for change in price_change["changes"])
     meters = price_change["plan"]["meters"].items()
     return {meter: price for meter, price in meters if any(term.startswith(f"meters.{meter}.") for term in terms)}
 
@@ -128,7 +128,7 @@ async def preview_change(visit: Visit) -> web.Response:
         used = await visit.call("GET", "/billing/usage")
         meters = used.body["meters"] if used.is_success else []
         after = next((plan for plan in sold["plans"] if plan["version"] == response["plan"]), own)
-        losses = find_losses(own, after, visit.site.tiers, {one["meter"]: one["quantity"] for one in meters})
+        losses = find_losses(own, after, visit.site.tiers, {meter["meter"]: meter["quantity"] for meter in meters})
     label = partial(find_plan_label, sold)
     return visit.render("preview.html", preview=response, body=body, held=held, plan_label=label, losses=losses)
 

@@ -66,7 +66,7 @@ async def show_usage(visit: Visit) -> web.Response:
     splits = await usage.fetch_splits(visit, visit.customer, span.since)
     if upcoming is not None:
         splits = [await usage.fetch_split_costs(visit, visit.customer, span.since, split) for split in splits]
-    usage_keys = [one.value for split in splits if split.dimension == KEY for one in split.values]
+    usage_keys = [value.value for split in splits if split.dimension == KEY for value in split.values]
     return visit.render(
         "usage.html",
         meters=meters,
@@ -109,7 +109,7 @@ async def show_limits(visit: Visit) -> web.Response:
         concurrency_scopes=limits.body["concurrency_scopes"] if limits.is_success else [],
         live_uses=compute_live_uses(limits.body["live"]) if is_limited else None,
         features=features,
-        quotas=[(one, home.build_quota_bar(one)) for one in quotas["quotas"]],
+        quotas=[(quota, home.build_quota_bar(quota)) for quota in quotas["quotas"]],
         raised=raised,
         refused=refused,
         sells=bool(visit.site.settings_now().plans),

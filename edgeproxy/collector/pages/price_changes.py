@@ -78,8 +78,8 @@ async def render_change(visit: Visit, result: JsonDocument, form: Mapping[str, s
         "result": result,
         "form": form,
         "customers": select_customers(result),
-        "currencies_of": {one["version"]: one["currency"] for one in versions},
-        "packages_of": {one["version"]: list_packages(one) for one in versions},
+        "currencies_of": {version["version"]: version["currency"] for version in versions},
+        "packages_of": {version["version"]: list_packages(version) for version in versions},
     }
     return visit.render("price_change.html", read_term=read_term, **values)
 

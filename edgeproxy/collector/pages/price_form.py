@@ -38,7 +38,9 @@ class PriceRow(NamedTuple):
 
 def select_sold(versions: Sequence[JsonDocument]) -> list[JsonDocument]:
     """Return the versions sold to everyone, lowest fee first. Prices of single customers are left out."""
-    sold = [one for one in versions if one["state"] == "sold" and find_version_owner(one["version"]) is None]
+    sold = [
+        version for version in versions if version["state"] == "sold" and find_version_owner(version["version"]) is None
+    ]
     return sorted(sold, key=lambda one: (one["fee"], one["version"]))
 
 
@@ -121,7 +123,9 @@ def put(terms: JsonDocument, path: Path, text: str) -> None:
 def find_next_version(version: str, versions: Sequence[JsonDocument]) -> str:
     """Return the version of a plan that follows all recorded versions."""
     plan = get_plan_name(version)
-    numbers = [get_version_number(one["version"]) for one in versions if get_plan_name(one["version"]) == plan]
+    numbers = [
+        get_version_number(version["version"]) for version in versions if get_plan_name(version["version"]) == plan
+    ]
     return f"{plan}@{max(numbers) + 1}"
 
 

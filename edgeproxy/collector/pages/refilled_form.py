@@ -127,8 +127,8 @@ class _Filler(HTMLParser):
             self._select = ""
         elif tag == "form" and self._is_ours:
             self._is_ours, self._is_done = False, True
-            for one in self._details:
-                one.after = one.after.replace("<details", "<details open", 1)
+            for detail in self._details:
+                detail.after = detail.after.replace("<details", "<details open", 1)
 
     # ---- fields
 

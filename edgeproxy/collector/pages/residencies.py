@@ -21,7 +21,7 @@ async def show_residencies(visit: Visit) -> web.Response:
     """Show the residencies, with one table each for traffic, usage and payments."""
     body = await visit.fetch("GET", "/v1/residencies")
     residencies: list[JsonDocument] = body["residencies"]
-    there = [one for one in residencies if one["aggregates"] is not None]
+    there = [residency for residency in residencies if residency["aggregates"] is not None]
     return visit.render(
         "residencies.html",
         residencies=residencies,
@@ -36,7 +36,7 @@ async def show_residencies(visit: Visit) -> web.Response:
 def tabulate(residencies: list[JsonDocument], part: str, name: str, value: str) -> dict[str, list[int | None]]:
     """Return the values of a part by name, one per residency or None if it has none. The empty name comes last."""
     columns: list[Mapping[str, int]] = [
-        {row[name]: row[value] for row in one["aggregates"][part]} for one in residencies
+        {row[name]: row[value] for row in residency["aggregates"][part]} for residency in residencies
     ]
     names = sorted({key for column in columns for key in column}, key=lambda key: (key == "", key))
     return {key: [column.get(key) for column in columns] for key in names}

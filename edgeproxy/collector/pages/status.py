@@ -275,7 +275,7 @@ def format_status(settings: StatusPage, regions: list[RegionAvailability], snaps
     """Return the status as JSON."""
     maintained = maintenance.list_days(snapshot.maintenance, [region.name for region in regions])
     states = {part.name: part.state for part in list_parts(regions, snapshot.incidents, snapshot.maintenance)}
-    formatted = {one.name: format_part(one, states[one.name], maintained) for one in regions}
+    formatted = {region.name: format_part(region, states[region.name], maintained) for region in regions}
     return orjson.dumps(
         {
             "name": settings.name,

@@ -43,7 +43,9 @@ def compute_part_state(
     is_planned = any(one["state"] == "in_progress" and _affects(one, name) for one in maintenance)
     if is_well is False and not is_planned:
         return "major_outage"
-    there = (one["severity"] for one in incidents if one["ended_at"] is None and _affects(one, name))
+    there = (
+        incident["severity"] for incident in incidents if incident["ended_at"] is None and _affects(incident, name)
+    )
     worst = min((severity for severity in there if severity in INCIDENT_PART_STATES), default=None)
     if worst is not None:
         return INCIDENT_PART_STATES[worst]

@@ -266,12 +266,12 @@ def list_meters(
     # Meters without a price have different units, so their usage cannot be compared: requests come before bytes.
     return sorted(
         choices,
-        key=lambda one: (
-            one.is_of_refusals,
-            not one.is_priced,
-            not one.is_priced and one.display.unit != "requests",
-            -one.used,
-            one.meter,
+        key=lambda choice: (
+            choice.is_of_refusals,
+            not choice.is_priced,
+            not choice.is_priced and choice.display.unit != "requests",
+            -choice.used,
+            choice.meter,
         ),
     )
 
@@ -307,7 +307,7 @@ def choose_groups(query: Mapping[str, str], fields: Sequence[str]) -> tuple[str 
 
 def list_usage_keys(by: str, where: tuple[str, str] | None, groups: Iterable[UsageGroup]) -> list[str]:
     """Return the keys in usage: the groups if grouped by key, or else the key of a filter."""
-    return [one.value for one in groups] if by == KEY else [where[1]] if where and where[0] == KEY else []
+    return [group.value for group in groups] if by == KEY else [where[1]] if where and where[0] == KEY else []
 
 
 def compute_counts(rows: Sequence[Mapping[str, str | int]], by: str, starts: Sequence[int]) -> UsageCounts:

@@ -41,7 +41,7 @@ def match_events(names: Collection[str]) -> sa.ColumnElement[bool]:
     """
     contents = [name.encode(encoding) for name in names for encoding in ("utf-8", "utf-16-le", "utf-16-be")]
     contents.append(b"\\u00")  # A JSON escape within Base64.
-    texts = {form for one in contents for form in (*_encode_base64(one), *_encode_hex(one))} | set(names)
+    texts = {form for content in contents for form in (*_encode_base64(content), *_encode_hex(content))} | set(names)
     texts |= {form for begin in PACKED for form in (*_encode_begin(begin), *_encode_hex(begin))}
     return sa.or_(*(dead_letters.c.event.contains(one, autoescape=True) for one in sorted({*texts, "%", "\\u"})))
 

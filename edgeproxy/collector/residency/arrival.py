@@ -204,7 +204,9 @@ async def _update(
 
 async def _replace_contacts(connection: AsyncConnection, row: CustomerRow, document: CustomerDocument) -> None:
     await connection.execute(sa.delete(contacts).where(contacts.c.customer == row.id))
-    new = [{**one.model_dump(), "email": one.email.lower(), "customer": row.id} for one in document.contacts]
+    new = [
+        {**contact.model_dump(), "email": contact.email.lower(), "customer": row.id} for contact in document.contacts
+    ]
     if new:
         await connection.execute(sa.insert(contacts), await seal_rows(connection, contacts.name, new))
 

@@ -41,7 +41,11 @@ async def find_obstacles(connection: AsyncConnection, row: CustomerRow, *, end_p
     unsettled = await _count(connection, invoices, (invoices.c.customer == row.id) & invoices.c.state.not_in(SETTLED))
     if unsettled:
         obstacles.append(f"{format_count(unsettled, 'invoice')} not settled: collect, settle or write off first")
-    refunds = [one for one in await credits.list_unsettled_refunds(connection, FOREVER_MS) if one.customer == row.id]
+    refunds = [
+        unsettled_refund
+        for unsettled_refund in await credits.list_unsettled_refunds(connection, FOREVER_MS)
+        if unsettled_refund.customer == row.id
+    ]
     if refunds:
         obstacles.append(f"{format_count(len(refunds), 'refund')} on the way")
     top_up = await top_ups.find_top_up(connection, row.id)

@@ -101,7 +101,7 @@ async def fetch_usage(connection: AsyncConnection, customer: str, now: int) -> l
 
 def _parse_usage(row: Sequence[Any]) -> EdgeUsage:
     edge, region, at, limits = row
-    return EdgeUsage(edge, region, at, [LimitUsage(**one) for one in orjson.loads(limits)])
+    return EdgeUsage(edge, region, at, [LimitUsage(**load) for load in orjson.loads(limits)])
 
 
 async def drop_usage(database: Database, now: int) -> None:

@@ -175,15 +175,19 @@ class WebhookSender:
             candidates = await deliveries.list_due(
                 connection, now_ms, list(+self._busy), CANDIDATES_MAX, has_retries=has_retries
             )
-            unknown = {one.endpoint for one in candidates if self._receivers[one.endpoint, one.version] is None}
+            unknown = {
+                candidate.endpoint
+                for candidate in candidates
+                if self._receivers[candidate.endpoint, candidate.version] is None
+            }
             receivers = await deliveries.fetch_receivers(connection, unknown) if unknown else {}
         claims = []
-        for one in candidates:
-            receiver = self._receivers[one.endpoint, one.version]
-            if receiver is None and (receiver := receivers.get(one.endpoint)) is not None:
-                self._receivers.admit((one.endpoint, one.version), receiver)
-            is_prompt = self._prompt[one.endpoint] is True
-            claims.append((one, build_claim(one, receiver or one.endpoint, is_prompt=is_prompt)))
+        for candidate in candidates:
+            receiver = self._receivers[candidate.endpoint, candidate.version]
+            if receiver is None and (receiver := receivers.get(candidate.endpoint)) is not None:
+                self._receivers.admit((candidate.endpoint, candidate.version), receiver)
+            is_prompt = self._prompt[candidate.endpoint] is True
+            claims.append((candidate, build_claim(candidate, receiver or candidate.endpoint, is_prompt=is_prompt)))
         choice = choose_candidates(claims, self._places)
         for key in choice.exhausted:
             self._good.record_refusal(key)

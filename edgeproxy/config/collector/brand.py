@@ -32,7 +32,9 @@ DARK_BESIDE = ("#0e1013", "#15181c", "#1d2127", "#1c2026", "#0d1330")
 def compute_luminance(colour: str) -> float:
     """Return the relative luminance (WCAG 2.2) of a colour in the form #0b6b5c, from 0 to 1."""
     channels = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
-    red, green, blue = (one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in channels)
+    red, green, blue = (
+        channel / 12.92 if channel <= 0.04045 else ((channel + 0.055) / 1.055) ** 2.4 for channel in channels
+    )
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 

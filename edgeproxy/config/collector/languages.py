@@ -8,7 +8,7 @@ DEFAULT = "en"
 CATALOGS = files("edgeproxy") / "collector" / "languages" / "locale"
 """The folder of the languages' files: de.po is German."""
 SUFFIX = ".po"
-CODES = (DEFAULT, *sorted(one.name.removesuffix(SUFFIX) for one in CATALOGS.iterdir() if one.name.endswith(SUFFIX)))
+CODES = (DEFAULT, *sorted(path.name.removesuffix(SUFFIX) for path in CATALOGS.iterdir() if path.name.endswith(SUFFIX)))
 """The languages, by their codes (ISO 639)."""
 
 if TYPE_CHECKING:

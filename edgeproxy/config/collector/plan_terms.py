@@ -74,7 +74,7 @@ def _write_meter(plan: Plan, meter: str) -> Terms:
 def _write_money(plan: Plan, find: Callable[[Plan], int], write: Callable[[int, str], str]) -> object:
     """Return an amount of a plan: one text, or a text per currency."""
     plans = {plan.currency: plan, **plan.others}
-    amounts = {code: write(find(one), code) for code, one in plans.items()}
+    amounts = {code: write(find(plan), code) for code, plan in plans.items()}
     return amounts[plan.currency] if len(amounts) == 1 or not any(map(find, plans.values())) else amounts
 
 

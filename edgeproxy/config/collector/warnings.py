@@ -102,7 +102,7 @@ def _list_listener_warnings(settings: CollectorSettings) -> Iterator[str]:
     """Yield listeners reached without TLS, and groups that no listener serves."""
     served: set[str] = set()
     ships = [one for one in settings.listen if "edges" in one.groups]
-    certified = [one.resolve_tls(settings.tls) for one in ships]
+    certified = [ship.resolve_tls(settings.tls) for ship in ships]
     for index, listener in enumerate(settings.listen):
         where = f"listen.{index}"
         served |= listener.groups

@@ -182,14 +182,14 @@ def dump_customers(settings: EdgeSettings) -> bytes:
     """Return all customers and keys as a message."""
     texts: dict[bytes, int] = {NOTHING_MORE: 0}
     numbers: dict[int, int] = {}
-    for customer in {id(each): each for each in settings.customers.values()}.values():
+    for customer in {id(customer): customer for customer in settings.customers.values()}.values():
         # Most customers of a tier are one object.
         numbers[id(customer)] = texts.setdefault(_dump_part(customer), len(texts))
     keys = KeyList.from_keys(settings.keys)
     key_texts = array("I", bytes(array("I").itemsize * len(keys)))
     for place, key in keys.list_others():
         key_texts[place] = texts.setdefault(_dump_part(key), len(texts))
-    customer_texts = array("I", [numbers[id(each)] for each in settings.customers.values()])
+    customer_texts = array("I", [numbers[id(customer)] for customer in settings.customers.values()])
     packed = PackedCustomers(
         pack_names(settings.customers),
         customer_texts.tobytes(),

@@ -119,7 +119,7 @@ def _find_condition_faults(path: Steps, route: Table, auth: Value) -> Iterator[F
     """Find conditions about the places of keys, and fields that are written twice."""
     own = auth if isinstance(auth, Table) else {}
     fields = own.get("fields", ("X-API-Key", "Authorization"))
-    keys = {str(each).lower() for each in (fields if isinstance(fields, Items | tuple) else (fields,))}
+    keys = {str(field).lower() for field in (fields if isinstance(fields, Items | tuple) else (fields,))}
     names = FirstPlaces()
     headers = route.get("headers")
     for name in headers if isinstance(headers, Table) else ():

@@ -219,7 +219,9 @@ class Upstream(Part):
     @property
     def has_named_tls(self) -> bool:
         """True if an `https://` endpoint has a name, so that its certificate can be checked for the name."""
-        return any(each.scheme == "https" and not addresses.is_address(each.host) for each in self.endpoints)
+        return any(
+            endpoint.scheme == "https" and not addresses.is_address(endpoint.host) for endpoint in self.endpoints
+        )
 
     @property
     def sent_host(self) -> str:

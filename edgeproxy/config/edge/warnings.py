@@ -202,7 +202,7 @@ def _overlaps(path: str, other: str) -> bool:
 def _rank_path(route: Route) -> list[int]:
     """Return the order among routes of one host, or any host, that have a path in common: the lowest goes first."""
     *segments, last = route.path.split("/")
-    return [int(route.host is None), *(int(each == "*") for each in segments), 2 if last == "*" else 0]
+    return [int(route.host is None), *(int(segment == "*") for segment in segments), 2 if last == "*" else 0]
 
 
 def _compute_openness(route: Route) -> int:
@@ -235,7 +235,7 @@ def _list_condition_warnings(settings: EdgeSettings) -> Iterator[str]:
 
 def _list_choice_warnings(settings: EdgeSettings) -> Iterator[str]:
     """Yield routes that a client chooses by a condition, although it gets more on one of them; and shared labels."""
-    conditional = [bool(each.headers or each.query) for each in settings.routes]
+    conditional = [bool(route.headers or route.query) for route in settings.routes]
     for index, route in enumerate(settings.routes):
         if not conditional[index]:
             continue
@@ -244,7 +244,7 @@ def _list_choice_warnings(settings: EdgeSettings) -> Iterator[str]:
             for number, other in enumerate(settings.routes)
             if number != index and (number < index or not conditional[number])
         ]
-        other = next((each for each in others if _is_alternative(each, route)), None)
+        other = next((other for other in others if _is_alternative(other, route)), None)
         if other is not None:
             unequal = [name for name in GUARDS if getattr(route, name) != getattr(other, name)]
             yield (
@@ -252,7 +252,7 @@ def _list_choice_warnings(settings: EdgeSettings) -> Iterator[str]:
                 f"route and {other.label}, which has other {' and '.join(unequal)}: give both the same, or another "
                 "path or upstream"
             )
-        if any(each.label == route.label for each in others):
+        if any(other.label == route.label for other in others):
             yield (
                 f"routes.{index}: shares its metrics, limits and patterns of routes with another route of the label "
                 f"{route.label}: write name"
@@ -329,9 +329,9 @@ def _list_limits(settings: EdgeSettings) -> list[tuple[str, Sequence[Limit], boo
     is_read = any(route.response_usage is not None for route in settings.routes)
     return [
         *[(f"tiers.{name}", tier.limits, is_read) for name, tier in settings.tiers.items()],
-        *[(f"customers.{name}", each.limits or (), is_read) for name, each in settings.customers.items()],
+        *[(f"customers.{name}", customer.limits or (), is_read) for name, customer in settings.customers.items()],
         *[(f"keys.{index}", key.limits, is_read) for index, key in KeyList.from_keys(settings.keys).list_others()],
-        *[(f"routes.{n}", each.limits, each.response_usage is not None) for n, each in enumerate(settings.routes)],
+        *[(f"routes.{n}", route.limits, route.response_usage is not None) for n, route in enumerate(settings.routes)],
     ]
 
 
@@ -343,9 +343,9 @@ def _list_estimate_warnings(settings: EdgeSettings) -> Iterator[str]:
     ]
     uses = [
         *[
-            (f"{place}.limits.{n}", each.of)
+            (f"{place}.limits.{n}", limit.of)
             for place, limits, _ in _list_limits(settings)
-            for n, each in enumerate(limits)
+            for n, limit in enumerate(limits)
         ],
         *[(f"{place}.quotas.{n}", quota.meter) for place, quotas in holders for n, quota in enumerate(quotas)],
     ]

@@ -147,7 +147,7 @@ class UsageFormat:
         results = values.get(dialects.RESULTS)
         if not isinstance(results, list):
             return []
-        return [self.read_json(msgspec.json.encode(each))[0].values for each in results]
+        return [self.read_json(msgspec.json.encode(result))[0].values for result in results]
 
     def take(self, stated_values: dict[str, Value], values: dict[str, Value]) -> None:
         """Put the values at the paths of one text into `values`, by fact.

@@ -139,9 +139,9 @@ class JsonFields:
         """Read a text that is a list, or has a value of a wrong type; False if it is neither."""
         try:
             objects = [text] if text.lstrip()[:1] == b"{" else LISTS.decode(text)[-MEMBERS_MAX:]
-            for each in objects:
+            for object_ in objects:
                 stated_values: dict[str, Value] = {}
-                self._read_members(each, stated_values)
+                self._read_members(object_, stated_values)
                 if self._merge is None:
                     values.update(stated_values)
                 else:

@@ -133,10 +133,10 @@ def _rewrite_odd(body: bytes) -> bytes | None:
     if all(stream is False or stream is None for stream in streams):
         return None
     options = [value for key, value in read if key.casefold() == STREAM_OPTIONS and value is not None]
-    if not all(isinstance(each, dict) for each in options):
+    if not all(isinstance(option, dict) for option in options):
         return None  # No service takes that.
     is_stream = any(_is_true(stream) for stream in streams)
-    merged = {key: value for each in options for key, value in cast("dict[str, object]", each).items()}
+    merged = {key: value for option in options for key, value in cast("dict[str, object]", option).items()}
     others = {key: value for key, value in merged.items() if key.casefold() != INCLUDE_USAGE}
     members = {key: value for key, value in read if key.casefold() not in NAMES}
     names = {*members, STREAM, *([STREAM_OPTIONS] if options else [])}

@@ -331,7 +331,7 @@ class VersionWriter:
             if self._whole:
                 self._db.executemany(
                     "INSERT OR IGNORE INTO came VALUES (?)",
-                    [(compute_text_index(self._seal, one.name),) for one in customers],
+                    [(compute_text_index(self._seal, customer.name),) for customer in customers],
                 )
 
     def _write_customer(self, document: Document) -> None:
@@ -412,7 +412,7 @@ def _parse_line(line: bytes) -> Document | FlagDocument:
         one = parse_line(line)
         fits = NAME.fullmatch(one.name) and (
             isinstance(one, FlagDocument)
-            or (isinstance(one.tier, str) and all(len(each) == DIGEST_BYTES for each in one.keys))
+            or (isinstance(one.tier, str) and all(len(key) == DIGEST_BYTES for key in one.keys))
         )
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"a line of the directory is not understood: {error!r}") from error

@@ -237,7 +237,7 @@ class Directories:
             for name, _, (value,) in one.follower.series():
                 values.setdefault(name, []).append(value)
         merged: list[Series] = [
-            (name, (), (max(each) if name in GREATEST else sum(each),)) for name, each in values.items()
+            (name, (), (max(value) if name in GREATEST else sum(value),)) for name, value in values.items()
         ]
         several: list[Series] = []
         if len(self._followed) > 1:

@@ -255,7 +255,7 @@ class Requester(Http2Connection):
     def _leave(self, last: int) -> None:
         """Open no further streams; nothing was done for those above the last one (section 8.7)."""
         self.is_leaving = True
-        for stream in [each for each in self.streams.values() if each.number > last]:
+        for stream in [stream for stream in self.streams.values() if stream.number > last]:
             self._close_stream(stream)
             stream.on_reset(ErrorCode.REFUSED_STREAM)
 

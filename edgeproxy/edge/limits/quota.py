@@ -119,7 +119,7 @@ class QuotaCounts:
             self._refresh(now)
             number = self.period.number
             total = self._own + self._rest
-            total += sum([read_count(words, each, number) for each in self._siblings])
+            total += sum([read_count(words, sibling, number) for sibling in self._siblings])
         return total
 
     def add(self, amount: int) -> None:

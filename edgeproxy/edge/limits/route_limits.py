@@ -98,7 +98,7 @@ class LimitTerms:
         own = () if self.allowance is None else self.allowance.limits
         limits = (*[(True, limit) for limit in own], *[(False, limit) for limit in route.limits])
         # An answer that states no usage has no units.
-        self.limits = tuple([each for each in limits if each[1].of is None or route.response_usage is not None])
+        self.limits = tuple([limit for limit in limits if limit[1].of is None or route.response_usage is not None])
         """The limits. Each comes with True if it belongs to the allowance."""
         self.by_address = (is_anonymous and bool(self)) or any(
             IP in (limit.scope, limit.per) for _, limit in self.limits
@@ -279,7 +279,7 @@ class RouteLimits:
         later = [*by_rank[0], *by_rank[1], *shadows, *by_rank[2]]
         reporting_gates = {
             **dict(self._gates(later, (*reported, *spending, *shadow_policies, *trials), "eventual")),
-            **{each.policy: each.gate for each in units if each.gate is not None},
+            **{unit.policy: unit.gate for unit in units if unit.gate is not None},
         }
         if (most := self.terms.request_cap) is not None:
             quotas.append(RequestCap(self.terms.route.cost, most))

@@ -328,12 +328,12 @@ class Accounting:
         series: list[Series] = [
             ("edge_usage_unshipped", (), (units,)),
             ("edge_usage_unshipped_seconds", (), (oldest,)),
-            ("edge_usage_spool_bytes", (), (sum(each.spool_bytes for each in facts),)),
+            ("edge_usage_spool_bytes", (), (sum(fact.spool_bytes for fact in facts),)),
             ("edge_usage_watermark", (), (self._get_facts("").watermark if own is None else own.spool.watermark,)),
             # One chain that is stopped must not hide behind the others.
             ("edge_usage_shipping_ok", (), (min(is_shipping.values()),)),
             ("edge_usage_sealing_ok", (), (int(self._sealing_problem() is None),)),
-            ("edge_usage_aside", (), (sum(len(each.aside) for each in facts),)),
+            ("edge_usage_aside", (), (sum(len(fact.aside) for fact in facts),)),
             *(("edge_usage_batches_total", (result,), (count,)) for result, count in results.items()),
         ]
         if self._destinations.home is not None:

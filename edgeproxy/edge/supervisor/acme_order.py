@@ -247,9 +247,9 @@ def _request(authority: Authority, key: JWKEC, order: Order) -> bytes:
         authority.replaced = None
         ordered = authority.new_order(csr)
     pending = [
-        (each.body.identifier.value, _select_challenge(each, order.kinds))
-        for each in ordered.authorizations
-        if each.body.status == messages.STATUS_PENDING
+        (authorization.body.identifier.value, _select_challenge(authorization, order.kinds))
+        for authorization in ordered.authorizations
+        if authorization.body.status == messages.STATUS_PENDING
     ]
     with _answered(key, pending, Path(order.file).parent):
         for _, body in pending:
@@ -276,7 +276,7 @@ def _check(content: bytes, file: Path, domains: Sequence[str]) -> None:
 
 def _select_challenge(authorization: messages.AuthorizationResource, kinds: Sequence[str]) -> messages.ChallengeBody:
     """Return the first challenge of these kinds that the authority offers. Raises OrderError also for a bad token."""
-    offered = {getattr(each.chall, "typ", None): each for each in authorization.body.challenges}
+    offered = {getattr(challenge.chall, "typ", None): challenge for challenge in authorization.body.challenges}
     for kind in kinds:
         if kind in offered:
             if not TOKEN.fullmatch(offered[kind].chall.encode("token")):
@@ -315,9 +315,9 @@ def describe_error(error: BaseException) -> str:
     """Describe an error to the operator, with the authority's own words."""
     if isinstance(error, errors.ValidationError):
         whys = [
-            f"{each.body.identifier.value}: {challenge.error.detail or challenge.error.typ}"
-            for each in error.failed_authzrs
-            for challenge in each.body.challenges
+            f"{failed_authzr.body.identifier.value}: {challenge.error.detail or challenge.error.typ}"
+            for failed_authzr in error.failed_authzrs
+            for challenge in failed_authzr.body.challenges
             if challenge.error is not None
         ]
         return f"the authority's check failed: {'; '.join(whys)}"[:WHY_CHARACTERS_MAX]

@@ -43,7 +43,9 @@ class Exemplars:
         from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span
 
         for span in ScopeSpans.FromString(spans).spans:
-            route = next((each.value.string_value for each in span.attributes if each.key == ROUTE), None)
+            route = next(
+                (attribute.value.string_value for attribute in span.attributes if attribute.key == ROUTE), None
+            )
             if span.kind == Span.SPAN_KIND_SERVER and route is not None:
                 seconds = (span.end_time_unix_nano - span.start_time_unix_nano) / 1e9
                 exemplar = Exemplar(span.trace_id.hex(), seconds, span.end_time_unix_nano / 1e9)

@@ -147,8 +147,10 @@ class LedgerCountWriter:
 
 def find_sources(settings: EdgeSettings) -> tuple[list[Usage], Hub | None]:
     """Return the collectors and the hub to follow; none if no customer can have a quota."""
-    quotas = [one.quotas for one in settings.tiers.values()] + [one.quotas for one in settings.customers.values()]
-    caps = [one.caps for one in settings.tiers.values()] + [one.caps for one in settings.customers.values()]
+    quotas = [tier.quotas for tier in settings.tiers.values()] + [
+        customer.quotas for customer in settings.customers.values()
+    ]
+    caps = [tier.caps for tier in settings.tiers.values()] + [customer.caps for customer in settings.customers.values()]
     if not any(quotas) and not any(caps) and settings.directory is None:
         return [], None
     follows_hub = settings.directory is not None and settings.directory.from_ == "hub"

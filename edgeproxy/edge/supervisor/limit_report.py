@@ -160,12 +160,12 @@ def _apply_to_customer(
 ) -> Iterator[tuple[AppliedLimit, bytes | None]]:
     """Yield the limits as they apply to a customer. A limit by key comes once for each key, together with the key."""
     limits = list(limits)
-    for each in apply_limits(limits, lambda limit: _resolve_limit(limit, route, customer)):
-        if each.limit.scope != "key" or each.limit.per is not None:
-            yield each, None
+    for applied in apply_limits(limits, lambda limit: _resolve_limit(limit, route, customer)):
+        if applied.limit.scope != "key" or applied.limit.per is not None:
+            yield applied, None
             continue
         for key in keys:
-            yield each._replace(subject=resolve_subject("key", route, customer, key)[2]), key
+            yield applied._replace(subject=resolve_subject("key", route, customer, key)[2]), key
 
 
 def _resolve_limit(limit: Limit, route: str, customer: bytes) -> CountedSubject:

@@ -82,8 +82,10 @@ class LimitUsageReporter:
 
         A failure costs one report.
         """
-        residencies = [each for each in self._residencies() if self._clock() >= self._resume_at.get(each, 0.0)]
-        self._watched = {each: self._watched.get(each, {}) for each in residencies}
+        residencies = [
+            residency for residency in self._residencies() if self._clock() >= self._resume_at.get(residency, 0.0)
+        ]
+        self._watched = {residency: self._watched.get(residency, {}) for residency in residencies}
         await asyncio.gather(*map(self._report_to, residencies))
 
     async def _report_to(self, residency: str) -> None:

@@ -22,7 +22,7 @@ def render_overview(status: StatusObject) -> str:
         parts.append(format_table(WORKERS, map(_worker_row, status["workers"])))
     if status["upstreams"]:
         parts.append(
-            format_table(UPSTREAMS, (row for each in status["upstreams"].items() for row in _upstream_rows(*each)))
+            format_table(UPSTREAMS, (row for item in status["upstreams"].items() for row in _upstream_rows(*item)))
         )
     parts.append(format_table(TABLES, (_table_row(name, rows) for name, rows in status["tables"].items())))
     return "\n\n".join("\n".join(part) for part in parts)

@@ -136,7 +136,11 @@ class Status:
             *(("edge_upstream_retries_total", (upstream,), (0,)) for upstream in settings.upstreams),
             *(("edge_upstream_stale_total", (upstream,), (0,)) for upstream in settings.upstreams),
             *(("edge_upstream_ejections_total", (upstream,), (0,)) for upstream in settings.upstreams),
-            *(("edge_upstream_pending", (name,), (0,)) for name, one in settings.upstreams.items() if one.breaker),
+            *(
+                ("edge_upstream_pending", (name,), (0,))
+                for name, upstream in settings.upstreams.items()
+                if upstream.breaker
+            ),
             *(
                 ("edge_rate_limited_total", (name, policy, mode), (0,))
                 for name, tier in settings.tiers.items()

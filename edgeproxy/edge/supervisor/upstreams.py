@@ -139,8 +139,8 @@ class Upstreams:
         return {
             name: [
                 EndpointAddresses(
-                    [each["address"] for each in entry["addresses"]],
-                    [each["address"] for each in entry["addresses"] if each["up"] or upstream.health is None],
+                    [address["address"] for address in entry["addresses"]],
+                    [address["address"] for address in entry["addresses"] if address["up"] or upstream.health is None],
                 )
                 for entry in self._report(name, upstream, trusted)
             ]
@@ -156,8 +156,10 @@ class Upstreams:
         names = [*self._failures, *(name for name in self._upstreams if name not in self._failures)]
         metrics: list[Series] = [("edge_dns_failures_total", (name,), (self._failures[name],)) for name in names]
         for name, upstream in self._upstreams.items():
-            addresses = [each for entry in self._report(name, upstream, self._trusted) for each in entry["addresses"]]
-            up = sum(each["up"] for each in addresses)
+            addresses = [
+                address for entry in self._report(name, upstream, self._trusted) for address in entry["addresses"]
+            ]
+            up = sum(address["up"] for address in addresses)
             metrics += [
                 ("edge_upstream_endpoints", (name, "up"), (up,)),
                 ("edge_upstream_endpoints", (name, "down"), (len(addresses) - up,)),

@@ -51,7 +51,7 @@ def fetch_usage(pid: int) -> ProcessUsage | None:
 def fetch_usages(pids: Iterable[int]) -> dict[int, ProcessUsage]:
     """Return the usage of each living process."""
     usages = {pid: fetch_usage(pid) for pid in pids}
-    return {pid: one for pid, one in usages.items() if one is not None}
+    return {pid: usage for pid, usage in usages.items() if usage is not None}
 
 
 class WorkerReport(TypedDict):
@@ -89,11 +89,11 @@ class Vitals:
         """Log, once, each worker that is about to run out of descriptors."""
         usages = await self._vitals()
         self._warned &= usages.keys()
-        for pid, one in usages.items():
-            if one.descriptors >= DESCRIPTORS_SCARCE * one.limit and pid not in self._warned:
+        for pid, usage in usages.items():
+            if usage.descriptors >= DESCRIPTORS_SCARCE * usage.limit and pid not in self._warned:
                 self._warned.add(pid)
-                self._log.warning("worker runs out of descriptors", pid=pid, open=one.descriptors, limit=one.limit)
-            elif one.descriptors < DESCRIPTORS_AMPLE * one.limit:
+                self._log.warning("worker runs out of descriptors", pid=pid, open=usage.descriptors, limit=usage.limit)
+            elif usage.descriptors < DESCRIPTORS_AMPLE * usage.limit:
                 self._warned.discard(pid)
 
     async def series(self) -> list[Series]:

@@ -212,7 +212,7 @@ class Workers:
         return [process for process in self.workers if process.ready and not process.dismissed]
 
     def _behind(self) -> list[int]:
-        return [one.pid for one in self.workers if one.number != self.number and not one.dismissed]
+        return [worker.pid for worker in self.workers if worker.number != self.number and not worker.dismissed]
 
     async def _wait_for_news(self) -> None:
         await self._news.wait()

@@ -41,7 +41,9 @@ def parse_count(fields: object) -> LedgerCount:
             raise TypeError
         count = LedgerCount(**{name: fields[name] for name in LedgerCount._fields})
         texts, numbers = count[:4], count[4:]
-        if not all(isinstance(one, str) for one in texts) or not all(type(one) is int and one >= 0 for one in numbers):
+        if not all(isinstance(text, str) for text in texts) or not all(
+            type(number) is int and number >= 0 for number in numbers
+        ):
             raise ValueError
         if not PER.fullmatch(count.per):
             raise ValueError

@@ -84,7 +84,7 @@ def find_batch(folder: Path, seq: int) -> Batch | None:
     """Read one batch of a spool; None if it is not there, or cannot be read."""
     for path in reversed(list_segments(folder)):
         if parse_first_seq(path) <= seq:
-            return next((one for one in _read_batches(path) if one.seq <= seq <= one.last), None)
+            return next((batch for batch in _read_batches(path) if batch.seq <= seq <= batch.last), None)
     return None
 
 
@@ -113,10 +113,10 @@ def sum_unshipped(folder: Path, bytes_max: int | None = None) -> dict[str, int] 
 
 def _read_batches(path: Path) -> Iterator[Batch]:
     """Yield the batches of a segment that can be read."""
-    for one in parse_records(path.read_bytes(), marked=False):
-        if isinstance(one, Record):
+    for record in parse_records(path.read_bytes(), marked=False):
+        if isinstance(record, Record):
             try:
-                yield parse_batch(one.body)
+                yield parse_batch(record.body)
             except InvalidBatchError:
                 continue
 
@@ -129,10 +129,10 @@ def _find_last_seq(path: Path) -> int:
 
 def _find_last_batch(path: Path) -> tuple[Batch, int] | None:
     """Find the last readable batch, and the sum of counts up to it."""
-    for one in reversed(list(parse_records(path.read_bytes(), marked=False))):
-        if isinstance(one, Record):
+    for record in reversed(list(parse_records(path.read_bytes(), marked=False))):
+        if isinstance(record, Record):
             try:
-                return parse_batch(one.body), one.counted
+                return parse_batch(record.body), record.counted
             except InvalidBatchError:
                 continue
     return None
@@ -230,8 +230,8 @@ def _describe_damage(torn: list[LocatedDamage]) -> str:
 
 def _read_records(folder: Path) -> Iterator[tuple[Path, Record | Damage]]:
     for path in list_segments(folder):
-        for one in parse_records(path.read_bytes()):
-            yield path, one
+        for record in parse_records(path.read_bytes()):
+            yield path, record
 
 
 def _find_faults(batch: Batch, edge: str, expected: int, prev: str, most: int) -> Iterator[str]:

@@ -87,17 +87,17 @@ class Backlog:
             return
         faults: list[str] = []
         for path in self._list_paths(end):
-            for one in parse_records(*self._read_content(path, end), marked=False):
-                batch = _parse_record(path, one, faults)
-                if batch is None or isinstance(one, Damage):
+            for record in parse_records(*self._read_content(path, end), marked=False):
+                batch = _parse_record(path, record, faults)
+                if batch is None or isinstance(record, Damage):
                     continue
                 if batch.seq > self._next_seq:
-                    yield from self._list_gaps(path, one, batch, faults)
+                    yield from self._list_gaps(path, record, batch, faults)
                 faults.clear()
-                self._path, self._offset = path, one.offset + one.size
+                self._path, self._offset = path, record.offset + record.size
                 if batch.seq == self._next_seq:
                     self._next_seq = batch.last + 1
-                    yield Parcel(batch, one.body, Position(batch.last, one.counted, batch.until))
+                    yield Parcel(batch, record.body, Position(batch.last, record.counted, batch.until))
         if self._next_seq <= end.last.seq:
             raise DamagedSpoolError(faults[0] if faults else f"{self._spool.folder}: batch {self._next_seq} is missing")
 

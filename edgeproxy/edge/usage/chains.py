@@ -70,8 +70,8 @@ class Chains:
         reading = read_tables(self._store)
         unknown = sorted(reading.increases.keys() - self.sealers.keys())
         faults = tuple(f"usage of the residency {name} is not sealed: it is not configured" for name in unknown)
-        growths = [ChainGrowth(one, one.select_growth(reading, now, now)) for one in self.sealers.values()]
-        met = dict.fromkeys(fault for one in growths for fault in one.growth.faults)
+        growths = [ChainGrowth(sealer, sealer.select_growth(reading, now, now)) for sealer in self.sealers.values()]
+        met = dict.fromkeys(fault for growth in growths for fault in growth.growth.faults)
         return growths, (*met, *faults)
 
     def record_sealed(self, growths: list[ChainGrowth]) -> None:

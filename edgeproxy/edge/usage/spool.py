@@ -136,13 +136,13 @@ def guess_position(paths: list[Path]) -> Position:
     if not paths:
         return Position(0, 0, 0)
     seq = parse_first_seq(paths[0]) - 1
-    for one in parse_records(paths[0].read_bytes(), marked=False):
-        if isinstance(one, Record):
+    for record in parse_records(paths[0].read_bytes(), marked=False):
+        if isinstance(record, Record):
             try:
-                batch = parse_batch(one.body)
+                batch = parse_batch(record.body)
             except InvalidBatchError:
                 continue
-            return Position(seq, count_before(batch, one.counted), batch.since)
+            return Position(seq, count_before(batch, record.counted), batch.since)
     return Position(seq, 0, 0)
 
 
@@ -400,7 +400,7 @@ def _find_end(paths: list[Path], recent: tuple[Record, ...]) -> SpoolEnd | None:
         return SpoolEnd(paths[-1], _end_offset(recent), _parse_last(recent))
     if len(paths) > 1:
         # The segment was just begun. The previous one ends with the record before its first.
-        former = tuple(one for one in parse_records(paths[-2].read_bytes()) if isinstance(one, Record))
+        former = tuple(record for record in parse_records(paths[-2].read_bytes()) if isinstance(record, Record))
         if former:
             return SpoolEnd(paths[-2], _end_offset(former), _parse_last(former))
     return None

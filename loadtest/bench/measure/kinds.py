@@ -162,8 +162,8 @@ def deciding(worker: Worker, kind: Kind, subject: bytes, limit: int) -> Decide:
 def refusing(workers: tuple[Worker, Worker], kind: Kind, subject: bytes, now: float) -> Decide:
     """Return a refusal with its text, after each of two workers has used one of two."""
     terms = kind.terms(workers[0], subject, 2)
-    for each in workers:
-        own = kind.terms(each, subject, 2)
+    for worker in workers:
+        own = kind.terms(worker, subject, 2)
         for _ in range(3):
             if not admit(own, now)[0] and own.traits.other_rates.reported:
                 charge_reported_costs(own, now, [1])

@@ -71,13 +71,13 @@ def run(stage: Stage, peers: Sequence[Peer], say: Callable[[str], None]) -> tupl
 
 def undisturbed(latencies: Sequence[Latency], peer: str) -> list[Latency]:
     """Return the peer's undisturbed rounds, or all of them if none was."""
-    own = [each for each in latencies if each.peer == peer]
+    own = [latency for latency in latencies if latency.peer == peer]
     return [each for each in own if not each.disturbed] or own
 
 
 def against(latencies: Sequence[Latency], peer: str, reference: str, quantile: str) -> float | None:
     """Return the peer's added latency relative to the reference in each round: the median over their common rounds."""
-    added = {(each.peer, each.round): each.added(quantile) for each in latencies}
+    added = {(latency.peer, latency.round): latency.added(quantile) for latency in latencies}
     ratios = [own / added[reference, n] for (name, n), own in added.items() if name == peer and (reference, n) in added]
     return median(ratios) if ratios else None
 

@@ -26,4 +26,4 @@ def run(stage: Stage) -> list[Decision]:
     folder.mkdir()
     argv = [stage.options.python, _PROGRAM, folder]
     said = output(stage.options.proxy_core, argv, seconds=60, env={"PYTHONPATH": f"{_ROOT}:{_ROOT / 'tests'}"})
-    return [Decision(**each) for each in json.loads(said)]
+    return [Decision(**load) for load in json.loads(said)]

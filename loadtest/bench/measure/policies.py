@@ -35,4 +35,4 @@ def run(stage: Stage) -> list[Policy]:
     folder.mkdir()
     path = {"PYTHONPATH": f"{_ROOT}:{_ROOT / 'tests'}"}
     said = output(stage.options.proxy_core, [stage.options.python, _PROGRAM, folder], seconds=120, env=path)
-    return [Policy(**each) for each in json.loads(said)]
+    return [Policy(**load) for load in json.loads(said)]

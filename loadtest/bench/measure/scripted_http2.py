@@ -82,7 +82,7 @@ def parse_fields(text: str) -> list[tuple[bytes, bytes]]:
     """Parse a request of HTTP/1.1 into the fields of one of HTTP/2."""
     line, *lines = text.partition("\r\n\r\n")[0].encode().split(b"\r\n")
     method, path, _ = line.split(b" ")
-    fields = [(name.lower(), value) for name, _, value in (each.partition(b": ") for each in lines)]
+    fields = [(name.lower(), value) for name, _, value in (line.partition(b": ") for line in lines)]
     ((_, host),) = [field for field in fields if field[0] == b"host"]
     pseudo = [(b":method", method), (b":path", path), (b":scheme", b"https"), (b":authority", host)]
     return pseudo + [field for field in fields if field[0] not in (b"host", b"connection")]

@@ -144,8 +144,8 @@ def _started(place: Place, configuration: dict[str, object], env: dict[str, str]
 
 def _format_customers(place: Place) -> str:
     """Return the customers and keys in YAML, a line for each."""
-    customers = [f"  {each.name}: {{tier: {each.tier}}}\n" for each in place.customers]
-    keys = [f"  - {{sha256: {each.key_sha256}, customer: {each.name}}}\n" for each in place.customers]
+    customers = [f"  {customer.name}: {{tier: {customer.tier}}}\n" for customer in place.customers]
+    keys = [f"  - {{sha256: {customer.key_sha256}, customer: {customer.name}}}\n" for customer in place.customers]
     return "".join(("customers:\n", *customers, "keys:\n", *keys))
 
 
@@ -168,10 +168,11 @@ def settings(place: Place, port: int, admin: int, secure_port: int) -> dict[str,
         "state": str(place.folder / "state"),
         "per_ip": {"rate": f"{ADDRESS_RATE}/s"},
         "tiers": {
-            each.tier: {"limits": [{"rate": f"{each.limit}/min"}], "concurrency": each.at_once} for each in CUSTOMERS
+            customer.tier: {"limits": [{"rate": f"{customer.limit}/min"}], "concurrency": customer.at_once}
+            for customer in CUSTOMERS
         },
-        "customers": {each.name: {"tier": each.tier} for each in place.customers},
-        "keys": [{"sha256": each.key_sha256, "customer": each.name} for each in place.customers],
+        "customers": {customer.name: {"tier": customer.tier} for customer in place.customers},
+        "keys": [{"sha256": customer.key_sha256, "customer": customer.name} for customer in place.customers],
         "upstreams": {"api": {"endpoints": [f"http://127.0.0.1:{upstream}" for upstream in place.upstreams]}},
         "routes": [
             {"name": route, "path": f"/{route}/*", "upstream": "api"}

@@ -34,7 +34,10 @@ class Handmade(Peer):
             "region": REGION,
             "routes": ROUTES,
             "address_rate": ADDRESS_RATE,
-            "people": {each.key_sha256: [each.name, each.tier, each.limit, each.at_once] for each in CUSTOMERS},
+            "people": {
+                customer.key_sha256: [customer.name, customer.tier, customer.limit, customer.at_once]
+                for customer in CUSTOMERS
+            },
         }
         argv = [str(place.python), str(_PROGRAM), json.dumps(settings)]
         child = Child(argv, core=place.core, log=place.folder / "output")

@@ -43,7 +43,8 @@ class HAProxy(Peer):
             others.append(f"    bind 127.0.0.1:{secure_port} ssl crt {pair} alpn {protocols} backlog 4096")
         people, asked = place.folder / "people.map", place.folder / "socket"
         rows = (
-            f"{one.key_sha256.upper()} {one.name}:{one.tier}:{one.limit}:{one.at_once}\n" for one in place.customers
+            f"{customer.key_sha256.upper()} {customer.name}:{customer.tier}:{customer.limit}:{customer.at_once}\n"
+            for customer in place.customers
         )
         people.write_text("".join(rows))
         paths = place.folder / "paths"

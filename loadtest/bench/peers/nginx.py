@@ -55,7 +55,7 @@ class Lua(Peer):
     def launch(self, place: Place) -> Running:
         port, counts = ports.free(2)
         people = place.folder / "people"
-        people.write_text("".join(_people_line(each) for each in place.customers))
+        people.write_text("".join(_people_line(customer) for customer in place.customers))
         http = nginx.fill(
             (_HERE / "lua.conf").read_text(),
             PROXY=_proxy(place),

@@ -48,9 +48,9 @@ def compare(slices: Sequence[Slice], this: str, other: str) -> list[Difference]:
     The interval of the median is a bootstrap over the rounds (Efron 1979), with a fixed seed.
     """
     by_scenario: dict[str, dict[int, dict[str, Slice]]] = {}
-    for each in slices:
-        if not each.wrong and not each.disturbed and each.peer in (this, other):
-            by_scenario.setdefault(each.scenario, {}).setdefault(each.round, {})[each.peer] = each
+    for slice_ in slices:
+        if not slice_.wrong and not slice_.disturbed and slice_.peer in (this, other):
+            by_scenario.setdefault(slice_.scenario, {}).setdefault(slice_.round, {})[slice_.peer] = slice_
     differences = []
     for scenario, rounds in by_scenario.items():
         pairs = [(costs[this], costs[other]) for costs in rounds.values() if len(costs) == 2]

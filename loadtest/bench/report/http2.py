@@ -21,9 +21,9 @@ TO_NGINX, TO_ENVOY = 1.6, 1.0
 def compute_medians(costs: Sequence[Http2Cost]) -> dict[Key, float]:
     """Return the median over the rounds of each peer and row; of wrong slices none, of disturbed ones where all are."""
     by_key: dict[Key, list[Http2Cost]] = {}
-    for each in costs:
-        if not each.wrong:
-            by_key.setdefault((each.peer, each.row, each.secure), []).append(each)
+    for cost in costs:
+        if not cost.wrong:
+            by_key.setdefault((cost.peer, cost.row, cost.secure), []).append(cost)
     calm = {key: [each for each in some if not each.disturbed] or some for key, some in by_key.items()}
     return {key: median(each.cpu for each in some) for key, some in calm.items()}
 
@@ -50,14 +50,14 @@ def format_costs(costs: Sequence[Http2Cost]) -> str:
     if not medians:
         return ""
     rows = [["µs", *(row.name for row in ROWS)]]
-    for peer in dict.fromkeys(each.peer for each in costs):
+    for peer in dict.fromkeys(cost.peer for cost in costs):
         for secure in (False, True):
             found = [medians.get((peer, row.name, secure)) for row in ROWS]
             cells = ["–" if each is None else f"{each:.1f}" for each in found]
             rows.append([f"{peer}, {'TLS' if secure else 'clear'}", *cells])
     lines = ["HTTP/2: CPU a request, median over the rounds, by h2load", table(rows)]
     lines.append(
-        f"{len(costs)} slices, of which {sum(each.disturbed for each in costs)} shared their core with others."
+        f"{len(costs)} slices, of which {sum(cost.disturbed for cost in costs)} shared their core with others."
     )
     lines += [f"wrong: round {c.round}, {c.peer}, {c.row}: {c.wrong}" for c in costs if c.wrong]
     return "\n".join(lines)

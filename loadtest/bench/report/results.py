@@ -48,6 +48,6 @@ class Results:
         """Write the JSON file and return its path."""
         path = self.options.json or _FOLDER / f"{self.began.replace(':', '')}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        whole = {**asdict(self), "costs": [asdict(each) for each in costs(self.slices, REFERENCE)]}
+        whole = {**asdict(self), "costs": [asdict(cost) for cost in costs(self.slices, REFERENCE)]}
         path.write_text(json.dumps(whole, indent=1, default=str) + "\n")
         return path

@@ -29,7 +29,7 @@ class Cost:
 
 def costs(slices: Sequence[Slice], reference: str) -> list[Cost]:
     """One for each peer and scenario that has a right slice, in the order of the first."""
-    right = [each for each in slices if not each.wrong]
+    right = [slice_ for slice_ in slices if not slice_.wrong]
     yardsticks = {(each.round, each.scenario): each.cpu for each in right if each.peer == reference}
     pairs = dict.fromkeys((each.peer, each.scenario) for each in right)
     return [_cost([each for each in right if (each.peer, each.scenario) == pair], yardsticks) for pair in pairs]
@@ -37,27 +37,29 @@ def costs(slices: Sequence[Slice], reference: str) -> list[Cost]:
 
 def _cost(slices: Sequence[Slice], yardsticks: dict[tuple[int, str], float]) -> Cost:
     ratios = [
-        each.cpu / yardsticks[each.round, each.scenario] for each in slices if (each.round, each.scenario) in yardsticks
+        slice_.cpu / yardsticks[slice_.round, slice_.scenario]
+        for slice_ in slices
+        if (slice_.round, slice_.scenario) in yardsticks
     ]
     return Cost(
         peer=slices[0].peer,
         scenario=slices[0].scenario,
-        median=median(each.cpu for each in slices),
-        best=min(each.cpu for each in slices),
-        control=median(each.control for each in slices),
+        median=median(slice_.cpu for slice_ in slices),
+        best=min(slice_.cpu for slice_ in slices),
+        control=median(slice_.control for slice_ in slices),
         ratio=median(ratios) if ratios else None,
-        rate=median(each.rate for each in slices),
+        rate=median(slice_.rate for slice_ in slices),
         slices=len(slices),
-        disturbed=sum(each.disturbed for each in slices),
-        idle=sum(each.idle for each in slices),
+        disturbed=sum(slice_.disturbed for slice_ in slices),
+        idle=sum(slice_.idle for slice_ in slices),
     )
 
 
 def proportion(slices: Iterable[Slice], of: tuple[str, str], to: tuple[str, str]) -> float | None:
     """Return the median over the rounds of the ratio of one (peer, scenario) to another in that round."""
     by_round: dict[int, dict[tuple[str, str], float]] = {}
-    for each in slices:
-        if not each.wrong:
-            by_round.setdefault(each.round, {})[each.peer, each.scenario] = each.cpu
+    for slice_ in slices:
+        if not slice_.wrong:
+            by_round.setdefault(slice_.round, {})[slice_.peer, slice_.scenario] = slice_.cpu
     found = [these[of] / these[to] for these in by_round.values() if of in these and to in these]
     return median(found) if found else None

@@ -25,7 +25,8 @@ ROWS = (
     Neighbour("long-cookies", endless(head("/small", _COOKIES) * 20)),
     Neighbour("long-targets", endless(b"".join(map(head, _LONG_TARGETS)) * 10)),
     Neighbour(
-        "traceparents", endless(b"".join(head("/small", f"traceparent: {each}") for each in _TRACEPARENTS) * 200)
+        "traceparents",
+        endless(b"".join(head("/small", f"traceparent: {traceparent}") for traceparent in _TRACEPARENTS) * 200),
     ),
     Neighbour("chunks-up", endless(b"1\r\nx\r\n" * 20_000, head("/sink", CHUNKED, method="POST"))),
     Neighbour("chunks-down", once(head("/chunks"))),

@@ -42,7 +42,9 @@ def _tokens(algorithm: str, signature_bytes: int) -> Callable[[bytearray], Itera
     def pieces(inbox: bytearray) -> Iterator[Piece]:
         for number in count(1):
             signatures = ((number * 100 + each).to_bytes(signature_bytes, "big") for each in range(100))
-            yield b"".join(head("/jwt", f"Authorization: Bearer {begin}.{_base64(one)}") for one in signatures)
+            yield b"".join(
+                head("/jwt", f"Authorization: Bearer {begin}.{_base64(signature)}") for signature in signatures
+            )
 
     return pieces
 

@@ -27,7 +27,7 @@ def start(place: Place) -> Running:
             location / {{ return 404; }}"""
 
     def listen(port: int, more: str = "") -> str:
-        return "\n".join(f"listen {each} {more} backlog=4096;" for each in place.listeners(port))
+        return "\n".join(f"listen {listener} {more} backlog=4096;" for listener in place.listeners(port))
 
     child = nginx.start(
         place.folder,

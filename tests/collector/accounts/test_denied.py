@@ -104,7 +104,9 @@ def test_each_forbidden_request_is_refused_and_recorded_with_its_actor(
             for entry in found
         ), (actor, target, why, found)
     assert collector.usage()["total"] == 7, "of what was refused nothing counts"
-    assert {one["deleting_since"] for one in collector.get("/v1/customers", token=ADMIN).json()["customers"]} == {None}
+    assert {
+        customer["deleting_since"] for customer in collector.get("/v1/customers", token=ADMIN).json()["customers"]
+    } == {None}
 
 
 def made(collector: Collector, path: str = "/v1/tokens", **said: Any) -> dict[str, Any]:

@@ -148,7 +148,7 @@ async def test_due_key_is_replaced_after_its_owner_received_the_encrypted_secret
         before = await stage.row(old)
         assert before.next_key is not None
         assert (before.expires_at, before.successor, await stage.live()) == (None, None, 2), "two collectors, one key"
-        assert [(one["state"], one["delivery"]) for one in (await stage.state())["keys"]] == [("sent", "due")]
+        assert [(key["state"], key["delivery"]) for key in (await stage.state())["keys"]] == [("sent", "due")]
         await stage.step(60)
         assert (await stage.row(old)).expires_at is None, "the key has not been collected yet"
         await stage.send()
@@ -166,7 +166,7 @@ async def test_due_key_is_replaced_after_its_owner_received_the_encrypted_secret
         assert after.expires_at is not None
         assert abs(after.expires_at / 1000 - time.time() - 7 * DAY) < 60
         await stage.send(2)
-        assert [one["id"] for one in stage.messages("key.rotated")] == [old]
+        assert [message["id"] for message in stage.messages("key.rotated")] == [old]
         shown = (await stage.state())["keys"]
         assert [(one["id"], one["state"], one["next_key"]) for one in shown] == [(old, "rotating", new.id)]
 
@@ -352,7 +352,9 @@ def test_kill_leaves_no_key_or_one_that_is_delivered(database: str, receiver: Re
             await stage.send()
             hooks = [hook.json() for hook in receiver.got]
             new = (await stage.row(old)).next_key
-            sent = [one["data"] for one in hooks if one["type"] == "key.delivered" and one["data"]["replaces"] == old]
+            sent = [
+                hook["data"] for hook in hooks if hook["type"] == "key.delivered" and hook["data"]["replaces"] == old
+            ]
             assert [decrypt(one)["id"] for one in sent] == [new]
             assert await stage.live() == 2
 

@@ -250,7 +250,8 @@ def test_two_concurrent_imports_create_each_object_once(postgresql: Postgresql, 
 
     run(url, work)
     totals = {
-        kind: [sum(column) for column in zip(*(one[kind][:3] for one in results), strict=True)] for kind in results[0]
+        kind: [sum(column) for column in zip(*(result[kind][:3] for result in results), strict=True)]
+        for kind in results[0]
     }
     assert totals == {"customers": [4, 0, 4], "keys": [3, 0, 3], "flags": [1, 0, 1]}
 
@@ -274,7 +275,7 @@ def test_import_undoes_no_concurrent_change(postgresql: Postgresql, tmp_path: Pa
         await transfer.import_settings(opened, accounts, ME, dry=False)
         await interleave(opened, url, start, "FROM keys", delete)
         entries = [entry["action"] for entry in await read(opened, audit.list_entries, 0, 99)]
-        assert entries.index("customer.delete") > max(at for at, one in enumerate(entries) if one == "key.create")
+        assert entries.index("customer.delete") > max(at for at, entry in enumerate(entries) if entry == "key.create")
         await write(opened, flags.put_flag, ME, "beta", Flag(percent=12))
         await interleave(opened, url, start, "FROM flags", put)
         async with opened.reading() as connection:

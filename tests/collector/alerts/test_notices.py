@@ -70,8 +70,8 @@ def test_owners_hear_of_keys_once_each_and_operators_where_they_ask(
         assert rotated.status == 201, rotated
         assert made.send("DELETE", f"/v1/keys/{rotated.json()['id']}").status == 200
         until(lambda: len(set(mails("ann@bound.test"))) == 3, "the owner hears of both")
-        assert len([one for one in mails("ann@bound.test") if "By: one of your tokens" in one]) == 1
-        assert len([one for one in mails("ann@bound.test") if "was revoked" in one]) == 1
+        assert len([mail for mail in mails("ann@bound.test") if "By: one of your tokens" in mail]) == 1
+        assert len([mail for mail in mails("ann@bound.test") if "was revoked" in mail]) == 1
 
         for _ in range(HOURLY_MAX + 3):
             assert made.send("POST", keys, {}).status == 201

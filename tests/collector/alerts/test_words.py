@@ -206,7 +206,7 @@ def test_each_alert_is_raised_with_the_details_of_a_sentence() -> None:
         )
         if kind in AlertKind.__members__ and isinstance(details, ast.Dict) and None not in details.keys:
             holes = [set(words.HOLE.findall(text)) - {"customer"} for text in words.SENTENCES[AlertKind[kind]]]
-            assert any(one <= names for one in holes), (kind, names)
+            assert any(hole <= names for hole in holes), (kind, names)
             checked.add(kind)
     assert len(checked) > 25, "others gather their details"
 

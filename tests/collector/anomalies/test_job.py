@@ -135,7 +135,7 @@ def test_each_anomaly_raises_one_alert(database: str, monkeypatch: pytest.Monkey
         assert "refused" in found["bolt"]["action"]
         async with opened.reading() as connection:
             details = [orjson.loads(one) for one in (await connection.execute(sa.select(alerts.c.details))).scalars()]
-        assert all(one["action"] and one["meter"] == "requests" for one in details)
+        assert all(detail["action"] and detail["meter"] == "requests" for detail in details)
 
         # Findings are deleted after their retention, and a baseline is computed again after a week.
         async with opened.reading() as connection:
@@ -244,7 +244,7 @@ def test_largely_estimated_usage_raises_one_alert_a_day(database: str) -> None:
         ]
         async with opened.reading() as connection:
             details = [orjson.loads(one) for one in (await connection.execute(sa.select(alerts.c.details))).scalars()]
-        assert [(each["estimated"], each["units"]) for each in details] == [(1600, 5000), (1500, 5000)]
+        assert [(detail["estimated"], detail["units"]) for detail in details] == [(1600, 5000), (1500, 5000)]
         await Books(opened, estimates="off").look(TODAY + 2 * DAY + GRACE_SECONDS)
         assert len(await books.told()) == 2
 

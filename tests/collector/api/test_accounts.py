@@ -136,7 +136,10 @@ def test_raised_limits_apply_until_their_end(collector: Collector) -> None:
     }.items():
         for value in values:
             wrong = collector.send("POST", path, {**new, field: value}, token=support)
-            assert (wrong.status, [one["field"] for one in wrong.json()["errors"]]) == (422, [field]), (field, value)
+            assert (wrong.status, [error["field"] for error in wrong.json()["errors"]]) == (422, [field]), (
+                field,
+                value,
+            )
     assert made(collector.send("POST", f"{path}?dry_run=true", new, token=support), 200)["raised"]["factor"] == 2
     assert made(collector.get(path, token=token), 200) == {"customer": own, "raised": None}
 
@@ -213,7 +216,7 @@ def test_invalid_customer_names_each_wrong_field(collector: Collector) -> None:
         {"name": "a b", "teir": "basic", "tier": "basik", "limits": [{"rate": "60"}], "metadata": {"a": 1}},
     )
     assert (answer.status, answer["content-type"]) == (422, "application/problem+json")
-    found = {one["field"]: one["detail"] for one in answer.json()["errors"]}
+    found = {error["field"]: error["detail"] for error in answer.json()["errors"]}
     assert found.keys() == {"name", "teir", "limits.0.rate", "metadata"}
     assert found["teir"] == "unknown field, did you mean tier?"
     answer = collector.send("POST", "/v1/customers", {"tier": "basic"})
@@ -286,14 +289,18 @@ def report(collector: Collector, body: object, source: str = "127.0.3.1") -> Ans
 
 
 def states_of(collector: Collector, owner: dict[str, Any]) -> list[str]:
-    return [one["state"] for one in collector.get(f"/v1/customers/{owner['id']}/keys").json()["keys"]]
+    return [key["state"] for key in collector.get(f"/v1/customers/{owner['id']}/keys").json()["keys"]]
 
 
 def test_leak_report_revokes_the_key_and_does_not_disclose_it(collector: Collector) -> None:
     owner = customer(collector)
     mine, *others = (key(collector, owner["id"]) for _ in range(3))
     before = collector.metric("collector_leaked_keys_total")
-    bodies = ({"key": mine["secret"]}, {"key": "nobody-has-it"}, {"keys": ["nor", *(one["secret"] for one in others)]})
+    bodies = (
+        {"key": mine["secret"]},
+        {"key": "nobody-has-it"},
+        {"keys": ["nor", *(other["secret"] for other in others)]},
+    )
     answers = [report(collector, body) for body in bodies]
     assert {(answer.status, answer.body) for answer in answers} == {(202, b'{"received":true}')}
     assert states_of(collector, owner) == ["revoked"] * 3
@@ -416,7 +423,7 @@ def test_lists_are_pages(collector: Collector) -> None:
     cursor: dict[str, str] = {}
     while True:
         page = collector.get("/v1/customers", limit="2", **cursor).json()
-        found += [one["id"] for one in page["customers"]]
+        found += [customer["id"] for customer in page["customers"]]
         if "next" not in page:
             break
         cursor = {"cursor": page["next"]}
@@ -436,7 +443,7 @@ def test_flag_endpoints_create_update_and_delete_flags(collector: Collector) -> 
     assert made(collector.send("PUT", path, {"percent": 20}, If_Match='"1"'), 200)["customers"] == []
     assert collector.send("PUT", path, {"percent": 30}, If_Match='"1"').status == 412
     assert collector.send("PUT", path, {"percent": 101}).status == 422
-    assert flag["name"] in [one["name"] for one in collector.get("/v1/flags").json()["flags"]]
+    assert flag["name"] in [flag["name"] for flag in collector.get("/v1/flags").json()["flags"]]
     assert [action for action, _, _ in record(collector, flag["name"])] == ["flag.put", "flag.put"]
 
 
@@ -445,7 +452,7 @@ def test_customer_token_manages_its_own_keys(collector: Collector) -> None:
     if collector.get("/v1/customers/bound", token=OWN).status == 404:
         customer(collector, name="bound")
     own, other = collector.get("/v1/customers/bound", token=OWN).json(), customer(collector)
-    assert [one["name"] for one in collector.get("/v1/customers", token=OWN).json()["customers"]] == ["bound"]
+    assert [customer["name"] for customer in collector.get("/v1/customers", token=OWN).json()["customers"]] == ["bound"]
     mine = made(collector.send("POST", f"/v1/customers/{own['id']}/keys", {}, token=OWN))
     assert made(collector.send("POST", f"/v1/keys/{mine['id']}/rotate", {"overlap": "0s"}, token=OWN))["secret"]
     scoped = collector.send("POST", f"/v1/customers/{own['id']}/keys", {"scopes": ["root"]}, token=OWN)
@@ -571,7 +578,7 @@ def test_customer_directory_follows_each_change(collector: Collector) -> None:
         database = await Database.connect(collector.settings["database"], as_it_is=True)
         try:
             async with database.reading() as connection:
-                every = [one async for one in documents.stream_lines(connection)]
+                every = [line async for line in documents.stream_lines(connection)]
                 return await documents.fetch_line(connection, owner["name"]), every
         finally:
             await database.close()

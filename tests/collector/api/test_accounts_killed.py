@@ -39,7 +39,7 @@ async def found(database: Database) -> tuple[list[str], list[str], list[str]]:
     """Return the names of the stored customers, of those in the audit log, and of those in the outbox for edges."""
     columns = (schema.customers.c.name, schema.audit.c.target, schema.directory_outbox.c.name)
     async with database.reading() as connection:
-        lists = [(await connection.execute(sa.select(one).order_by(one))).scalars().all() for one in columns]
+        lists = [(await connection.execute(sa.select(column).order_by(column))).scalars().all() for column in columns]
     return list(lists[0]), list(lists[1]), list(lists[2])
 
 
@@ -134,17 +134,17 @@ def test_change_is_atomic_if_the_collector_is_killed(start_collector: StartColle
     cursor: dict[str, str] = {}
     while True:
         page = collector.get("/v1/customers", limit="1000", **cursor).json()
-        made += [one["name"] for one in page["customers"]]
+        made += [customer["name"] for customer in page["customers"]]
         if "next" not in page:
             break
         cursor = {"cursor": page["next"]}
     for name in made:
-        keys += [f"{name}/{one['id']}" for one in collector.get(f"/v1/customers/{name}/keys").json()["keys"]]
+        keys += [f"{name}/{key['id']}" for key in collector.get(f"/v1/customers/{name}/keys").json()["keys"]]
     record: Counter[tuple[str, str]] = Counter()
     after = "0"
     while True:
         page = collector.get("/v1/audit", token=ADMIN, after=after, limit="1000").json()
-        record.update((one["action"], one["target"]) for one in page["entries"])
+        record.update((entry["action"], entry["target"]) for entry in page["entries"])
         if "next" not in page:
             break
         after = str(page["next"])

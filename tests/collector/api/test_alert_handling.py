@@ -31,7 +31,7 @@ def collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
 
 
 def handled(collector: Collector, number: int, token: str) -> dict[str, Any]:
-    (alert,) = [one for one in collector.get("/v1/alerts", token=token).json()["alerts"] if one["id"] == number]
+    (alert,) = [alert for alert in collector.get("/v1/alerts", token=token).json()["alerts"] if alert["id"] == number]
     found: dict[str, Any] = alert["handling"]
     return found
 
@@ -87,7 +87,7 @@ def test_an_alert_is_somebodys_and_its_kind_is_muted_until_a_time(collector: Col
 
 def test_alert_list_filters_by_acknowledgement_of_the_own_side(collector: Collector) -> None:
     def numbers(token: str, **query: str) -> list[int]:
-        return [one["id"] for one in collector.get("/v1/alerts", token=token, **query).json()["alerts"]]
+        return [alert["id"] for alert in collector.get("/v1/alerts", token=token, **query).json()["alerts"]]
 
     assert numbers(ADMIN, acknowledged="true") == [1]
     assert numbers(ADMIN, acknowledged="false") == [4, 3, 2]

@@ -117,7 +117,7 @@ def states(collector: Collector, name: str) -> list[str]:
 
 def test_subscription_leads_to_a_paid_invoice(charging: Collector, own_sandbox: Sandbox) -> None:
     sold = call(charging, "GET", "/billing/plans", token=None).json()
-    plans = {one["plan"]: one for one in sold["plans"]}
+    plans = {plan["plan"]: plan for plan in sold["plans"]}
     assert sold["meters"]["llm_tokens"] == {"label": "LLM tokens", "unit": None, "scale": None}
     fees = {name: plan["fee"] for name, plan in plans.items()}
     assert fees == {"free": 0, "standard": 9900, "enterprise": 49900, "team": 2000, "crew": 1000, "tried": 1000}
@@ -153,10 +153,10 @@ def test_subscription_leads_to_a_paid_invoice(charging: Collector, own_sandbox: 
     for path, status in (("?meter=llm_tokens", 422), ("", 400), (f"?meter=llm_tokens&customer={name}", 200)):
         assert call(charging, "GET", f"/v1/usage/value{path}").status == status, path
     grouped = call(charging, "GET", "/v1/usage/value?meter=llm_tokens&by=route", token=token).json()
-    assert [(one["quantity"], one["amount"]) for one in grouped["groups"]] == [(1_234_567, 235)]
+    assert [(group["quantity"], group["amount"]) for group in grouped["groups"]] == [(1_234_567, 235)]
     assert call(charging, "GET", "/v1/usage/value?meter=llm_tokens&by=day", token=token).status == 400
     costs = call(charging, "GET", "/billing/plans/costs", token=token).json()
-    by_plan = {one["version"]: one for one in costs["plans"]}
+    by_plan = {plan["version"]: plan for plan in costs["plans"]}
     assert by_plan["standard@1"]["total"] == coming["total"]
     assert by_plan["standard@1"]["meters"]["llm_tokens"] == 235
     assert by_plan["enterprise@1"]["total"] == 49900 + sum(by_plan["enterprise@1"]["meters"].values())
@@ -210,7 +210,7 @@ def test_subscription_leads_to_a_paid_invoice(charging: Collector, own_sandbox: 
     ended = call(charging, "DELETE", "/billing/subscription", token=token).json()
     assert ended["cancel_at"] == ended["period_end"]
     entries = charging.get("/v1/audit", token=ADMIN, target=name, limit="1000").json()["entries"]
-    actions = [one["action"] for one in entries]
+    actions = [entry["action"] for entry in entries]
     assert actions[:5] == [
         "customer.create",
         "customer.contacts",
@@ -218,7 +218,7 @@ def test_subscription_leads_to_a_paid_invoice(charging: Collector, own_sandbox: 
         "customer.change",
         "subscription.create",
     ]
-    assert {one["actor"] for one in entries if one["action"].startswith("subscription")} == {f"of-{name}"}
+    assert {entry["actor"] for entry in entries if entry["action"].startswith("subscription")} == {f"of-{name}"}
 
 
 def test_customer_cannot_read_another_customers_billing(charging: Collector) -> None:

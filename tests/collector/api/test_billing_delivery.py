@@ -163,7 +163,9 @@ def test_forged_events_break_no_event_list_and_raise_no_alert(world: World) -> N
 
     until(lambda: all(state.startswith("applied") for state in states()), "the events are looked up at Stripe")
     assert (
-        len(states()) == len([one for one in world.events()["events"] if one["object"].startswith("cn_nowhere")]) == 3
+        len(states())
+        == len([event for event in world.events()["events"] if event["object"].startswith("cn_nowhere")])
+        == 3
     )
 
 
@@ -330,7 +332,7 @@ def test_low_credits_are_topped_up_with_the_saved_card_if_enabled(world: World) 
     )
     for change, fields in wrong:
         status, body = put(amounts | change)
-        assert (status, [one["field"] for one in body["errors"]]) == (422, fields), body
+        assert (status, [error["field"] for error in body["errors"]]) == (422, fields), body
     assert put(amounts, path=f"{path}?dry_run=true")[1]["state"] == "on"
     assert show()["state"] == "off", "a dry run changes nothing"
     assert put(amounts, tokens["other"], f"{path}?customer=refilled")[0] == 403
@@ -353,7 +355,7 @@ def test_low_credits_are_topped_up_with_the_saved_card_if_enabled(world: World) 
     answer = collector.send("DELETE", path, token=token)
     assert (answer.status, answer.json()["state"]) == (200, "off")
     entries = collector.get("/v1/audit", token="admin-token", action="credits.top_up").json()["entries"]
-    assert [(one["actor"], one["after"]["state"]) for one in entries] == [("of-refilled", "on"), ("admin", "off")]
+    assert [(entry["actor"], entry["after"]["state"]) for entry in entries] == [("of-refilled", "on"), ("admin", "off")]
 
 
 def test_credits_are_bought_once_and_refunded_once(world: World) -> None:

@@ -44,7 +44,7 @@ def sold(tmp_path: Path, database: str) -> Iterator[tuple[Collector, Sandbox]]:
             "credits": {"others": OTHERS},
             "stripe": {"base": sandbox.url, "key": str(key), "webhook_secrets": str(secrets)},
         }
-        meters = {"cost": {"count": "events"}} | {one["meter"]: {"count": "events"} for one in OTHERS}
+        meters = {"cost": {"count": "events"}} | {other["meter"]: {"count": "events"} for other in OTHERS}
         with closing(
             Collector(tmp_path / "collector", database, billing=billing, meters={**SOLD, **meters})
         ) as collector:

@@ -75,13 +75,13 @@ def test_given_credits_are_available_and_usage_is_pending(collector: Collector) 
         ("gift", 7, 0),
         ("gift", 5_000_000, 4_998_757),
     ], "the one that expires is spent first"
-    assert sum(one["millicredits"] for one in told["grants"]) == told["available"], "also of what is not booked yet"
+    assert sum(grant["millicredits"] for grant in told["grants"]) == told["available"], "also of what is not booked yet"
     assert made(payer.get("balance", at="2020-01-01"), 200)["balance"] == 0
     assert made(payer.get("balance", ADMIN, customer=payer.id), 200)["customer"] == payer.name
     entries = collector.get("/v1/audit", token=ADMIN, target=payer.name, limit="1000").json()["entries"]
-    assert entries == [] or all(one["action"] != "credits.gift" for one in entries), "the journal knows them by id"
+    assert entries == [] or all(entry["action"] != "credits.gift" for entry in entries), "the journal knows them by id"
     entries = collector.get("/v1/audit", token=ADMIN, target=payer.id, limit="1000").json()["entries"]
-    assert [one["action"] for one in entries] == ["credits.gift", "credits.withdrawal", "credits.gift"]
+    assert [entry["action"] for entry in entries] == ["credits.gift", "credits.withdrawal", "credits.gift"]
     assert entries[0]["after"]["why"] == "sorry"
 
 

@@ -167,7 +167,7 @@ def test_snippets_of_a_hostile_request_are_code_with_its_values() -> None:
     url, body = 'https://api.example/a"b\\c', {"text": 'line\n"quoted" \u2028 </script>', "none": None}
     python = build_python("POST", url, {"X-Key": 'a"b'}, body)
     (call,) = [node for node in ast.walk(ast.parse(python)) if isinstance(node, ast.Call) and node.keywords]
-    values = {one.arg: ast.literal_eval(one.value) for one in call.keywords}
+    values = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
     assert (ast.literal_eval(call.args[0]), values["headers"]) == (url, {"X-Key": 'a"b'})
     assert orjson.loads(values["data"]) == body
     typescript = build_typescript("POST", url, {"X-Key": 'a"b'}, body)

@@ -79,7 +79,7 @@ def test_generated_client_runs_customer_and_operator_workflows(selling: Collecto
     status, key = call("keys.post_customers_customer_keys", name, body=models.CreateKeyRequest(name="first"))
     assert (status, key.secret.startswith(key.start)) == (201, True)
     status, keys = call("keys.get_customers_customer_keys", name)
-    assert (status, [one.id for one in keys.keys]) == (200, [key.id])
+    assert (status, [key.id for key in keys.keys]) == (200, [key.id])
     subscription = models.CreateSubscriptionRequest(plan="standard")
     status, subscribed = call("billing.post_billing_subscription", body=subscription, customer=name)
     assert (status, subscribed.customer, subscribed.plan.partition("@")[0]) == (201, name, "standard")

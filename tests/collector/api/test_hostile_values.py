@@ -233,15 +233,17 @@ class Values:
 
 def try_parameters(asker: Asker, method: str, path: str, parameters: list[dict[str, Any]], values: Values) -> None:
     """Send a request of an operation with each value of each parameter."""
-    required = {one["name"]: "acme" for one in parameters if one["in"] == "query" and one["required"]}
-    if any((one["in"], one["name"]) == ("query", "customer") for one in parameters):
+    required = {
+        parameter["name"]: "acme" for parameter in parameters if parameter["in"] == "query" and parameter["required"]
+    }
+    if any((parameter["in"], parameter["name"]) == ("query", "customer") for parameter in parameters):
         required["customer"] = "acme"
-    for one in parameters:
-        name = one["name"]
-        for value in values.draw(one):
-            places = {name: value} if one["in"] == "path" else {}
-            query = {**required, name: value} if one["in"] == "query" else required
-            fields = {name: value} if one["in"] == "header" and value.isprintable() and value.isascii() else {}
+    for parameter in parameters:
+        name = parameter["name"]
+        for value in values.draw(parameter):
+            places = {name: value} if parameter["in"] == "path" else {}
+            query = {**required, name: value} if parameter["in"] == "query" else required
+            fields = {name: value} if parameter["in"] == "header" and value.isprintable() and value.isascii() else {}
             asked = "&".join(f"{key}={quote(said, safe='', errors='surrogatepass')}" for key, said in query.items())
             for token in (ADMIN, OWN) if places else (ADMIN,):
                 where = f"{filled(path, **places)}?{asked}"

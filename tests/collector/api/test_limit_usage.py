@@ -26,7 +26,9 @@ def live(collector: Collector, customer: str, token: str = READ) -> dict[str, li
     answer = collector.get(f"/v1/customers/{customer}/limits", token=token)
     assert answer.status == 200, answer
     edges = answer.json()["live"]
-    return {one["edge"]: [(each["limit"], each["used"], each["peak"]) for each in one["limits"]] for one in edges}
+    return {
+        edge["edge"]: [(limit["limit"], limit["used"], limit["peak"]) for limit in edge["limits"]] for edge in edges
+    }
 
 
 def known(collector: Collector) -> Chain:

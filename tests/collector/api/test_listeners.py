@@ -227,7 +227,7 @@ def test_operators_and_customers_sign_in_at_their_own_listeners(parted: Parted) 
         operator.get("/console/new-customer")
         operator.send("/console/customers", name="carol", tier="basic")
         assert operator.status == 200, "the console changes things where no API is served"
-        assert not [one for one in operator.read.links if one == "/status"]
+        assert not [link for link in operator.read.links if link == "/status"]
         # Cookies are shared between ports: the browser sends the session, but the portal has no operator pages.
         thief.client.cookies = operator.client.cookies
         assert "carol" not in thief.get("/console/customers").text

@@ -130,7 +130,7 @@ def test_each_command_of_the_page_has_its_documented_effect(selling: Collector, 
     assert balance == 20_000_000 - 30_000 + 25_000_000 - 5_000_000 - 5_000_000 + 10_000
     (used,) = selling.get("/billing/consumptions", token=ADMIN, customer=names["CUSTOMER"]).json()["consumptions"]
     assert (used["millicredits"], used["reversed"], used["meters"][0]["meter"]) == (30_000, 10_000, "cost")
-    actions = [one["action"] for one in selling.get("/v1/audit", token=ADMIN, limit="1000").json()["entries"]]
+    actions = [entry["action"] for entry in selling.get("/v1/audit", token=ADMIN, limit="1000").json()["entries"]]
     made = ["invoice.credit", "invoice.settle", "invoice.write_off", "invoice.void"]
     assert [action for action in actions if action in made] == made
     compared = reconcile.replace("collector.yaml", str(selling.file))

@@ -80,12 +80,12 @@ def test_each_command_of_the_page_has_its_documented_effect(
         if line.endswith("versions"):
             assert re.search(r"standard@2 +scheduled +2099-01-01T00:00:00.000Z +10900 +0\n", text), text
     assert selling.get("/billing/subscription/plan", token=token).json()["price_change"] is None
-    actions = [one["action"] for one in selling.get("/v1/audit", token=ADMIN, limit="1000").json()["entries"]]
+    actions = [entry["action"] for entry in selling.get("/v1/audit", token=ADMIN, limit="1000").json()["entries"]]
     assert [action for action in actions if action.startswith("price_change")] == [
         *("price_change.schedule", "price_change.withdraw"),
     ]
     (alerts,) = [selling.get("/v1/alerts", token=ADMIN, limit="100").json()["alerts"]]
-    assert len([one for one in alerts if one["kind"] == "price_change_decided"]) == 2
+    assert len([alert for alert in alerts if alert["kind"] == "price_change_decided"]) == 2
 
 
 def test_price_change_is_scheduled_only_with_the_digest_of_its_dry_run(selling: Collector) -> None:

@@ -37,7 +37,7 @@ def test_privacy_request_has_the_deadline_of_its_law_and_follows_its_steps(
     assert step("done") == 201
     assert step("done") == 409, "the request has ended"
     (ended,) = [one for one in listed(collector) if one["id"] == request["id"]]
-    assert [(one["state"], one["actor"]) for one in ended["steps"]] == [
+    assert [(step["state"], step["actor"]) for step in ended["steps"]] == [
         ("received", "admin"),
         ("identified", "admin"),
         ("done", "admin"),
@@ -45,7 +45,7 @@ def test_privacy_request_has_the_deadline_of_its_law_and_follows_its_steps(
     assert ended["ended_at"] is not None
     assert request["id"] not in [one["id"] for one in listed(collector, "?open=true")]
     entries = collector.get(f"/v1/audit?target={request['id']}", token=ADMIN).json()["entries"]
-    assert [one["action"] for one in entries] == ["privacy_request.create", *2 * ["privacy_request.step"]]
+    assert [entry["action"] for entry in entries] == ["privacy_request.create", *2 * ["privacy_request.step"]]
     assert "Ada" not in str(entries), "the retained entries omit the person's name"
 
 

@@ -66,7 +66,7 @@ def make(collector: Collector, name: str) -> None:
 
 
 def customers(collector: Collector) -> set[str]:
-    return {one["name"] for one in collector.get("/v1/customers", token=ADMIN).json()["customers"]}
+    return {customer["name"] for customer in collector.get("/v1/customers", token=ADMIN).json()["customers"]}
 
 
 def test_sqlite_is_restored_from_the_last_copy_before_a_moment(tmp_path: Path) -> None:

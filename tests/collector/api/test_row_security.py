@@ -529,7 +529,7 @@ def test_owner_changes_and_removes_a_signed_in_colleague(stage: PagesStage) -> N
             ann.get("/account/keys" if role else "/account")
             assert ann.answer.url.path == ("/account/keys" if role else "/sign-in")
     answer = stage.collector.get(f"/v1/customers/{A}/contacts").json()
-    assert [(one["email"], one["role"]) for one in answer["contacts"]] == [(f"{A}@example.com", "owner")]
+    assert [(contact["email"], contact["role"]) for contact in answer["contacts"]] == [(f"{A}@example.com", "owner")]
 
 
 def test_owners_download_includes_closed_tables_and_no_other_customer(

@@ -43,13 +43,16 @@ def test_token_has_the_rights_of_its_role_until_revoked(collector: Collector) ->
     assert told == {name: value for name, value in reader.items() if name != "secret"}
     assert (told["source"], told["created_by"], told["secrets"]) == ("api", "admin", 1)
     listed = collector.get("/v1/tokens", token=ADMIN)
-    assert {"admin", "regional", reader["name"]} <= {one["name"] for one in listed.json()["tokens"]}
+    assert {"admin", "regional", reader["name"]} <= {token["name"] for token in listed.json()["tokens"]}
     assert reader["secret"].encode() not in listed.body
     assert delete(collector, f"/v1/tokens/{reader['name']}").status == 200
     assert collector.get("/v1/usage", token=reader["secret"]).status == 401
     assert delete(collector, f"/v1/tokens/{reader['name']}").status == 404
     entries = collector.get("/v1/audit", token=ADMIN, target=reader["name"], limit="1000").json()["entries"]
-    assert [(one["action"], one["actor"]) for one in entries] == [("token.create", "admin"), ("token.revoke", "admin")]
+    assert [(entry["action"], entry["actor"]) for entry in entries] == [
+        ("token.create", "admin"),
+        ("token.revoke", "admin"),
+    ]
     assert reader["secret"] not in repr(entries)
 
 

@@ -166,7 +166,9 @@ def test_customer_reads_own_errors_by_status_route_and_region(collector: Collect
     assert send_errors(collector, far, 29, {down: 4}, unnamed=0).json() == {"recorded": True}
     told = collector.get(f"/v1/customers/{name}/errors", hours="1").json()
     fields = ("status", "by", "route", "region", "requests", "recent")
-    assert [(*(one[field] for field in fields), one["first_at"] < one["last_at"]) for one in told["errors"]] == [
+    assert [
+        (*(error[field] for field in fields), error["first_at"] < error["last_at"]) for error in told["errors"]
+    ] == [
         (503, "upstream", "v1", near.region, 7, 2, True),
         (503, "upstream", "v1", "far", 4, 0, False),
         (403, "edge", "v2", near.region, 1, 1, False),

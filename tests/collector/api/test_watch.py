@@ -49,8 +49,10 @@ def test_a_gap_and_a_quarantined_batch_are_told_once_a_day_of_each_token() -> No
     chain = Chain("edge-1")
     batches = [chain.next(gap=Gap(1, 3, "disk lost")), chain.next(gap=Gap(4, 4, "again")), chain.next()]
     arrived = [
-        decode_batch(BatchHeaders(one.edge, one.seq, compute_digest(format_batch(one))), format_batch(one), "identity")
-        for one in batches
+        decode_batch(
+            BatchHeaders(batch.edge, batch.seq, compute_digest(format_batch(batch))), format_batch(batch), "identity"
+        )
+        for batch in batches
     ]
     settled = [(arrived[0], Verdict.GAP, "t"), (arrived[1], Verdict.GAP, "t"), (arrived[2], Verdict.COUNT, "t")]
     first, again = make_batch_alerts(settled, NOW)
@@ -66,7 +68,7 @@ def test_cap_alerts_name_a_few_customers_and_then_the_edge() -> None:
 
     def told(*names: str) -> list[tuple[str, str | None]]:
         rows = tuple((name, OVER_CAP, route, 5) for name in names for route in ("v1", "v2"))
-        return [(one.key, one.customer) for one in make_cap_alerts([chain.next(*rows)])]
+        return [(cap_alert.key, cap_alert.customer) for cap_alert in make_cap_alerts([chain.next(*rows)])]
 
     assert told("acme", ANONYMOUS) == [
         ("request_cap:-:2026-09-21", None),

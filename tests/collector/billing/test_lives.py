@@ -297,7 +297,7 @@ class LifePlayer:
         """Return the start of the life, and its steps by time. Late usage is reported a month after its time."""
         steps = [(self._get_time(step), step) for step in self._life.steps]
         steps = [(time + 28 * 86400 if step.kind == "late" else time, step) for time, step in steps]
-        return self._begun, sorted(one for one in steps if self._begun + 60 < one[0] < MONTHS[-1])
+        return self._begun, sorted(step for step in steps if self._begun + 60 < step[0] < MONTHS[-1])
 
     async def begin(self, now: float) -> None:
         """Subscribe the customer."""
@@ -533,10 +533,10 @@ def list_parts(segments: Sequence[Segment]) -> list[PlanPart]:
     """Return the segments of a subscription in the second rater's form."""
     return [
         PlanPart(
-            *(one.version, one.is_yearly, *one.span, *one.period, *one.paid),
-            *(one.is_resting, one.is_trial, one.quantity),
+            *(segment.version, segment.is_yearly, *segment.span, *segment.period, *segment.paid),
+            *(segment.is_resting, segment.is_trial, segment.quantity),
         )
-        for one in segments
+        for segment in segments
     ]
 
 
@@ -566,7 +566,7 @@ def build_plans(life: Life) -> dict[str, Any]:
 def choose(terms: Any, currency: str) -> Any:
     """Return the terms in one currency."""
     if isinstance(terms, list):
-        return [choose(one, currency) for one in terms]
+        return [choose(term, currency) for term in terms]
     if not isinstance(terms, dict):
         return terms
     return terms[currency] if currency in terms else {name: choose(value, currency) for name, value in terms.items()}

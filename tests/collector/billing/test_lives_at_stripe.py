@@ -118,7 +118,7 @@ class StripePlayer(LifePlayer):
             notes = (await self.ask("GET", f"/v1/credit_notes?invoice={row.stripe_id}&limit=100"))["data"]
             written.is_off = theirs["status"] in ("void", "uncollectible")
             credited = sum(note["amount"] for note in notes if note["status"] == "issued")
-            lost = sum(one["amount"] for one in await self._list_disputes(row) if one["status"] == "lost")
+            lost = sum(dispute["amount"] for dispute in await self._list_disputes(row) if dispute["status"] == "lost")
             written.amount_off = min(credited + lost, max(written.total, 0))
             ours = (row.state, row.amount_due if row.state == "open" else 0, row.credited)
             expected = (theirs["status"], theirs["amount_remaining"] if theirs["status"] == "open" else 0, credited)
@@ -135,7 +135,7 @@ class StripePlayer(LifePlayer):
         if ours.get("receivable", 0) != owed:
             raise DifferenceError(f"{self._name}: receivable is {ours.get('receivable', 0)} and not {owed}")
         people = (await self.ask("GET", "/v1/customers?limit=100"))["data"]
-        balance = sum(one["balance"] for one in people if one["name"] == self._name)
+        balance = sum(person["balance"] for person in people if person["name"] == self._name)
         if ours.get("customer_balance", 0) != balance:
             raise DifferenceError(f"{self._name}: the balance is {ours.get('customer_balance', 0)} and not {balance}")
         expected = self.compute_standing([row for row in rows if row.id in self._written])
@@ -177,7 +177,7 @@ async def live(of: Era, players: list[StripePlayer]) -> None:
         begun, steps = player.plan_steps()
         events += [(begun, number, None), *((now, number, step) for now, step in steps)]
     events += [(float(month + wait), -1, None) for month in MONTHS for wait in (5, 700, FREEZE, FREEZE + 700)]
-    for now, number, step in sorted(events, key=lambda one: one[:2]):
+    for now, number, step in sorted(events, key=lambda event: event[:2]):
         if number < 0:
             await turn(now)
             continue

@@ -71,7 +71,7 @@ def name_case(damage: Damage | Columns | int) -> str:
 
 def list_cases(damages: Sequence[Damage | Columns | int], soaked: Sequence[Damage | Columns | int]) -> list[Any]:
     """List the cases of a kind of database: damages of all texts of a row, values of columns, numbers of drawings."""
-    cases = [(one, ()) for one in damages] + [(one, pytest.mark.soak) for one in soaked]
+    cases = [(damage, ()) for damage in damages] + [(one, pytest.mark.soak) for one in soaked]
     return [pytest.param(one, marks=marks, id=name_case(one)) for one, marks in cases]
 
 
@@ -136,7 +136,7 @@ def filled(folder: Path, url: str | None) -> Iterator[Filled]:
             answers = {path: stage.collector.get(path, token=ADMIN) for path in paths}
             stage.collector.end()
             yield Filled(
-                stage, customer, places, {path: one.body for path, one in answers.items() if one.status == 200}
+                stage, customer, places, {path: answer.body for path, answer in answers.items() if answer.status == 200}
             )
 
 
@@ -289,7 +289,7 @@ def try_all(filled: Filled, damaged: Sequence[Damaged]) -> Iterator[object]:
     """Wait for each job, and read all endpoints and pages; return what failed."""
     stage, collector = filled.stage, filled.stage.collector
     until(lambda: not list_waiting(stage), "each job ran", seconds=60.0, step=0.25)
-    yield from (one["name"] for one in list_jobs(stage) if one["result"] == "failed")
+    yield from (job["name"] for job in list_jobs(stage) if job["result"] == "failed")
     own = {str(part) for one in damaged for part in one.key if len(str(part)) > 3}
     for path in list_paths(CUSTOMERS, filled.places):
         answer = collector.get(path, token=ADMIN)
@@ -368,7 +368,7 @@ def list_set_aside(output: str) -> dict[str, str]:
 
 def list_waiting(stage: PagesStage) -> list[str]:
     """Return the jobs that have not run yet. Jobs under another job's lock are left out."""
-    return [one["name"] for one in list_jobs(stage) if not one["result"] and one["lock"] != one["name"]]
+    return [job["name"] for job in list_jobs(stage) if not job["result"] and job["lock"] != job["name"]]
 
 
 def list_jobs(stage: PagesStage) -> list[dict[str, Any]]:

@@ -133,8 +133,8 @@ def test_each_column_of_the_books_is_sealed_readable_and_searchable(database: st
             assert all(value.startswith(f"{SEALED}{YEAR}:") for value in values), column
         await check_read(opened, "acme", "bolt")
         if file := opened.file:
-            content = b"".join(one.read_bytes() for one in file.parent.glob(f"{file.name}*"))
-            assert [one for one in COLUMNS if ".".join(("planted", *one, "")).encode() in content] == []
+            content = b"".join(path.read_bytes() for path in file.parent.glob(f"{file.name}*"))
+            assert [column for column in COLUMNS if ".".join(("planted", *column, "")).encode() in content] == []
             assert b"planted.invoices.period." in content, "the search finds plain text"
 
     run(database, make_key(tmp_path / "key"), do)
@@ -384,10 +384,12 @@ async def check_end(opened: Database) -> None:
         entries = await audit.list_entries(connection, 0, 100)
     assert min(years) == 2021
     assert keyring.books.years == sorted(years)
-    assert [one["before"] for one in entries if one["action"] == "encryption.destroy_book_keys"] == [{"years": [2020]}]
+    assert [entry["before"] for entry in entries if entry["action"] == "encryption.destroy_book_keys"] == [
+        {"years": [2020]}
+    ]
     for column, values in (await fetch_stored(opened)).items():
-        assert len([one for one in values if one]) == 1, column
-        assert [one for one in values if one and not one.startswith(f"{SEALED}{YEAR}:")] == [], column
+        assert len([value for value in values if value]) == 1, column
+        assert [value for value in values if value and not value.startswith(f"{SEALED}{YEAR}:")] == [], column
     await check_read(opened, "bolt")
 
 

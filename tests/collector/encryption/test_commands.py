@@ -70,7 +70,7 @@ def test_collector_encrypts_existing_and_new_rows(start_collector: StartCollecto
     status = ("encryption", "status", "-c", collector.file)
     sealed = "contacts.email: 2 encrypted, 0 in the clear"
     lines = (sealed, "customers.metadata: 2 encrypted, 0 in the clear", "customers.external_id: 2 encrypted, 0 in")
-    until(lambda: all(one in run(*status)[1] for one in lines), "rows of before are encrypted", seconds=30.0)
+    until(lambda: all(line in run(*status)[1] for line in lines), "rows of before are encrypted", seconds=30.0)
     assert collector.get("/v1/customers/carol").json()["metadata"] == {"note": EMAIL}
     assert collector.get("/v1/customers?external_id=crm-dave").json()["customers"][0]["name"] == "dave"
     code, text = run("encryption", "rotate", "-c", collector.file)

@@ -232,9 +232,13 @@ def test_each_sealed_column_is_encrypted_readable_and_bound_to_its_row(database:
                         await connection.execute(update)
                         await fetch_rows(connection, table.name, sa.select(table), strict=True)
         if file := opened.file:
-            content = b"".join(one.read_bytes() for one in file.parent.glob(f"{file.name}*"))
+            content = b"".join(path.read_bytes() for path in file.parent.glob(f"{file.name}*"))
             sealed_columns = [(name, column) for name, one in SEALED.items() for column in (*one.plain, *one.looked_up)]
-            assert [one for one in sealed_columns if ".".join(("planted", *one, "")).encode() in content] == []
+            assert [
+                sealed_column
+                for sealed_column in sealed_columns
+                if ".".join(("planted", *sealed_column, "")).encode() in content
+            ] == []
             assert b"planted.customers.tier." in content, "the search finds plain text"
 
     run(database, make_key(tmp_path / "key"), do)
@@ -331,7 +335,7 @@ def test_cached_data_key_is_unused_after_rollback_or_erasure(database: str, tmp_
             async with opened.reading() as connection:
                 assert len(keyring.data_keys) == 1, "the keyring cache is filled"
                 assert await read(connection, "acme") == (None, "{}", [])
-                details = [one["after"] for one in await audit.list_entries(connection, 0, 100)]
+                details = [entry["after"] for entry in await audit.list_entries(connection, 0, 100)]
                 assert details == [{"erased": True}] * 2 + [{"state": "deleted"}]
             async with opened.writing() as connection:
                 body = {"email": EMAIL, "customer": row.id, "role": "owner"}
@@ -379,7 +383,7 @@ def test_destroyed_keys_are_purged_from_the_files_of_postgresql(
 ) -> None:
     def is_left(wrapped: bytes) -> bool:
         postgresql.ask("CHECKPOINT")
-        return any(wrapped in one.read_bytes() for one in (postgresql.data / "base").glob("*/*") if one.is_file())
+        return any(wrapped in path.read_bytes() for path in (postgresql.data / "base").glob("*/*") if path.is_file())
 
     async def do(opened: Database, keyring: Keyring | None) -> None:
         async with opened.writing() as connection:
@@ -747,7 +751,7 @@ def test_audit_details_of_a_customer_are_unreadable_after_its_erasure(database: 
             stored = str((await connection.execute(sa.select(audit_table))).all())
             assert not [one for one in (EMAIL, NOTE, "crm-", "other@", "another note", "third note") if one in stored]
             entries = await audit.list_entries(connection, 0, 100)
-            assert [one["after"] for one in entries if one["action"] == "customer.contacts"] == [
+            assert [entry["after"] for entry in entries if entry["action"] == "customer.contacts"] == [
                 {"emails": expected("acme")[2]}
             ]
             assert "third note" in str(entries), "an authorized reader decrypts the entry"
@@ -791,7 +795,7 @@ def test_audit_text_about_a_customer_is_sealed_and_erased_with_it(database: str,
             assert said not in stored
             assert '{"percent":5}' in stored, "a flag that is called like a customer is none"
             entries = await audit.list_entries(connection, 0, 100)
-            assert [said in str(one) for one in entries if one["action"] != "customer.create"].count(True) == 5
+            assert [said in str(entry) for entry in entries if entry["action"] != "customer.create"].count(True) == 5
             assert entries[-3]["before"] == {"to": said}
             archive = io.BytesIO()
             await write_archive(connection, await customers.get_row(connection, "acme"), archive)
@@ -826,8 +830,8 @@ def test_audit_details_are_sealed_for_customers_and_clear_for_operators(database
         async with opened.writing() as connection:
             rows = (await connection.execute(sa.select(audit_table))).all()
             details = [f"{row.before}{row.after}" for row in rows if row.action != "customer.create"]
-            assert not [one for one in details if "theirs" in one]
-            assert len([one for one in details if "ours-token" in one]) == 2, "made and revoked"
+            assert not [detail for detail in details if "theirs" in detail]
+            assert len([detail for detail in details if "ours-token" in detail]) == 2, "made and revoked"
             read = str(await audit.list_entries(connection, 0, 100))
             assert read.count("theirs-as-agreed") == 1
             assert read.count("'customer': 'acme'") == 2
@@ -864,7 +868,9 @@ def test_late_contact_of_an_erased_customer_stays_out_of_the_audit_log(database:
             keys = (await connection.execute(sa.select(data_keys))).all()
             assert len(keys) == 1, "the customer has a new data key that decrypts no earlier entry"
             entries = await audit.list_entries(connection, 0, 100)
-            assert [one["after"] for one in entries if one["action"] == "customer.contacts"] == [{"erased": True}] * 2
+            assert [entry["after"] for entry in entries if entry["action"] == "customer.contacts"] == [
+                {"erased": True}
+            ] * 2
             assert await audit.verify_chain(connection) == len(entries)
             await write_archive(connection, await customers.get_row(connection, "acme"), io.BytesIO())
         async with opened.writing() as connection:

@@ -143,7 +143,7 @@ def test_events_and_corrections_of_one_request_apply_in_sequence(database: str, 
         assert receipt.duplicates == 3, "sent again"
         level, lower = (of.event(value, meter="seats", is_summed=False) for value in (1000, 5))
         receipts = await asyncio.gather(of.send(level), of.send(lower._replace(replaces=level.id)))
-        assert [one.accepted for one in receipts] == [1, 1]
+        assert [receipt.accepted for receipt in receipts] == [1, 1]
         async with of.database.reading(whole=True) as connection:
             assert await fetch_quantities(connection, "acme", "seats", NOON - 60, NOON + 60, aggregate="max") == {"": 5}
         other = of.event(7)

@@ -93,16 +93,18 @@ def test_event_counts_once_and_a_conflicting_duplicate_is_a_dead_letter(collecto
     assert collector.send("DELETE", f"/v1/dead-letters/{noise['id']}?why=noise").status == 204
     assert len(collector.get("/v1/dead-letters", token=ADMIN).json()["dead_letters"]) == 1
     assert counted(collector)["acme", "tokens"] == 5 + 6 + 40
-    done = [one["action"] for one in entries(collector)]
+    done = [entry["action"] for entry in entries(collector)]
     assert done == ["dead_letter.replay", "dead_letter.discard"]
-    replayed, discarded = ((one["before"], one["after"]) for one in entries(collector))
+    replayed, discarded = ((entry["before"], entry["after"]) for entry in entries(collector))
     named = {"source": other["event"]["source"], "meter": "tokens"}
     before = {**named, "id": other["event"]["id"], "error": other["error"]}
     assert replayed == (before, {**named, "id": event(8)["id"], "again": False}), "and nothing of what is in them"
     assert discarded == ({"error": "is not an object"}, {"why": "noise"})
     deep = b'{"id": ' + b"[" * 500 + b"]" * 500 + b"}"
     assert outcome(send(collector, b"[" + deep + b', {"\\u0000": 1}]')) == (0, 0, [0, 1])
-    kept = [one["event"] for one in collector.get("/v1/dead-letters", token=ADMIN).json()["dead_letters"]]
+    kept = [
+        dead_letter["event"] for dead_letter in collector.get("/v1/dead-letters", token=ADMIN).json()["dead_letters"]
+    ]
     assert "(nested too deeply to be kept)" in kept
     assert {"\0": 1} in kept
     assert checked(collector)[0] == 0
@@ -181,7 +183,7 @@ def test_events_sent_twice_count_once_while_the_collector_is_killed(
             collector.start()
         for one in clients:
             one.join(100)
-        assert not any(one.is_alive() for one in clients)
+        assert not any(client.is_alive() for client in clients)
     finally:
         ended.set()
     assert counted(collector) == {what: value for what, value in wanted.items() if value}

@@ -149,7 +149,7 @@ def test_clickhouse_answers_ten_questions_as_the_ledger_does(clock: Clock, tmp_p
     session.query(re.sub(r"s3\(.*?\)(?=;)", files, view))
     for question, answer in zip(questions, ANSWERS, strict=True):
         lines = session.query(question.rstrip().rstrip(";"), "JSONCompactEachRow").bytes().decode().splitlines()
-        got = [tuple(int(each) if str(each).isdigit() else each for each in json.loads(line)) for line in lines]
+        got = [tuple(int(load) if str(load).isdigit() else load for load in json.loads(line)) for line in lines]
         expected = answer(rows)
         assert expected, question
         is_ordered = "ORDER BY" in question

@@ -38,7 +38,7 @@ def test_a_language_has_every_text(language: str) -> None:
 
 @pytest.mark.parametrize("language", sorted(OTHER_WORDS))
 def test_translations_use_one_word_for_one_thing(language: str) -> None:
-    forms = [HOLE.sub("", form) for each in translations(language).values() for form in each]
+    forms = [HOLE.sub("", form) for translation in translations(language).values() for form in translation]
     assert [form for form in forms if re.search(OTHER_WORDS[language], form)] == []
 
 

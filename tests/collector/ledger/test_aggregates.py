@@ -12,8 +12,8 @@ def levels(before: dict[str, int], readings: list[Reading], since: int, until: i
     found = []
     for second in range(since, until):
         total = 0
-        for series in {*before, *(one.series for one in readings)}:
-            own = [one for one in readings if one.series == series and one.second <= second]
+        for series in {*before, *(reading.series for reading in readings)}:
+            own = [reading for reading in readings if reading.series == series and reading.second <= second]
             latest = max((one.second for one in own), default=None)
             total += max(one.value for one in own if one.second == latest) if own else before.get(series, 0)
         found.append(total)

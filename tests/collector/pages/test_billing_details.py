@@ -60,7 +60,7 @@ def wait_for_events(stage: PagesStage) -> None:
 
     def is_sent() -> bool:
         deliveries = stage.sandbox.control("deliveries?limit=10000")["deliveries"]
-        return all(one["state"] == "delivered" for one in deliveries)
+        return all(delivery["state"] == "delivered" for delivery in deliveries)
 
     until(is_sent, "the events are sent")
     none_waits = "SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM webhook_events WHERE state = 'waiting')"
@@ -129,7 +129,7 @@ def test_owner_changes_billing_details_and_audit_log_names_the_fields(stage: Pag
     # A new tax number replaces the old one, and an empty field removes it. Contacts no longer change the address.
     acme.get(PAGE)
     acme.send(PAGE, **FORM | {"tax_number": "NL999999999B99"})
-    assert [one["value"] for one in details(stage)["tax_numbers"]] == ["NL999999999B99"]
+    assert [tax_number["value"] for tax_number in details(stage)["tax_numbers"]] == ["NL999999999B99"]
     acme.get(PAGE)
     acme.send(PAGE, **FORM | {"tax_number": "", "email": ""})
     after = details(stage)
@@ -153,7 +153,7 @@ def test_billing_details_show_a_changed_card_after_its_event(stage: PagesStage, 
 
     stage.sandbox.run(add)
     wait_for_events(stage)
-    assert [one["value"] for one in details(stage)["tax_numbers"]] == ["DE123456789"]
+    assert [tax_number["value"] for tax_number in details(stage)["tax_numbers"]] == ["DE123456789"]
 
 
 def test_stripe_outage_shows_cached_billing_details_and_keeps_typed_values(stage: PagesStage, acme: Visitor) -> None:

@@ -26,7 +26,9 @@ def read_colour(name: str, scheme: int) -> tuple[float, float, float]:
     """Return the red, green and blue of a token in the light scheme (0) or the dark one (1), linear, from 0 to 1."""
     (pair,) = re.findall(rf"--{name}: light-dark\((#\w+), (#\w+)\)", STYLE)
     channels = [int(pair[scheme][at : at + 2], 16) / 255 for at in (1, 3, 5)]
-    red, green, blue = (one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in channels)
+    red, green, blue = (
+        channel / 12.92 if channel <= 0.04045 else ((channel + 0.055) / 1.055) ** 2.4 for channel in channels
+    )
     return red, green, blue
 
 

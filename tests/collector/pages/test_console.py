@@ -73,11 +73,11 @@ def test_stale_contacts_form_neither_restores_nor_removes_contacts(stage: PagesS
     assert stage.collector.send("POST", contacts, new).status == 201
     operator.send("/acme/contacts", email="added@example.com", role="billing")
     assert operator.status == 200
-    form = next(one for one in operator.read.forms if one.fields.get("email") == "new@example.com")
+    form = next(form for form in operator.read.forms if form.fields.get("email") == "new@example.com")
     assert form.action == "/console/customers/acme/contacts/remove"
     operator.post(f"{stage.site}{form.action}", form.fields)
     people = stage.collector.get(contacts).json()["contacts"]
-    assert {one["email"]: one["role"] for one in people} == {
+    assert {person["email"]: person["role"] for person in people} == {
         "acme@example.com": "owner",
         "added@example.com": "billing",
         "stays@example.com": "billing",
@@ -170,13 +170,15 @@ def test_customer_page_lists_current_refusals_by_limit_region_and_time(stage: Pa
     report = stage.collector.get("/v1/customers/night/limits").json()
     (limit,) = report["limits"]
     assert (limit["count"], limit["window_s"], limit["used"], limit["peak"]) == (600, 60.0, 0, 555)
-    groups = [(one["route"], one["region"], one["refused"], one["recent"]) for one in report["refusals"]]
+    groups = [
+        (refusal["route"], refusal["region"], refusal["refused"], refusal["recent"]) for refusal in report["refusals"]
+    ]
     assert groups == [("v1", "us-east", 40, 40), ("<v2>", "us-east", 7, 0)]
     first = time.strftime("%Y-%m-%dT%H:%M", time.gmtime(minute - 3 * 60))
     assert report["refusals"][0]["first_at"].startswith(first)
-    assert [one["refused"] for one in stage.collector.get("/v1/customers/night/limits?hours=1").json()["refusals"]][
-        :1
-    ] == [40]
+    assert [
+        refusal["refused"] for refusal in stage.collector.get("/v1/customers/night/limits?hours=1").json()["refusals"]
+    ][:1] == [40]
     text = " ".join(stage.operator.get("/console/customers/night").text.split())
     assert "In the last five minutes 40 requests were refused, most by pro on v1 in us-east." in text
     assert "Peak of the last day: 555." in text

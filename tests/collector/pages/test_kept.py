@@ -44,7 +44,7 @@ def test_session_ends_when_idle_old_or_displaced(database: str) -> None:
                 await sessions.begin_session(connection, OPS, late + n)
                 for n in range(sessions.SESSIONS_PER_PERSON_MAX + 1)
             ]
-            alive = [await sessions.find_session(connection, one, late + 20) is not None for one in secrets]
+            alive = [await sessions.find_session(connection, secret, late + 20) is not None for secret in secrets]
             assert alive == [False, *[True] * sessions.SESSIONS_PER_PERSON_MAX]
 
     run(database, work)

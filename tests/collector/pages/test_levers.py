@@ -46,7 +46,7 @@ def test_customer_can_lower_but_not_raise_a_key_budget(stage: PagesStage) -> Non
         assert "Write a budget such as $50/month or 1000000 tokens/day." in acme.read.text
         acme.send("/account/keys", budget="1000 calls/day")
         assert acme.read.secret, "the other form values are preserved"
-        (key,) = [one for one in stage.collector.get("/v1/customers/acme/keys").json()["keys"] if one["budget"]]
+        (key,) = [key for key in stage.collector.get("/v1/customers/acme/keys").json()["keys"] if key["budget"]]
         assert (key["name"], key["budget"]["amount"], key["budget"]["meter"]) == ("ci", 1000, "calls")
         form, page = f"/account/keys/{key['id']}/budget", acme.get("/account/keys")
         assert "0 / 1,000 0%" in page.text

@@ -130,7 +130,10 @@ def give_figures(stage: PagesStage) -> None:
     use_database(stage.collector.settings["database"], record)
 
     def is_recorded() -> bool:
-        listed = {one["name"]: one for one in stage.collector.get("/v1/customers", token=ADMIN).json()["customers"]}
+        listed = {
+            customer["name"]: customer
+            for customer in stage.collector.get("/v1/customers", token=ADMIN).json()["customers"]
+        }
         caps = [listed[name]["cap_percent"] for name in ("owing", "silent")]
         return listed["owing"]["last_call_on"] is not None and None not in caps
 
@@ -145,7 +148,7 @@ def test_the_list_of_customers_agrees_with_a_customers_page_and_the_api(stage: P
     assert (listed["spent"], listed["currency"]) == (spend["spent"], spend["currency"])
     assert listed["spent"] > 0
     assert listed["plan"] == get("/billing/subscription", customer="owing").json()["plan"].partition("@")[0]
-    (cap,) = [one for one in get("/v1/customers/owing/quotas").json()["quotas"] if one["quota"] == "cost-day"]
+    (cap,) = [quota for quota in get("/v1/customers/owing/quotas").json()["quotas"] if quota["quota"] == "cost-day"]
     assert listed["cap_percent"] == cap["percent"] == 123.9
     (key,) = get("/v1/customers/owing/keys").json()["keys"]
     assert listed["last_call_on"] == key["last_used_on"]
@@ -171,7 +174,10 @@ def test_customers_are_filtered_by_their_figures(stage: PagesStage, filters: dic
     give_figures(stage)
 
     def list_names(**query: str) -> set[str]:
-        names = {one["name"] for one in stage.collector.get("/v1/customers", token=ADMIN, **query).json()["customers"]}
+        names = {
+            customer["name"]
+            for customer in stage.collector.get("/v1/customers", token=ADMIN, **query).json()["customers"]
+        }
         links = stage.operator.get(f"/console/customers?{urlencode(query)}").links
         assert {link.rpartition("/")[2] for link in links if link.startswith("/console/customers/")} == names
         return names & {"owing", "silent"}
@@ -236,7 +242,7 @@ def test_the_list_has_amounts_of_each_currency_and_a_long_name_from_right_to_lef
     rows = stage.operator.answer.text.split("<tr ")
     cells = {row["name"]: row["spent"] for row in rows_of(stage, "/console/customers?format=csv")}
     for customer, (_, _, shown, written) in amounts.items():
-        (row,) = [one for one in rows if f"/console/customers/{customer}" in one]
+        (row,) = [row for row in rows if f"/console/customers/{customer}" in row]
         assert f"<bdi>{name[:70]}" in row
         assert (shown in row, cells[customer]) == (True, written), row
 
@@ -336,7 +342,10 @@ def test_held_invoice_shows_its_differences_to_operators_only(stage: PagesStage)
     )
     path = f"/billing/invoices/{listed['id']}"
     differences = stage.collector.get(path, token=ADMIN).json()["differences"]
-    numbers = [(one["meter"], one["of"], one["ours"], one["theirs"], one["difference"]) for one in differences]
+    numbers = [
+        (difference["meter"], difference["of"], difference["ours"], difference["theirs"], difference["difference"])
+        for difference in differences
+    ]
     assert numbers == [("proration", "amount", 900, 990, 90), ("tokens", "quantity", 500, 497, -3)]
     assert "void it, or credit" in differences[0]["action"]
     text = " ".join(stage.operator.get(f"/console/invoices/{listed['id']}").text.split())

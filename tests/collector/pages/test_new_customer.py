@@ -28,7 +28,7 @@ def test_new_customer_form_creates_plan_contact_and_key(stage: PagesStage) -> No
 
     def create(**more: str) -> str:
         (form,) = [
-            one for one in stage.operator.get("/console/new-customer").forms if one.action == "/console/customers"
+            form for form in stage.operator.get("/console/new-customer").forms if form.action == "/console/customers"
         ]
         assert form.fields["tier"] != "anonymous", "that tier is for requests without a key"
         fields = {**form.fields, "name": "Zephyr GmbH & Co", "tier": "pro", "key": "", **more}
@@ -40,7 +40,7 @@ def test_new_customer_form_creates_plan_contact_and_key(stage: PagesStage) -> No
     keys = stage.collector.get("/v1/customers/zephyr-gmbh-co/keys").json()["keys"]
     assert len(keys) == 1
     until(
-        lambda: [one for one in stage.mailbox.mails[before:] if one["To"] == "zoe@zephyr.example"],
+        lambda: [mail for mail in stage.mailbox.mails[before:] if mail["To"] == "zoe@zephyr.example"],
         "the contact is invited",
     )
     assert "Zephyr GmbH & Co" in stage.operator.get("/console/customers/zephyr-gmbh-co").text

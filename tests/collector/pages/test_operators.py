@@ -100,7 +100,7 @@ def test_issuer_roles_decide_the_visible_pages(stage: Stage) -> None:
         helpdesk.get("/console/customers/acme")
         helpdesk.send("/pause", why="unpaid")
         assert stage.collector.get("/v1/customers/acme").json()["paused"]["why"] == "unpaid"
-        assert not [one for one in helpdesk.read.forms if one.action.endswith(("/keys", "/contacts"))]
+        assert not [form for form in helpdesk.read.forms if form.action.endswith(("/keys", "/contacts"))]
         token = helpdesk.read.form("/sign-out").fields["form"]
         form = {"form": token, "once": "0" * 32, "email": "me@example.com", "role": "owner"}
         helpdesk.post("/console/customers/acme/contacts", form)
@@ -194,7 +194,7 @@ def test_billing_stop_requires_the_role_and_a_recent_second_factor(stage: Stage)
         ops.send("/console/rollout/percent", percent="25", why="up", force="a drill")
         assert stage.rollout["percent"] == 25
         entries = stage.collector.get("/v1/audit", token=ADMIN, actor="operator:ops").json()["entries"]
-        done = [one["action"] for one in entries if one["action"].startswith("billing.")]
+        done = [entry["action"] for entry in entries if entry["action"].startswith("billing.")]
         assert done == ["billing.stop", "billing.resume", "billing.rollout", "billing.rollout"]
 
 
@@ -344,7 +344,7 @@ def test_operator_grants_and_revokes_credits(stage: Stage) -> None:
         balance = stage.collector.get("/billing/balance", token=ADMIN, customer="credited").json()
         assert (balance["balance"], balance["grants"][0]["expires_at"][:4]) == (10_000_000, "2099")
         stage.sign_in(helpdesk, "helpdesk", f"/sign-in/operator?next={page}")
-        assert (helpdesk.status, [one for one in helpdesk.read.forms if page in one.action]) == (200, [])
+        assert (helpdesk.status, [form for form in helpdesk.read.forms if page in form.action]) == (200, [])
 
 
 def test_contact_signs_in_by_an_address_verified_by_the_issuer(stage: Stage) -> None:

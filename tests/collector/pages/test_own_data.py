@@ -41,8 +41,8 @@ def test_owner_downloads_account_data_without_operator_data(stage: PagesStage, o
     with zipfile.ZipFile(io.BytesIO(owner.answer.content)) as archive:
         contacts = orjson.loads(archive.read("json/contacts.json"))
         entries = orjson.loads(archive.read("json/audit.json"))
-    assert [one["email"] for one in contacts] == ["acme@example.com"]
-    assert "customer.create" in {one["action"] for one in entries}
+    assert [contact["email"] for contact in contacts] == ["acme@example.com"]
+    assert "customer.create" in {entry["action"] for entry in entries}
     assert not {"actor", "origin"} & entries[0].keys(), "the operator's identity is not part of the export"
     (entry,) = stage.entries("customer.export")
     assert (entry["actor"], entry["target"]) == ("contact:acme@example.com", "acme")
@@ -52,16 +52,16 @@ def test_owner_downloads_account_data_without_operator_data(stage: PagesStage, o
 
 
 def test_stale_data_page_neither_exports_nor_deletes_the_account(stage: PagesStage, owner: Visitor) -> None:
-    forms = {one.action: one.fields for one in owner.read.forms}
+    forms = {form.action: form.fields for form in owner.read.forms}
     age_sessions(stage)
     exports = len(stage.entries("customer.export"))
     for action in (DOWNLOAD, DELETE):
         owner.post(f"{stage.site}{action}", {**forms[action], "name": "acme"})
         assert owner.status == 401
-        assert any(one.startswith("/sign-in?next=") for one in owner.read.links)
+        assert any(link.startswith("/sign-in?next=") for link in owner.read.links)
     owner.get("/account/data")
-    assert not {DOWNLOAD, DELETE} & {one.action for one in owner.read.forms}, "the page asks for a sign-in first"
-    assert any(one.startswith("/sign-in?next=") for one in owner.read.links)
+    assert not {DOWNLOAD, DELETE} & {form.action for form in owner.read.forms}, "the page asks for a sign-in first"
+    assert any(link.startswith("/sign-in?next=") for link in owner.read.links)
     assert len(stage.entries("customer.export")) == exports
     assert find_state(stage) == "active"
 
@@ -74,7 +74,7 @@ def test_contact_added_by_a_token_has_no_sensitive_rights_until_an_owner_agrees(
     assert stage.collector.send("POST", contacts, fresh, token=made.json()["secret"]).status == 201
     told = "Somebody was added to your team"
     until(
-        lambda: "acme@example.com" in [one["To"] for one in stage.mailbox.mails if told in str(one)],
+        lambda: "acme@example.com" in [mail["To"] for mail in stage.mailbox.mails if told in str(mail)],
         "the owner is notified",
     )
     with stage.customer("fresh") as visitor:
@@ -89,7 +89,9 @@ def test_contact_added_by_a_token_has_no_sensitive_rights_until_an_owner_agrees(
                     assert (somebody.status, "new here" in somebody.read.text) == (403, True)
         assert find_state(stage) == "active"
         owner.get("/account/team")
-        (form,) = [one for one in owner.read.forms if one.action.endswith("/role") and "fresh@" in one.fields["email"]]
+        (form,) = [
+            form for form in owner.read.forms if form.action.endswith("/role") and "fresh@" in form.fields["email"]
+        ]
         owner.post(f"{stage.site}{form.action}", form.fields)
         visitor.get("/account/data")
         visitor.send(DOWNLOAD)
@@ -123,7 +125,7 @@ def test_owner_deletes_the_account_and_only_an_operator_restores_it(stage: Pages
     owner.send(DELETE, name="acme")
     assert owner.status == 200, owner.read.text
     assert find_state(stage) == "deleting"
-    assert DELETE not in {one.action for one in owner.read.forms}
+    assert DELETE not in {form.action for form in owner.read.forms}
     (entry,) = stage.entries("customer.delete")
     assert entry["actor"] == "contact:acme@example.com"
     secret = stage.collector.send("POST", "/v1/tokens", {"name": "acme-back", "customer": "acme"}).json()["secret"]

@@ -139,7 +139,7 @@ def test_the_public_reads_since_when_a_region_fails_if_that_was_seen() -> None:
 def test_status_of_a_service_part_is_its_worst_measured_or_reported_state(
     is_well: bool | None, severities: list[str], is_planned: bool, state: str
 ) -> None:
-    incidents: Any = [{"severity": one, "ended_at": None, "regions": []} for one in severities]
+    incidents: Any = [{"severity": severity, "ended_at": None, "regions": []} for severity in severities]
     incidents += [{"severity": "P0", "ended_at": "2027-01-15T08:00:00Z", "regions": []}]
     incidents += [{"severity": "P0", "ended_at": None, "regions": ["elsewhere"]}]
     maintenance: Any = [{"state": "in_progress", "regions": ["portal" if is_planned else "elsewhere"]}]
@@ -209,7 +209,7 @@ def test_credit_worth_is_computed_from_past_usage() -> None:
     }
     rows = [{"meter": name, "value": 10_000 * value} for name, value in zip(meters, (80, 10, 1, 5), strict=True)]
     worths = compute_worths(rows, meters, {"usd": "cost"}, "usd", 99_999_999)
-    assert [(one.display.label, one.quantity, one.is_alone) for one in worths] == [
+    assert [(worth.display.label, worth.quantity, worth.is_alone) for worth in worths] == [
         ("Requests", 1_249_999, True),
         ("Tokens read", 12_499_999, True),
     ]

@@ -41,8 +41,8 @@ def fetch(stage: PagesStage, name: str) -> dict[str, Any]:
 def preview(visitor: Visitor, plan: str, quantity: int | str) -> None:
     """Fill in a quantity of a plan, and preview its cost."""
     visitor.get("/account/plan")
-    forms = [one for one in visitor.read.forms if one.action.endswith("/preview")]
-    (form,) = [one for one in forms if "quantity" in one.fields and one.fields["plan"] == plan]
+    forms = [form for form in visitor.read.forms if form.action.endswith("/preview")]
+    (form,) = [form for form in forms if "quantity" in form.fields and form.fields["plan"] == plan]
     visitor.post(form.action, {**form.fields, "quantity": str(quantity)})
 
 
@@ -63,7 +63,7 @@ def test_customer_previews_quantity_costs_and_cancels_a_reduction(stage: PagesSt
         crew.send("/account/plan")
         assert fetch(stage, "crew") == {"plan": "crew@2", "quantity": 5, "next_plan": "crew@2", "next_quantity": 2}
         assert "2 × crew" in crew.get("/account/plan").text.lower()
-        form = next(one for one in crew.read.forms if one.fields.get("plan") == "enterprise")
+        form = next(form for form in crew.read.forms if form.fields.get("plan") == "enterprise")
         crew.post(form.action, form.fields)
         assert "is withdrawn with it: 2 × crew." in crew.read.text.lower()
         crew.get("/account/plan")

@@ -51,7 +51,7 @@ def test_printed_link_works_once_and_sets_an_http_only_cookie(stage: PagesStage)
         other.send("/sign-in/link")
         assert other.status == 403
         assert not list(other.client.cookies.jar)
-    assert [one["actor"] for one in stage.entries("session.begin")][:1] == ["operator:link"]
+    assert [entry["actor"] for entry in stage.entries("session.begin")][:1] == ["operator:link"]
 
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8", "Accept-Language": "de"}
@@ -116,7 +116,7 @@ def test_operator_creates_a_customer_and_a_key_rotates_and_revokes_it(stage: Pag
     assert f"The key before it, {key['start']}…, works until " in operator.read.text
     operator.get("/console/customers/zebra")
     operator.send(f"{key['id']}/revoke")
-    states = {one["id"]: one["state"] for one in stage.collector.get("/v1/customers/zebra/keys").json()["keys"]}
+    states = {key["id"]: key["state"] for key in stage.collector.get("/v1/customers/zebra/keys").json()["keys"]}
     assert (states.pop(key["id"]), list(states.values())) == ("revoked", ["active"])
     (entry,) = stage.entries("key.revoke")
     assert entry["actor"] == "operator:link"
@@ -137,7 +137,7 @@ def test_customer_sees_only_its_own_objects_and_creates_keys(stage: PagesStage) 
         acme.get("/account/keys")
         acme.send("/account/keys", name="mine")
         assert acme.read.secret.startswith("edge_v1_")
-        (entry,) = [one for one in stage.entries("key.create") if one["actor"] == "contact:acme@example.com"]
+        (entry,) = [entry for entry in stage.entries("key.create") if entry["actor"] == "contact:acme@example.com"]
         assert str(entry["target"]).startswith("acme/")
         acme.get("/account/keys")
         mine = stage.collector.get("/v1/customers/acme/keys").json()["keys"][0]["id"]
@@ -169,7 +169,7 @@ def test_new_key_is_shown_with_commands_and_its_first_request(stage: PagesStage)
         assert page.count(secret) == 4, "in its field, and in the commands of three languages"
         assert "curl -i -X GET &#39;https://api.example.com/v1/ping&#39;" in page
         key = next(
-            one for one in stage.collector.get("/v1/customers/acme/keys").json()["keys"] if one["name"] == "first"
+            key for key in stage.collector.get("/v1/customers/acme/keys").json()["keys"] if key["name"] == "first"
         )
         live = f"/account/get-started?key={key['id']}"
         assert f'data-from="{live}"' in page
@@ -211,7 +211,7 @@ def test_plan_preview_shows_the_cost_and_changes_nothing(stage: PagesStage) -> N
         limits = re.findall(r"<li([^>]*)>(?:(?!<li).)*<span>At most", acme.answer.text)
         assert set(limits) == {' class="no"'}, "no limit has the tick of what one gets"
         asked = next(
-            one for one in acme.read.forms if one.action.endswith("/preview") and one.fields["plan"] == "standard"
+            form for form in acme.read.forms if form.action.endswith("/preview") and form.fields["plan"] == "standard"
         )
         acme.post(asked.action, asked.fields)
         assert "Nothing has been changed yet." in acme.read.text
@@ -246,7 +246,9 @@ def test_smaller_plan_is_announced_for_the_end_of_the_paid_period(stage: PagesSt
     with stage.customer("smaller") as visitor:
         visitor.get("/account/plan")
         (preview,) = [
-            one for one in visitor.read.forms if one.action.endswith("/preview") and one.fields["plan"] == "standard"
+            form
+            for form in visitor.read.forms
+            if form.action.endswith("/preview") and form.fields["plan"] == "standard"
         ]
         assert "dearer" in visitor.post(preview.action, preview.fields).text, "a higher price is no smaller one"
         visitor.send("/account/plan")
@@ -323,7 +325,7 @@ def test_customer_subscribes_with_a_coupon(stage: PagesStage) -> None:
     stage.join("thrifty")
     with stage.customer("thrifty") as thrifty:
         thrifty.get("/account/plan")
-        (form,) = [one for one in thrifty.read.forms if one.fields.get("plan") == "standard"]
+        (form,) = [form for form in thrifty.read.forms if form.fields.get("plan") == "standard"]
         thrifty.post(form.action, {**form.fields, "coupon": "unknown"})
         assert thrifty.status == 422
         thrifty.post(form.action, {**form.fields, "coupon": " launch20 "})
@@ -355,7 +357,7 @@ def test_bought_credits_have_a_receipt_and_a_statement(stage: PagesStage) -> Non
         assert "0 credits" in bolt.get("/account/credits").text
         assert "1,000 credits are $1.00. Only actual usage is charged." in bolt.read.text
         for wrong in ("4.99", "10000.01", "5.001", "1e999999", "NaN", "", "-5"):
-            (form, *_) = [one for one in bolt.get("/account/credits").forms if one.action.endswith("/buy")]
+            (form, *_) = [form for form in bolt.get("/account/credits").forms if form.action.endswith("/buy")]
             bolt.post(form.action, {**form.fields, "amount": wrong})
             assert bolt.status == 422, wrong
         purchase = stage.buy(bolt, "12,50")
@@ -637,7 +639,7 @@ def test_viewer_cannot_apply_any_form_of_operators(stage: PagesStage) -> None:
     secret = use_database(stage.collector.settings["database"], begin_session)
     with Visitor(stage.site) as viewer:
         viewer.client.cookies.set("edgeproxy-session", secret)
-        (form,) = {one.fields["form"] for one in viewer.get("/console/customers/acme").forms if "form" in one.fields}
+        (form,) = {form.fields["form"] for form in viewer.get("/console/customers/acme").forms if "form" in form.fields}
         forms = [page for page in list_signed_in_pages(sells=True) if (page.method, page.who) == ("POST", "operator")]
         assert VIEWERS_OWN | {
             f"/console/customers/{{customer}}/credits/top-up{end}" for end in ("", "/off", "/preview")
@@ -688,7 +690,7 @@ def test_hostile_events_are_shown_harmlessly_and_counted_once_mended(stage: Page
     assert len(operator.answer.content) < 100 << 10
     assert not operator.read.tags & {"img", "script"}
     assert "\u202e" not in operator.answer.text
-    forms = [one for one in operator.read.forms if one.action.endswith("/replay")]
+    forms = [form for form in operator.read.forms if form.action.endswith("/replay")]
     mended = '{"id": "1", "source": "s", "customer": "acme", "meter": "tokens", "value": 7}'
     operator.post(forms[0].action, {**forms[0].fields, "event": mended})
     assert (operator.status, operator.answer.url.query) == (200, b"done=replayed")
@@ -882,10 +884,13 @@ def test_the_status_is_everybodys_and_has_no_customer(stage: PagesStage) -> None
     def shown(name: str) -> Answer:
         return ask(stage.collector.port, f"/status.{name}")
 
-    until(lambda: all(one["checks"] for one in shown("json").json()["regions"]), "both regions were asked")
+    until(lambda: all(region["checks"] for region in shown("json").json()["regions"]), "both regions were asked")
     until(lambda: b"We look into it." in shown("atom").body, "the incident is told of")
     status = shown("json").json()
-    assert {one["region"]: one["availability"] for one in status["regions"]} == {"eu-west": 1.0, "us-east": 0.0}
+    assert {region["region"]: region["availability"] for region in status["regions"]} == {
+        "eu-west": 1.0,
+        "us-east": 0.0,
+    }
     with Visitor(stage.site, **{"Accept-Language": "de"}) as anyone:
         read = anyone.get("/status")
         assert "eu-west" in read.text
@@ -960,9 +965,9 @@ def test_customer_replaces_a_due_key_and_the_old_key_ends_later(stage: PagesStag
     replaced, new = stage.collector.get("/v1/customers/rota/keys").json()["keys"]
     assert (replaced["state"], replaced["rotated_to"], replaced["rotate_by"]) == ("rotating", new["id"], None)
     assert parse_time(replaced["expires_at"]).timestamp() == pytest.approx(began + 2 * 86400, abs=60)
-    (entry,) = [one for one in stage.entries("key.rotate") if one["target"] == f"rota/{old['id']}"]
+    (entry,) = [entry for entry in stage.entries("key.rotate") if entry["target"] == f"rota/{old['id']}"]
     assert entry["actor"] == "contact:rota@example.com"
-    assert [one["id"] for one in stage.collector.get("/v1/customers/rota/keys", due="true").json()["keys"]] == [
+    assert [key["id"] for key in stage.collector.get("/v1/customers/rota/keys", due="true").json()["keys"]] == [
         new["id"]
     ]
     assert secret not in stage.collector.output

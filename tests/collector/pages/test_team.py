@@ -106,20 +106,24 @@ def test_role_limits_a_colleague_and_a_change_applies_at_once(stage: PagesStage)
             payer.post(f"{stage.site}{path}", {"form": token, "once": secrets.token_hex(16), **fields})
             assert (path, payer.status) == (path, 403)
         owner.get("/account/team")
-        (form,) = [one for one in owner.read.forms if one.action.endswith("/role") and "pay@" in one.fields["email"]]
+        (form,) = [
+            form for form in owner.read.forms if form.action.endswith("/role") and "pay@" in form.fields["email"]
+        ]
         for role, status in (("admin", 422), ("customer", 422), ("developer", 200)):
             owner.post(f"{stage.site}{form.action}", {**form.fields, "role": role})
             assert (role, owner.status) == (role, status)
         assert open_statuses(payer, OF_MONEY) == {403}, "in the session that is open"
         assert open_statuses(payer, OF_BUILDING) == {200}
         people = stage.collector.get("/v1/customers/acme/contacts").json()["contacts"]
-        assert {one["email"]: one["role"] for one in people} == {
+        assert {person["email"]: person["role"] for person in people} == {
             "acme@example.com": "owner",
             "dev@example.com": "developer",
             "pay@example.com": "developer",
         }
-        assert all(one["signed_in_at"] for one in people)
-        (entry, *_) = [one for one in stage.entries("customer.contacts") if one["actor"] == "contact:acme@example.com"]
+        assert all(person["signed_in_at"] for person in people)
+        (entry, *_) = [
+            entry for entry in stage.entries("customer.contacts") if entry["actor"] == "contact:acme@example.com"
+        ]
         assert entry["after"] == {"email": "dev@example.com", "role": "developer"}
 
 
@@ -131,7 +135,7 @@ def test_removed_colleague_loses_the_session_and_sign_in_links(stage: PagesStage
             gone.get("/account/keys")
             owner.get("/account/team")
             (form,) = [
-                one for one in owner.read.forms if one.action.endswith("/remove") and "gone@" in one.fields["email"]
+                form for form in owner.read.forms if form.action.endswith("/remove") and "gone@" in form.fields["email"]
             ]
             owner.post(f"{stage.site}{form.action}", form.fields)
             assert "done=removed" in str(owner.answer.url)
@@ -141,7 +145,7 @@ def test_removed_colleague_loses_the_session_and_sign_in_links(stage: PagesStage
             gone.get(spare)
             gone.send("/sign-in/link")
             assert gone.status == 403
-        assert "backdoor" not in {one["name"] for one in stage.collector.get("/v1/customers/acme/keys").json()["keys"]}
+        assert "backdoor" not in {key["name"] for key in stage.collector.get("/v1/customers/acme/keys").json()["keys"]}
 
 
 def test_the_last_owner_stays_and_says_so_in_words(stage: PagesStage) -> None:
@@ -169,7 +173,9 @@ def test_invitations_do_not_bomb_a_mailbox_nor_many(stage: PagesStage, monkeypat
             assert owner.status == (200 if is_allowed else 409)
             owner.get("/account/team")
             forms = [
-                one for one in owner.read.forms if one.action.endswith("/remove") and "victim@" in one.fields["email"]
+                form
+                for form in owner.read.forms
+                if form.action.endswith("/remove") and "victim@" in form.fields["email"]
             ]
             assert len(forms) == is_allowed, "a refused form changes nothing"
             for form in forms:
@@ -219,7 +225,7 @@ def test_a_colleague_reads_and_handles_the_alerts_that_concern_the_role(stage: P
             form = colleague.get("/account/alerts").form("/sign-out").fields["form"]
             for kind, roles in by_role.items():
                 path = f"/account/alerts/{numbers[kind]}/"
-                is_linked = any(path in one.action for one in colleague.get("/account/alerts").forms)
+                is_linked = any(path in form.action for form in colleague.get("/account/alerts").forms)
                 colleague.post(f"{stage.site}{path}mute", {"form": form, **muted})
                 is_muted = colleague.status == 200
                 assert (role, kind, is_linked, is_muted) == (role, kind, *[role in roles] * 2)
@@ -239,7 +245,7 @@ def test_owner_manages_only_own_contacts_and_a_token_manages_none(stage: PagesSt
     assert stage.collector.get("/v1/customers/acme/contacts", token=token).status == 200
     body = {"email": "ops@example.com", "role": "billing"}
     answers = [stage.collector.send("POST", "/v1/customers/acme/contacts", body, token=ADMIN) for _ in range(2)]
-    assert [one.status for one in answers] == [201, 200]
+    assert [answer.status for answer in answers] == [201, 200]
 
 
 def test_each_endpoint_of_customers_is_for_the_roles_that_it_concerns() -> None:
@@ -260,7 +266,7 @@ def test_each_endpoint_of_customers_is_for_the_roles_that_it_concerns() -> None:
                     denials.append(error.why)
                     continue
                 allowed[role].add(f"{endpoint.method} {endpoint.path}")
-    assert not [one for one in denials if "a@b.example" in one], "they are kept in the audit log, in the clear"
+    assert not [denial for denial in denials if "a@b.example" in denial], "they are kept in the audit log, in the clear"
     assert allowed["developer"] | allowed["billing"] < allowed["owner"]
     for only in ("POST /billing/checkout", "POST /billing/subscription", "GET /billing/invoices/{invoice}/pdf"):
         assert (only in allowed["billing"], only in allowed["developer"]) == (True, False)

@@ -24,7 +24,7 @@ def test_customer_enables_top_up_after_a_preview_and_sees_purchases(stage: Pages
             acme.get(PAGE)
             acme.send(f"{PAGE}/top-up/preview", **{**AMOUNTS, **wrong})
             assert (acme.status, "Write an amount from" in acme.read.text) == (422, True)
-            (form,) = [one for one in acme.read.forms if one.action.endswith("/top-up/preview")]
+            (form,) = [form for form in acme.read.forms if form.action.endswith("/top-up/preview")]
             ((name, value),) = wrong.items()
             assert value == "many" or form.fields[name] == value, "the form keeps it"
         acme.get(PAGE)

@@ -79,7 +79,7 @@ def test_usage_series_merge_small_groups_and_list_deleted_groups_last() -> None:
     assert (counts.steps, counts.total) == ([25, 0], 25)
     assert [(one.value, one.steps[0]) for one in compute_series(counts)] == [("b", 9), ("d", 7), ("a", 5), (None, 4)]
     before = compute_counts([{"day": "2027-03-09", "model": "z", "value": 4}], "model", [TODAY - DAY])
-    assert [(one.value, one.used, one.before) for one in compute_groups(counts, before)][-1] == ("z", 0, 4)
+    assert [(group.value, group.used, group.before) for group in compute_groups(counts, before)][-1] == ("z", 0, 4)
 
 
 def test_usage_page_starts_with_the_most_used_priced_meter_and_chosen_split() -> None:
@@ -93,8 +93,13 @@ def test_usage_page_starts_with_the_most_used_priced_meter_and_chosen_split() ->
         }.items()
     }
     rows = [{"meter": name, "value": used} for name, used in (("calls", 7), ("sent", 900), ("tokens", 5), ("429", 50))]
-    assert [one.meter for one in list_meters(rows, counted, ())] == ["calls", "sent", "tokens", "429"]
-    assert [one.meter for one in list_meters(rows, counted, ("sent", "tokens"))] == ["sent", "tokens", "calls", "429"]
+    assert [meter.meter for meter in list_meters(rows, counted, ())] == ["calls", "sent", "tokens", "429"]
+    assert [meter.meter for meter in list_meters(rows, counted, ("sent", "tokens"))] == [
+        "sent",
+        "tokens",
+        "calls",
+        "429",
+    ]
     split = [{"route": route, "region": "eu", "model": model} for route, model in (("a", "m"), ("b", "m"))]
     fields = ["route", "region", "model"]
     assert find_split_field(split, fields) == "route"

@@ -93,7 +93,7 @@ def test_erasure_list_beside_the_database_causes_a_warning(tmp_path: Path, place
     with closing(Collector(tmp_path / "collector", f"sqlite:///{tmp_path}/data/ledger.db", **settings)) as collector:
         collector.write()
         warnings = list(list_collector_warnings(load_collector(collector.file, {})))
-    assert any(one.startswith("privacy.erasures: lies beside the database") for one in warnings) == warned
+    assert any(warning.startswith("privacy.erasures: lies beside the database") for warning in warnings) == warned
 
 
 @only_sqlite("database")

@@ -83,7 +83,7 @@ def test_people_count_once_after_hashing_is_enabled_and_are_erased_singly(start_
     assert (again.status, again.json()["item"], again.json()["used"]) == (200, ADA, 2)
     assert hold(collector, "DELETE", BOB).status == 204
     held = collector.get("/v1/customers/acme/holdings/desks", token=SERVICE).json()
-    assert (held["used"], [one["item"].startswith(HASHED) for one in held["holdings"]]) == (1, [True])
+    assert (held["used"], [holding["item"].startswith(HASHED) for holding in held["holdings"]]) == (1, [True])
     rejected = {"id": "9", "source": "app", "customer": "acme", "meter": "nobody", "value": QUOTED}
     assert collector.send("POST", "/v1/events", rejected, token=SERVICE).json()["accepted"] == 0
     collector.end()

@@ -96,7 +96,7 @@ def test_database_file_contains_no_byte_of_erased_data(database: str) -> None:
     file = Path(database.removeprefix("sqlite:///"))
 
     def read() -> bytes:
-        return b"".join(one.read_bytes() for one in file.parent.glob(f"{file.name}*"))
+        return b"".join(path.read_bytes() for path in file.parent.glob(f"{file.name}*"))
 
     async def do(opened: Database) -> None:
         other = await Database.connect(database)

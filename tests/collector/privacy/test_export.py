@@ -108,7 +108,7 @@ async def write_about_two(connection: AsyncConnection) -> None:
 def test_export_has_each_marked_column_and_no_data_of_others(database: str, encryption: Encryption | None) -> None:
     content = export(database, encryption, write_about_two)
     manifest = orjson.loads(content.pop(MANIFEST))
-    assert {one["path"]: (one["bytes"], one["sha256"]) for one in manifest["files"]} == {
+    assert {file["path"]: (file["bytes"], file["sha256"]) for file in manifest["files"]} == {
         name: (len(body), hashlib.sha256(body).hexdigest()) for name, body in content.items()
     }
     everything = b"\n".join(content.values())
@@ -131,12 +131,12 @@ def test_export_has_each_marked_column_and_no_data_of_others(database: str, encr
         for column in SECRETS.get(table.name, ()):
             assert marker(table.name, column, "acme").encode() not in everything
     letters = orjson.loads(content["json/dead_letters.json"])
-    assert sorted(orjson.loads(one["event"])["id"].split(".")[2] for one in letters) == ["cloud", "own"]
+    assert sorted(orjson.loads(letter["event"])["id"].split(".")[2] for letter in letters) == ["cloud", "own"]
 
 
 def test_export_has_each_audit_entry_about_the_customer(database: str, encryption: Encryption | None) -> None:
     entries = orjson.loads(export(database, encryption, write_about_two)["json/audit.json"])
-    assert [(one["action"], "of acme, by hand" in f"{one['before']}{one['after']}") for one in entries] == [
+    assert [(entry["action"], "of acme, by hand" in f"{entry['before']}{entry['after']}") for entry in entries] == [
         (action, True)
         for action in (
             *("customer.change", "key.create", "billing.portal", "invoice.hold", "alert.mute"),
@@ -165,14 +165,14 @@ async def act_on_both_sides(connection: AsyncConnection) -> None:
 
 def test_customers_own_export_omits_operators(database: str, encryption: Encryption | None) -> None:
     content = export(database, encryption, act_on_both_sides, is_own=True)
-    said = [one["after"] for one in orjson.loads(content["json/audit.json"])]
+    said = [load["after"] for load in orjson.loads(content["json/audit.json"])]
     assert [text and orjson.loads(text)["why"] for text in said] == [
         None,
         None,
         "said by contact:ada@acme.example",
         f"said by {find_value('tokens', 'name', 'acme')}",
     ]
-    assert [one["by"] for one in orjson.loads(content["json/alert_mutes.json"])] == ["contact:bob@acme.example"]
+    assert [load["by"] for load in orjson.loads(content["json/alert_mutes.json"])] == ["contact:bob@acme.example"]
     (given,) = orjson.loads(content["json/credit_transactions.json"])
     assert (given["kind"], given["amount"], given["details"]) == ("gift", 1000, "{}")
     assert not [name for name, body in content.items() if b"grace" in body or b"linus" in body]

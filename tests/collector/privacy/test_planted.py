@@ -96,4 +96,4 @@ def test_logs_metrics_and_traces_contain_no_personal_data(tmp_path: Path) -> Non
     for place, content in places.items():
         assert content
         for planted in (b"planted", b"Planted", ADDRESS.encode()):
-            assert planted not in content, (place, [one for one in content.splitlines() if planted in one][:3])
+            assert planted not in content, (place, [line for line in content.splitlines() if planted in line][:3])

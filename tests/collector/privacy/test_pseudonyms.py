@@ -118,13 +118,17 @@ def test_name_is_stored_in_one_row_until_its_erasure(start_collector: StartColle
             ("planted", "llm_tokens", 10),
             ("planted", "requests", 7),
         ]
-    names = [one["name"] for one in collector.get("/v1/customers", sort="name").json()["customers"]]
+    names = [customer["name"] for customer in collector.get("/v1/customers", sort="name").json()["customers"]]
     assert names == sorted(names)
-    assert [one["name"] for one in collector.get("/v1/customers", name="planted").json()["customers"]] == ["planted"]
-    assert [one["name"] for one in collector.get("/v1/customers", search="LANT").json()["customers"]] == ["planted"]
-    assert {one["target"] for one in collector.get("/v1/audit", token=ADMIN, target="planted").json()["entries"]} == {
+    assert [customer["name"] for customer in collector.get("/v1/customers", name="planted").json()["customers"]] == [
         "planted"
-    }
+    ]
+    assert [customer["name"] for customer in collector.get("/v1/customers", search="LANT").json()["customers"]] == [
+        "planted"
+    ]
+    assert {
+        entry["target"] for entry in collector.get("/v1/audit", token=ADMIN, target="planted").json()["entries"]
+    } == {"planted"}
     made = {"name": "script", "customer": "planted"}
     token = collector.send("POST", "/v1/tokens", made, token=ADMIN).json()["secret"]
     assert collector.get("/v1/customers/planted/keys", token=token).status == 200
@@ -160,7 +164,7 @@ def test_collector_with_pseudonyms_does_not_start_without_them(start_collector: 
     collector.write()
     collector.start()
     create(collector, "new")
-    assert [one["name"] for one in collector.get("/v1/customers", sort="name").json()["customers"]][-2:] == [
+    assert [customer["name"] for customer in collector.get("/v1/customers", sort="name").json()["customers"]][-2:] == [
         "new",
         "old",
     ]

@@ -115,4 +115,4 @@ async def count(database: Database) -> dict[str, int]:
     """Return the number of rows of each table."""
     async with database.reading() as connection:
         statements = {name: sa.select(sa.func.count()).select_from(metadata.tables[name]) for name in list_timed()}
-        return {name: (await connection.execute(one)).scalar_one() for name, one in statements.items()}
+        return {name: (await connection.execute(statement)).scalar_one() for name, statement in statements.items()}

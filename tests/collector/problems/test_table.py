@@ -155,7 +155,7 @@ def test_every_problem_that_a_page_can_meet_has_words() -> None:
 def test_every_word_is_translated(language: str) -> None:
     translate = load_catalog(language).gettext
     words = {code.words for code in CODES.values()} | set(FIELD_WORDS.values())
-    assert {one for one in words if one and translate(one) == one} == set()
+    assert {word for word in words if word and translate(word) == word} == set()
 
 
 def test_every_code_of_a_field_has_words_unless_only_programs_can_cause_it() -> None:

@@ -54,10 +54,10 @@ def test_places_over_http(start_collector: StartCollector) -> None:
     assert (status, full["used"], full["allowed"]) == (409, 2, 2)
     assert send(collector, "PUT", "acme/holdings/seats/ada")[0] == 200, "the holder keeps its place"
     listed = send(collector, "GET", "acme/holdings/seats?limit=1", token=READ)[1]
-    assert ([one["item"] for one in listed["holdings"]], listed["used"], listed["next"]) == (["ada"], 2, "ada")
+    assert ([holding["item"] for holding in listed["holdings"]], listed["used"], listed["next"]) == (["ada"], 2, "ada")
     until(lambda: send(collector, "PUT", "acme/holdings/seats/cleo")[0] == 201, "bob's place is free by itself")
     listed = send(collector, "GET", "acme/holdings/seats?cursor=ada")[1]
-    assert [one["item"] for one in listed["holdings"]] == ["cleo"]
+    assert [holding["item"] for holding in listed["holdings"]] == ["cleo"]
     for _ in range(2):
         assert send(collector, "DELETE", "acme/holdings/seats/cleo") == (204, None)
     seats, _ = send(collector, "GET", "acme/quotas", token=READ)[1]["quotas"]
@@ -115,7 +115,10 @@ async def take_at_once(url: str, takers: int, places: int) -> None:
         assert await take(both[0], "gone", places, 0)
         got = await asyncio.gather(*(take(both[n % 2], f"item-{n // 2}", places) for n in range(takers)))
         async with both[0].reading() as connection:
-            kept = [one.item for one in await allocations.list_allocations(connection, "acme", "seats", None, takers)]
+            kept = [
+                allocation.item
+                for allocation in await allocations.list_allocations(connection, "acme", "seats", None, takers)
+            ]
             assert await allocations.count_allocations(connection, "acme", "seats") == places == len(kept)
         assert "gone" not in kept
         assert sum(got) == 2 * places, "each place was confirmed to both who asked for it"
@@ -149,7 +152,7 @@ async def test_erased_customer_has_no_places_and_no_mailed_alerts(database: str)
                 {**mailed, "alert": ids["bolt"], "channel": "mail:customer", "recipient": "bob@example.com"},
             ]
             await connection.execute(sa.insert(alert_deliveries), rows)
-        assert [one.name for one in await erasure.erase_due_customers(opened, 6)] == ["acme"]
+        assert [customer.name for customer in await erasure.erase_due_customers(opened, 6)] == ["acme"]
         async with opened.writing() as connection:
             left = set((await connection.execute(sa.select(alert_deliveries.c.recipient))).scalars())
             assert left == {"bob@example.com"}

@@ -59,7 +59,7 @@ def test_reading_above_a_hard_cap_is_rejected(
 
     def status(customer: str = "acme") -> list[tuple[int, int, str, None]]:
         quotas = collector.get(f"/v1/customers/{customer}/quotas", token=ADMIN).json()["quotas"]
-        return [(one["used"], one["limit"], one["cap"], one["per"]) for one in quotas]
+        return [(quota["used"], quota["limit"], quota["cap"], quota["per"]) for quota in quotas]
 
     why = "value: makes {} of storage_gb, and the plan has a hard cap of 10"
     assert report(1, 500) == (1, 0, []), "without a plan there is no cap"

@@ -44,7 +44,7 @@ QUOTAS: list[dict[str, Any]] = [
     {"meter": "users", "per": "month", "included": "10"},
     {"meter": "storage_gb", "included": "10", "cap": "hard"},
 ]
-PRO = Tier(quotas=tuple(Quota.model_validate(one) for one in QUOTAS))
+PRO = Tier(quotas=tuple(Quota.model_validate(quota) for quota in QUOTAS))
 SETTINGS: Any = SimpleNamespace(
     meters={
         "tokens": Meter(count="events"),
@@ -92,8 +92,8 @@ class World:
 
     async def news(self, which: int, seq: int) -> tuple[int, list[QuotaCount]]:
         newest, changes = await self.watches[which].behind(seq, 20.0)
-        assert [one.seq for one in changes] == sorted(one.seq for one in changes)
-        return newest, [one.quota_count for one in changes]
+        assert [change.seq for change in changes] == sorted(change.seq for change in changes)
+        return newest, [change.quota_count for change in changes]
 
     async def raised(self) -> list[str]:
         async with self.databases[0].reading() as connection:

@@ -64,7 +64,7 @@ class Pair:
 
     def arguments(self, name: str, source: str = "eu", target: str = "us") -> list[str]:
         """Return the arguments of the command."""
-        urls = {residency: f"http://{HOST}:{one.port}" for residency, one in self.collectors.items()}
+        urls = {residency: f"http://{HOST}:{collector.port}" for residency, collector in self.collectors.items()}
         return ["residency", "move", name, "--from", urls[source], "--to", urls[target], "--quiet", "0", "--wait", "9"]
 
     def fetch(self, residency: str, name: str, what: str = "") -> Any:
@@ -119,7 +119,7 @@ def require_moved(pair: Pair, name: str, source: str = "eu", target: str = "us")
     assert (key["usage_key"], key["name"], key["scopes"]) == (digest(name)[:16], "laptop", ["read"])
     assert key["limits"][0]["rate"] == "5/s"
     contacts = pair.fetch(target, name, "/contacts")["contacts"]
-    assert [(one["email"], one["role"]) for one in contacts] == [
+    assert [(contact["email"], contact["role"]) for contact in contacts] == [
         (f"ann@{name}.example", "owner"),
         (f"ben@{name}.example", "developer"),
     ]
@@ -135,7 +135,7 @@ def test_dry_run_lists_the_data_to_move_and_changes_nothing(pair: Pair) -> None:
     assert found["obstacles"] == []
     assert pair.fetch("us", "dora") is None
     assert pair.fetch("eu", "dora")["state"] == "active"
-    assert not any(one["customer_id"] == pair.fetch("eu", "dora")["id"] for one in list_moves(pair, "eu"))
+    assert not any(move["customer_id"] == pair.fetch("eu", "dora")["id"] for move in list_moves(pair, "eu"))
 
 
 def list_moves(pair: Pair, residency: str) -> list[dict[str, Any]]:
@@ -218,7 +218,7 @@ def cut_and_go_on(pair: Pair, count: int) -> bool:
     require_moved(pair, name)
     assert (pair.balance("eu", name), pair.balance("us", name)) == (0, 4000)
     ids = [pair.fetch("eu", name)["id"], pair.fetch("us", name)["id"]]
-    assert [one["peer"] for one in list_moves(pair, "us") if one["customer_id"] == ids[1]] == ids[:1]
+    assert [move["peer"] for move in list_moves(pair, "us") if move["customer_id"] == ids[1]] == ids[:1]
     return True
 
 
@@ -288,7 +288,7 @@ def erase(pair: Pair, residency: str, pseudonym: str) -> bool:
     names: list[str] = []
 
     async def do(database: Database) -> str:
-        names.extend(one.name for one in await erase_due_customers(database, now_ms() + 1))
+        names.extend(customer.name for customer in await erase_due_customers(database, now_ms() + 1))
         return ""
 
     code, said = run_on_database(load_collector(pair.collectors[residency].file, os.environ), do)
@@ -311,7 +311,7 @@ def test_customer_keeps_its_id_after_moving_back(pair: Pair) -> None:
     assert pair.collectors["eu"].send("DELETE", f"/v1/keys/{key['id']}").status == 200
     again = pair.move("rita")
     assert again.exit_code == 0, again.output
-    assert [one["state"] for one in pair.fetch("us", "rita", "/keys")["keys"]] == []
+    assert [key["state"] for key in pair.fetch("us", "rita", "/keys")["keys"]] == []
     pair.prove()
 
 
@@ -392,7 +392,7 @@ def test_move_can_be_withdrawn_before_edges_switch_and_restarted(pair: Pair) -> 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(api.Api, "call", cut_off_after(8))
         pair.move("wim")
-    assert [one["state"] for one in list_moves(pair, "eu")][:1] == ["created"]
+    assert [move["state"] for move in list_moves(pair, "eu")][:1] == ["created"]
     done = pair.move("wim", "--withdraw")
     assert done.exit_code == 0, done.output
     assert "moved" not in pair.fetch("eu", "wim")
@@ -412,7 +412,7 @@ def test_customer_cannot_be_deleted_during_a_move(pair: Pair) -> None:
         refused = pair.collectors["eu"].send("DELETE", "/v1/customers/eva")
         assert refused.status == 409, refused.body
         assert refused.json()["detail"].startswith("the customer is on its way to us: end that move")
-    assert [one["state"] for one in list_moves(pair, "eu")][:1] == ["gone"]
+    assert [move["state"] for move in list_moves(pair, "eu")][:1] == ["gone"]
     assert pair.move("eva").exit_code == 0
     require_moved(pair, "eva")
     assert pair.collectors["us"].send("DELETE", "/v1/customers/eva").status == 202

@@ -29,7 +29,7 @@ CALLER = Caller("test")
 def create(customer: str, receiver: str, count: int = 40, *, is_retry: bool = False) -> list[tuple[Candidate, Claim]]:
     """Return candidates of a customer. Their endpoints have never answered."""
     candidates = [Candidate(f"m{number}", f"{customer}-{number}", customer, is_retry, 1) for number in range(count)]
-    return [(one, build_claim(one, receiver, is_prompt=False)) for one in candidates]
+    return [(candidate, build_claim(candidate, receiver, is_prompt=False)) for candidate in candidates]
 
 
 def list_silent(kind: str) -> list[tuple[Candidate, Claim]]:

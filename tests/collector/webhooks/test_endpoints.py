@@ -202,7 +202,7 @@ def test_other_collector_delivers_messages_of_a_killed_one(
         listing = f"{BOUND}/{made['id']}/messages"
         until(lambda: {row["state"] for row in other.get(listing).json()["messages"]} == {"sent"}, "all are sent")
         ids = [hook.fields["webhook-id"] for hook in receiver.on(path)]
-        assert sorted(ids.count(one) for one in set(ids)) == [1, 1, 1, 2], "the one under way came twice, the same"
+        assert sorted(ids.count(id_) for id_ in set(ids)) == [1, 1, 1, 2], "the one under way came twice, the same"
         assert ids.count(message) == 2
         hooks = [hook for hook in receiver.on(path) if hook.fields["webhook-id"] == message]
         assert hooks[0].body == hooks[1].body

@@ -289,7 +289,7 @@ async def test_gone_or_long_failing_endpoint_is_disabled_with_an_alert(database:
         tried = len(stage.got("failing"))
         await stage.step(now + 12 * 86400)
         await stage.step(now + 13 * 86400)
-        assert {one["state"] for one in await stage.messages(failing)} == {"dead"}
+        assert {message["state"] for message in await stage.messages(failing)} == {"dead"}
         assert len(stage.got("failing")) == tried
         async with stage.database.reading() as connection:
             raised = (await connection.execute(sa.select(alerts).order_by(alerts.c.id))).all()
@@ -322,7 +322,7 @@ async def test_hanging_endpoint_delays_no_other_and_endless_answers_are_not_read
         await stage.test(endless)
         await stage.step(time.time() + 1)
         assert (await stage.messages(endless))[0]["state"] == "sent"
-        errors = [one["error"] for one in await stage.messages(held)]
+        errors = [message["error"] for message in await stage.messages(held)]
         assert errors.count("there was no answer within 0.5 s") == 5, "five at once, the others later"
         stage.receiver.held.discard(stage.path("held"))
 
@@ -361,7 +361,7 @@ async def test_erasing_a_customer_deletes_its_webhooks(database: str, receiver: 
         async with stage.database.writing() as connection:
             gone = sa.update(customers).where(customers.c.name == "acme").values(deleting_since=1)
             await connection.execute(gone)
-        assert [one.name for one in await erase_due_customers(stage.database, 2)] == ["acme"]
+        assert [customer.name for customer in await erase_due_customers(stage.database, 2)] == ["acme"]
         async with stage.database.reading() as connection:
             for table in (webhook_endpoints_table, webhook_messages, webhook_deliveries):
                 assert (await connection.execute(sa.select(sa.func.count()).select_from(table))).scalar_one() == 0

@@ -40,4 +40,4 @@ def test_amounts_and_prices_are_short() -> None:
     assert [format_amount(cents) for cents in (0, 9900, 9950, 9905)] == ["0", "99", "99.50", "99.05"]
     assert [format_amount(1500, code) for code in ("jpy", "kwd")] == ["1500", "1.50"]
     parts = (0, 10**13, 10**9, 5 * 10**8, 4 * 10**6)
-    assert [format_price(one) for one in parts] == ["0", "0.1", "0.01/1000", "0.005/1000", "0.04/1M"]
+    assert [format_price(part) for part in parts] == ["0", "0.1", "0.01/1000", "0.005/1000", "0.04/1M"]

@@ -19,7 +19,7 @@ def reads_files():
 def list_problems(problems, acme, *, more="", listen=PLAIN):
     """Return the problems of these settings of `acme`, without their lines."""
     text = f"{LEAST}{listen}- {{address: '0.0.0.0:443', tls: {{acme: {{{acme}}}{more}}}}}\n"
-    return [each.partition(" ")[2] for each in problems(text)]
+    return [problem.partition(" ")[2] for problem in problems(text)]
 
 
 def test_names_make_the_file_of_a_certificate(loaded):
@@ -68,7 +68,7 @@ def test_files_beside_it_are_refused(problems):
     for more in (", cert: a.pem, key: a.key", ", certificates: [{cert: a.pem, key: a.key}]"):
         faults = list_problems(problems, acme, more=more)
         assert faults
-        assert all("stands beside acme" in each for each in faults)
+        assert all("stands beside acme" in fault for fault in faults)
 
 
 def test_listener_that_can_answer_is_required(problems):

@@ -15,7 +15,7 @@ def reads_files():
 
 def said(problems, text):
     """Return the problems of these settings, which are in line 3."""
-    return [each.removeprefix("edge.yaml:3: tracing") for each in problems(f"{LEAST}tracing: {{{text}}}\n")]
+    return [problem.removeprefix("edge.yaml:3: tracing") for problem in problems(f"{LEAST}tracing: {{{text}}}\n")]
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ async def _observe_some(name: str, rows: Sequence[Row], folder: Path) -> list[st
         endpoints = [Endpoint() for _ in rows]
         for endpoint in endpoints:
             ends.callback(endpoint.closes)
-        process = PEERS[name](folder, dict(zip(ports.numbers, (each.port for each in endpoints), strict=True)))
+        process = PEERS[name](folder, dict(zip(ports.numbers, (endpoint.port for endpoint in endpoints), strict=True)))
         ends.callback(process.stop)
         until(lambda: all(map(_listens, ports.numbers)) or not process.running, f"{name} listens")
         assert process.running, process.output

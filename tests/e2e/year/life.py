@@ -42,7 +42,7 @@ def join(side: Side, person: Person) -> None:
 def enter_cards(side: Side, people: list[Person]) -> None:
     """Save a card at Stripe for each paying person."""
     for customer in list_at_stripe(side, "/v1/customers"):
-        if customer["name"] in {one.name for one in people}:
+        if customer["name"] in {person.name for person in people}:
             post(
                 side, f"/v1/customers/{customer['id']}", **{"invoice_settings[default_payment_method]": "pm_card_visa"}
             )
@@ -79,7 +79,7 @@ def report_month(side: Side, people: list[Person], seed: int, month: int, second
         event["time"] = format_timestamp(event["time"] * 1000)
     side.report(events)
     if month == 1:
-        bad = [{**events[0], "id": f"bad-{one.name}", "customer": one.name, "meter": "none"} for one in people]
+        bad = [{**events[0], "id": f"bad-{person.name}", "customer": person.name, "meter": "none"} for person in people]
         assert len(side.send("POST", "/v1/events", bad, token=SERVICE).json()["rejected"]) == len(bad)
 
 
@@ -96,7 +96,7 @@ def buy_credits(side: Side, person: Person) -> None:
 
 def dispute(side: Side, people: list[Person]) -> int:
     """Give some customers cards that dispute all later charges. Returns their number."""
-    names = {one.name for one in people if one.disputes}
+    names = {person.name for person in people if person.disputes}
     customers = [one for one in list_at_stripe(side, "/v1/customers") if one["name"] in names]
     for customer in customers:
         form = {"invoice_settings[default_payment_method]": "pm_card_createDispute"}
@@ -107,8 +107,8 @@ def dispute(side: Side, people: list[Person]) -> int:
 def win_disputes(side: Side) -> int:
     """Settle all disputes for us; return how many there were."""
     disputes = [one for one in list_at_stripe(side, "/v1/disputes") if one["status"] == "needs_response"]
-    for one in disputes:
-        post(side, f"/v1/disputes/{one['id']}", **{"evidence[uncategorized_text]": "winning_evidence"})
+    for dispute in disputes:
+        post(side, f"/v1/disputes/{dispute['id']}", **{"evidence[uncategorized_text]": "winning_evidence"})
     return len(disputes)
 
 
@@ -165,7 +165,7 @@ def fetch_begin(side: Side, person: Person) -> int:
 def list_own_totals(side: Side, pseudonym: str) -> Counter[int]:
     """Return the totals of a person's invoices at the collector, which must all be paid."""
     invoices = side.send("GET", f"/billing/invoices?customer={pseudonym}&limit=100").json()["invoices"]
-    listed = [one for one in invoices if one["total"]]
+    listed = [invoice for invoice in invoices if invoice["total"]]
     assert {one["state"] for one in listed} <= {"paid"}, listed
     return Counter(one["total"] for one in listed)
 

@@ -95,7 +95,8 @@ class Side:
         """Start an edge of this region on its state, with its clock ahead by this many seconds."""
         log = {"file": str(self.folder / "edge/access.log"), "mask_addresses": True}
         residency = {
-            name: {**one, **({"home": True} if name == self.name else {})} for name, one in residencies.items()
+            name: {**residency, **({"home": True} if name == self.name else {})}
+            for name, residency in residencies.items()
         }
         edge = Edge(
             self.folder / "edge",

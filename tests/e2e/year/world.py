@@ -76,7 +76,7 @@ class World:
 
     def run_for(self, act: Callable[[Side, Person], object], people: dict[str, list[Person]]) -> None:
         """Run an action for each of these people, several at once."""
-        work = [self.pool.submit(act, self.sides[name], one) for name in RESIDENCIES for one in people[name]]
+        work = [self.pool.submit(act, self.sides[name], person) for name in RESIDENCIES for person in people[name]]
         for one in work:
             one.result()
 
@@ -102,7 +102,7 @@ class World:
     def send_traffic(self, people: dict[str, list[Person]]) -> int:
         """Send requests of these people's programs in both regions, some with a wrong key. Returns the served ones."""
         served = 0
-        for person in [one for name in RESIDENCIES for one in people[name]]:
+        for person in [person for name in RESIDENCIES for person in people[name]]:
             for region in RESIDENCIES:
                 until(lambda region=region, person=person: self.ask(region, person) == 200, "an edge serves them")
                 served += 1
@@ -173,7 +173,9 @@ async def count_due(side: Side, now: float) -> dict[str, int]:
     database = await Database.connect(side.collector.settings["database"])
     try:
         async with database.reading() as connection:
-            counts = {what: (await connection.execute(one)).scalar_one() for what, one in statements.items()}
+            counts = {
+                what: (await connection.execute(statement)).scalar_one() for what, statement in statements.items()
+            }
     finally:
         await database.close()
     return {what: number for what, number in counts.items() if number}

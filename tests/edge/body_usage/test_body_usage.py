@@ -82,7 +82,7 @@ def test_read_boundaries_do_not_change_the_counts_of_a_transcript(name: str) -> 
         assert list_counts(UsageFormat(format_).read_json(body)[0]) == counts
 
 
-@given(st.sampled_from([name for name, one in TRANSCRIPTS.items() if one.is_stream]), st.data())
+@given(st.sampled_from([name for name, transcript in TRANSCRIPTS.items() if transcript.is_stream]), st.data())
 def test_line_ends_and_read_boundaries_do_not_change_the_counts(name: str, data: st.DataObject) -> None:
     """Lines end in CR, LF or CRLF. Comments, ids, a BOM, a missing space and data in several lines are valid."""
     format_, _, body, counts, model = TRANSCRIPTS[name]

@@ -49,8 +49,8 @@ def test_recorded_answer_counts_the_same_however_it_is_cut(answer: dict[str, Any
     # JSON is read at its end, wherever it was cut.
     step = 1 if "event-stream" in answer["type"] or "base64" in answer else 29
     pieces = [(body,), *[(body[:at], body[at:]) for at in range(1, len(body), step)], [bytes([byte]) for byte in body]]
-    for each in pieces:
-        counts = read(answer, *each)
+    for piece in pieces:
+        counts = read(answer, *piece)
         assert list_counts(answer, counts) == answer["counts"]
     assert counts.rule == answer.get("rule", "")
     assert (counts.model or "") == (answer["model"] or "")
@@ -64,7 +64,7 @@ def test_each_row_has_a_recorded_answer_and_a_source() -> None:
     assert {row.format for row in ROWS} == set(FORMATS) - {"any", "json"}
 
 
-@pytest.mark.parametrize("answer", [each for each in ANSWERS if "event-stream" in each["type"]], ids=name)
+@pytest.mark.parametrize("answer", [answer for answer in ANSWERS if "event-stream" in answer["type"]], ids=name)
 def test_cut_stream_never_states_more_than_the_whole(answer: dict[str, Any]) -> None:
     body = get_body(answer)
     for at in range(len(body)):
@@ -81,7 +81,7 @@ def test_any_format_reads_each_answer_as_its_own_does(answer: dict[str, Any]) ->
 @pytest.mark.parametrize("label", ["application/json", "text/plain", "text/event-stream", ""])
 def test_reader_detects_events_or_json_by_the_first_bytes(label: str) -> None:
     """Services label events as JSON or text, and errors of streams as events."""
-    for answer in [each for each in ANSWERS if "json" in each["type"] or "event-stream" in each["type"]]:
+    for answer in [answer for answer in ANSWERS if "json" in answer["type"] or "event-stream" in answer["type"]]:
         if answer["type"] in ("application/x-ndjson", "application/x-jsonl"):
             continue
         assert list_counts(answer, read({**answer, "type": label}, get_body(answer))) == answer["counts"]
@@ -179,7 +179,7 @@ def test_steps_beside_an_answer_are_added_once(
     streamed.finish()
     names = ("input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens")
     for counts in (usage_format.read_json(written)[0], usage_format.compute_counts(streamed.values)):
-        assert tuple(counts.find_number(each) for each in names) == numbers
+        assert tuple(counts.find_number(name) for name in names) == numbers
 
 
 def test_no_path_has_two_meanings() -> None:

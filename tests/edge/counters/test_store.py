@@ -133,7 +133,7 @@ def test_limits_continue_at_the_present_edge_time_once_the_clock_was_set_back(su
     supervisor.control.write_offset(supervisor.offset - 3600)
     before = monotonic() + worker.offset
     worker.recover_clock()
-    assert all(len(each.times) == 1 and before <= each.times[0] < before + 60 for each in readers.values())
+    assert all(len(reader.times) == 1 and before <= reader.times[0] < before + 60 for reader in readers.values())
 
 
 def test_store_reads_its_clock_offset_from_the_kernel(state: Path, stores: list[Store]) -> None:

@@ -78,7 +78,7 @@ class Room:
             raise HubRefusalError(format_error(error)) from error
 
     async def pushes(self, *lines: bytes) -> None:
-        await push_lines(self.hub, {orjson.loads(each)["name"]: each for each in lines}, PushOptions(force=True))
+        await push_lines(self.hub, {orjson.loads(line)["name"]: line for line in lines}, PushOptions(force=True))
 
     async def asks(self, *names: str) -> KeysLookedUp:
         """Look up these names as a worker does. Return the answer."""

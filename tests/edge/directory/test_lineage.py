@@ -173,7 +173,7 @@ def test_the_signed_time_is_that_of_the_newest_version_alone(ours: Signer, their
 
 def test_directory_without_trust_accepts_all_versions_of_the_log(theirs: Signer) -> None:
     log = chain(theirs, range(1, 4))
-    assert [each.number for each in accept_news(held(log[2]), news(*log), None).versions] == [1, 2, 3]
+    assert [version.number for version in accept_news(held(log[2]), news(*log), None).versions] == [1, 2, 3]
 
 
 def test_private_key_file_is_owner_only_and_never_overwritten(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_settings_are_acknowledged_and_pings_answered() -> None:
         settings((1, 0), (3, 1), (6, 1), (0x99, 7)), frame(PING, 0, 0, b"12345678"), frame(PING, ACK, 0, b"x" * 8)
     )
     peer.send(settings(flags=ACK), frame(0x77, 255, 3, b"unknown"), frame(GOAWAY, 0, 0, b"\0" * 8 + b"bye"))
-    assert [(each.kind, each.flags, each.payload) for each in peer.frames()] == [
+    assert [(frame.kind, frame.flags, frame.payload) for frame in peer.frames()] == [
         (SETTINGS, ACK, b""),
         (PING, ACK, b"12345678"),
     ]
@@ -354,7 +354,7 @@ def test_each_frame_in_each_state(state: str, name: str, expected: str | tuple[s
         assert (frames[-1].kind, frames[-1].code) == (kind, expected[1])
         assert (peer.closed is None) is (kind == RST_STREAM)
     else:
-        assert not [each for each in frames if each.kind in (RST_STREAM, GOAWAY)]
+        assert not [frame for frame in frames if frame.kind in (RST_STREAM, GOAWAY)]
         assert [event[0] for event in peer.events if event[1] == 1 and event[0] != "end"] == [expected] * bool(expected)
     # The table and the other stream are unchanged in every case.
     if peer.closed is None:
@@ -378,7 +378,7 @@ def test_an_early_answer_that_waits_for_a_window_outlives_the_request(last: str)
     assert peer.stream().request_ended
     peer.frames()
     peer.send(update(1, 3))
-    assert [(each.kind, each.flags, each.payload) for each in peer.frames()] == [(DATA, END_STREAM, b"rly")]
+    assert [(frame.kind, frame.flags, frame.payload) for frame in peer.frames()] == [(DATA, END_STREAM, b"rly")]
     assert not peer.connection.streams
 
 

@@ -26,7 +26,7 @@ def test_bounds_of_known_services_are_kept() -> None:
                 resets.append(now)
                 young += 1
             assert number < 499 or young < (number + 1) / 2
-        assert max(sum(at <= each < at + 30 for each in resets) for at in resets) <= 200
+        assert max(sum(at <= reset < at + 30 for reset in resets) for at in resets) <= 200
 
 
 def test_reset_budget_always_allows_resets_of_old_streams() -> None:

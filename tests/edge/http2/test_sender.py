@@ -38,7 +38,7 @@ def begun(*numbers: int, window: int | None = None) -> Peer:
 
 
 def sizes(frames: list[Frame]) -> list[tuple[int, int, int]]:
-    return [(each.number, len(each.payload), each.flags) for each in frames if each.kind == DATA]
+    return [(frame.number, len(frame.payload), frame.flags) for frame in frames if frame.kind == DATA]
 
 
 def test_an_answer_is_a_head_and_a_body() -> None:
@@ -91,9 +91,9 @@ def test_a_large_head_goes_on_in_continuations(size: int) -> None:
     peer = begun()
     peer.connection.respond(peer.stream(), OK * size, b"body")
     *heads, body = peer.frames()
-    assert b"".join(each.payload for each in heads) == b"\x20" + OK * size
-    assert [each.kind for each in heads] == [HEADERS, *[CONTINUATION] * (len(heads) - 1)]
-    assert [each.flags for each in heads] == [0] * (len(heads) - 1) + [END_HEADERS]
+    assert b"".join(head.payload for head in heads) == b"\x20" + OK * size
+    assert [head.kind for head in heads] == [HEADERS, *[CONTINUATION] * (len(heads) - 1)]
+    assert [head.flags for head in heads] == [0] * (len(heads) - 1) + [END_HEADERS]
     assert body == Frame(DATA, END_STREAM, 1, b"body")
 
 
@@ -134,7 +134,7 @@ def test_trailers_follow_waiting_data() -> None:
     peer.connection.send_trailers(peer.stream(), b"\x00\x01a\x01b")
     peer.frames()
     peer.send(update(1, 5))
-    assert [(each.kind, each.flags) for each in peer.frames()] == [
+    assert [(frame.kind, frame.flags) for frame in peer.frames()] == [
         (DATA, 0),
         (DATA, 0),
         (HEADERS, END_HEADERS | END_STREAM),
@@ -169,7 +169,7 @@ def test_body_waits_while_the_transport_is_paused() -> None:
     peer.connection.write_paused = True
     for number in (1, 3):
         peer.connection.respond(peer.stream(number), OK, b"x" * 20_000)
-    assert [each.kind for each in peer.frames()] == [HEADERS, HEADERS]
+    assert [frame.kind for frame in peer.frames()] == [HEADERS, HEADERS]
     peer.send(update(0, 1))
     assert not peer.frames()
     peer.connection.write_paused = False
@@ -203,7 +203,7 @@ def test_a_stream_that_is_reset_while_others_are_served_is_left_out() -> None:
     peer.send(settings((4, 10)))
     frames = peer.frames()
     assert sizes(frames) == [(1, 3, END_STREAM)]
-    assert [(each.number, each.code) for each in frames if each.kind == RST_STREAM] == [(3, 2)]
+    assert [(frame.number, frame.code) for frame in frames if frame.kind == RST_STREAM] == [(3, 2)]
 
 
 def test_a_body_s_window_opens_again_once_half_of_it_was_taken() -> None:
@@ -271,7 +271,7 @@ def test_drain_serves_streams_begun_before_the_final_goaway() -> None:
     assert not [event for event in peer.events if event[1] == 5]
     for number in (1, 3):
         peer.connection.respond(peer.stream(number), OK, b"")
-    assert [each.number for each in peer.frames()] == [1, 3]
+    assert [frame.number for frame in peer.frames()] == [1, 3]
     peer.connection.close(ErrorCode.NO_ERROR)
     # Never more than was said before (section 6.8).
     assert peer.frames() == [Frame(GOAWAY, 0, 0, word(3) + word(0))]

@@ -511,7 +511,7 @@ def set_the_clock(
         else:
             # Usage that drained before the step may have to drain once more after it.
             assert cost > which.depth or now - last < drains * (1 if place < turn else 2)
-    assert [one.left(now + offset + 2 * drains) for one in workers.policies] == [which.depth] * 4
+    assert [policy.left(now + offset + 2 * drains) for policy in workers.policies] == [which.depth] * 4
 
 
 def test_a_bucket_drains_for_workers_started_after_the_clock_was_set_back(worker: Worker) -> None:
@@ -567,7 +567,7 @@ def change(path: Path, changes: list[tuple[int, int, int, float, int]]) -> None:
         which = rule(limit, 60.0, depth)
         # All workers see the new limit before the next request.
         policies = [Policies(table).get_policy(which, SUBJECT) for table in tables]
-        assert {one.left(now) for one in policies} <= {
+        assert {policy.left(now) for policy in policies} <= {
             int((depth - level + slack) // 1) for slack in (-0.01, ROUNDING_TOKENS, 0.01)
         }
         for _ in range(asked):
@@ -575,8 +575,8 @@ def change(path: Path, changes: list[tuple[int, int, int, float, int]]) -> None:
         now += seconds
         # Until now, the bucket drained at this rate.
         level = max(0.0, level - seconds * limit / 60)
-        for one in policies:
-            one.left(now)
+        for policy in policies:
+            policy.left(now)
 
 
 def test_a_bucket_reads_the_column_of_a_worker_that_joins(path: Path) -> None:

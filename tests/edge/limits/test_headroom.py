@@ -280,14 +280,14 @@ def test_costs_that_answers_report_are_seen_by_all(tmp_path: Path, workers: int,
         LimitSet(reported=(Policies(table).get_policy(rule, b"acme", is_late=is_late),))
         for table in join_all(make_table(tmp_path, workers), range(workers))
     ]
-    for each in sets:
-        assert not admit(each, START)[0]
-        charge_reported_costs(each, START, [10])
+    for set_ in sets:
+        assert not admit(set_, START)[0]
+        charge_reported_costs(set_, START, [10])
     counted = 10 * workers
     for _ in range(20):
-        for each in sets:
-            if not admit(each, START)[0]:
-                charge_reported_costs(each, START, [cost])
+        for set_ in sets:
+            if not admit(set_, START)[0]:
+                charge_reported_costs(set_, START, [cost])
                 counted += cost
     assert limit <= counted < limit + cost
 

@@ -75,7 +75,7 @@ def head(cum: int, level: float = 0.0, seen: int = 0, since: float = START) -> t
 
 
 def found(*heads: tuple[int, ...], now: float = START, rate: float = 1.0) -> Level:
-    return compute_level([word for each in heads for word in each], at.HEAD_WORDS, now, rate, SCALE)
+    return compute_level([word for head in heads for word in head], at.HEAD_WORDS, now, rate, SCALE)
 
 
 def test_bucket_without_counts_is_empty() -> None:

@@ -268,7 +268,7 @@ def hold_to_the_period(
             quotas[who] = of(who)
         elif what == "tend":
             reclaim.slice(now, NEVER)
-        assert [each.left(now) for each in quotas] == [exact.left(now)] * 4
+        assert [quota.left(now) for quota in quotas] == [exact.left(now)] * 4
 
 
 # ---- the row
@@ -463,10 +463,10 @@ def test_local_quota_counts_are_added_to_those_of_the_column(worker: Worker, pat
     table.words[row + at.ROW_GENERATION] += 1
     table.words[row + at.ROW_SYNC] += 1
     assert table.file.lock()
-    assert [take(one, NOON, 4) for one in successors] == [True, True]
+    assert [take(successor, NOON, 4) for successor in successors] == [True, True]
     table.file.unlock()
-    assert [one.left(NOON) for one in successors] == [14, 10]
-    assert [one.left(NOON) for one in successors] == [10, 10]
+    assert [successor.left(NOON) for successor in successors] == [14, 10]
+    assert [successor.left(NOON) for successor in successors] == [10, 10]
 
 
 def test_a_row_that_is_out_of_reach_for_a_moment_is_counted_in_again(worker: Worker, path: Path) -> None:

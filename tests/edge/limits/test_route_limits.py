@@ -540,7 +540,7 @@ def test_a_refusal_without_a_possible_retry_has_no_retry_after(paths: Paths) -> 
     )
     terms = Process(*paths, plan).terms
     assert admit(terms, START)[0] is True
-    assert [each.name for each in find_impossible_costs(terms)] == ["window", "requests-day"]
+    assert [impossible_cost.name for impossible_cost in find_impossible_costs(terms)] == ["window", "requests-day"]
     assert compute_denial(terms, START)[1] == 0
 
 
@@ -609,13 +609,13 @@ def test_quotas_are_charged_by_their_meter(paths: Paths) -> None:
     terms = LimitSet(quotas=(requests, cost, egress), metered={"egress": (egress,)})
     for used in (1, 2):
         assert admit(terms, START) == (False, None, 0, None)
-        assert [each.left(START) for each in terms.traits.quotas] == [9 - used, 25 - 10 * used, 5]
+        assert [quota.left(START) for quota in terms.traits.quotas] == [9 - used, 25 - 10 * used, 5]
     assert admit(terms, START)[0]
     assert compute_denial(terms, START)[0] == (cost,)
     terms.refund(START, lambda when: True)
-    assert [each.left(START) for each in terms.traits.quotas] == [7, 5, 5]
+    assert [quota.left(START) for quota in terms.traits.quotas] == [7, 5, 5]
     terms.refund(START, lambda when: False)
-    assert [each.left(START) for each in terms.traits.quotas] == [8, 15, 5]
+    assert [quota.left(START) for quota in terms.traits.quotas] == [8, 15, 5]
     for quota in terms.traits.metered["egress"]:
         quota.count(5, START)
     assert admit(terms, START)[0]

@@ -120,7 +120,7 @@ def test_limits_that_differ_all_apply() -> None:
         (True, limit("e", scope="key")),
         (False, route_limit("f")),
     ]
-    assert names(apply_limits(limits, lambda each: acme(each.scope))) == [(name, name != "f") for name in "abcdef"]
+    assert names(apply_limits(limits, lambda limit: acme(limit.scope))) == [(name, name != "f") for name in "abcdef"]
 
 
 @pytest.mark.parametrize(("of_plan", "of_route", "holds"), [(60, 70, "plan"), (70, 60, "route"), (60, 60, "route")])
@@ -131,7 +131,7 @@ def test_the_lower_of_two_limits_with_one_row_applies(of_plan: int, of_route: in
         (False, route_limit("first", "60/h")),
         (False, route_limit("route", f"{of_route}/min", scope="customer")),
     ]
-    found = apply_limits(limits, lambda each: acme(each.scope))
+    found = apply_limits(limits, lambda limit: acme(limit.scope))
     assert sorted(names(found)) == sorted([("first", False), ("other", True), (holds, holds == "plan")])
     assert [each.is_own for each in found] == sorted([each.is_own for each in found], reverse=True)
 
@@ -139,12 +139,12 @@ def test_the_lower_of_two_limits_with_one_row_applies(of_plan: int, of_route: in
 def test_the_shallower_of_two_buckets_with_one_row_applies() -> None:
     bucket = {"algorithm": "token_bucket", "scope": "route"}
     limits = [(True, limit("plan", burst=10, **bucket)), (False, route_limit("route", burst=20, **bucket))]
-    assert names(apply_limits(limits, lambda each: acme(each.scope))) == [("plan", True)]
+    assert names(apply_limits(limits, lambda limit: acme(limit.scope))) == [("plan", True)]
 
 
 def test_a_reported_and_a_plain_limit_can_share_a_row() -> None:
     limits = [(True, limit("plan", "50/min", cost_header="X-Cost")), (False, route_limit("route", scope="customer"))]
-    (found,) = apply_limits(limits, lambda each: acme(each.scope))
+    (found,) = apply_limits(limits, lambda limit: acme(limit.scope))
     assert (found.rule.name, found.is_reported, found.is_shadow) == ("plan", True, False)
 
 
@@ -475,8 +475,8 @@ def test_end_users_have_a_row_per_source_and_name(tables: PolicyTables) -> None:
 def test_the_short_path_for_plain_limits_builds_an_equal_set(tables: PolicyTables, plan: Tier, route: Route) -> None:
     def show(limits: RouteLimits) -> tuple[object, ...]:
         made = limits.build_limit_set()
-        rates = [(one.rule, one.cost, one._counts.key) for one in made.policies]  # type: ignore[attr-defined]
-        slots = [(one.name, one.limit, one.counts.key) for one in made.slots]
+        rates = [(policy.rule, policy.cost, policy._counts.key) for policy in made.policies]  # type: ignore[attr-defined]
+        slots = [(slot.name, slot.limit, slot.counts.key) for slot in made.slots]
         gates = [(one.rule, type(gate)) for one, gate in made.traits.sharing.gates]
         traits = made.traits
         kinds = traits.simple, traits.applies, traits.may_ask, traits.shares, traits.has_end_work, traits.plan_policies

@@ -113,7 +113,7 @@ def test_a_set_for_a_request_has_all_other_limits_as_well(table: LimitTable) -> 
     limit = build_limit(table, 100, 10, by_request=RequestReserve(True, False, 10, 60))
     terms = LimitSet((plain,), plan_policies=1, credits=credits, slots=(slot,), units=(limit,))
     own = terms.with_request(Prompt(20, None))
-    assert [each.reserve for each in own.traits.other_rates.units] == [20]
+    assert [unit.reserve for unit in own.traits.other_rates.units] == [20]
     assert (own.policies, own.traits.credits, own.traits.plan_policies, own.slots[0]) == (
         terms.policies,
         credits,

@@ -288,7 +288,10 @@ async def test_removed_key_and_moved_customer_are_seen_where_heads_are_cached(cr
     async def ask(key: str) -> list[tuple[int, bytes]]:
         line = ("authorization", f"Bearer {key}")
         answers = await client.asks(heads[key]), await streams.asks("/v1/x", line)
-        return [(each.status, b"|".join(each.body.split(b"|")[:2]) if each.status == 200 else b"") for each in answers]
+        return [
+            (answer.status, b"|".join(answer.body.split(b"|")[:2]) if answer.status == 200 else b"")
+            for answer in answers
+        ]
 
     async def check(expected: dict[str, tuple[int, bytes]]) -> None:
         for _ in range(3):
@@ -302,7 +305,7 @@ async def test_removed_key_and_moved_customer_are_seen_where_heads_are_cached(cr
     await edge.reloads()
     await check(everybody)
     keys = edge.config["keys"]
-    edge.config["keys"] = [each for each in keys if each["customer"] != "acme"]
+    edge.config["keys"] = [key for key in keys if key["customer"] != "acme"]
     await edge.reloads()
     await check(everybody | {KEY: (401, b"")})
     edge.config["keys"] = [*edge.config["keys"], {**keys[0], "customer": "free"}]

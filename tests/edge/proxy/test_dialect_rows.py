@@ -105,8 +105,10 @@ STREAMED = ("event-stream", "ndjson", "amazon")
 async def test_aborted_stream_is_billed_by_its_final_usage_in_each_dialect(edge: Edge, name: str) -> None:
     (route,) = (route for route in edge.config["routes"] if route["path"] == "/v1/*")
     route["response_usage"] = name
-    answers = [each for each in ANSWERS if each["format"] == name and any(kind in each["type"] for kind in STREAMED)]
-    answers = [each for each in answers if each["method"] == "POST"]
+    answers = [
+        answer for answer in ANSWERS if answer["format"] == name and any(kind in answer["type"] for kind in STREAMED)
+    ]
+    answers = [answer for answer in answers if answer["method"] == "POST"]
     assert answers
     for answer in answers:
         body = get_body(answer)

@@ -141,7 +141,7 @@ async def answered_by_another(edge: Edge) -> None:
 
 def count_objects() -> Counter[str]:
     """Objects of the edge's own classes."""
-    names = (f"{type(each).__module__}.{type(each).__qualname__}" for each in gc.get_objects())
+    names = (f"{type(object_).__module__}.{type(object_).__qualname__}" for object_ in gc.get_objects())
     return Counter(name for name in names if name.startswith("edgeproxy.edge."))
 
 

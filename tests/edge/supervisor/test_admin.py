@@ -203,9 +203,9 @@ def test_metrics_come_from_the_tables_and_the_supervisor(room: Room) -> None:
         assert value(found["edge_table_full_total"], table="customers") == 1
         assert value(found["edge_connections"], side="client") == 4
         assert value(found["edge_usage_counted_total"], meter="requests") == 7
-        rows = {one.labels["table"]: one.value for one in found["edge_table_rows"].samples}
+        rows = {sample.labels["table"]: sample.value for sample in found["edge_table_rows"].samples}
         assert rows == {"customers": 2, "addresses": 0, "end_users": 0, "quotas": 0, "usage": 2, "metrics": 4}
-        capacity = {one.labels["table"]: one.value for one in found["edge_table_capacity"].samples}
+        capacity = {sample.labels["table"]: sample.value for sample in found["edge_table_capacity"].samples}
         assert capacity == {
             **dict.fromkeys(("customers", "addresses", "quotas", "usage"), 1000),
             "end_users": 20_000,
@@ -222,7 +222,7 @@ def test_metrics_are_zero_before_the_first_count(room: Room) -> None:
         found = families(text=await (await client.get("/metrics")).text())
         assert [value(found["edge_connections"], side=side) for side in ("client", "upstream")] == [0, 0]
         assert value(found["edge_usage_counted_total"], meter="requests") == 0
-        tables = {one.labels["table"]: one.value for one in found["edge_table_full_total"].samples}
+        tables = {sample.labels["table"]: sample.value for sample in found["edge_table_full_total"].samples}
         assert tables == dict.fromkeys(KINDS, 0)
         refused = found["edge_rate_limited_total"].samples
         assert {tuple(one.labels[label] for label in ("tier", "policy", "mode")): one.value for one in refused} == {
@@ -233,7 +233,10 @@ def test_metrics_are_zero_before_the_first_count(room: Room) -> None:
             ("open", "requests-day", "enforce"): 0,
             ("open", "export", "shadow"): 0,
         }
-        assert {one.labels["priority"]: one.value for one in found["edge_shed_total"].samples} == {"0": 0, "7": 0}
+        assert {sample.labels["priority"]: sample.value for sample in found["edge_shed_total"].samples} == {
+            "0": 0,
+            "7": 0,
+        }
         assert value(found["edge_burst_credits_spent_total"], tier="open") == 0
         assert value(found["edge_upstream_retries_total"], upstream="api") == 0
         assert value(found["edge_upstream_pending"], upstream="checked") == 0

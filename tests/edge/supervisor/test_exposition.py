@@ -34,10 +34,10 @@ def test_a_histogram_is_cumulative_in_seconds() -> None:
     words[3], words[9], words[-2] = 4, 2, 1  # ≤ 1 ms, ≤ 80 ms, above 10 s
     words[-1] = 12_500_000_000
     samples = families(("edge_request_seconds", ("v1",), words))["edge_request_seconds"].samples
-    buckets = {float(one.labels["le"]): one.value for one in samples if one.name.endswith("_bucket")}
+    buckets = {float(sample.labels["le"]): sample.value for sample in samples if sample.name.endswith("_bucket")}
     assert list(buckets) == [*LATENCY_BUCKETS, float("inf")]
     assert [buckets[bound] for bound in (0.0005, 0.001, 0.08, 10.0, float("inf"))] == [0, 4, 6, 6, 7]
-    rest = {one.name: one.value for one in samples if not one.name.endswith("_bucket")}
+    rest = {sample.name: sample.value for sample in samples if not sample.name.endswith("_bucket")}
     assert rest == {"edge_request_seconds_count": 7, "edge_request_seconds_sum": 12.5}
 
 

@@ -47,7 +47,9 @@ class Scene:
     def reported(self) -> dict[str, list[tuple[str, int, int]]]:
         """Return the limits of the last report by customer, each with usage and peak."""
         usage = self.sent[-1][1].usage
-        return {customer: [(one.limit, one.used, one.peak) for one in limits] for customer, limits in usage.items()}
+        return {
+            customer: [(limit.limit, limit.used, limit.peak) for limit in limits] for customer, limits in usage.items()
+        }
 
 
 def test_only_watched_customers_are_read_and_peaks_last_during_a_watch() -> None:
@@ -91,7 +93,7 @@ def test_a_report_keeps_the_most_used_limits_and_the_most_used_key() -> None:
     (limits,) = scene.sent[-1][1].usage.values()
     assert len(limits) == LIMITS_MAX
     assert limits[0].limit == "concurrency"
-    assert [one.used for one in limits if one.limit == "by-key"] == [9]
+    assert [limit.used for limit in limits if limit.limit == "by-key"] == [9]
     names = [f"c{n}" for n in range(1000)]
     assert parse_watched(orjson.dumps({"watched": names})) == names[:WATCHED_MAX]
     for body in (b"", b"[]", b'{"watched": 7}', b'{"watched": [7, null]}'):

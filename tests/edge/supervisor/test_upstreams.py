@@ -44,7 +44,7 @@ class World:
     def last(self, upstream: str = "api") -> list[tuple[list[str], list[str]]]:
         """Return each endpoint's URL, addresses and healthy addresses in the newest message."""
         assert isinstance(self.told[-1], SetEndpoints)
-        return [(one.addresses, one.up) for one in self.told[-1].services[upstream]]
+        return [(service.addresses, service.up) for service in self.told[-1].services[upstream]]
 
 
 Scene = Callable[[Upstreams, World], Awaitable[None]]

@@ -57,7 +57,7 @@ def knows(pid: int, text: str) -> bool:
             addresses, rights, *rest = line.split()
             if not rights.startswith("rw") or rest[-1].startswith(("[vv", "anon_inode")):
                 continue
-            start, end = (int(each, 16) for each in addresses.split("-"))
+            start, end = (int(part, 16) for part in addresses.split("-"))
             memory.seek(start)
             try:
                 if text.encode() in memory.read(end - start):

@@ -48,9 +48,11 @@ def test_records_are_read_from_any_record_start() -> None:
         assert list(parse_records(written[start:], start)) == whole[number:]
     flipped = bytearray(written)
     flipped[places[2] + 20] ^= 1
-    (damage,) = [one for one in parse_records(bytes(flipped[places[1] :]), places[1]) if isinstance(one, Damage)]
+    (damage,) = [
+        record for record in parse_records(bytes(flipped[places[1] :]), places[1]) if isinstance(record, Damage)
+    ]
     assert (damage.offset, damage.until) == (places[2], places[3])
-    assert all(isinstance(one, Record) and not one.marks for one in parse_records(written, marked=False))
+    assert all(isinstance(record, Record) and not record.marks for record in parse_records(written, marked=False))
 
 
 def test_a_segment_cut_anywhere_has_the_records_before_the_cut() -> None:

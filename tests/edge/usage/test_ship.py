@@ -31,7 +31,8 @@ class Network:
     def says(self, *answers: tuple[int, object] | OSError, retry_after: float | None = None) -> None:
         """Prepare answers to send instead of the collector's."""
         self.answers += [
-            one if isinstance(one, OSError) else Reply(one[0], orjson.dumps(one[1]), retry_after) for one in answers
+            answer if isinstance(answer, OSError) else Reply(answer[0], orjson.dumps(answer[1]), retry_after)
+            for answer in answers
         ]
 
     async def send(self, batch: Batch, body: bytes) -> Reply:

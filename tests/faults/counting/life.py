@@ -191,7 +191,7 @@ class Life:
         self.remember()
         found = []
         for path in list_segments(self.state / "spool"):
-            found += [(path, one) for one in parse_records(path.read_bytes()) if isinstance(one, Record)]
+            found += [(path, record) for record in parse_records(path.read_bytes()) if isinstance(record, Record)]
         if len(found) < 2:
             return
         path, one = self.chance.choice(found[:-1])
@@ -263,10 +263,10 @@ class Life:
         """Store the bodies of all batches in the spool and return their numbers."""
         there = set()
         for path in list_segments(self.state / "spool"):
-            for one in parse_records(path.read_bytes()):
-                if isinstance(one, Record):
-                    seq = parse_batch(one.body).seq
-                    assert self.sealed.setdefault(seq, one.body) == one.body, f"batch {seq} was another one"
+            for record in parse_records(path.read_bytes()):
+                if isinstance(record, Record):
+                    seq = parse_batch(record.body).seq
+                    assert self.sealed.setdefault(seq, record.body) == record.body, f"batch {seq} was another one"
                     there.add(seq)
         return there
 

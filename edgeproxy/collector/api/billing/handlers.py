@@ -154,7 +154,7 @@ class BillingHandlers(CancellationHandlers):
         return {
             "customer": loaded.customer.name,
             "currency": currency,
-            "plans": [{"version": one.version, "total": one.total, "meters": dict(one.by_meter)} for one in costs],
+            "plans": [{"version": cost.version, "total": cost.total, "meters": dict(cost.by_meter)} for cost in costs],
             "period_start": format_timestamp(start * 1000),
         }
 

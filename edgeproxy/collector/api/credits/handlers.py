@@ -156,17 +156,17 @@ class CreditHandlers(CustomerBillingHandlers):
             currency = await self._find_currency(connection, row.id)
         grants: list[CreditGrant] = [
             {
-                "id": one.grant.id,
-                "kind": one.origin.kind,
-                "granted": one.origin.granted,
-                "granted_at": format_timestamp(one.origin.at),
-                "returned": one.origin.returned,
-                "used": one.used,
-                "millicredits": one.left,
-                "expires_at": format_timestamp(one.grant.expires),
-                "refundable": one.refundable,
+                "id": grant.grant.id,
+                "kind": grant.origin.kind,
+                "granted": grant.origin.granted,
+                "granted_at": format_timestamp(grant.origin.at),
+                "returned": grant.origin.returned,
+                "used": grant.used,
+                "millicredits": grant.left,
+                "expires_at": format_timestamp(grant.grant.expires),
+                "refundable": grant.refundable,
             }
-            for one in report.grants
+            for grant in report.grants
         ]
         return {
             "customer": row.name,
@@ -249,9 +249,9 @@ class CreditHandlers(CustomerBillingHandlers):
             rows = await paid_usage.list_paid_usage(
                 connection, row.id, month, purchase=query.purchase, after=query.cursor or 0, limit=query.limit + 1
             )
-        bookings = list(dict.fromkeys(one.seq for one in rows))
+        bookings = list(dict.fromkeys(row.seq for row in rows))
         last = bookings[query.limit - 1] if len(bookings) > query.limit else None
-        shown = [paid_usage_to_response(one) for one in rows if last is None or one.seq <= last]
+        shown = [paid_usage_to_response(row) for row in rows if last is None or row.seq <= last]
         return {"customer": row.name, "month": str(month), "usage": shown, **next_page(last)}
 
     @get("/billing/consumptions")

@@ -410,7 +410,7 @@ async def fetch_differences(connection: AsyncConnection, row: InvoiceRow) -> lis
     """Return the lines of a held invoice that differ from Stripe's, the largest difference first."""
     period = Span(row.period_start, row.period_end)
     rows = await discrepancies.fetch_invoice_differences(connection, row.name, period)
-    return [to_difference(one) for one in rows]
+    return [to_difference(row) for row in rows]
 
 
 def refuse_decision(row: InvoiceRow, why: str) -> NoReturn:

@@ -241,8 +241,8 @@ def parse_plans(text: str, settings: CollectorSettings) -> dict[str, Plan]:
         plans = load_plans_text("plans", text).plans
     except ConfigError as error:
         faults = [
-            FieldFault("plans", f"line {one.line}: {one.field}: {one.what}, {one.hint}")
-            for one in error.problems[:ERRORS_MAX]
+            FieldFault("plans", f"line {problem.line}: {problem.field}: {problem.what}, {problem.hint}")
+            for problem in error.problems[:ERRORS_MAX]
         ]
         raise reject_fields(faults) from None
     plan_faults = [
@@ -300,12 +300,12 @@ def change_to_response(row: PriceChangeRow, moves: list[PriceMoveResponse]) -> P
 
 def effect_to_response(effect: PriceEffect) -> PriceEffectResponse:
     """Return the effect of a price change in the API's form."""
-    rated = [one for one in effect.effects if one.before is not None]
+    rated = [effect for effect in effect.effects if effect.before is not None]
     return {
         "subscribers": effect.subscribers,
         "rated": len(rated),
         "currencies": [_sum_effects(code, rated) for code in sorted({one.currency for one in rated})],
-        "customers": [_subscriber_to_response(one) for one in effect.effects],
+        "customers": [_subscriber_to_response(effect) for effect in effect.effects],
     }
 
 

@@ -92,8 +92,10 @@ class TrafficReportBody(BaseModel):
 
     def to_report(self) -> TrafficReport:
         """Return the body as a report."""
-        routes = {one.route: one.to_counts() for one in self.routes}
-        errors = {ErrorGroup(one.customer, one.route, one.status, one.by): one.requests for one in self.errors}
+        routes = {route.route: route.to_counts() for route in self.routes}
+        errors = {
+            ErrorGroup(error.customer, error.route, error.status, error.by): error.requests for error in self.errors
+        }
         return TrafficReport(self.minute, self.region, self.total.to_counts(), routes, errors, self.unnamed)
 
 

@@ -140,7 +140,9 @@ class TopUpPurchases:
         # differ from ours.
         created = {"gte": top_up.begun_at // 1000 - CLOCK_SECONDS}
         intents = await self._stripe.list_all("v1.payment_intents.list", customer=stripe_id, created=created)
-        return next((one for one in intents if (one.get("metadata") or {}).get(TOP_UP) == top_up.purchase), None)
+        return next(
+            (intent for intent in intents if (intent.get("metadata") or {}).get(TOP_UP) == top_up.purchase), None
+        )
 
     async def _pay(self, buyer: Buyer, top_up: TopUp, billing: Billing, now: float) -> None:
         """Pay a purchase that Stripe does not have yet. Raises StripeCallError if the result is unknown."""

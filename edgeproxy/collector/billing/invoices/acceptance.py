@@ -32,6 +32,6 @@ def build_acceptance(row: InvoiceRow, differences: Sequence[InvoiceDifference], 
         return {"amount": row.total, "of": "stripe"} if has_total_of_stripe(row) else {"amount": None, "of": "usage"}
     if not differences:
         return {"amount": row.total, "of": "lines"}
-    if any(one["of"] == "quantity" for one in differences):  # Only Stripe knows the cost of these units.
+    if any(difference["of"] == "quantity" for difference in differences):  # Only Stripe knows the cost of these units.
         return {"amount": None, "of": "stripe"}
-    return {"amount": row.total + sum(one["difference"] for one in differences), "of": "stripe"}
+    return {"amount": row.total + sum(difference["difference"] for difference in differences), "of": "stripe"}

@@ -126,7 +126,10 @@ class GrantRow(NamedTuple):
         return Grant(self.id, self.rest, self.expires_at, self.paid, self.tax, self.returned)
 
 
-STORED = [as_stored(one).label(one.name) if one.name == "details" else one for one in credit_transactions.columns]
+STORED = [
+    as_stored(column).label(column.name) if column.name == "details" else column
+    for column in credit_transactions.columns
+]
 """The columns of a transaction as stored, which the hash covers. Details may be sealed."""
 TRANSACTION_FIELDS = [credit_transactions.c[name] for name in TransactionRow._fields]
 GRANT_FIELDS = [credit_grants.c[name] for name in GrantRow._fields]

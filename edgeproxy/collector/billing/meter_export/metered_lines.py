@@ -34,7 +34,7 @@ def split_lines(
         unit_price = unit_prices.get((line.version, key[1]))
         if unit_price is not None:
             if is_last:
-                own = [one for one in lines if one.kind == "usage" and _identify_counted(one) == key]
+                own = [line for line in lines if line.kind == "usage" and _identify_counted(line) == key]
                 _split_value(own, remaining[key], unit_price, metered, items)
             continue
         # Units that Stripe counted beyond the last tier reached are assumed to be in that tier.

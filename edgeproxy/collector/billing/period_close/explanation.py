@@ -102,7 +102,7 @@ async def explain_line(
 def find_share(line: RatedLine, segments: Sequence[Segment]) -> PaidShare:
     """Return the fee that a line is a share of, and the time of that fee."""
     terms = (line.version, line.span.end, abs(line.quantity))
-    segment = next(one for one in segments if (one.version, one.paid.end, one.quantity) == terms)
+    segment = next(segment for segment in segments if (segment.version, segment.paid.end, segment.quantity) == terms)
     return PaidShare(segment.fee, segment.paid)
 
 
@@ -118,14 +118,14 @@ async def _fetch_lines_until(connection: AsyncConnection, row: InvoiceRow, posit
         .order_by(column.invoice, column.position)
     )
     rows = (await connection.execute(statement)).mappings()
-    return [PlacedLine(one["invoice"], one["position"], line_rows.parse_line(one)) for one in rows]
+    return [PlacedLine(row["invoice"], row["position"], line_rows.parse_line(row)) for row in rows]
 
 
 async def _fetch_hours(
     connection: AsyncConnection, customer: str, line: RatedLine, segments: Sequence[Segment]
 ) -> list[tuple[str, int]] | None:
     """Return the usage of a line's meter and value in its segment by hour, according to the current ledger."""
-    price = next(one for one in segments if one.span.start == line.segment.start).plan.meters[line.meter]
+    price = next(segment for segment in segments if segment.span.start == line.segment.start).plan.meters[line.meter]
     by = ("hour",) if price.by is None else ("hour", price.by.dimension)
     query = LedgerQuery(customer, line.meter, line.segment.start, line.segment.end, by)
     try:

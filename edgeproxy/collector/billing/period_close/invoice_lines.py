@@ -161,7 +161,7 @@ async def compute_period_costs(
     Raises QuantityTooLargeError and UsageNotStoredError.
     """
     current, minute = loaded.current, periods.floor_to_minute(now) + periods.MINUTE
-    running = [one for one in current.segments if one.period == current.period and not one.is_trial]
+    running = [segment for segment in current.segments if segment.period == current.period and not segment.is_trial]
     terms = usage.QuantityTerms(meters, current.anchor)
     daily = await usage.fetch_daily_sums(connection, loaded.customer.name, running, terms)
     end = min(minute, current.period.end)
@@ -293,7 +293,7 @@ async def compute_upcoming(
         return [*due, *rate_discounts(due, earlier, segments, loaded.discounts)]
 
     lines = _rate_lines(segments, known, current.period.start)
-    has_minimum = any(one.plan.minimum is not None and one.period == current.period for one in segments)
+    has_minimum = any(segment.plan.minimum is not None and segment.period == current.period for segment in segments)
 
     def project_lines(used: Mapping[UsageKey, int]) -> list[RatedLine]:
         if has_minimum:  # All usage of the period counts towards it.

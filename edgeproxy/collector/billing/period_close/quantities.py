@@ -218,7 +218,7 @@ async def fetch_running_gauges(
     running: dict[int, dict[UsageKey, int]] = {until: {} for until in untils}
     rated: dict[tuple[str, str | None], dict[int, tuple[Segment, int]]] = defaultdict(dict)
     for until in untils:
-        begun = [one for one in segments if one.span.start < until]
+        begun = [segment for segment in segments if segment.span.start < until]
         if not begun:
             continue
         last = begun[-1]

@@ -66,7 +66,7 @@ def rate_discounts(
         return []
     # Lines of an invoice without any amount due do not count, nor do their discounts.
     before = [line for line in invoiced if line.stands]
-    places = {one.span.start: place for place, one in enumerate(segments)}
+    places = {segment.span.start: place for place, segment in enumerate(segments)}
     charged = [(line, _find_period(line, segments, places)) for line in (*before, *lines) if line.kind != DISCOUNT]
     rated = []
     for discount in discounts:
@@ -85,7 +85,7 @@ def _rate_period(
     """Return the line for a period that costs `base` so far: its discount, less the discounts on earlier invoices."""
     identity = (DISCOUNT, discount.code, period.start)
     earlier = [line for line in before if identify_line(line) == identity]
-    segment = next(one for one in segments if one.period == period)
+    segment = next(segment for segment in segments if segment.period == period)
     # The discount of the whole period less the earlier ones: the sum does not depend on the number of invoices.
     amount = -discount.compute_amount(base, segment.plan.currency) - sum_amounts(earlier)
     quantity = base - sum(line.quantity for line in earlier)

@@ -131,8 +131,13 @@ async def compare_span(
     return (
         rows
         + [
-            Comparison(one.customer or one.id, name_by_currency(one.kind, one.currency), one.ours, one.stripes)
-            for one in subjects
+            Comparison(
+                subject.customer or subject.id,
+                name_by_currency(subject.kind, subject.currency),
+                subject.ours,
+                subject.stripes,
+            )
+            for subject in subjects
         ]
         + of_customers
     )

@@ -63,7 +63,7 @@ async def _rate_period(
     connection: AsyncConnection, loaded: LoadedSubscription, terms: QuantityTerms
 ) -> list[RatedLine]:
     """Return the lines of the usage of this period so far."""
-    of_period = [one for one in loaded.current.segments if one.period == loaded.current.last.period]
+    of_period = [segment for segment in loaded.current.segments if segment.period == loaded.current.last.period]
     by_segment = await fetch_segment_quantities(connection, loaded.customer.name, of_period, of_period, terms)
     return rate_segments(of_period, {key: value for used in by_segment.values() for key, value in used.items()})
 

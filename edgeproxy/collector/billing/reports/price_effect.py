@@ -132,16 +132,17 @@ async def fetch_usage_of_plans(
     If the plans split usage alike, it is read only once.
     """
     dimensions = [
-        {meter: price.by and price.by.dimension for meter, price in one.plan.meters.items()} for one in segments
+        {meter: price.by and price.by.dimension for meter, price in segment.plan.meters.items()} for segment in segments
     ]
     all_dimensions = {meter: dimension for one in dimensions for meter, dimension in one.items()}
-    if all(one.items() <= all_dimensions.items() for one in dimensions):
-        all_meters = {meter: price for one in segments for meter, price in one.plan.meters.items()}
+    if all(dimension.items() <= all_dimensions.items() for dimension in dimensions):
+        all_meters = {meter: price for segment in segments for meter, price in segment.plan.meters.items()}
         whole = segments[0]._replace(plan=segments[0].plan.model_copy(update={"meters": all_meters}))
         usage = await quantities.fetch_quantities(connection, customer, [whole], whole, terms, leaves_out=True)
         return [usage] * len(segments)
     return [
-        await quantities.fetch_quantities(connection, customer, [one], one, terms, leaves_out=True) for one in segments
+        await quantities.fetch_quantities(connection, customer, [segment], segment, terms, leaves_out=True)
+        for segment in segments
     ]
 
 

@@ -58,7 +58,10 @@ class CustomerBalances:
         self, stripe_customers: Sequence[StripeObject], now: float, *, is_booking: bool
     ) -> list[Comparison]:
         """Return the rows of the customers on a page that are ours."""
-        theirs = {str(one["id"]): (str(one.get("currency") or USD), int(one["balance"])) for one in stripe_customers}
+        theirs = {
+            str(stripe_customer["id"]): (str(stripe_customer.get("currency") or USD), int(stripe_customer["balance"]))
+            for stripe_customer in stripe_customers
+        }
         names, ours = await self._sum_booked(list(theirs))
         rows = []
         for stripe_id, name in names.items():
@@ -73,7 +76,7 @@ class CustomerBalances:
                     await self._book(stripe_id, transactions)
                     # Read again: the bookings just made may have closed the gap.
                     booked = (await self._sum_booked([stripe_id]))[1].get(stripe_id, {})
-                latest = max((int(one["created"]) for one in transactions), default=0)
+                latest = max((int(transaction["created"]) for transaction in transactions), default=0)
                 if booked.get(currency, 0) != balance and latest > now - SETTLED_SECONDS:
                     continue
             both = {currency: (booked.get(currency, 0), balance)}
@@ -100,7 +103,11 @@ class CustomerBalances:
 
         Some may be invoices and credit notes of ours whose events never arrived.
         """
-        sources = {_name_source(one): one for one in transactions if foreign_balance.parse_adjustment(one) is None}
+        sources = {
+            _name_source(transaction): transaction
+            for transaction in transactions
+            if foreign_balance.parse_adjustment(transaction) is None
+        }
         for transaction in await self._find_unknown(sources):
             if (note := parse_id(transaction.get("credit_note"))) is not None:
                 stripe_object = await self._stripe.call("v1.credit_notes.retrieve", note)

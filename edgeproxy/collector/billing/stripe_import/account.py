@@ -30,7 +30,11 @@ async def read_account(stripe: StripeApi) -> StripeAccount:
     return StripeAccount(
         await stripe.list_all("v1.customers.list"),
         {price["id"]: price for price in prices},
-        [one for one in subscriptions if SUBSCRIPTION_METADATA not in (one.get("metadata") or {})],
-        [one for one in invoices if INVOICE_METADATA not in (one.get("metadata") or {})],
+        [
+            subscription
+            for subscription in subscriptions
+            if SUBSCRIPTION_METADATA not in (subscription.get("metadata") or {})
+        ],
+        [invoice for invoice in invoices if INVOICE_METADATA not in (invoice.get("metadata") or {})],
         await stripe.list_all("v1.invoice_items.list", pending=True),
     )

@@ -55,7 +55,7 @@ def map_customers(
     """
     directory = _Directory(customers)
     # Each by itself first. Only all matches together show two that share a customer.
-    matches = [_match_customer(one, directory, rows, metadata_key) for one in stripe_customers]
+    matches = [_match_customer(stripe_customer, directory, rows, metadata_key) for stripe_customer in stripe_customers]
     by_customer: dict[str, list[CustomerMatch]] = defaultdict(list)
     for match in matches:
         if match.customer is not None:
@@ -69,12 +69,12 @@ class _Directory:
     def __init__(self, customers: Sequence[OurCustomer]) -> None:
         self.by_name: dict[str, dict[str, OurCustomer]] = defaultdict(dict)
         self.by_email: dict[str, dict[str, OurCustomer]] = defaultdict(dict)
-        self.by_stripe_id = {one.stripe_id: one for one in customers if one.stripe_id is not None}
-        for one in customers:
-            for name in {one.id, one.name, one.external_id} - {None}:
-                self.by_name[str(name)][one.id] = one
-            for email in one.emails:
-                self.by_email[email][one.id] = one
+        self.by_stripe_id = {customer.stripe_id: customer for customer in customers if customer.stripe_id is not None}
+        for customer in customers:
+            for name in {customer.id, customer.name, customer.external_id} - {None}:
+                self.by_name[str(name)][customer.id] = customer
+            for email in customer.emails:
+                self.by_email[email][customer.id] = customer
 
 
 def _match_customer(
@@ -106,7 +106,7 @@ def _match_customer(
     if not candidates:
         return CustomerMatch(stripe_customer, why="; ".join(unknown))
     if len(candidates) > 1:
-        names = ", ".join(sorted(one.name for one in candidates.values()))
+        names = ", ".join(sorted(candidate.name for candidate in candidates.values()))
         return CustomerMatch(stripe_customer, why=f"it may be each of {names}", is_conflict=True)
     (customer,) = candidates.values()
     match = CustomerMatch(stripe_customer, customer, by)

@@ -119,12 +119,15 @@ async def compute_plan(
         {match.stripe_id: match for match in matches},
         rows,
         # Counted over the whole account: a subscription that is left here goes on at Stripe.
-        Counter(str(one["customer"]) for one in account.subscriptions),
+        Counter(str(subscription["customer"]) for subscription in account.subscriptions),
         await charging.fetch_charging(connection, settings.billing),
         await plan_versions.fetch_plans_on_sale(connection, settings.plans, now),
         options,
     )
-    plans = [await planner.plan_subscription(connection, one, account.prices, now) for one in account.subscriptions]
+    plans = [
+        await planner.plan_subscription(connection, subscription, account.prices, now)
+        for subscription in account.subscriptions
+    ]
     return ImportPlan(account, matches, plans)
 
 

@@ -42,12 +42,16 @@ class Importer(NamedTuple):
 
         Raises StripeCallError; the plan may then be applied again.
         """
-        charged = {str(one.stripe_subscription["customer"]): one for one in plan.subscriptions if one.step in ENDED}
+        charged = {
+            str(subscription.stripe_subscription["customer"]): subscription
+            for subscription in plan.subscriptions
+            if subscription.step in ENDED
+        }
         for match in plan.customers:
             if match.customer is not None:
                 taken = charged.get(match.stripe_id)
                 await self._link(match, None if taken is None else taken.stripe_subscription)
-        return plan._replace(subscriptions=[await self._take_over(one) for one in plan.subscriptions])
+        return plan._replace(subscriptions=[await self._take_over(subscription) for subscription in plan.subscriptions])
 
     async def _link(self, match: CustomerMatch, stripe_subscription: StripeObject | None) -> None:
         """Link a customer to its Stripe customer.

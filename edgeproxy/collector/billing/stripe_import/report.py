@@ -28,10 +28,10 @@ def build_report(plan: ImportPlan) -> Report:
     """Return the report of a plan or of its result."""
     names = {match.stripe_id: None if match.customer is None else match.customer.name for match in plan.customers}
     account = plan.account
-    used = {item["price"]["id"] for one in account.subscriptions for item in one["items"]["data"]}
+    used = {item["price"]["id"] for subscription in account.subscriptions for item in subscription["items"]["data"]}
     return {
         "customers": [_report_customer(match) for match in plan.customers],
-        "subscriptions": [_report_subscription(one) for one in plan.subscriptions],
+        "subscriptions": [_report_subscription(subscription) for subscription in plan.subscriptions],
         "balances": [
             {
                 "stripe": match.stripe_id,
@@ -41,8 +41,12 @@ def build_report(plan: ImportPlan) -> Report:
             for match in plan.customers
             if match.stripe_customer.get("balance")
         ],
-        "open_invoices": [_report_due(one, names, one["amount_remaining"]) for one in account.open_invoices],
-        "pending_items": [_report_due(one, names, one["amount"]) for one in account.pending_items],
+        "open_invoices": [
+            _report_due(open_invoice, names, open_invoice["amount_remaining"]) for open_invoice in account.open_invoices
+        ],
+        "pending_items": [
+            _report_due(pending_item, names, pending_item["amount"]) for pending_item in account.pending_items
+        ],
         "unused_prices": [
             {
                 "stripe": price["id"],

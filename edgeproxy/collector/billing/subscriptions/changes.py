@@ -58,7 +58,7 @@ class SubscriptionState(NamedTuple):
     @property
     def usage_start(self) -> int:
         """The period's invoice includes usage from this Unix second on. It may be within the period."""
-        starts = [one.span.start for one in self.segments if one.period == self.last.period]
+        starts = [segment.span.start for segment in self.segments if segment.period == self.last.period]
         return max(min(starts), self.period.start)
 
     def find_upcoming_move(self) -> "UpcomingMove | None":
@@ -85,7 +85,9 @@ class SubscriptionState(NamedTuple):
     def allowance_segments(self) -> list[Segment]:
         """The segments of this period that share the included amounts of the plan in force."""
         plan, period = get_plan_name(self.last.version), self.last.period
-        return [one for one in self.segments if (get_plan_name(one.version), one.period) == (plan, period)]
+        return [
+            segment for segment in self.segments if (get_plan_name(segment.version), segment.period) == (plan, period)
+        ]
 
 
 class PlanChange(NamedTuple):

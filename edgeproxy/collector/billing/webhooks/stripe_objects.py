@@ -117,4 +117,4 @@ async def find_paid_invoice(stripe: Stripe, payment_part: StripeObject) -> Strip
         return None
     payment = {"type": "payment_intent", "payment_intent": intent}
     payments = await stripe.list_all("v1.invoice_payments.list", payment=payment, expand=["data.invoice"])
-    return next((one["invoice"] for one in payments), None)
+    return next((payment["invoice"] for payment in payments), None)

@@ -229,7 +229,10 @@ class Http2Pool:
     def _find_silent(self, endpoint: "Endpoint") -> Http2Upstream | None:
         """Find a connection whose upstream has not announced its limit of streams yet."""
         connections = self._connections.get(endpoint, ())
-        return next((each for each in connections if each.is_open and not each.http2.has_announced), None)
+        return next(
+            (connection for connection in connections if connection.is_open and not connection.http2.has_announced),
+            None,
+        )
 
     def _open_stream(self, server: UpstreamConnection) -> bool:
         """Open a stream on a connection with room. Return whether there is one.
@@ -242,7 +245,7 @@ class Http2Pool:
                 connection.open_stream(server)
                 return True
         if len(connections) >= CONNECTIONS_MAX:
-            usable = [each for each in connections if each.has_places]
+            usable = [connection for connection in connections if connection.has_places]
             if usable:
                 min(usable, key=lambda each: (len(each.http2.unread), -each.http2.send_window)).open_stream(server)
                 return True
@@ -251,7 +254,7 @@ class Http2Pool:
     def _forget_closed(self) -> None:
         """Forget closed connections, and endpoints without connections, which may have left the configuration."""
         for endpoint, connections in tuple(self._connections.items()):
-            open_connections = [each for each in connections if each.is_open]
+            open_connections = [connection for connection in connections if connection.is_open]
             if open_connections:
                 self._connections[endpoint] = open_connections
             else:

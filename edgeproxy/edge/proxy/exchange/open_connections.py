@@ -264,10 +264,10 @@ class Connections:
     def count_by_address(self) -> Counter[bytes]:
         """Count the requests at upstreams by the address of their client. A tunnel no longer counts as a request."""
         return Counter(
-            each.client.address.subject
+            exchange.client.address.subject
             for client in self.clients
-            for each in client.list_exchanges()
-            if each.server is not None and each.server.tunnel is None
+            for exchange in client.list_exchanges()
+            if exchange.server is not None and exchange.server.tunnel is None
         )
 
     def sweep(self, now: float) -> None:

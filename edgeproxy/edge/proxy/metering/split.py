@@ -86,8 +86,10 @@ class SplitMetering(Metering):
             for name, dimension in settings.dimensions.items()
             if dimension.header is not None
         ]
-        shown = {one.field for one in self._sources if meters[one.meter].pass_}
-        self._fields = {one.field: (compile_field(one.field), one.field not in shown) for one in self._sources}
+        shown = {source.field for source in self._sources if meters[source.meter].pass_}
+        self._fields = {
+            source.field: (compile_field(source.field), source.field not in shown) for source in self._sources
+        }
         """The pattern of each field with a value, and True if only the edge may see the field."""
         self._by_values: dict[tuple[str, ...], Metering] = {}
         self._day = 0

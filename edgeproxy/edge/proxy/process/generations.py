@@ -207,8 +207,12 @@ class Generations:
             return
         self._previous = [each for each in self._previous if each() is not None]
         needed = list(self._list_snapshots())
-        self._logs = [each for each in self._logs if not self._is_written(each, needed)]
-        over = [each for each in self._services if not any(one.services.get(each.name) is each for one in needed)]
+        self._logs = [log for log in self._logs if not self._is_written(log, needed)]
+        over = [
+            service
+            for service in self._services
+            if not any(one.services.get(service.name) is service for one in needed)
+        ]
         for service in over:
             self._services.remove(service)
             service.dissolve()
@@ -235,7 +239,7 @@ class Generations:
 
     def count_requests(self) -> int:
         """Count the active requests in this worker. A tunnel no longer counts as a request."""
-        outstanding = sum(each.outstanding for service in self.list_services() for each in service.endpoints)
+        outstanding = sum(endpoint.outstanding for service in self.list_services() for endpoint in service.endpoints)
         return outstanding - self._runtime.connections.tunnels
 
     def report_lost_lines(self, access: "AccessLog") -> None:

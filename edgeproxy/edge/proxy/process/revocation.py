@@ -89,7 +89,7 @@ def _recheck_in_files(
 
 def _list_exchanges(runtime: "Runtime") -> Iterator[tuple[Forwarding, "RouteBinding"]]:
     """Yield the exchanges in progress that have a sender, with their bindings."""
-    for exchange in [each for client in runtime.connections.clients for each in client.list_exchanges()]:
+    for exchange in [exchange for client in runtime.connections.clients for exchange in client.list_exchanges()]:
         if isinstance(exchange, Forwarding) and exchange.binding is not None:
             yield exchange, exchange.binding
 

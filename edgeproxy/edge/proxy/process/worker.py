@@ -311,8 +311,8 @@ def create_worker(
     )
     listeners = draft.settings.listen
     inward = [
-        None if each.tls is None else ServerTls(each.tls, worker.store.state, http2=each.speaks_http2)
-        for each in listeners
+        None if listener.tls is None else ServerTls(listener.tls, worker.store.state, http2=listener.speaks_http2)
+        for listener in listeners
     ]
     return worker, listeners, inward
 

@@ -159,7 +159,9 @@ class RouteAccess:
         if route.auth == "none":
             return self.bind_anonymous(route)
         if by not in list_accepted_credentials(route):
-            expected = " or ".join(CREDENTIAL_NAMES[each] for each in list_accepted_credentials(route))
+            expected = " or ".join(
+                CREDENTIAL_NAMES[accepted_credential] for accepted_credential in list_accepted_credentials(route)
+            )
             return self.bind_without_key(route, "unknown", f"{expected} is needed here")
         if route.is_flagged and route.settings.flag not in customer.flags:
             self._check_flag(route, customer.tier, key.customer, residency)

@@ -53,7 +53,7 @@ class Condition:
         exact = self._exact
         paths = (path, *list_readings(path))
         if exact is None:
-            return any((one + b"/").startswith(self._prefix) for one in paths)
+            return any((path + b"/").startswith(self._prefix) for path in paths)
         return exact in paths
 
 

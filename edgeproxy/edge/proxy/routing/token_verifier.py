@@ -77,7 +77,7 @@ class TokenVerifier:
         import jwt
 
         self._jwt = jwt  # Imported by prepared_configuration.py before requests come.
-        self._by_iss = {each.issuer: (name, each) for name, each in settings.items()}
+        self._by_iss = {setting.issuer: (name, setting) for name, setting in settings.items()}
         self._keys, self._request_keys = keys, request_keys
 
     def verify(self, token: bytes) -> Claims:

@@ -36,7 +36,7 @@ def parse_certificate(der: bytes | None) -> ClientCertificate:
     try:
         certificate = x509.load_der_x509_certificate(der)
         values_by_kind: dict[str, Iterable[object]] = {
-            "CN": [each.value for each in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+            "CN": [attribute.value for attribute in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
         }
         try:
             others = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value

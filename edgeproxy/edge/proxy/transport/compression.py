@@ -86,7 +86,8 @@ class Compression:
             return None
         head.keep += VARY
         algorithm = next(
-            (each for each in self._algorithms if each.encode() in parse_accepted_codings(request.keep)), None
+            (algorithm for algorithm in self._algorithms if algorithm.encode() in parse_accepted_codings(request.keep)),
+            None,
         )
         # HTTP/1.0 has no chunks, and without them a client could not tell a complete answer from a truncated one.
         if algorithm is None or not request.minor:

@@ -147,7 +147,7 @@ class HeldBudget:
         if self.held_bytes > self.bytes_max:
             target = self.bytes_max - self.bytes_max // RELIEF_SHARE
             # The addresses that hold the most bytes have used up the budget. Each keeps at least half of its bytes.
-            for account in sorted(self._addresses.values(), key=lambda each: each.held_bytes, reverse=True):
+            for account in sorted(self._addresses.values(), key=lambda address: address.held_bytes, reverse=True):
                 excess = self.held_bytes - target
                 if excess <= 0:
                     break
@@ -159,7 +159,7 @@ class HeldBudget:
 
     def _shrink(self, account: Account, target: int, share: str) -> None:
         """Make the largest holders of an account release their bytes until the account has at most `target` bytes."""
-        for holding in sorted(account.holdings, key=lambda each: each.held_bytes, reverse=True):
+        for holding in sorted(account.holdings, key=lambda holding: holding.held_bytes, reverse=True):
             if account.held_bytes <= target:
                 break
             self._remove(holding)

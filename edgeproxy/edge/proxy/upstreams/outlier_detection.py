@@ -73,7 +73,7 @@ class OutlierDetector:
 
 def end_ejections(endpoints: Iterable[EndpointT], now: float) -> list[EndpointT]:
     """Readmit the endpoints whose ejection is over. Return them."""
-    due = [each for each in endpoints if each.state is EJECTED and each.ejected_until <= now]
+    due = [endpoint for endpoint in endpoints if endpoint.state is EJECTED and endpoint.ejected_until <= now]
     for endpoint in due:
         endpoint.apply(EndpointEvent.EJECTION_EXPIRED)
     return due

@@ -92,7 +92,7 @@ def test_the_result_of_a_refund_is_one_message(sqlite_database: str) -> None:
                 await write(opened, APPLIERS["refund"], {**refund, "status": status})
         failed = {**by_hand, "status": "failed", "failure_reason": "lost_or_stolen_card"}
         await write(opened, APPLIERS["refund"], failed)
-        messages = [one for one in await fetch_messages(opened) if one[0].startswith("refund.")]
+        messages = [message for message in await fetch_messages(opened) if message[0].startswith("refund.")]
         told = sorted((type_, data["id"], data["amount"], data["purchase"]) for type_, data in messages)
         paid, bounced = "refund.paid", "refund.failed"
         assert told == [(bounced, "re_2", 100, "cs_1"), (paid, "re_1", 300, "cs_1"), (paid, "re_2", 100, "cs_1")]

@@ -104,7 +104,7 @@ def sum_hours(life: CreditLife) -> list[int]:
         for earlier in range(hour - 1, -1, -1):
             part = min(max(sums[earlier], 0), max(-sums[hour], 0))
             sums[earlier], sums[hour] = sums[earlier] - part, sums[hour] + part
-    return [max(one, 0) for one in sums]
+    return [max(total, 0) for total in sums]
 
 
 def compute_expected(life: CreditLife) -> dict[str, int]:
@@ -154,7 +154,12 @@ async def play(database: Database, lives: list[CreditLife], patch: pytest.Monkey
                 if one.arrives == hour:
                     amount = one.amount if isinstance(one, Use) else -one.amount
                     arrived[number, one.hour] = arrived.get((number, one.hour), 0) + amount
-        corrected = [(n, one) for n, life in enumerate(lives) for one in life.corrections if one.arrives == hour]
+        corrected = [
+            (n, correction)
+            for n, life in enumerate(lives)
+            for correction in life.corrections
+            if correction.arrives == hour
+        ]
         await record_corrections(database, corrected, hour)
         for at in sorted({at for _, at in arrived}):
             minute = START + at * HOUR + (hour - at) * 60  # Each minute is counted once.
@@ -257,7 +262,7 @@ class Moments:
     async def withdraw(self) -> None:
         """Take back all that is left of gifts. One credit more is refused."""
         report = await self.fetch()
-        most = sum(one.left for one in report.grants if not one.grant.paid)
+        most = sum(grant.left for grant in report.grants if not grant.grant.paid)
         act = partial(write, self._database, credits.book_withdrawal, ALICE, self.id, f"w-{self._name}-{self.now}")
         with pytest.raises(ChangeRejectedError):
             await act(most + 1, "x", pending=report.pending)
@@ -267,7 +272,7 @@ class Moments:
     async def refund(self) -> None:
         """Refund all that can be refunded of a purchase, in whole cents."""
         report, id_ = await self.fetch(), f"r-{self._name}-{self.now}"
-        purchases = [one for one in report.grants if one.grant.paid]
+        purchases = [grant for grant in report.grants if grant.grant.paid]
         if purchases:
             one = self._chance.choice(purchases)
             of = partial(write, self._database, credits.hold_refund, ALICE, one.grant.id, id_)
@@ -281,7 +286,7 @@ class Moments:
             await write(self._database, credits.settle_refund, self._held.pop(), paid=is_paid, refund="re")
 
     async def dispute(self) -> None:
-        purchases = [one for one in (await self.fetch()).grants if one.grant.paid > one.grant.returned]
+        purchases = [grant for grant in (await self.fetch()).grants if grant.grant.paid > grant.grant.returned]
         if purchases:
             grant = self._chance.choice(purchases).grant
             intent, amount = grant.id.replace("cs", "pi"), (grant.paid - grant.returned) // CENT * CENT
@@ -310,17 +315,17 @@ class Moments:
             statement = await statements.fetch_statement(connection, self.id, month, self.now * 1000)
             usage = (await balances.fetch_credit_usage(connection, METERS, [self._name])).get(self._name)
             spent = await self._fetch_spent(connection)
-        assert sum(one.left for one in report.grants) == max(report.available, 0), report
+        assert sum(grant.left for grant in report.grants) == max(report.available, 0), report
         assert usage is None or usage.left == report.available
         statement = statement._replace(pending=report.pending)
         assert statement.opening + sum(line.amount for line in statement.lines) == statement.closing == report.booked
         rows = list(csv.DictReader(io.StringIO(statements.render_csv(statement))))
         amounts = [int(row["millicredits"]) for row in rows]
         assert sum(amounts[:-1]) == amounts[-1] == report.available
-        for one in report.grants:
-            assert min(one.left, one.used, one.origin.returned) >= 0, one
+        for grant in report.grants:
+            assert min(grant.left, grant.used, grant.origin.returned) >= 0, grant
             if spent is not None:
-                assert one.used == spent[one.grant.id] + one.grant.rest - one.left, (one, spent)
+                assert grant.used == spent[grant.grant.id] + grant.grant.rest - grant.left, (grant, spent)
 
     async def _fetch_spent(self, connection: AsyncConnection) -> dict[str, int] | None:
         """Return the booked usage of each grant, or None after an overdraft, because grants may have paid it."""

@@ -94,7 +94,9 @@ def test_purchase_usage_and_refund_are_booked_once(database: str) -> None:
         with pytest.raises(ChangeRejectedError, match="no such purchase"):
             await write(opened, credits.hold_refund, ALICE, "g", "r3", None, "asked")
         async with opened.reading() as connection:
-            assert [one.id for one in await credits.list_unsettled_refunds(connection, 1 << 62)] == ["r1", "r2"]
+            assert [
+                unsettled_refund.id for unsettled_refund in await credits.list_unsettled_refunds(connection, 1 << 62)
+            ] == ["r1", "r2"]
         assert (await balances(opened))[0] == 0
         assert await write(opened, credits.settle_refund, "r1", paid=True, refund="re_1") is not None
         assert await write(opened, credits.settle_refund, "r1", paid=True, refund="re_1") is None

@@ -77,9 +77,9 @@ def dispute(*moved: tuple[str, int, int], **also: Any) -> dict[str, Any]:
 
 async def apply(database: Database, *objects: dict[str, Any]) -> list[str]:
     """Have each of these applied, twice; the kinds that are booked by now."""
-    for one in objects:
+    for object_ in objects:
         for _ in range(2):
-            await write(database, APPLIERS[one["object"]], one)
+            await write(database, APPLIERS[object_["object"]], object_)
     return await kinds(database)
 
 

@@ -255,7 +255,7 @@ def test_corrections_of_other_meters_and_hours_return_nothing(database: str, mon
             {**row, "id": "earlier", "time": NOON - HOUR},
         ]
         async with shop.database.writing() as connection:
-            await connection.execute(sa.insert(events), [{"is_summed": 1, **one} for one in others])
+            await connection.execute(sa.insert(events), [{"is_summed": 1, **other} for other in others])
         await shop.book_until(1)
         assert await shop.rests() == {"p": 900}
 

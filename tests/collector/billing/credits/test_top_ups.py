@@ -124,7 +124,7 @@ class Shop:
     async def payments(self) -> list[int]:
         """Return the amounts that Stripe has received."""
         intents = await self.client.list_all("v1.payment_intents.list", customer=self.payer)
-        return [one["amount"] for one in intents if one["status"] == "succeeded"]
+        return [intent["amount"] for intent in intents if intent["status"] == "succeeded"]
 
     async def notices(self) -> list[dict[str, Any]]:
         """Return the details of the alerts of declined payments, oldest first."""
@@ -212,9 +212,9 @@ def test_declined_card_is_tried_three_times_and_then_waits_for_the_customer(
         row = await shop.row()
         assert (row.state, row.due_at, row.declines) == (DECLINED, None, 3)
         notices = await shop.notices()
-        assert [one["declines"] for one in notices] == [1, 2, 3]
-        assert [one["next_retry"] is None for one in notices] == [False, False, True]
-        assert {one["amount"] for one in notices} == {"20.00 USD"}
+        assert [notice["declines"] for notice in notices] == [1, 2, 3]
+        assert [notice["next_retry"] is None for notice in notices] == [False, False, True]
+        assert {notice["amount"] for notice in notices} == {"20.00 USD"}
         assert "declined" in notices[0]["why"]
         await write(shop.database, top_ups.mark_due, [ACME], round(shop.now * 1000))
         await shop.step(10 * DAY)
@@ -233,7 +233,7 @@ def test_purchase_without_a_saved_card_is_declined_without_a_call(sqlite_databas
     async def work(shop: Shop) -> None:
         await shop.open(card=None)
         await shop.step()
-        assert [one["why"] for one in await shop.notices()] == ["there is no saved payment method"]
+        assert [notice["why"] for notice in await shop.notices()] == ["there is no saved payment method"]
         assert await shop.client.list_all("v1.payment_intents.list", customer=shop.payer) == []
 
     play(sqlite_database, own_sandbox, work)

@@ -46,14 +46,17 @@ LINES = [line(9900), line(-4950), line(235, "llm_tokens", "small"), line(0, "sea
 
 
 def test_invoice_books_receivable_fees_revenue_and_tax() -> None:
-    booked = [(one.account, one.amount // CENT, one.meter, one.model) for one in invoice_entries(6171, LINES)]
+    booked = [
+        (invoice_entry.account, invoice_entry.amount // CENT, invoice_entry.meter, invoice_entry.model)
+        for invoice_entry in invoice_entries(6171, LINES)
+    ]
     assert booked == [
         ("receivable", 6171, "", ""),
         ("deferred_fees", -4950, "", ""),
         ("revenue", -235, "llm_tokens", "small"),
         ("tax", -986, "", ""),
     ]
-    assert sum(one.amount for one in invoice_entries(6171, LINES)) == 0
+    assert sum(invoice_entry.amount for invoice_entry in invoice_entries(6171, LINES)) == 0
 
 
 async def invoice(database: Database, number: str, state: str, total: int = 6171) -> None:
@@ -75,7 +78,7 @@ async def invoice(database: Database, number: str, state: str, total: int = 6171
         "try_at": 0,
         "created_at": 0,
     }
-    rows = [{"invoice": number, "position": at, **line_rows.line_to_row(one, "usd")} for at, one in enumerate(LINES)]
+    rows = [{"invoice": number, "position": at, **line_rows.line_to_row(line, "usd")} for at, line in enumerate(LINES)]
     async with database.writing() as connection:
         await connection.execute(sa.insert(invoices_table), [row])
         if total:

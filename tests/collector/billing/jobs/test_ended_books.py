@@ -158,7 +158,7 @@ def test_journal_without_details_reveals_each_change(database: str, monkeypatch:
         async with opened.reading(whole=True) as connection:
             entries = await audit.list_entries(connection, 0, 100)
             head = (await connection.execute(sa.select(credit_head))).one()
-        of_books = [one["after"] for one in entries if one["action"] == "credits.clear_details"]
+        of_books = [entry["after"] for entry in entries if entry["action"] == "credits.clear_details"]
         assert of_books == [{"seq": 4, "hash": head.cleared_hash}]
 
     run(database, work, "acme", "bolt")

@@ -77,7 +77,7 @@ def test_each_currency_has_books_of_its_own(database: str) -> None:
         cash = await read(opened, clearing.sum_cash, Span(BEGIN, LATER))
         assert cash == {currency: amount + 70 for currency, amount in AMOUNTS.items()}
         subjects = await read(opened, clearing.fetch_subjects, Span(BEGIN, LATER))
-        assert {(one.currency, one.ours, one.stripes) for one in subjects} == {
+        assert {(subject.currency, subject.ours, subject.stripes) for subject in subjects} == {
             (currency, amount + 70, amount + 70) for currency, amount in AMOUNTS.items()
         }
 

@@ -118,12 +118,12 @@ async def test_customer_is_charged_in_its_currency_from_plan_to_payment(
         assert {one["kind"]: [amount for amount in amounts(one) if amount] for one in made.values()} == expected
         assert {(one["currency"], one["state"]) for one in made.values()} == {(currency, "open")}
         stripe_invoices = at_stripe(stripe_sandbox, name)
-        assert {one["currency"] for one in stripe_invoices} == {currency}
+        assert {stripe_invoice["currency"] for stripe_invoice in stripe_invoices} == {currency}
         sums = sorted(sum(lines) for lines in expected.values())
-        assert sorted(one["total"] for one in stripe_invoices) == sums
+        assert sorted(stripe_invoice["total"] for stripe_invoice in stripe_invoices) == sums
         await asyncio.to_thread(pay_all, stripe_sandbox, name)
         await apply_stripe_events(of)
-        assert {one["state"] for one in (await fetch_invoices(of, name)).values()} == {"paid"}
+        assert {invoice["state"] for invoice in (await fetch_invoices(of, name)).values()} == {"paid"}
         while await bookings.book_invoices(of.database):
             pass
         async with of.database.reading() as connection:
@@ -178,9 +178,11 @@ async def test_invoice_below_the_minimum_charge_is_paid_with_the_next_one(
         total = used + 70 * unit
         assert paid == {"clearing": 100 * unit + total, "revenue": -100 * unit - total}
         stripe_invoices = at_stripe(stripe_sandbox, name)
-        of_stripe = [(one["status"], one["amount_paid"]) for one in reversed(stripe_invoices)]
+        of_stripe = [
+            (stripe_invoice["status"], stripe_invoice["amount_paid"]) for stripe_invoice in reversed(stripe_invoices)
+        ]
         assert of_stripe == [("paid", 100 * unit), ("paid", charged), ("paid", total - charged)]
-        made = [one for one in (await fetch_invoices(of, name)).values() if one["total"]]
+        made = [invoice for invoice in (await fetch_invoices(of, name)).values() if invoice["total"]]
         assert [(one["state"], one["amount_paid"], one["amount_due"]) for one in made] == [
             ("paid", 100 * unit, 0),
             ("paid", charged, 0),
@@ -214,7 +216,10 @@ async def test_currency_of_a_customer_is_chosen_once(stripe_sandbox: Sandbox, tm
         async with of.database.reading(whole=True) as connection:
             loaded = await subscription_rows.get_by_customer(connection, free)
             assert await spend_alerts.fetch_amounts(connection, loaded.customer.id) == [], "they were of dollars"
-        assert [(one.plan.currency, one.plan.fee) for one in loaded.current.segments] == [("jpy", 0), ("jpy", 4650)]
+        assert [(segment.plan.currency, segment.plan.fee) for segment in loaded.current.segments] == [
+            ("jpy", 0),
+            ("jpy", 4650),
+        ]
         await refuse(of.change(free, "large", now=FEBRUARY, currency="usd"), "is charged in jpy, and that cannot")
         await of.customer(euros, "team", now=JANUARY, currency="eur")
         await refuse(of.change(euros, "dollars", now=JANUARY + 600), "dollars@1 has no price in eur")

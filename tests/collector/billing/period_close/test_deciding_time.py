@@ -167,7 +167,7 @@ async def find_time_of_taxes(of: Sold, closing: Any, name: str) -> str:
     assert of.known.billing is not None
     stripe = Stripe(of.known.billing.stripe, KEY)
     customers = await stripe.list_all("v1.customers.list")
-    there = next(one["id"] for one in customers if one.get("name") == name)
+    there = next(customer["id"] for customer in customers if customer.get("name") == name)
     await stripe.call("v1.customers.update", there, address={"country": "US", "postal_code": "94107"})
     await stripe.close()
     await of.use(name, {"calls": 2}, at=NOON)

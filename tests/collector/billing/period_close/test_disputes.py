@@ -161,7 +161,7 @@ async def test_dispute_raises_an_alert_and_a_loss_takes_lines_off(
         assert (invoice["state"], invoice["amount_disputed"], invoice["amount_lost"]) == ("paid", 0, 10000)
         assert await list_disputes(of, "open") == []
         assert await list_disputes(of, "lost") == [(name, invoice["id"], "lost", None)]
-        assert [(one[0], one[1]) for one in await fetch_alerts(of)][1:] == [("dispute_closed", "warn")]
+        assert [(alert[0], alert[1]) for alert in await fetch_alerts(of)][1:] == [("dispute_closed", "warn")]
         (_, (type_, data)) = await fetch_messages(of)
         assert (type_, data["state"], data["amount_lost"]) == ("dispute.closed", "lost", 10000)
         assert await fetch_accounts(of) == {"deferred_fees": 10000, "chargebacks": -10000}
@@ -184,7 +184,7 @@ async def test_won_dispute_keeps_the_lines_and_a_reversed_loss_restores_them(
         await decide(stripe_sandbox, of, "winning")
         invoice = (await fetch_invoices(of, name))[START]
         assert (invoice["amount_disputed"], invoice["amount_lost"]) == (0, 0)
-        assert [(one[0], one[1]) for one in await fetch_alerts(of)][1:] == [("dispute_closed", "info")]
+        assert [(alert[0], alert[1]) for alert in await fetch_alerts(of)][1:] == [("dispute_closed", "info")]
         assert await fetch_accounts(of) == {}
         stripe_id = await find_dispute(stripe_sandbox, of)
         there = {"id": stripe_id, "amount": 4000, "currency": "usd", "evidence_details": {}, "reason": "fraudulent"}
@@ -296,7 +296,7 @@ async def test_operators_are_paged_once_two_days_before_the_last_answer(
         for clock.now in (answer_by - 2 * 86400 - 1, answer_by - 2 * 86400, answer_by - 60, answer_by + 1):
             await jobs._raise_reminders()
         assert completed_at == [answer_by - 2 * 86400, answer_by - 60], "the events are read if a reminder is due"
-        assert [(one[0], one[1]) for one in await fetch_alerts(of)][1:] == [("payment_disputed", "page")]
+        assert [(alert[0], alert[1]) for alert in await fetch_alerts(of)][1:] == [("payment_disputed", "page")]
 
 
 async def test_a_disputed_payment_is_not_refunded_by_any_entrance(

@@ -304,7 +304,7 @@ def test_killed_payment_resumes_although_stripe_reports_the_invoice_open(
     asyncio.run(work())
     (start,) = at_stripe(stripe_sandbox, name)
     events = stripe_sandbox.call("GET", "/v1/events?type=invoice.sent&limit=100").json()["data"]
-    assert [one["data"]["object"]["id"] for one in events].count(start["id"]) == 1, "the invoice is mailed once"
+    assert [event["data"]["object"]["id"] for event in events].count(start["id"]) == 1, "the invoice is mailed once"
 
 
 def test_each_progress_has_a_step_for_each_report() -> None:

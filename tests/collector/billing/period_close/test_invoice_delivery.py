@@ -265,7 +265,7 @@ def test_a_failure_after_its_effect_mails_no_invoice_twice(
             await of.customer(name, "standard", now=JANUARY)
             for tries in range(1, 10):
                 await closing.step(JANUARY + 3601 * tries)
-                if [one["state"] for one in (await fetch_invoices(of, name)).values()] == ["open"]:
+                if [invoice["state"] for invoice in (await fetch_invoices(of, name)).values()] == ["open"]:
                     return
             raise AssertionError("it stays as it is")
 
@@ -395,8 +395,8 @@ async def test_uncharged_customer_has_waived_invoices_and_never_pays_them(
         await of.use(looks_, WORKED, at=NOON)
         await run(closing, JANUARY + 5, FEBRUARY, FEBRUARY + FREEZE)
         looks = await fetch_invoices(of, looks_)
-        assert [(one["state"], one["total"]) for one in looks.values()] == [("waived", 9900), ("waived", 11767)]
-        assert {one["state"] for one in (await fetch_invoices(of, "pays")).values()} == {"open"}
+        assert [(look["state"], look["total"]) for look in looks.values()] == [("waived", 9900), ("waived", 11767)]
+        assert {invoice["state"] for invoice in (await fetch_invoices(of, "pays")).values()} == {"open"}
     async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
         await run(closing, MARCH, MARCH + FREEZE)
         later = (await fetch_invoices(of, looks_))["2027-02-01 period"]
@@ -423,7 +423,7 @@ async def test_kill_switch_stops_invoices_while_they_close(
 
         stripe.call = last
         await run(closing, FEBRUARY + FREEZE)
-        states = {period: one["state"] for period, one in (await fetch_invoices(of, "stopped")).items()}
+        states = {period: invoice["state"] for period, invoice in (await fetch_invoices(of, "stopped")).items()}
         assert states == {"2027-01-01 start": "open", "2027-01-01 period": "closing"}
 
 
@@ -452,7 +452,7 @@ async def test_invoice_above_the_largest_amount_is_held(stripe_sandbox: Sandbox,
         assert (whale["state"], whale["total"], sum(amounts(whale))) == ("held", 100_009_900, 100_009_900)
         assert "Stripe charges $999,999.99 at most" in str(whale["held_why"])
         drafts = at_stripe(stripe_sandbox, whale_name)
-        assert [one["status"] for one in drafts] == ["draft", "open"]
+        assert [draft["status"] for draft in drafts] == ["draft", "open"]
         # After an operator accepts it, the billable lines are charged. No later invoice is held for this reason.
         async with of.database.writing() as connection:
             again = {"accepted_why": "a meter gone wrong", "try_at": 0}
@@ -601,7 +601,7 @@ def test_unexpected_failure_of_an_invoice_does_not_block_others(
             broken.add(str((await fetch_invoices(of, breaks))["2027-01-01 period"]["stripe_id"]))
             await run(closing, FEBRUARY + FREEZE, FEBRUARY + FREEZE + 1)
             states = {name: await fetch_invoices(of, name) for name in ("odd", breaks, "goes-on")}
-            state_by_name = {name: one["2027-01-01 period"]["state"] for name, one in states.items()}
+            state_by_name = {name: state["2027-01-01 period"]["state"] for name, state in states.items()}
             assert state_by_name == {"odd": "draft", breaks: "closing", "goes-on": "open"}
             assert "2027-01-01 period" not in await fetch_invoices(of, "stuck")
             async with of.database.reading() as connection:

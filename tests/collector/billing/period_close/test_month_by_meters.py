@@ -84,7 +84,7 @@ def test_month_by_meters_and_by_items_equals_the_second_rater(
             for mode in MODES:
                 await begin(of, mode)
             await of.turns(3)
-            changing = sorted((one for one in payers if one.to), key=lambda one: one.changes_at)
+            changing = sorted((payer for payer in payers if payer.to), key=lambda payer: payer.changes_at)
             together = -(-len(changing) // STOPS) or 1
             for first in range(0, len(changing), together):
                 some = changing[first : first + together]

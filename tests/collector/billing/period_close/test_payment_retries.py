@@ -99,7 +99,7 @@ def test_declined_payment_raises_an_alert_and_is_retried_four_times(
                 assert len(await failures(of)) == tries_made, "not before its time"
                 await closing.step(CLOSED + days * DAY)
             assert await tries(of) == [("exhausted", 5, None)]
-            (period,) = [one for one in (await fetch_invoices(of, name)).values() if one["declined"]]
+            (period,) = [invoice for invoice in (await fetch_invoices(of, name)).values() if invoice["declined"]]
             first_at = format_timestamp(CLOSED * 1000)
             assert period["declined"] == {"times": 5, "first_at": first_at, "retry_at": None}
             assert period["due_at"] == period["issued_at"], "an automatic charge is due at once"
@@ -131,7 +131,7 @@ async def test_new_card_retries_all_open_invoices_and_ends_the_pause(
         set_card(stripe_sandbox, name, GOOD)
         await apply_stripe_events(of)
         await closing.step(now)
-        states = {period: one["state"] for period, one in (await fetch_invoices(of, name)).items()}
+        states = {period: invoice["state"] for period, invoice in (await fetch_invoices(of, name)).items()}
         assert {states.pop("2027-03-01 period", "draft")} == {"draft"}
         assert set(states.values()) == {"paid"}, states
         async with of.database.writing() as connection:
@@ -203,7 +203,7 @@ async def test_bank_debit_stays_processing_until_the_bank_declines_it(
         await asyncio.to_thread(own_sandbox.advance, 4 * DAY + 60)
         await closing.step(CLOSED + 3 * DAY)
         assert len(await failures(of)) == 1
-        states = {period: one["state"] for period, one in (await fetch_invoices(of, name)).items()}
+        states = {period: invoice["state"] for period, invoice in (await fetch_invoices(of, name)).items()}
         assert states["2027-01-01 period"] == "paid", "though no event has come"
 
 
@@ -218,7 +218,7 @@ async def test_new_card_is_charged_after_a_pending_debit_is_returned(
         await asyncio.to_thread(own_sandbox.advance, 4 * DAY + 60)
         await closing.step(CLOSED + DAY)
         await closing.step(CLOSED + DAY + 5)
-        states = {period: one["state"] for period, one in (await fetch_invoices(of, "changed")).items()}
+        states = {period: invoice["state"] for period, invoice in (await fetch_invoices(of, "changed")).items()}
         assert states["2027-01-01 period"] == "paid"
 
 
@@ -261,7 +261,7 @@ def test_mailed_invoice_is_charged_at_its_due_date_to_a_new_card(
             set_card(stripe_sandbox, name, GOOD)
             await apply_stripe_events(of)
             await closing.step(CLOSED)
-            states = {period: one["state"] for period, one in (await fetch_invoices(of, name)).items()}
+            states = {period: invoice["state"] for period, invoice in (await fetch_invoices(of, name)).items()}
             assert states == {"2027-01-01 start": "paid", "2027-01-01 period": "paid"}
             async with of.database.writing() as connection:
                 assert await dunning.pause_and_release(connection, of.known, CLOSED, [name]) == ([], [name])

@@ -66,7 +66,8 @@ async def test_partly_subscribed_period_rounds_its_gauge_usage_once(tmp_path: Pa
         await insert_events(connection, events)
     async with database.reading(whole=True) as connection:
         billed = [
-            await fetch_quantities(connection, "acme", segments, one, QuantityTerms(METERS, None)) for one in segments
+            await fetch_quantities(connection, "acme", segments, segment, QuantityTerms(METERS, None))
+            for segment in segments
         ]
     await database.close()
     # 8.5 days at 1 and 12.5 days at 2, of 31 days: 1.08, and not the remainder of 1.6 after its whole part.
@@ -135,7 +136,7 @@ async def test_daily_gauge_quantities_equal_periods_that_end_each_day(database: 
         running = await fetch_running_gauges(connection, "acme", segments, days, terms)
         statements = sum(" events " in one for one in read)
         for until in days:
-            begun = [one for one in segments if one.span.start < until]
+            begun = [segment for segment in segments if segment.span.start < until]
             begun[-1:] = [one._replace(span=Span(one.span.start, min(one.span.end, until))) for one in begun[-1:]]
             expected = await fetch_quantities(connection, "acme", begun, begun[-1], terms) if begun else {}
             daily = {(key.meter, key.value): quantity for key, quantity in running[until].items()}

@@ -190,7 +190,7 @@ async def test_customer_who_cancels_in_a_trial_gets_no_second_trial(
         await closing.step(ENDED)
         row = await row_of(of, "stayed")
         assert (row.anchor, row.period_start, row.period_end) == (ENDED, ENDED, at(2027, 2, 17, 12))
-        assert [amounts(one) for one in (await fetch_invoices(of, "stayed")).values()] == [[3100]]
+        assert [amounts(invoice) for invoice in (await fetch_invoices(of, "stayed")).values()] == [[3100]]
 
 
 async def test_by_meters_stripe_hears_of_a_trial_when_it_is_over(
@@ -220,7 +220,7 @@ def test_the_end_of_a_trial_survives_a_kill_after_each_call(
                     is_busy = await closing.step(ENDED)
                 except* Killed:
                     kills += 1
-            assert [amounts(one) for one in (await fetch_invoices(of, "killed")).values()] == [[1450]]
+            assert [amounts(invoice) for invoice in (await fetch_invoices(of, "killed")).values()] == [[1450]]
         return kills
 
     assert asyncio.run(work()) >= 3

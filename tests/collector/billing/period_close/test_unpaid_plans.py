@@ -111,7 +111,7 @@ async def test_fees_rest_after_two_unpaid_periods_and_begin_again_with_a_new_car
         await enter_card(of, name, GOOD)
         await apply_stripe_events(of)
         await closing.step(NOON)
-        assert {one["state"] for one in (await fetch_invoices(of, name)).values()} == {"paid"}
+        assert {invoice["state"] for invoice in (await fetch_invoices(of, name)).values()} == {"paid"}
         assert await pause_and_release(of, name, NOON) == ([], [name])
         async with of.database.writing() as connection:
             (customer,) = await resumed_fees.list_paid(connection, NOON, 10)
@@ -163,7 +163,9 @@ async def test_unpaid_plan_follows_the_unpaid_setting(
 async def set_states(of: Sold, name: str, *states: str) -> None:
     """Give the open invoices of a customer, the oldest first, the states that Stripe reports."""
     unpaid = [
-        one for one in (await fetch_invoices(of, name)).values() if one["state"] == invoices.OPEN and one["total"]
+        invoice
+        for invoice in (await fetch_invoices(of, name)).values()
+        if invoice["state"] == invoices.OPEN and invoice["total"]
     ]
     async with of.database.writing() as connection:
         for one, state in zip(unpaid, states, strict=False):
@@ -227,7 +229,7 @@ async def test_resting_fee_is_charged_once_after_each_ending_action(
         for time in (APRIL, APRIL + FREEZE):
             await closing.step(time)
         months = await fetch_invoices(of, name)
-        assert sum(one["total"] for period, one in months.items() if "03-01 period" in period) == fee
+        assert sum(month["total"] for period, month in months.items() if "03-01 period" in period) == fee
 
 
 async def pay_at_stripe(of: Sold, name: str) -> None:
@@ -235,15 +237,15 @@ async def pay_at_stripe(of: Sold, name: str) -> None:
     assert of.known.billing is not None
     stripe = Stripe(of.known.billing.stripe, KEY)
     try:
-        for one in (await fetch_invoices(of, name)).values():
-            if one["state"] == invoices.OPEN and one["total"]:
-                await stripe.call("v1.invoices.pay", str(one["stripe_id"]), payment_method=GOOD)
+        for invoice in (await fetch_invoices(of, name)).values():
+            if invoice["state"] == invoices.OPEN and invoice["total"]:
+                await stripe.call("v1.invoices.pay", str(invoice["stripe_id"]), payment_method=GOOD)
     finally:
         await stripe.close()
 
 
 async def list_stripe_ids(of: Sold, name: str) -> list[str]:
-    return [str(one["stripe_id"]) for one in (await fetch_invoices(of, name)).values()]
+    return [str(invoice["stripe_id"]) for invoice in (await fetch_invoices(of, name)).values()]
 
 
 @pytest.mark.both_databases

@@ -105,7 +105,7 @@ def test_late_usage_and_a_plan_change_are_charged_to_the_cent(charging: tuple[Co
     for name in (late, grows):
         path = f"/billing/subscription?customer={name}"
         assert call(collector, "POST", path, {"plan": "standard"}).status == 201
-    assert [one["total"] for one in invoices(grows, 1).values()] == [fee(STANDARD, seconds=1, of=1)]
+    assert [invoice["total"] for invoice in invoices(grows, 1).values()] == [fee(STANDARD, seconds=1, of=1)]
     use(collector, grows, {"llm_tokens": 1_000_500}, "2027-01-01T00:00:00Z")
     use(collector, late, WORKED)
 

@@ -197,8 +197,10 @@ def test_a_second_rater_agrees_to_the_cent(number: int, seed: int) -> None:
             if line.kind == DISCOUNT:
                 taken[line.segment.start] -= line.amount
             else:
-                costs[next(one.period.start for one in segments if one.span.start == line.segment.start)] += line.amount
-        assert [(costs[one.period.start], taken[one.period.start]) for one in segments] == expected, (
+                costs[
+                    next(segment.period.start for segment in segments if segment.span.start == line.segment.start)
+                ] += line.amount
+        assert [(costs[segment.period.start], taken[segment.period.start]) for segment in segments] == expected, (
             *(currency, written, coupon, usage),
         )
 
@@ -217,6 +219,6 @@ def _invoice(
                 known |= to_keys(segment, usage[position])
         reached = segments if ended is None else segments[: ended + 1]
         before = [line for line in invoiced if line.kind != DISCOUNT]
-        lines = rate_segments(reached, known, before, settled={one.span for one in segments[:ended]})
+        lines = rate_segments(reached, known, before, settled={segment.span for segment in segments[:ended]})
         invoiced += [*lines, *rate_discounts(lines, invoiced, segments, [discount])]
     return invoiced

@@ -63,7 +63,7 @@ def test_any_life_owes_its_usage_less_the_cents_taken_off(seed: int) -> None:
     taken: set[int] = set()
     for _ in range(chance.randrange(1, 9)):
         if chance.random() < 0.6 or not lines:
-            reached = chance.randrange(max((max(one, default=0) for one in cents), default=0), 40)
+            reached = chance.randrange(max((max(cent, default=0) for cent in cents), default=0), 40)
             new = set(range(1, reached + 1)) - taken - set().union(*cents)
             assert compute_due(reached, lines) == len(new), (lines, sorted(taken))
             if new:

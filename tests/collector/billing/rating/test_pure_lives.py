@@ -211,8 +211,8 @@ class PureLife:
 
     def _close(self, draft: Draft) -> None:
         """Write the invoice of a period, as `compute_period_lines` does."""
-        segments = [one for one in self._state.segments if one.span.start <= draft.period.end]
-        ended = [one for one in segments if one.span.end <= min(draft.period.end, draft.closes_at)]
+        segments = [segment for segment in self._state.segments if segment.span.start <= draft.period.end]
+        ended = [segment for segment in segments if segment.span.end <= min(draft.period.end, draft.closes_at)]
         lines = self._rate(segments, ended)
         discounts = rate_discounts(lines, self._list_lines(), self._state.segments, self._discounts)
         parts = [part for part in list_parts(self._state.segments) if part.start <= draft.period.end]
@@ -224,7 +224,7 @@ class PureLife:
         state, last = self._state, self._state.last
         if self._is_over or last.is_trial or state.period.end <= now:
             return
-        running = [one for one in state.segments if one.period == state.period]
+        running = [segment for segment in state.segments if segment.period == state.period]
         parts = list_parts(state.segments)
         of_period = [part for part in parts if part.period_start == state.period.start]
         twin = self._account.write_usage(parts, of_period, self._count_parts(of_period))
@@ -242,9 +242,9 @@ class PureLife:
         all_lines = self._list_lines()
         quantities = {UsageKey(one.span, "calls"): self._count(one.span) for one in ended if not one.is_trial}
         known = {key.segment for key in quantities}
-        incomplete = {one.period for one in segments if one.span not in known}
-        settled = frozenset(one.span for one in segments if one.period not in incomplete)
-        starts = {one.span.start for one in segments}
+        incomplete = {segment.period for segment in segments if segment.span not in known}
+        settled = frozenset(segment.span for segment in segments if segment.period not in incomplete)
+        starts = {segment.span.start for segment in segments}
         before = [
             line
             for line in all_lines

@@ -265,7 +265,7 @@ def test_however_usage_is_split_it_costs_the_same(seed: int) -> None:
                     known[name][value] = quantity if part == 3 else chance.randint(known[name][value], quantity)
             before = sum_amounts(invoiced)
             invoiced += rate_segments([segment], to_keys(segment, known), invoiced, settled={segment.span})
-            if not any("by" in one or "tiers_mode" in one for one in case_plan["meters"].values()):
+            if not any("by" in meter or "tiers_mode" in meter for meter in case_plan["meters"].values()):
                 assert sum_amounts(invoiced) >= before, "more usage never costs less"
         at_once = rate_segments([segment], to_keys(segment, whole), settled={segment.span})
         assert (charges(invoiced), sum_amounts(invoiced)) == (charges(at_once), sum_amounts(at_once))

@@ -97,13 +97,15 @@ class Month:
         await self.of.of.change(self.names[0], "large", now=self.of.now())
 
     async def pay_by_page(self) -> None:
-        for one in (await fetch_invoices(self.of.of, self.names[1])).values():
-            if one["state"] == "open" and one["total"]:
-                await self.stripe.call("v1.invoices.pay", str(one["stripe_id"]), payment_method="pm_card_visa")
+        for invoice in (await fetch_invoices(self.of.of, self.names[1])).values():
+            if invoice["state"] == "open" and invoice["total"]:
+                await self.stripe.call("v1.invoices.pay", str(invoice["stripe_id"]), payment_method="pm_card_visa")
 
     async def refund(self) -> None:
         """Refund a part of a payment at Stripe's dashboard."""
-        paid = [one for one in (await fetch_invoices(self.of.of, self.names[0])).values() if one["amount_paid"]]
+        paid = [
+            invoice for invoice in (await fetch_invoices(self.of.of, self.names[0])).values() if invoice["amount_paid"]
+        ]
         (payment,) = await self.stripe.list_all("v1.invoice_payments.list", invoice=str(paid[0]["stripe_id"]))
         await self.stripe.call("v1.refunds.create", payment_intent=payment["payment"]["payment_intent"], amount=700)
 

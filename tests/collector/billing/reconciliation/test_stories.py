@@ -119,8 +119,8 @@ class Run:
         self.set_faults(True)
 
         def act(story: Story) -> None:
-            for one in acts:
-                one(story)
+            for act in acts:
+                act(story)
 
         await asyncio.gather(
             *(asyncio.get_running_loop().run_in_executor(self._pool, act, story) for story in self.stories)
@@ -152,7 +152,9 @@ class Run:
             "notes": sa.select(sa.func.count()).where(credit_notes.c.state == REQUESTED),
         }
         async with self.database.reading() as connection:
-            counts = {what: (await connection.execute(one)).scalar_one() for what, one in statements.items()}
+            counts = {
+                what: (await connection.execute(statement)).scalar_one() for what, statement in statements.items()
+            }
         return {what: count for what, count in counts.items() if count}
 
     async def kill_now_and_then(self, seconds: float) -> None:
@@ -227,7 +229,7 @@ async def wait_for_books(run: Run) -> None:
         await asyncio.sleep(3.0)
         moved = await asyncio.to_thread(run.company.list_all, "/v1/balance_transactions")
         customers = await asyncio.to_thread(run.company.list_all, "/v1/customers")
-        stripes = [sum(one["net"] for one in moved), sum(one["balance"] for one in customers)]
+        stripes = [sum(one["net"] for one in moved), sum(customer["balance"] for customer in customers)]
         accounts = await fetch_accounts(run.database)
         ours = [accounts["cash"], accounts["customer_balance"]]
         left = [await count(run.database, one) for one in (of_events, of_invoices, of_notes)]
@@ -248,7 +250,7 @@ async def check_books(run: Run) -> None:
     for note in notes:
         if note["status"] == "issued":
             credited[note["invoice"]] += note["amount"]
-            refunded[note["invoice"]] += sum(one["amount_refunded"] for one in note["refunds"])
+            refunded[note["invoice"]] += sum(refund["amount_refunded"] for refund in note["refunds"])
     noted = (credit_notes.c.invoice == invoices.c.id) & (credit_notes.c.state == MADE)
     sums = [
         sa.select(sa.cast(sa.func.coalesce(sa.func.sum(column), 0), sa.BigInteger)).where(noted).scalar_subquery()
@@ -286,9 +288,9 @@ async def check_books(run: Run) -> None:
     customers = await asyncio.to_thread(company.list_all, "/v1/customers")
     async with database.reading() as connection:
         subjects = await clearing.fetch_subjects(connection, Span(JANUARY - DAY, APRIL + 60 * DAY))
-    assert [one for one in subjects if one.ours != one.stripes] == []
+    assert [subject for subject in subjects if subject.ours != subject.stripes] == []
     assert accounts["clearing"] == accounts["refunds"] == accounts["tax"] == 0
-    assert accounts["customer_balance"] == sum(one["balance"] for one in customers)
+    assert accounts["customer_balance"] == sum(customer["balance"] for customer in customers)
     is_ours = {stripe_id for _, state, stripe_id, *_ in rows if state not in ("held", "draft")}
     owed = sum(one["amount_remaining"] for id_, one in theirs.items() if one["status"] == "open" and id_ in is_ours)
     assert accounts["receivable"] == owed

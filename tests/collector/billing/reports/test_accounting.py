@@ -94,7 +94,7 @@ def test_days_of_the_books(database: str, monkeypatch: pytest.MonkeyPatch) -> No
         for day in days:
             async with opened.writing() as connection:
                 made = await fetch_day_journal(connection, day, LATER)
-            assert sum(one.amount for one in made.movements) == 0
+            assert sum(movement.amount for movement in made.movements) == 0
             assert sum(cents for _, cents in made.cents) == 0
             files.append([render_journal(made, form) for form in accounting.FORMATS])
             for form, *sides in (("csv", "debit", "credit"), ("quickbooks", "Debits", "Credits")):

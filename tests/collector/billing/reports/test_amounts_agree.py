@@ -169,7 +169,9 @@ class Checker:
                 identity = [EVENTS, EVENTS_REGION, self._name, event.meter, EVENTS_ROUTE, written]
                 await database.ledger.insert_series(connection, [identity])
                 columns = (series.c.customer, series.c.meter, series.c.dimensions)
-                same = [one == value for one, value in zip(columns, (self._name, event.meter, written), strict=True)]
+                same = [
+                    column == value for column, value in zip(columns, (self._name, event.meter, written), strict=True)
+                ]
                 number = (await connection.execute(sa.select(series.c.id).where(*same))).scalar_one()
                 of_split = [{"series": number, "name": name, "value": value} for name, value in split.items()]
                 await database.ledger.insert_series_dimensions(connection, of_split)

@@ -120,7 +120,9 @@ def test_a_month_of_the_business(database: str, monkeypatch: pytest.MonkeyPatch)
         for day in days:
             async with opened.writing() as connection:
                 books = await fetch_day_journal(connection, day.day, LATER)
-            booked = sum(one.amount for one in books.movements if one.account in ("revenue", "revenue_fees"))
+            booked = sum(
+                movement.amount for movement in books.movements if movement.account in ("revenue", "revenue_fees")
+            )
             assert day.revenue == -booked
         noon = at(date(2027, 3, 3), 12)
         assert [
@@ -132,12 +134,12 @@ def test_a_month_of_the_business(database: str, monkeypatch: pytest.MonkeyPatch)
 
         week = await read(opened, business_report.fetch_week, date(2027, 3, 8), COGS)
         assert week.cost == 850_000
-        assert [tuple(one) for one in week.models] == [
+        assert [tuple(model) for model in week.models] == [
             ("m1", "tokens", 500_000, 500_000),
             ("m2", "images", 1000, 250_000),
             ("", "tokens", 100_000, 100_000),
         ]
-        assert [tuple(one) for one in week.customers] == [
+        assert [tuple(customer) for customer in week.customers] == [
             ("calls", "new", 7, 1.0),
             ("images", "new", 1000, 1.0),
             ("tokens", "new", 400_000, 4 / 6),

@@ -73,7 +73,7 @@ def test_a_report_is_of_the_books_and_the_customers_of_its_currency(
                 await business_report.fetch_week(connection, FIRST, cogs, scope)
                 for scope, cogs in zip(scopes, costs, strict=True)
             ]
-            assert [{one.customer for one in week.customers} for week in weeks] == [
+            assert [{customer.customer for customer in week.customers} for week in weeks] == [
                 {"dollar", "free", "of-files"},
                 {"yen"},
             ]

@@ -94,7 +94,7 @@ async def fill(of: Sold, customers: int, seed: int) -> Filled:
     for number in range(customers):
         chance, name = random.Random(seed + number), f"c{number}"
         drawn = draw(chance, *KINDS[number * 5 % len(KINDS)])
-        drawn = drawn._replace(events=[one for one in drawn.events if one.at < NOW - 60])
+        drawn = drawn._replace(events=[event for event in drawn.events if event.at < NOW - 60])
         await Checker(of, name, drawn, BUDGET).begin()
         for event in drawn.events:
             used[name, event.meter] += event.value
@@ -193,7 +193,7 @@ class Pages:
         """Require an amount, in smallest units, in a mail of this kind in each language: as text, and in HTML."""
         for language in LANGUAGES:
             expected = create_reader(language).money(amount, currency)
-            texts = [one[2:] for one in self._letters[name] if one[:2] == (kind, language)]
+            texts = [letter[2:] for letter in self._letters[name] if letter[:2] == (kind, language)]
             has_all = any(all(has_amount(text, expected) for text in pair) for pair in texts)
             assert has_all, f"{expected!r} of {kind} is in none of {texts}"
 
@@ -218,16 +218,16 @@ class Pages:
         """Require the amounts of each closed invoice on its page, in the list's file, and as the sum of its file."""
         invoices = self.call(name, "/billing/invoices")["invoices"]
         listed = {row["period_start"]: row for row in read_csv(visitor, "/account/invoices?format=csv")}
-        assert len(listed) == len({one["period_start"] for one in invoices})
+        assert len(listed) == len({invoice["period_start"] for invoice in invoices})
         printed = self._run("billing", "invoices", "-c", str(self._collector.file), "--customer", name)
-        for one in invoices:
-            require(read(visitor, f"/account/invoices/{one['id']}"), READER.money(one["total"]))
-            rows = read_csv(visitor, f"/account/invoices/{one['id']}/csv")
-            assert sum(round(Decimal(row["amount"]) * 100) for row in rows) == one["subtotal"], one
-            (line,) = [line for line in printed.splitlines() if one["id"] in line]
-            assert f" {format_amount(one['total'], one['currency'])} " in line, line
-            if one["total"]:
-                self._require_mail(name, "invoice_issued", one["total"], one["currency"])
+        for invoice in invoices:
+            require(read(visitor, f"/account/invoices/{invoice['id']}"), READER.money(invoice["total"]))
+            rows = read_csv(visitor, f"/account/invoices/{invoice['id']}/csv")
+            assert sum(round(Decimal(row["amount"]) * 100) for row in rows) == invoice["subtotal"], invoice
+            (line,) = [line for line in printed.splitlines() if invoice["id"] in line]
+            assert f" {format_amount(invoice['total'], invoice['currency'])} " in line, line
+            if invoice["total"]:
+                self._require_mail(name, "invoice_issued", invoice["total"], invoice["currency"])
 
     def _check_plan(self, name: str, visitor: Visitor) -> None:
         """Require the cost of each plan on the page of plans."""
@@ -273,7 +273,7 @@ class Pages:
         if held["available"] > 0:
             for language in LANGUAGES:
                 left = create_reader(language).exact(held["available"], held["currency"])
-                (mail,) = [one for one in self._letters[name] if one[:2] == ("credits_low", language)]
+                (mail,) = [letter for letter in self._letters[name] if letter[:2] == ("credits_low", language)]
                 assert has_amount(mail.text, left), mail.text
 
 

@@ -214,9 +214,9 @@ async def test_the_report_sets_shadow_beside_real(database: str) -> None:
         assert report["totals"] == [{"currency": "usd", "rated": 3, "shadow": 1400, **of_charged}]
         none = {"charged": 0, "shadow_of_charged": 0, "real": 0, "different": 0}
         assert in_two["totals"] == [{"currency": "jpy", "rated": 1, "shadow": 7, **none}, *report["totals"]]
-        assert [(one["invoice"], one["shadow"], one["real"]) for one in report["invoices"]] == [
+        assert [(invoice["invoice"], invoice["shadow"], invoice["real"]) for invoice in report["invoices"]] == [
             ("third", 400, 401),
             ("first", 500, 500),
             ("second", 500, None),
         ]
-        assert [(one["rated"], one["real"]) for one in only["totals"]] == [(1, 0)]
+        assert [(total["rated"], total["real"]) for total in only["totals"]] == [(1, 0)]

@@ -34,7 +34,7 @@ class Listing:
 
     async def list_all(self, name: str, /, created: dict[str, int]) -> list[dict[str, Any]]:
         self.queries.append(created["gte"])
-        return [one for one in self.customers if one["created"] >= created["gte"]]
+        return [customer for customer in self.customers if customer["created"] >= created["gte"]]
 
 
 async def note(database: Database, customer: str) -> None:

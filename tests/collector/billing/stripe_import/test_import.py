@@ -158,7 +158,9 @@ async def test_killed_imports_charge_each_month_once(new_sandbox: Sandbox, tmp_p
         done = await of.effects()
         again = build_report(await of.run())
         assert await of.effects() == done, "a second run does nothing"
-        assert {one["customer"] for one in again["subscriptions"] if one["step"] == "taken over"} == set(TAKEN)
+        assert {
+            subscription["customer"] for subscription in again["subscriptions"] if subscription["step"] == "taken over"
+        } == set(TAKEN)
         waiting = await of.rows()
         assert {name: row.state for name, row in waiting.items()} == dict.fromkeys(TAKEN, "waiting")
         with pytest.raises(ChangeRejectedError, match="at the end of the paid period"):
@@ -188,7 +190,7 @@ async def import_killed(of: Moved) -> int:
 
 def check_report(report: Any, account: ExistingAccount) -> None:
     """Check that the report names mapped customers, and subscriptions that stay at Stripe with the reason."""
-    by = {one["stripe"]: one for one in report["customers"]}
+    by = {customer["stripe"]: customer for customer in report["customers"]}
     assert account.customers["gone"] not in by, "Stripe does not list who was deleted"
     found = {name: (by[id]["state"], by[id]["by"]) for name, id in account.customers.items() if id in by}
     assert found["plain"] == ("mapped", "metadata")
@@ -196,9 +198,9 @@ def check_report(report: Any, account: ExistingAccount) -> None:
     assert found["mailed"] == ("mapped", "e-mail")
     assert found["quiet"] == ("unmapped", None)
     assert found["twin-1"] == found["twin-2"] == ("conflict", None)
-    steps = {one["customer"]: one for one in report["subscriptions"]}
-    assert {name for name, one in steps.items() if one["step"] == "take over"} == set(TAKEN)
-    reasons = {name: one["why"] for name, one in steps.items() if one["step"] == "leave"}
+    steps = {subscription["customer"]: subscription for subscription in report["subscriptions"]}
+    assert {name for name, step in steps.items() if step["step"] == "take over"} == set(TAKEN)
+    reasons = {name: step["why"] for name, step in steps.items() if step["step"] == "leave"}
     assert set(reasons) == {"twice", "euro", "cheap", "planned"}
     assert "2 subscriptions" in reasons["twice"]
     assert "3100 eur" in reasons["euro"]
@@ -208,8 +210,8 @@ def check_report(report: Any, account: ExistingAccount) -> None:
     assert (steps["yearly"]["renewal"], steps["yearly"]["plan"]) == ("$334.80", "team@1")
     assert (steps["filed"]["renewal"], steps["filed"]["fee"], steps["filed"]["by"]) == ("$25.00", "$31.00", "file")
     assert (steps["metered"]["plan"], steps["metered"]["by"]) == ("usage@1", "prices")
-    assert [(one["customer"], one["amount"]) for one in report["balances"]] == [("filed", "$7.00")]
-    assert [(one["customer"], one["amount"]) for one in report["open_invoices"]] == [
+    assert [(balance["customer"], balance["amount"]) for balance in report["balances"]] == [("filed", "$7.00")]
+    assert [(open_invoice["customer"], open_invoice["amount"]) for open_invoice in report["open_invoices"]] == [
         ("lost", "$31.00"),
         ("late", "$31.00"),
     ]
@@ -243,7 +245,7 @@ async def check_months(of: Moved) -> None:
         assert spans[-1][1] > of.now() - FREEZE, (name, spans)
     card = (await of.stripe.call("v1.customers.retrieve", of.account.customers["mailed"]))["invoice_settings"]
     assert card["default_payment_method"] is not None, "the card of the subscription is charged from now on"
-    assert {one["state"] for one in (await fetch_invoices(of, "mailed")).values()} == {"paid"}
+    assert {invoice["state"] for invoice in (await fetch_invoices(of, "mailed")).values()} == {"paid"}
 
 
 async def test_imported_usage_is_charged_by_stripe_meters_after_the_period_ends(
@@ -281,7 +283,7 @@ async def test_imported_usage_is_charged_by_stripe_meters_after_the_period_ends(
             await of.to(loaded.row.period_end + FREEZE)
             await of.turns(5, 301)
             invoices = (await fetch_invoices(of.of, "metered")).values()
-            assert [(one["kind"], one["total"], one["state"]) for one in invoices] == [
+            assert [(invoice["kind"], invoice["total"], invoice["state"]) for invoice in invoices] == [
                 ("start", 1000, "paid"),
                 ("period", 1000 + 50 * 100, "paid"),
             ]
@@ -301,7 +303,9 @@ async def test_subscription_that_continues_or_was_canceled_at_stripe_is_dropped(
         await of.run()
         await of.stripe.call("v1.subscriptions.update", plain, cancel_at_period_end=False)
         await of.stripe.call("v1.subscriptions.cancel", filed)
-        undone = {one["customer"]: one for one in build_report(await of.run())["subscriptions"]}
+        undone = {
+            subscription["customer"]: subscription for subscription in build_report(await of.run())["subscriptions"]
+        }
         assert undone["plain"]["step"] == "leave"
         assert not (await of.stripe.call("v1.subscriptions.retrieve", plain))["cancel_at_period_end"]
         await of.to(of.now() + 33 * DAY)
@@ -338,7 +342,11 @@ async def test_import_detects_changes_after_its_plan_and_before_the_period_ends(
         assert set(why) == {"late", "quiet"}
         assert "Stripe refuses" in str(why["late"])
         assert "there is a subscription already" in str(why["quiet"])
-        planned = {one.row.stripe_id: one.row.begins_at for one in plan.subscriptions if one.row is not None}
+        planned = {
+            subscription.row.stripe_id: subscription.row.begins_at
+            for subscription in plan.subscriptions
+            if subscription.row is not None
+        }
         rows = await of.rows()
         assert (rows["late"].state, set(rows)) == ("dropped", {"plain", "filed", "late"})
         for name in ("plain", "filed"):
@@ -391,8 +399,12 @@ def test_command_prints_a_dry_run_and_refuses_an_invalid_map(new_sandbox: Sandbo
     file.write_text(f"stripe,edgeproxy\n{filed},filed\n")
     code, output = say("--dry-run", "--json")
     report = orjson.loads(output)
-    assert (code, report["dry_run"], [one["by"] for one in report["subscriptions"]]) == (0, True, ["prices"])
-    assert sorted(str(one["by"]) for one in report["customers"]) == ["file", "metadata"]
+    assert (code, report["dry_run"], [subscription["by"] for subscription in report["subscriptions"]]) == (
+        0,
+        True,
+        ["prices"],
+    )
+    assert sorted(str(customer["by"]) for customer in report["customers"]) == ["file", "metadata"]
     assert len(new_sandbox.journal()) == effects
     code, output = say()
     assert code == 0

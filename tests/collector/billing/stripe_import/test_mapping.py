@@ -86,8 +86,12 @@ def metered(unit: str, included: int = 100, mode: str = "graduated", **more: Any
 
 def subscription(*prices: dict[str, Any], **more: Any) -> dict[str, Any]:
     items = [
-        {"price": one, "quantity": 1 if one["recurring"]["usage_type"] == "licensed" else None, "current_period_end": 1}
-        for one in prices
+        {
+            "price": price,
+            "quantity": 1 if price["recurring"]["usage_type"] == "licensed" else None,
+            "current_period_end": 1,
+        }
+        for price in prices
     ]
     fields = {"id": "sub_1", "status": "active", "metadata": {}, "cancel_at": None, "cancel_at_period_end": False}
     return {**fields, "items": {"data": items}, **more}
@@ -126,8 +130,10 @@ def test_subscription_maps_to_a_plan_by_name_or_equal_prices(
     prices: list[Any], rows: dict[str, str], metadata: dict[str, str], expected: str
 ) -> None:
     file = {stripe_id: MapRow(name, 2) for stripe_id, name in rows.items()}
-    bare = [{name: value for name, value in one.items() if name != "tiers"} for one in prices]  # As Stripe lists items.
-    stored = {one["id"]: one for one in prices}
+    bare = [
+        {name: value for name, value in price.items() if name != "tiers"} for price in prices
+    ]  # As Stripe lists items.
+    stored = {price["id"]: price for price in prices}
     match = map_subscription(subscription(*bare, metadata=metadata), stored, PLANS, file, "acme")
     if match.version is None:
         assert expected in match.why

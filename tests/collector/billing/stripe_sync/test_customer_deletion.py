@@ -245,7 +245,7 @@ def test_customer_deleted_by_hand_at_stripe_is_created_again(database: str, new_
                 assert await find_stripe_id(connection, "id-acme") is None
         async with opened.reading() as connection:
             entries = await list_entries(connection, 0, 10, action="customer.deleted_at_stripe")
-            assert [one["target"] for one in entries] == ["acme"], "once"
+            assert [entry["target"] for entry in entries] == ["acme"], "once"
         second = await made.get_or_create("id-acme", "acme")
         assert not await is_deleted(stripe, second)
         async with opened.writing() as connection:

@@ -406,7 +406,9 @@ async def test_empty_draft_is_closed_without_a_freeze(own_sandbox: Sandbox, tmp_
         await cancel(of, "nothing", "period_end")
         await of.to(period.end + 5)
         await of.turns(8, 601)
-        (last,) = [one for name, one in (await fetch_invoices(of.of, "nothing")).items() if name.endswith(" period")]
+        (last,) = [
+            invoice for name, invoice in (await fetch_invoices(of.of, "nothing")).items() if name.endswith(" period")
+        ]
         assert (last["total"], last["state"]) == (0, "paid")
         assert last["stripe_id"] is not None, "Stripe's own draft"
         there = await asyncio.to_thread(own_sandbox.call, "GET", f"/v1/invoices/{last['stripe_id']}")

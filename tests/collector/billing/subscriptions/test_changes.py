@@ -215,7 +215,7 @@ def test_resuming_a_cheaper_plan_credits_nothing_and_waits_for_the_next_minute()
     assert again.begun is not None
     assert (again.at, again.lines) == (NOON, [])
     resumed = ended._replace(segments=[*ended.segments, again.begun])
-    assert [one.span.start for one in resumed.allowance_segments] == [JANUARY.start, NOON]
+    assert [allowance_segment.span.start for allowance_segment in resumed.allowance_segments] == [JANUARY.start, NOON]
     paid = held(STANDARD, is_yearly=True)
     dearer = changes.change_plan(paid, ENTERPRISE, PLANS[ENTERPRISE], "period_end", NOON, ())
     assert dearer.next_version == ENTERPRISE

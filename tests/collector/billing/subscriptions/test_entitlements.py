@@ -26,8 +26,9 @@ def made(meters: dict[str, object], *, passed: int | None = None, now: float = 0
     plan = Plan.model_validate({"fee": "0", "meters": meters, **more})
     quotas = build_quotas(plan, None, METERS, {} if passed is None else {"tokens": passed}, now)
     return [
-        f"{one.name} {one.cap} {one.included}{'' if one.why is None else '!'}" + (f" {one.grace}" if one.grace else "")
-        for one in quotas
+        f"{quota.name} {quota.cap} {quota.included}{'' if quota.why is None else '!'}"
+        + (f" {quota.grace}" if quota.grace else "")
+        for quota in quotas
     ]
 
 

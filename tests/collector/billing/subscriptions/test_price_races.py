@@ -56,7 +56,7 @@ def schedule(text: str, time: int) -> Act:
 async def withdraw(of: Sold, _: str) -> None:
     async with of.database.writing() as connection:
         rows = await price_changes.list_changes(connection, None, 10)
-        row = next(one for one in rows if one.at == FEBRUARY)
+        row = next(row for row in rows if row.at == FEBRUARY)
         await price_changes.withdraw_change(connection, CALLER, row.id, "not after all", FEBRUARY - HOUR)
 
 
@@ -189,7 +189,7 @@ async def test_concurrent_price_changes_equal_one_serial_order(
             await of.customer(customer, race.plan, now=JANUARY)
         for act in race.before:
             await attempt(act, of, "")
-        acts = [(act, "") for act in race.shared] + [(act, one) for one in names for act in race.own]
+        acts = [(act, "") for act in race.shared] + [(act, name) for name in names for act in race.own]
         random.Random(seed).shuffle(acts)
         sides = itertools.cycle((of, other[0]))
         await asyncio.gather(*(attempt(act, side, one) for (act, one), side in zip(acts, sides, strict=False)))

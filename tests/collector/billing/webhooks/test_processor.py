@@ -545,7 +545,7 @@ def test_thin_events_that_were_lost_are_recovered_once(database: str, stripe_san
             assert await poller.poll() == 0
             while await poller.step():
                 pass
-            assert Counter(one["id"] for one in reports if one["id"] in ids) == dict.fromkeys(ids, 1)
+            assert Counter(report["id"] for report in reports if report["id"] in ids) == dict.fromkeys(ids, 1)
             notice = {name: value for name, value in reports[0].items() if name != "data"}
             assert await own.receive(notice) == 0, "a webhook that comes after all is known"
         finally:

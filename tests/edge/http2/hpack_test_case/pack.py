@@ -21,7 +21,7 @@ def pack(checkout: Path) -> str:
         cases = json.loads(file.read_text())["cases"]
         stories.append(f"{file.parent.name}/{file.stem} {len(cases)}")
         for case in cases:
-            fields = [field for each in case["headers"] for field in each.items()]
+            fields = [field for header in case["headers"] for field in header.items()]
             number = field_lists.setdefault(json.dumps(fields), len(field_lists))
             stories.append(f"{number} {case['wire']}")
     return "\n".join([str(len(field_lists)), *field_lists, *stories])

@@ -83,7 +83,7 @@ async def test_broken_answer_keeps_earlier_answers_whole(edge: Edge) -> None:
     await upstream.gets_request()
     await upstream.sends(head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked"), b"5\r\nhello\r\n")
     upstream.aborts()
-    await edge.until(lambda: all(each.state > LAST for each in edge.runtime.connections.clients))
+    await edge.until(lambda: all(client.state > LAST for client in edge.runtime.connections.clients))
     assert len((await client.gets_answer()).body) == 500_000
     assert (await client.gets_reset()).endswith(b"5\r\nhello\r\n")
 
@@ -94,7 +94,7 @@ async def test_unread_broken_answer_is_reset_after_body_idle(edge: Edge) -> None
     upstream = await edge.brings(client, get())
     await upstream.sends(head("HTTP/1.1 200 OK", "Content-Length: 3000000"), b"x" * 1_000_000)
     upstream.aborts()
-    await edge.until(lambda: all(each.state == RESETTING for each in edge.runtime.connections.clients))
+    await edge.until(lambda: all(client.state == RESETTING for client in edge.runtime.connections.clients))
     assert edge.runtime.connections.clients
     await edge.until(lambda: not edge.runtime.connections.clients)
     await client.gets_reset()

@@ -28,7 +28,7 @@ BODY = b'{"model":"gpt-4o"}'
 
 def ask(path: str = "/v1/chat", body: bytes = BODY) -> bytes:
     """Return a POST of the customer, which is not retried without a fallback."""
-    fields = "".join(f"{each}\r\n" for each in FIELDS)
+    fields = "".join(f"{field}\r\n" for field in FIELDS)
     return f"POST {path} HTTP/1.1\r\n{fields}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
@@ -445,6 +445,6 @@ async def test_a_trace_has_spans_of_both_upstreams(
     await other.tells(client, ok())
     server, *attempts = take(edge)
     assert (server.trace_id.hex(), server.parent_span_id.hex()) == (TRACE, PARENT)
-    sent = [each for each in attempts if each.span_id.hex() in (before.split("-")[2], after.split("-")[2])]
+    sent = [attempt for attempt in attempts if attempt.span_id.hex() in (before.split("-")[2], after.split("-")[2])]
     assert [attributes(each)["server.port"] for each in sent] == [edge.upstream.port, second.port]
     assert [attributes(each).get("error.type") for each in sent] == ["429", None]

@@ -115,7 +115,7 @@ async def test_stated_usage_is_counted_with_every_framing(edge: Edge, name: str,
     assert body in (CHAT, CHAT_STREAM)
     assert counted(edge) == CHAT_COUNTS
     assert missing(edge) == {}
-    times = [len(edge.metrics(f"edge_time_{each}_seconds")) for each in TIMES]
+    times = [len(edge.metrics(f"edge_time_{time_}_seconds")) for time_ in TIMES]
     assert times == ([1, 1] if b"event-stream" in pieces[0] else [0, 0])
 
 
@@ -242,7 +242,7 @@ async def test_a_stream_that_arrives_at_once_gives_no_time_per_token(edge: Edge)
     client, upstream = await asked(edge)
     await upstream.sends(answer(CHAT_STREAM, STREAM))
     await client.gets_answer()
-    assert [len(edge.metrics(f"edge_time_{each}_seconds")) for each in TIMES] == [1, 0]
+    assert [len(edge.metrics(f"edge_time_{time_}_seconds")) for time_ in TIMES] == [1, 0]
 
 
 async def test_a_response_to_head_counts_nothing(edge: Edge) -> None:

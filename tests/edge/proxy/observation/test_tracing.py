@@ -34,7 +34,9 @@ def traces(edge: Edge, **settings: Any) -> None:
 
 def attributes(span: Any) -> dict[str, Any]:
     """Return the attributes of a span. Each name occurs once."""
-    found = {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in span.attributes}
+    found = {
+        attribute.key: getattr(attribute.value, attribute.value.WhichOneof("value")) for attribute in span.attributes
+    }
     assert len(found) == len(span.attributes)
     return found
 
@@ -178,7 +180,7 @@ async def test_a_share_is_drawn_of_the_traces_that_begin_here(edge: Edge) -> Non
     client = await edge.client()
     for _ in range(400):
         await client.asks(get())
-    drawn = [SENT.fullmatch(each["traceparent"]) for each in edge.upstream.requests]
+    drawn = [SENT.fullmatch(request["traceparent"]) for request in edge.upstream.requests]
     flags = [match[3] for match in drawn if match]
     assert 60 < flags.count("01") < 180  # 120 are expected; 6 standard deviations
     assert {span.trace_id.hex() for span in take(edge)} == {match[1] for match in drawn if match and match[3] == "01"}

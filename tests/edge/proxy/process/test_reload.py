@@ -319,7 +319,7 @@ async def test_an_unchanged_upstream_keeps_its_connections_and_failures(edge: Ed
     edge.config["upstreams"]["api"]["eject"] = {"errors": 1, "for": "1h"}
     client = await edge.client()
     service = edge.runtime.snapshot.services["api"]
-    endpoint = next(each for each in service.endpoints if each.port == second.port)
+    endpoint = next(endpoint for endpoint in service.endpoints if endpoint.port == second.port)
     service.record_failure(endpoint, monotonic())
     upstream = await edge.brings(client, get())
     edge.config["upstreams"]["more"] = {"endpoints": [edge.upstream.url]}
@@ -437,7 +437,7 @@ async def test_endpoint_updates_apply_to_the_configuration_that_they_name(edge: 
     edge.config["routes"].append({"path": "/next/*", "upstream": "next", "auth": "none"})
     number = await edge.prepares({"api": listing("127.0.0.2"), "next": listing("127.0.0.3")})
     services = edge.runtime.snapshot.services
-    assert [each.address for each in services["api"].endpoints] == ["127.0.0.1"], (
+    assert [endpoint.address for endpoint in services["api"].endpoints] == ["127.0.0.1"], (
         "the served configuration is unchanged"
     )
     assert not generations.update_endpoints(number, {"api": listing("127.0.0.4"), "next": listing("127.0.0.5")})
@@ -447,8 +447,8 @@ async def test_endpoint_updates_apply_to_the_configuration_that_they_name(edge: 
     assert generations.commit(number)
     services = edge.runtime.snapshot.services
     # An upstream present in both configurations keeps its last reported status.
-    assert [(each.address, each.state) for each in services["api"].endpoints] == [("127.0.0.1", DOWN)]
-    assert [each.address for each in services["next"].endpoints] == ["127.0.0.5"]
+    assert [(endpoint.address, endpoint.state) for endpoint in services["api"].endpoints] == [("127.0.0.1", DOWN)]
+    assert [endpoint.address for endpoint in services["next"].endpoints] == ["127.0.0.5"]
     assert not generations.update_endpoints(1, {"next": listing("127.0.0.9")})
     assert generations.update_endpoints(number, {"api": listing("127.0.0.1")})
 
@@ -464,7 +464,7 @@ async def test_a_lost_supervisors_last_report_does_not_disable_endpoints_for_goo
     assert generations.update_endpoints(1, {"api": listing("127.0.0.1", up=False)})
     assert (await client.asks(get())).status == 200
     assert generations.commit(number)
-    assert [each.state for each in edge.runtime.snapshot.services["next"].endpoints] == [EJECTED]
+    assert [endpoint.state for endpoint in edge.runtime.snapshot.services["next"].endpoints] == [EJECTED]
 
 
 async def test_commit_serves_only_the_last_prepared_configuration(answering: Edge) -> None:
@@ -552,7 +552,7 @@ MADE = (
 
 def there() -> dict[str, int]:
     """Count the objects of each class in MADE that this test created, including uncollected garbage."""
-    found = Counter(type(each).__name__ for each in gc.get_objects())
+    found = Counter(type(object_).__name__ for object_ in gc.get_objects())
     return {made.__name__: found[made.__name__] for made in MADE}
 
 

@@ -161,7 +161,7 @@ def test_unknown_user_takes_as_long_as_a_known_one() -> None:
     verifier = PasswordVerifier()
     users = {b"a": b"1", b"b": b"2"}
     questions = [verifier.create_question(users, b"c", b"x") for _ in range(5)]
-    assert len({(each.hashed, each.digest) for each in questions}) == 1
+    assert len({(question.hashed, question.digest) for question in questions}) == 1
     assert questions[0].hashed in users.values()
     assert not questions[0].is_user
     assert (
@@ -191,7 +191,7 @@ async def test_verdicts_are_bounded_and_end(edge: Edge, monkeypatch: pytest.Monk
         waiter = Waiting()
         verifier.verify(question, waiter, asyncio.get_running_loop().time(), Address())
         await asyncio.wait_for(waiter.resumed.wait(), 10)
-    assert [verifier.find_verdict(each.digest) for each in questions] == [None, True, False, True]
+    assert [verifier.find_verdict(question.digest) for question in questions] == [None, True, False, True]
     monkeypatch.setattr(password_verifier, "monotonic", lambda: float("inf"))
     assert verifier.find_verdict(questions[3].digest) is None
     with pytest.raises(RejectedError):

@@ -82,7 +82,7 @@ def find_naively(routes: list[Leads], path: bytes, method: bytes, fields: dict[s
         group = [route for route in matching if route.path == patterns[0]]
         takers = [route for route in group if route.methods and method in route.methods]
         takers = takers or [route for route in group if route.methods is None]
-        return min(takers, key=lambda one: (-len(one.headers), -len(one.query))) if takers else 405
+        return min(takers, key=lambda taker: (-len(taker.headers), -len(taker.query))) if takers else 405
     return 404
 
 

@@ -133,9 +133,9 @@ async def test_a_page_sees_each_refusal_over_http2(edge: Edge, name: str) -> Non
     client = await http2(edge)
     line, *lines = request.partition(b"\r\n\r\n")[0].decode().split("\r\n")
     method, path, _ = line.split(" ")
-    fields = [(field.lower(), value) for field, _, value in (each.partition(": ") for each in lines)]
+    fields = [(field.lower(), value) for field, _, value in (line.partition(": ") for line in lines)]
     has_body = any(field == "content-length" and value != "0" for field, value in fields)
-    fields = [each for each in fields if each[0] != "host"]
+    fields = [field for field in fields if field[0] != "host"]
     number = await client.begins_request(method, path, *fields, ended=not has_body)
     if name in FORWARDED:
         await (await edge.upstream.accepts()).gets_head()

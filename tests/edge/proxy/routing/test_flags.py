@@ -18,7 +18,7 @@ NEW = {"name": "new", "path": "/new/*", "upstream": "api", "flag": "new-api"}
 def flagged(edge: Edge, flag: dict[str, Any], **route: Any) -> None:
     """Configure a route with this flag."""
     edge.config["flags"] = {"new-api": flag}
-    edge.config["routes"] = [each for each in edge.config["routes"] if each["name"] != "new"] + [NEW | route]
+    edge.config["routes"] = [route for route in edge.config["routes"] if route["name"] != "new"] + [NEW | route]
 
 
 @pytest.fixture

@@ -57,8 +57,8 @@ class Supervisor:
     def tells(self, *keys: str, untold: bool = False) -> None:
         """Answer the lookups of these keys. With `untold`, answer that the supervisor cannot tell."""
         digests = [hashed(key) for key in keys]
-        known = {each: self.people[each] for each in digests if each in self.people and not untold}
-        unknown = [each for each in digests if each not in self.people and not untold]
+        known = {digest: self.people[digest] for digest in digests if digest in self.people and not untold}
+        unknown = [digest for digest in digests if digest not in self.people and not untold]
         self.edge.runtime.key_lookup.on_answer(KeysLookedUp(known, unknown, digests if untold else []))
 
     async def meets(self, client: Wire, key: str = MINE, path: str = "/v1/x") -> int:
@@ -237,7 +237,7 @@ def remember(edge: Edge, supervisor: Supervisor, names: list[str], now: float = 
         supervisor.knows(f"key of {name}", name)
     supervisor.tells(*(f"key of {name}" for name in names))
     identities = [people.refresh(people.resolve(f"key of {name}".encode()), route, now) for name in names]
-    return [each for each in identities if each is not None]
+    return [identity for identity in identities if identity is not None]
 
 
 def count_lines(work: Callable[[], object]) -> int:
@@ -549,4 +549,6 @@ async def test_a_forgotten_customer_leaves_no_objects(edge: Edge, supervisor: Su
     edge.worker.generations.forget_customers(["dora"])
     assert await supervisor.meets(client) == 401
     gc.collect()
-    assert not [each for each in gc.get_objects() if isinstance(each, UnresolvedIdentity) and each.owner is not None]
+    assert not [
+        object_ for object_ in gc.get_objects() if isinstance(object_, UnresolvedIdentity) and object_.owner is not None
+    ]

@@ -178,7 +178,7 @@ async def test_if_one_limit_refuses_no_limit_is_charged(edge: Edge) -> None:
     besides = {"quotas": [{"meter": "requests", "per": "day", "included": 100, "cap": "hard"}], "concurrency": 100}
     edge.config["routes"][0]["limits"] = [{"name": "of-route", "rate": "100/min"}]
     client = await edge.client()
-    limited(edge, *({"name": name, **each} for name, each in limits.items()), **besides)
+    limited(edge, *({"name": name, **limit} for name, limit in limits.items()), **besides)
     await edge.reloads()
     expected = dict.fromkeys((*limits, "of-route", "requests-day"), 2) | {"concurrency": 0}
     for _ in range(2):
@@ -186,7 +186,7 @@ async def test_if_one_limit_refuses_no_limit_is_charged(edge: Edge) -> None:
     assert edge.used() == expected
     for full in (*limits, "of-route", "requests-day"):
         config = edge.config["tiers"]["basic"]
-        rates = {name: {"name": name, **each} for name, each in limits.items()}
+        rates = {name: {"name": name, **limit} for name, limit in limits.items()}
         if full in rates:
             rates[full] |= {"rate": "2/" + rates[full]["rate"].partition("/")[2]}
             if "algorithm" in rates[full]:

@@ -175,7 +175,7 @@ async def test_forwarded_requests_keep_their_order_among_refused_ones(edge: Edge
 async def test_half_closed_client_gets_all_its_answers(edge: Edge) -> None:
     client, upstream = await edge.forwards(get(), NOWHERE * 60)
     client.sends_eof()
-    await edge.until(lambda: any(each.half_closed for each in edge.runtime.connections.clients))
+    await edge.until(lambda: any(client.half_closed for client in edge.runtime.connections.clients))
     await upstream.tells(client, ok())
     for _ in range(60):
         assert (await client.gets_answer()).status == 404

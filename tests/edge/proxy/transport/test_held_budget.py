@@ -57,7 +57,7 @@ def test_connection_above_half_of_the_budget_loses_its_largest_streams() -> None
     # A trusted proxy's connection carries streams of many addresses.
     streams = [hold(budget, name, 2 * MIB, account) for name in (MINE, OTHER)]
     last, neighbour = hold(budget, MINE, 100, account), hold(budget, MINE, MIB)
-    assert [each.ended for each in streams] == [["connection"], []]
+    assert [stream.ended for stream in streams] == [["connection"], []]
     assert not last.ended
     assert not neighbour.ended
 
@@ -100,7 +100,7 @@ def test_held_sums_equal_the_holders_and_exceed_no_bound(steps: list[tuple[int, 
         holder = holders[which]
         holder.address, holder.size = Payer(b"%d" % subject), size
         budget.hold(holder, size)
-        held = {each: each.holding.held_bytes for each in holders if each.holding is not None}
+        held = {holder: holder.holding.held_bytes for holder in holders if holder.holding is not None}
         assert budget.held_bytes == sum(held.values()) <= budget.bytes_max
         for subject_held in {each.holding.subject for each in held if each.holding is not None}:
             account = budget._addresses[subject_held]

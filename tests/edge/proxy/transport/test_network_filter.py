@@ -33,7 +33,7 @@ def test_an_address_is_looked_up_as_if_each_network_were_asked() -> None:
         tried = [f"10.{chance.randrange(5)}.{chance.randrange(9)}.{chance.randrange(256)}" for _ in range(100)]
         tried += [f"2001:db8:{chance.randrange(9):x}::{chance.randrange(9):x}" for _ in range(100)]
         edges = [ip_network(each) for each in (*lists["allow"], *lists["deny"])]
-        tried += [str(each[n]) for each in edges for n in (0, -1)] + [str(each[-1] + 1) for each in edges]
+        tried += [str(edge[n]) for edge in edges for n in (0, -1)] + [str(edge[-1] + 1) for edge in edges]
         for text in tried:
             address = ip_address(text)
             within = {name: any(address in ip_network(each) for each in some) for name, some in lists.items()}

@@ -38,7 +38,7 @@ def secure(edge: Edge, authority: Authority) -> Edge:
 
 def listens(edge: Edge, authority: Authority, *names: tuple[str, ...]) -> Edge:
     """Give the listener certificates for these names."""
-    listed = [{"cert": str(cert), "key": str(key)} for cert, key in (authority.issues(*each) for each in names)]
+    listed = [{"cert": str(cert), "key": str(key)} for cert, key in (authority.issues(*name) for name in names)]
     edge.config["listen"] = {"address": "127.0.0.1:0", "tls": {"certificates": listed}}
     return edge
 

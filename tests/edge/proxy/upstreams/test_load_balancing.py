@@ -47,7 +47,7 @@ def test_over_many_draws_the_smallest_share_is_right_too() -> None:
     weights = [1, *[1000] * 19, 999]
     chance = random.Random(1)
     draws = [compute_slots(weights, chance.random()) for _ in range(1500)]
-    assert sum(each[0] for each in draws) / sum(sum(each) for each in draws) == pytest.approx(1 / 20_000, rel=0.15)
+    assert sum(draw[0] for draw in draws) / sum(sum(draw) for draw in draws) == pytest.approx(1 / 20_000, rel=0.15)
 
 
 @given(WEIGHTS, st.integers())

@@ -223,7 +223,7 @@ def test_a_preference_counts_for_the_breaker_once() -> None:
 
 def test_an_ip_address_is_there_from_the_start_also_in_brackets() -> None:
     of = service(endpoints=["http://[::1]:80", "http://10.0.0.1:81"])
-    assert [(each.host, each.address, each.port) for each in of.endpoints] == [
+    assert [(endpoint.host, endpoint.address, endpoint.port) for endpoint in of.endpoints] == [
         ("::1", "::1", 80),
         ("10.0.0.1", "10.0.0.1", 81),
     ]
@@ -238,7 +238,7 @@ def test_unresolved_upstream_name_is_a_dns_error() -> None:
         assert (fault.value.status, fault.value.error) == (502, "dns_error")
     assert of.update_addresses(told("10.0.0.1 10.0.0.2")) == []
     assert set(chosen(of)) == {"10.0.0.1", "10.0.0.2"}
-    assert [(each.host, each.weight) for each in of.endpoints] == [("api.internal", 3)] * 2
+    assert [(endpoint.host, endpoint.weight) for endpoint in of.endpoints] == [("api.internal", 3)] * 2
 
 
 def test_upstream_with_all_addresses_down_answers_503_until_one_is_up() -> None:
@@ -279,7 +279,7 @@ def test_removed_address_releases_its_connections_and_accepts_no_more() -> None:
 def test_address_under_two_names_is_two_endpoints() -> None:
     of = service(endpoints=[at("a.internal"), at("b.internal", weight=2)])
     of.update_addresses(told("10.0.0.1", "10.0.0.1"))
-    assert [(each.host, each.weight) for each in of.endpoints] == [("a.internal", 1), ("b.internal", 2)]
+    assert [(endpoint.host, endpoint.weight) for endpoint in of.endpoints] == [("a.internal", 1), ("b.internal", 2)]
     of.update_addresses(told("10.0.0.1", ""))
     assert addresses(of.endpoints) == ["10.0.0.1"]
 

@@ -293,7 +293,7 @@ class MeteredInvoices(InvoiceItems):
             else:
                 return counted
         if row.failures >= SETTLED_TRIES:
-            raise InvoiceMismatchError(why, [one._replace(meter=one.meter + UNITS_SUFFIX) for one in rows])
+            raise InvoiceMismatchError(why, [row._replace(meter=row.meter + UNITS_SUFFIX) for row in rows])
         raise InvoiceNotReadyError(why)
 
     async def _check_agreement(self, row: InvoiceRow, invoice: StripeObject, lines: Sequence[RatedLine]) -> None:

@@ -15,6 +15,7 @@ def order(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Parametrize a module's tests with both orders if it sets `BOTH_ORDERS = True`."""
-    if getattr(metafunc.module, "BOTH_ORDERS", False):
+    """Parametrize a module's tests with both orders if it sets `BOTH_ORDERS = True`. A test may name its own orders."""
+    named = any("order" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if getattr(metafunc.module, "BOTH_ORDERS", False) and not named:
         metafunc.parametrize("order", ["x86-64", "armv8"], indirect=True)

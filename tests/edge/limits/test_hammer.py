@@ -128,9 +128,9 @@ def test_fullest_returns_the_highest_level() -> None:
     assert fullest([1.0, 1.0, 2.0, 10.0], 0.5, 2) == pytest.approx(5.5)
 
 
-def depths(algorithm: str, limit: int, chance: random.Random) -> tuple[int, ...]:
-    """Return the bucket depths to test: a shallow one and the deepest. A window has only 0."""
-    return (0,) if algorithm == "sliding_window" else (chance.choice((1, limit // 10)), limit)
+def choose_depth(algorithm: str, limit: int, chance: random.Random, *, is_deep: bool) -> int:
+    """Return the greatest bucket depth or a shallow one. A window has only 0."""
+    return 0 if algorithm == "sliding_window" else limit if is_deep else chance.choice((1, limit // 10))
 
 
 def assert_held(task: Task, times: list[float], seconds: float, processes: int) -> None:
@@ -162,19 +162,24 @@ Run = tuple[int, float, int, int, int, int]
 
 
 def runs(algorithm: str, chance: random.Random) -> list[Run]:
-    """Return the runs of an algorithm: a random low limit and the high one, with several depths, with requests of
-    higher cost, and with workers that are killed."""
-    low = chance.choice(LOW)
-    plain = [(limit, WINDOW, depth, 1, 4, 0) for limit in (low, HIGH) for depth in depths(algorithm, limit, chance)]
-    dear = [
-        (limit, WINDOW, depth, cost, 2, 0)
-        for limit, cost in (chance.choice(((60, 7), (600, 25))), (HIGH, 9))
-        for depth in depths(algorithm, limit, chance)[-1:]
+    """Return the runs of an algorithm: a random low limit and the high one, one of them with a deep bucket, requests of
+    higher cost, and workers that are killed."""
+    limits = [chance.choice(LOW), HIGH]
+    chance.shuffle(limits)
+    plain = [
+        (limit, WINDOW, choose_depth(algorithm, limit, chance, is_deep=is_deep), 1, 4, 0)
+        for limit, is_deep in zip(limits, (True, False), strict=True)
     ]
-    deadly = [(limit, WINDOW, chance.choice(depths(algorithm, limit, chance)), 1, 2, 2) for limit in (low, HIGH)]
-    # This window is not over before the test compares its counts.
-    lasting = [(150_000, 60.0, 0, 1, 4, 6)] if algorithm == "sliding_window" else []
-    return [*plain, *dear, *deadly, *lasting]
+    dear, cost = chance.choice(((60, 7), (600, 25), (HIGH, 9)))
+    deadly = choose_depth(algorithm, limits[0], chance, is_deep=chance.random() < 0.5)
+    # The window of 60 s is not over before the test compares its counts.
+    lasting = [(150_000, 60.0, 0, 1, 4, 3)] if algorithm == "sliding_window" else []
+    return [
+        *plain,
+        (dear, WINDOW, choose_depth(algorithm, dear, chance, is_deep=True), cost, 2, 0),
+        (limits[0], WINDOW, deadly, 1, 2, 2),
+        *lasting,
+    ]
 
 
 @pytest.mark.parametrize("algorithm", ["sliding_window", "token_bucket", "hybrid"])
@@ -187,7 +192,7 @@ def test_parallel_processes_stay_within_the_limit_while_some_are_killed(
         gang = Gang(tmp_path, max(run[4] for run in drawn), sum(run[5] for run in drawn), ends)
         for number, (limit, window, depth, cost, processes, deaths) in enumerate(drawn):
             # The task must last until each successor has joined.
-            until = monotonic() + SECONDS * (1 + deaths / 4)
+            until = monotonic() + SECONDS * (1 + deaths / 2)
             task = Task(f"customer-{number}", algorithm, limit, window, depth, cost, until)
             times, seconds = gang.ask(task, processes, deaths, chance)
             assert_held(task, times, seconds, processes)
@@ -205,22 +210,22 @@ def test_parallel_processes_stay_within_the_limit_while_some_are_killed(
 def test_ten_processes_with_headroom_stay_within_the_limit_despite_kills(tmp_path: Path, seed: int) -> None:
     chance, processes, deaths = random.Random(seed), 10, 2
     with ExitStack() as ends:
-        gang = Gang(tmp_path, processes, 2 * deaths, ends)
+        gang = Gang(tmp_path, processes, deaths, ends)
         assert compute_headroom(HIGH, gang.table.customers.layout.columns) > 50
-        for cost in (1, 7):
-            task = Task(f"customer-{cost}", "sliding_window", HIGH, WINDOW, 0, cost, monotonic() + 3 * SECONDS)
-            text = orjson.dumps(asdict(task)).decode()
-            for hammer in gang.working:
-                hammer.say(text)
-            for _ in range(deaths):
-                # Stopped with headroom, or in the middle of a decision, while the others use the limit up.
-                for hammer in (stopped := chance.sample(gang.working, 4)):
-                    hammer.stop()
-                gang.replace(stopped.pop(), text)
-                for hammer in stopped:
-                    hammer.go_on()
-            seconds = max([hammer.read_seconds() for hammer in gang.working])
-            assert_held(task, gang.collect_times(), seconds, processes)
+        cost, until = chance.choice((1, 7)), monotonic() + 3 * SECONDS
+        task = Task("customer", "sliding_window", HIGH, WINDOW, 0, cost, until)
+        text = orjson.dumps(asdict(task)).decode()
+        for hammer in gang.working:
+            hammer.say(text)
+        for _ in range(deaths):
+            # Stopped with headroom, or in the middle of a decision, while the others use the limit up.
+            for hammer in (stopped := chance.sample(gang.working, 4)):
+                hammer.stop()
+            gang.replace(stopped.pop(), text)
+            for hammer in stopped:
+                hammer.go_on()
+        seconds = max([hammer.read_seconds() for hammer in gang.working])
+        assert_held(task, gang.collect_times(), seconds, processes)
 
 
 CLAIMER = """

@@ -403,7 +403,8 @@ class Worker:
         return self._policies.get_policy(Rule("basic", limit, WINDOW), b"acme", cost)
 
 
-@pytest.mark.parametrize("limit", [500, 10_000])
+# A low limit gives no headroom.
+@pytest.mark.parametrize(("limit", "order"), [(500, "armv8"), (3000, "x86-64")], indirect=["order"])
 def test_sixty_four_workers_stopped_killed_and_reloaded_keep_the_limit(tmp_path: Path, seed: int, limit: int) -> None:
     """Any worker may be stopped between its decision and its count, for long, and with headroom; some are killed and
     replaced, and all get new limits now and then. By the times of decisions no window has more than L + 2 (N − 1) c,

@@ -10,8 +10,6 @@ from edgeproxy.edge.counters.reclaim import Reclaim
 from tests.support.program import Program
 from tests.support.tables import limits, make, opened, taken
 
-BOTH_ORDERS = True
-
 WORKER = """
 import random, sys
 from pathlib import Path
@@ -71,7 +69,7 @@ def test_a_row_is_freed_or_wanted_and_never_both(tmp_path: Path, seed: int, monk
         workers = [ends.enter_context(program) for program in programs]
         for worker in workers:
             assert worker.heard() == "ready"
-        for _ in range(3000):
+        for _ in range(1500):
             tick += STEP
             clock[1000] = tick
             one, two, three = reclaim.slice(tick / 1000, float("inf"))
@@ -79,7 +77,7 @@ def test_a_row_is_freed_or_wanted_and_never_both(tmp_path: Path, seed: int, monk
             while min(clock[1001], clock[1002]) < tick - STEP:
                 assert all(worker.process.poll() is None for worker in workers)
         clock[1000] = 1
-        assert sum(int(worker.end().split()[0]) for worker in workers) > 3000
+        assert sum(int(worker.end().split()[0]) for worker in workers) > 1500
     assert freed > 100
     assert closed > freed
     assert table.rows_in_use == len(list(table.rows())) == len(taken(table))

@@ -279,6 +279,7 @@ print(took, flush=True)
 """
 
 
+@pytest.mark.parametrize("order", ["x86-64"], indirect=True)  # other processes keep the order of the machine
 def test_parallel_processes_never_exceed_the_limit_while_others_are_killed(
     path: Path, tmp_path: Path, seed: int
 ) -> None:

@@ -198,10 +198,10 @@ def of_peers(found: dict[str, list[Found]]) -> str:
         rows.append(
             (
                 name,
-                f"{median(one.added('p50') for one in kept):.3f}",
-                f"{median(one.added('p99') for one in kept):.3f}",
-                f"{median(one.busy for one in kept) * 100:.0f}",
-                f"{sum(one.disturbed for one in all_of_them)} of {len(each)}",
+                f"{median(latency.added('p50') for latency in kept):.3f}",
+                f"{median(latency.added('p99') for latency in kept):.3f}",
+                f"{median(latency.busy for latency in kept) * 100:.0f}",
+                f"{sum(latency.disturbed for latency in all_of_them)} of {len(each)}",
             )
         )
     return table(rows)

@@ -329,7 +329,7 @@ def due_by_second(schedule: Iterable[Arrival], warm_up: float) -> tuple[list[int
     """Return arrivals by the second of their due time, and the number of judged arrivals."""
     seconds: Counter[int] = Counter()
     judged = 0
-    for one in schedule:
-        seconds[int(one.due)] += 1
-        judged += one.due >= warm_up
+    for arrival in schedule:
+        seconds[int(arrival.due)] += 1
+        judged += arrival.due >= warm_up
     return [seconds[second] for second in range(max(seconds, default=0) + 1)], judged

@@ -131,7 +131,7 @@ def plan_of(workload: Workload, given: Any, workers: list[str]) -> dict[str, Any
     shape = workload.phases()
     return {
         "begin": time.time() + LEAD,
-        "phases": [list(one) for one in shape],
+        "phases": [list(phase) for phase in shape],
         "requests": [list(template) for template in workload.templates()],
         "names": workload.request_names(shape),
         "regions": workload.regions,

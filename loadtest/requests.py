@@ -159,8 +159,8 @@ def name_of(method: str, path: str) -> str:
 def list_names(made: Sequence[Template], recorded: Iterable[tuple[str, str]]) -> list[str]:
     """Return the names of all requests by weight; beyond NAMES_MAX they are OTHER."""
     weights = Counter[str]()
-    for one in made:
-        weights[one.name] += one.weight  # type: ignore[assignment]  # A counter of shares.
+    for template in made:
+        weights[template.name] += template.weight  # type: ignore[assignment]  # A counter of shares.
     weights.update(name_of(method, path) for method, path in recorded)
     names = [name for name, _ in weights.most_common()]
     return names if len(names) <= NAMES_MAX else [*names[: NAMES_MAX - 1], OTHER]

@@ -29,7 +29,7 @@ def inside(pid: int) -> dict[str, object]:
         "group, session": [stat[2] == str(pid), stat[3] == str(pid)],
         "signals": [status[name] for name in ("SigIgn", "SigCgt")],
         "arguments": re.sub(rb"\d+", b"N", (at / "cmdline").read_bytes().rstrip(b"\0")),
-        "environment": {each for each in environ if not each.startswith(b"EDGEPROXY_TEST_FAMILY=")},
+        "environment": {part for part in environ if not part.startswith(b"EDGEPROXY_TEST_FAMILY=")},
         "directory": os.readlink(at / "cwd"),
         "limits": (at / "limits").read_text(),
         "files": sorted(files(at / "fd")),

@@ -69,8 +69,8 @@ def test_customers_of_a_repeating_crowd_have_used_their_routes_but_not_their_new
     crowd = parse_crowd("many-100-routes10-new-again")
     assert crowd is not None
     used, counted = crowd.use_routes(50), crowd.ask(50)
-    assert [_find_route_and_key(each) for each in used] == [_find_route_and_key(each) for each in counted]
-    assert not {each.split(b" ")[1] for each in used} & {each.split(b" ")[1] for each in counted}
+    assert [_find_route_and_key(route) for route in used] == [_find_route_and_key(each) for each in counted]
+    assert not {route.split(b" ")[1] for route in used} & {each.split(b" ")[1] for each in counted}
     assert Crowd(100, 10).use_routes(50) == []
 
 

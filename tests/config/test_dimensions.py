@@ -83,7 +83,7 @@ EDGES = "meters: {tokens: {count: requests, "
 )
 def test_invalid_dimensions_are_reported(problems, meters: str, path: str, what: str) -> None:
     result = problems(f"{meters}\n{LEAST}")
-    assert any(path in str(one) and what in str(one) for one in result), result
+    assert any(path in str(problem) and what in str(problem) for problem in result), result
 
 
 def test_valid_dimensions_pass(problems) -> None:

@@ -122,11 +122,11 @@ def test_a_key_has_a_digest_or_a_certificate_and_each_is_unique(problems):
     written = (f"certificate: a, sha256: {'ab' * 32}", "certificate: b", "certificate: b", "certificate: [c]")
     keys = "".join(f"  - {{{each}, customer: acme}}\n" for each in (*written, "certificate: ''"))
     result = problems(LEAST + "tiers: {t: {}}\ncustomers: {acme: {tier: t}}\nkeys:\n" + keys)
-    assert [each.partition(",")[0] for each in result[:2]] == [
+    assert [problem.partition(",")[0] for problem in result[:2]] == [
         "edge.yaml:6: keys.0.certificate: stands beside sha256: it is one or the other",
         "edge.yaml:8: keys.2.certificate: is the certificate that is defined already at edge.yaml:7",
     ]
-    assert sorted(each.partition(": ")[2].partition(": ")[0] for each in result[2:]) == [
+    assert sorted(problem.partition(": ")[2].partition(": ")[0] for problem in result[2:]) == [
         "keys.3.certificate",
         "keys.3.sha256",
         "keys.4.certificate",

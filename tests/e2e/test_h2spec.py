@@ -83,18 +83,18 @@ class Client:
     async def _await_answer(self, number: int) -> None:
         while True:
             mine = [frame for frame in self.frames if frame.number == number]
-            taken = sum(len(each.payload) for each in mine if each.kind == DATA)
-            has_head = any(each.kind == HEADERS for each in mine)
+            taken = sum(len(frame.payload) for frame in mine if frame.kind == DATA)
+            has_head = any(frame.kind == HEADERS for frame in mine)
             if has_head and taken >= min(self.window, 5):
                 return
-            if any(each.kind == RST_STREAM for each in mine) or self.list_of(GOAWAY) or not await self.read():
+            if any(frame.kind == RST_STREAM for frame in mine) or self.list_of(GOAWAY) or not await self.read():
                 return
 
     async def pings(self) -> None:
         """Wait until the edge has answered a ping, and so has read everything before it."""
         with suppress(ConnectionError):
             await self.wire.sends(FENCE)
-        while not any(each.payload == FENCE[9:] for each in self.list_of(PING)):
+        while not any(frame.payload == FENCE[9:] for frame in self.list_of(PING)):
             assert await self.read(), f"the connection has ended: {self.frames[-3:]}"
 
 
@@ -137,12 +137,12 @@ async def check(site: Http2Site, case: str, frames: bytes, expected: Expected, s
                 return
         else:
             await client.wire.sends(PREFACE, settings())
-            while not any(each.flags & ACK for each in client.list_of(SETTINGS)):
+            while not any(frame.flags & ACK for frame in client.list_of(SETTINGS)):
                 assert await client.read()
             await client.send_row(frames)
         await check_outcome(client, expected)
         if expected == ACKNOWLEDGED:
-            assert len([each for each in client.list_of(SETTINGS) if each.flags & ACK]) == (2 if frames else 1)
+            assert len([frame for frame in client.list_of(SETTINGS) if frame.flags & ACK]) == (2 if frames else 1)
     finally:
         client.wire.closes()
 
@@ -152,12 +152,12 @@ async def check_outcome(client: Client, expected: Expected) -> None:
     if outcome == "connection error":
         while await client.read():
             pass
-        assert [ErrorCode(each.code) for each in client.list_of(GOAWAY)] == [expected[-1]]
+        assert [ErrorCode(frame.code) for frame in client.list_of(GOAWAY)] == [expected[-1]]
         return
     if outcome == "stream error":
         while not client.list_of(RST_STREAM):
             assert await client.read(), f"the connection has ended: {client.frames[-3:]}"
-        assert {ErrorCode(each.code) for each in client.list_of(RST_STREAM)} == {expected[-1]}
+        assert {ErrorCode(frame.code) for frame in client.list_of(RST_STREAM)} == {expected[-1]}
     elif outcome == "head":
         while not client.list_of(HEADERS):
             assert await client.read()

@@ -199,9 +199,9 @@ def test_a_browser_loads_two_hundred_resources_over_one_connection(site: Http2Si
             )
             assert sizes == [number * 37 for number in range(RESOURCES)]
             mine = [response for response in page.responses if "/open/" in response["url"]]
-            assert [each["protocol"] for each in mine] == ["h2"] * (RESOURCES + 1)
-            assert len({each["connectionId"] for each in mine}) == 1
-            assert len({each["headers"]["x-request-id"] for each in mine}) == RESOURCES + 1
+            assert [response["protocol"] for response in mine] == ["h2"] * (RESOURCES + 1)
+            assert len({response["connectionId"] for response in mine}) == 1
+            assert len({response["headers"]["x-request-id"] for response in mine}) == RESOURCES + 1
 
     asyncio.run(visit())
 

@@ -97,7 +97,7 @@ def test_key_with_a_spent_money_budget_is_refused_and_others_pass(keys: Keys) ->
     assert keys.ask("web").status == 200
     until(lambda: keys.list_budgets()["ci"]["percent"] >= 100, "the ledger knows")
     told = keys.collector.get("/v1/alerts", kind="key_budget_reached").json()["alerts"]
-    assert [one["details"]["key"] for one in told if one["severity"] == "warn"] == [key["id"]]
+    assert [alert["details"]["key"] for alert in told if alert["severity"] == "warn"] == [key["id"]]
     # A key that replaces it goes on from there; more money releases both.
     rotated = keys.collector.send("POST", f"/v1/keys/{key['id']}/rotate", {"overlap": "1h"}).json()
     until(lambda: keys.ask(rotated["secret"]).status == 429, "the new key has the spent budget")

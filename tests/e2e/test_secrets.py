@@ -222,7 +222,7 @@ def test_no_secret_is_in_the_environment_of_a_worker(edge: Edge) -> None:
     for pid in pids:
         environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         assert b"TZ=Europe/Berlin" in environ
-        assert not any(SECRET.encode() in each for each in environ)
+        assert not any(SECRET.encode() in part for part in environ)
 
 
 BROKEN = {

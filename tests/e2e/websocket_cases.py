@@ -336,8 +336,10 @@ def compressed(
     """Messages of all sizes, each sent after the answer to the last one."""
     for number, (length, size) in enumerate(sizes, 1):
         several = messages(opcode, data, length)
-        steps = [step for at, one in enumerate(several, 1) for step in (Compressed(opcode, one, size), Heard(at))]
-        answers = tuple((opcode, one) for one in several)
+        steps = [
+            step for at, message in enumerate(several, 1) for step in (Compressed(opcode, message, size), Heard(at))
+        ]
+        answers = tuple((opcode, message) for message in several)
         yield Case(f"{kind}.{number}", (*steps, close(NORMAL)), (answers,), offer=offer)
 
 

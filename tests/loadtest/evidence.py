@@ -44,7 +44,7 @@ def evidence(change: Change = lambda one, region, kind: {}, **settings: Any) -> 
         changed = change(row, one.region, one.kind)
         if changed is not None:
             rows.append(row._replace(**changed))
-    judged = sum(one.due >= WORKLOAD.warm_up for one in schedule)
+    judged = sum(arrival.due >= WORKLOAD.warm_up for arrival in schedule)
     packed = b"".join(row.packed() for row in rows)
     fields: dict[str, Any] = {
         "workload": WORKLOAD, "seconds": length(WORKLOAD.phases()), "rows": packed, "due": due, "due_judged": judged,

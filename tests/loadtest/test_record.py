@@ -9,9 +9,9 @@ from loadtest.record import PerSecond, Request, Times, quantile, read_hdr, unpac
 
 
 def test_rows_are_read_as_they_were_written() -> None:
-    one = Request(3.5, 0.25, 0.125, 0.0, 1, 2, 255, 4, 65535, 429)
-    assert list(unpacked(one.packed() * 2)) == [one, one]
-    assert (one.sent, one.end) == (3.625, 3.75)
+    request = Request(3.5, 0.25, 0.125, 0.0, 1, 2, 255, 4, 65535, 429)
+    assert list(unpacked(request.packed() * 2)) == [request, request]
+    assert (request.sent, request.end) == (3.625, 3.75)
 
 
 def test_merged_histograms_are_the_histogram_of_all(seed: int) -> None:

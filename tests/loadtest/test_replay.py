@@ -51,5 +51,5 @@ def test_the_given_log_becomes_an_even_load() -> None:
     assert 180 < log.seconds < 220
     assert max(size for *_, size, _ in log.requests) == LARGEST
     some = list(arrivals([Phase(1, 50, 50), log], {"eu": 1}, {"pro": Kind(1, 30), "basic": Kind(1, 10)}, 7))
-    assert {one.kind for one in some} == {"pro", "basic"}
+    assert {arrival.kind for arrival in some} == {"pro", "basic"}
     assert not re.search(r"\d+\.\d+\.\d+\.\d+", repr(some))

@@ -64,13 +64,13 @@ def test_requests_are_filled_in_for_each_customer(made: list[Template]) -> None:
 
 def test_log_mix_keeps_repeatable_requests_in_proportion(made: list[Template]) -> None:
     assert read_mix(LOG) == {("GET", "/a?page=2"): 2, ("HEAD", "/b"): 1}
-    assert [(round(one.weight, 4), one.method, one.path) for one in made[2:]] == [
+    assert [(round(template.weight, 4), template.method, template.path) for template in made[2:]] == [
         (0.0667, "GET", "/a?page=2"),
         (0.0333, "HEAD", "/b"),
     ]
-    assert [one.name for one in made] == ["GET /v1/orders/{1..3}", "make an order", "GET /a", "HEAD /b"]
+    assert [template.name for template in made] == ["GET /v1/orders/{1..3}", "make an order", "GET /a", "HEAD /b"]
     drawn = Counter(arrival.request for arrival in arrivals(
-        [Phase(200, 50, 50)], {"eu": 1}, {"free": Kind(1, 3)}, 7, [one.weight for one in made]
+        [Phase(200, 50, 50)], {"eu": 1}, {"free": Kind(1, 3)}, 7, [template.weight for template in made]
     ))  # fmt: skip
     assert [round(drawn[number] / drawn.total(), 2) for number in range(4)] == pytest.approx(
         [0.6, 0.3, 0.07, 0.03], abs=0.015
@@ -82,7 +82,7 @@ def test_a_replay_asks_for_the_paths_of_the_log_if_it_is_to() -> None:
         ("GET", "/a?page=2"), ("GET", "/a?page=2"), ("HEAD", "/b"),
     ]  # fmt: skip
     everything = recorded(LOG, 1, speed=1, longest_gap=1).requests
-    assert (len(everything), {one[4] for one in everything}) == (7, {""})
+    assert (len(everything), {request[4] for request in everything}) == (7, {""})
     mine = [request[1] for request in recorded(LOG[4:7], 1, speed=1, longest_gap=1).requests]
     assert mine[0] == mine[2] != mine[1], "a customer is one person, whatever the address"
 

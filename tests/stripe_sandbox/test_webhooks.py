@@ -87,7 +87,7 @@ def test_webhook_events_are_signed_and_resent_until_accepted(stripe_sandbox: San
 
     def tried() -> list[str]:
         found = sandbox.control("deliveries?limit=10000")["deliveries"]
-        return [one["state"] for one in found if one["attempt"] and one["endpoint"] == made["id"]]
+        return [delivery["state"] for delivery in found if delivery["attempt"] and delivery["endpoint"] == made["id"]]
 
     until(lambda: tried() == ["waiting"], "the failure is on record")
     event = sandbox.call("GET", "/v1/events?limit=1").json()["data"][0]

@@ -61,7 +61,7 @@ def count_parents(table: str) -> int:
 async def plant(connection: AsyncConnection) -> None:
     """Plant a row of each customer in each table, and a dead letter of each; with a keyring they are sealed."""
     keyring = find_keyring(connection)
-    for table in sorted(list_planted(), key=lambda one: count_parents(one.name)):
+    for table in sorted(list_planted(), key=lambda table: count_parents(table.name)):
         for customer in NUMBERS:
             row = {column.name: find_value(table.name, column.name, customer) for column in table.columns}
             if table.name == "customers":

@@ -142,7 +142,7 @@ async def list_due(
         return DueDelivery(parse_message(row), recipients[row.alert], row.language, row.attempts)  # type: ignore[arg-type]
 
     due = parse_rows(alerts.name, (row for row in rows if row.alert in recipients), parse, attrgetter("alert"))
-    readable = {one.message.id for one in due}
+    readable = {row.message.id for row in due}
     return due, [row.alert for row in rows if row.alert not in readable]
 
 

@@ -67,7 +67,7 @@ def read_tax_number(value: object) -> str | None:
     if value is None:
         return None
     text = "".join(read_text(value, A_TAX_NUMBER).split()).upper()
-    is_written = text.isascii() and all(one.isalnum() or one in SEPARATORS for one in text)
+    is_written = text.isascii() and all(character.isalnum() or character in SEPARATORS for character in text)
     if not (1 <= len(text) <= TAX_NUMBER_CHARACTERS_MAX and is_written):
         raise value_error(
             f"{format_value(text)} is not a tax number", A_TAX_NUMBER, NOT_A_TAX_NUMBER, most=TAX_NUMBER_CHARACTERS_MAX

@@ -123,7 +123,7 @@ class CancellationHandlers(CustomerBillingHandlers):
         async with self._database.reading() as connection:
             owner = await customers.get_row(connection, customer)
             listed = await cancellations.list_cancellations(connection, owner.id)
-        return {"cancellations": [cancellation_to_response(one) for one in listed]}
+        return {"cancellations": [cancellation_to_response(cancellation) for cancellation in listed]}
 
 
 def cancellation_to_response(one: ListedCancellation) -> Cancellation:

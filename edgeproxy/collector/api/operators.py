@@ -103,7 +103,7 @@ def is_written(subject: object) -> bool:
 
 def invalid(why: str) -> DeniedError:
     """Return the error for an invalid token. Quoted parts are untrusted, so they are cleaned and shortened."""
-    why = "".join(one if one.isprintable() else "?" for one in why[:WHY_CHARACTERS_MAX])
+    why = "".join(character if character.isprintable() else "?" for character in why[:WHY_CHARACTERS_MAX])
     return DeniedError(request_codes.TOKEN_INVALID, why, {"WWW-Authenticate": 'Bearer error="invalid_token"'})
 
 

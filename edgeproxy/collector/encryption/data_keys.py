@@ -177,11 +177,11 @@ async def find_data_keys(connection: AsyncConnection, customers: Collection[str]
     ciphers = {customer: cipher for customer in customers if (cipher := cached[customer]) is not None}
     if missing := [customer for customer in customers if customer not in ciphers]:
         fetched, made = await fetch_data_keys(connection, missing), _get_made(connection)
-        for one in missing:
-            if fetched.has(one):
-                ciphers[one] = fetched.get(one)
-                if one not in made:
-                    cached.admit(one, ciphers[one])
+        for customer in missing:
+            if fetched.has(customer):
+                ciphers[customer] = fetched.get(customer)
+                if customer not in made:
+                    cached.admit(customer, ciphers[customer])
     return DataKeys(keyring, ciphers)
 
 
@@ -196,10 +196,10 @@ async def fetch_data_keys(connection: AsyncConnection, customers: Iterable[str],
     ids, ciphers, read = sorted(customers), dict[str, AESGCM](), _get_read_keys(connection)
     for at in range(0, len(ids), KEYS_MAX):
         some = ids[at : at + KEYS_MAX]
-        ciphers |= {one: read[one] for one in some if one in read}
-        if unread := [one for one in some if one not in ciphers]:
+        ciphers |= {id_: read[id_] for id_ in some if id_ in read}
+        if unread := [id_ for id_ in some if id_ not in ciphers]:
             ciphers |= await _fetch_some(connection, keyring, unread)
-        if create and (missing := [one for one in some if one not in ciphers]):
+        if create and (missing := [id_ for id_ in some if id_ not in ciphers]):
             await _create_data_keys(connection, keyring, missing)
             ciphers |= await _fetch_some(connection, keyring, missing)  # Another collector may have made one since.
     return DataKeys(keyring, ciphers)

@@ -181,7 +181,7 @@ def _require_known_fields(document: dict[str, object], names: tuple[str, ...], p
 
 def format_name(name: str) -> str:
     """Return a field name for an error message, without unprintable characters: some databases reject NUL."""
-    return "".join(one if one.isprintable() else "?" for one in name[:40])
+    return "".join(character if character.isprintable() else "?" for character in name[:40])
 
 
 def _parse_text(fields: dict[str, object], name: str) -> str:

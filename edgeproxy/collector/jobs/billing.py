@@ -405,7 +405,8 @@ class BillingJobs:
             if not some:
                 return
             await self._each(
-                some, lambda connection, one: entitlements.refresh_entitlements(connection, one, self._known())
+                some,
+                lambda connection, customer: entitlements.refresh_entitlements(connection, customer, self._known()),
             )
             after = some[-1]
             await asyncio.sleep(PLANS_RESTS * (time.monotonic() - began))

@@ -145,7 +145,7 @@ class MaintenanceJobs:
             self._log.info("customers erased", customers=len(erased))
             self._has_erased = True
             if self._erasures is not None:
-                await asyncio.to_thread(self._erasures.append, [(one.id, now_ms()) for one in erased])
+                await asyncio.to_thread(self._erasures.append, [(customer.id, now_ms()) for customer in erased])
         return bool(erased)
 
     async def _erase_late(self, now: float) -> None:

@@ -68,7 +68,7 @@ class OperatorAlerts:
         if expiring:
             async with self._database.writing() as connection:
                 await raise_alerts(connection, expiring)
-            self._raised.update(one.key for one in expiring)
+            self._raised.update(alert.key for alert in expiring)
         if unreadable := list_untold():
             async with self._database.writing() as connection:
                 named = [key for row in unreadable for key in await find_keys(connection, row)]

@@ -182,16 +182,16 @@ class BatchWriter:
         try:
             outcomes = await self._write_group(group)
         except Exception:
-            self._ledger.forget(one.arrival.edge for one in group)
+            self._ledger.forget(batch.arrival.edge for batch in group)
             self.values.forget()
             raise
         self._failed = None
         took = time.monotonic() - began
-        size = sum(len(one.arrival.body) for one in group)
+        size = sum(len(batch.arrival.body) for batch in group)
         self._speed = (self._speed + size / max(took, 0.001)) / 2
         self._metrics.committed(took)
-        for one, outcome in zip(group, outcomes, strict=True):
-            self._report_outcome(one.arrival, outcome)
+        for batch, outcome in zip(group, outcomes, strict=True):
+            self._report_outcome(batch.arrival, outcome)
         return outcomes
 
     def _fail_group(self, group: Sequence[ShippedBatch], error: Exception) -> DatabaseUnavailableError:
@@ -223,7 +223,7 @@ class BatchWriter:
                 connection, [arrival for arrival in arrivals if arrival.seq <= marks[arrival.edge].seq]
             )
             room = await QuarantineCapacity.fetch(
-                connection, [one.shipper.token for one in group if not one.arrival.batch]
+                connection, [batch.shipper.token for batch in group if not batch.arrival.batch]
             )
             outcomes: list[BatchOutcome] = []
             new: list[dict[str, object]] = []
@@ -254,7 +254,7 @@ class BatchWriter:
             as_counted, notes, passed = await self.values.fold_batches(connection, as_sent)
             begun = await self._ledger.add_batches(connection, as_counted)
             folded: dict[tuple[object, object], str] = {
-                (one.edge, one.seq): note for one, note in zip(as_sent, notes, strict=True) if note is not None
+                (batch.edge, batch.seq): note for batch, note in zip(as_sent, notes, strict=True) if note is not None
             }
             for row in (*new, *mended):
                 row["folded"] = folded.get((row["edge"], row["seq"])) if row["state"] == COUNTED else None
@@ -357,7 +357,7 @@ class BatchWriter:
         self, connection: AsyncConnection, marks: dict[str, Watermark], last: dict[str, ShippedBatch], now: int
     ) -> None:
         """Write the watermarks of the edges that have newly settled batches."""
-        readable = [(edge, one.arrival.batch) for edge, one in last.items() if one.arrival.batch is not None]
+        readable = [(edge, batch.arrival.batch) for edge, batch in last.items() if batch.arrival.batch is not None]
         if last:
             rows = [
                 {
@@ -368,7 +368,7 @@ class BatchWriter:
                     "received": now,
                     **about._asdict(),
                 }
-                for edge, mark, about in ((edge, marks[edge], one.about) for edge, one in last.items())
+                for edge, mark, about in ((edge, marks[edge], batch.about) for edge, batch in last.items())
             ]
             await connection.execute(sa.update(edges).where(edges.c.edge == sa.bindparam("of")), rows)
         if readable:

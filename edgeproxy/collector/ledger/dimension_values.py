@@ -217,7 +217,7 @@ class DimensionValues:
         for begin in range(0, len(owners), OWNERS_MAX):
             some = set(owners[begin : begin + OWNERS_MAX])
             # The query selects by the names of all owners together, which the indexes support; other rows are skipped.
-            within = [columns[name].in_({getattr(one, name) for one in some}) for name in ValueOwner._fields]
+            within = [columns[name].in_({getattr(owner, name) for owner in some}) for name in ValueOwner._fields]
             for *owner, value in await connection.execute(sa.select(dimension_values).where(*within)):
                 if (one := ValueOwner(*owner)) in some:
                     self._taken[one].add(value)

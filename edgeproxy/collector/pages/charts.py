@@ -76,7 +76,7 @@ def draw_bars(
     """
     frame = Axes(**axes)  # type: ignore[arg-type]
     stacked = [Series(*one) for one in series]
-    sums = [sum(value or 0 for value in column) for column in zip(*(one.values for one in stacked), strict=True)]
+    sums = [sum(value or 0 for value in column) for column in zip(*(series.values for series in stacked), strict=True)]
     steps = compute_steps(max([0, *sums, *expected, *before, *_list_mark(frame)]))
     step = 100 / max(places, len(labels) + len(expected), 1)
     pieces = []
@@ -119,7 +119,7 @@ def draw_lines(
     """
     frame = Axes(**axes)  # type: ignore[arg-type]
     drawn = [Series(*one) for one in series]
-    values = [value for one in drawn for value in one.values if value is not None]
+    values = [value for series in drawn for value in series.values if value is not None]
     steps = compute_steps(max([0, *values, *before, *(band[1] if band else ()), *_list_mark(frame)]))
     count = max(len(labels), places)
     step = 1000 / max(count - 1, 1)
@@ -128,7 +128,7 @@ def draw_lines(
     paths = _draw_area(trace(drawn[0].values)) if area and labels else ""
     paths += _draw_band(trace, len(labels) - 1, *band) if band else ""
     paths += f'<path class="l l0" d="{trace(before)}"/>' if before else ""
-    paths += "".join(f'<path class="l l{one.css}" d="{trace(one.values)}"/>' for one in drawn)
+    paths += "".join(f'<path class="l l{series.css}" d="{trace(series.values)}"/>' for series in drawn)
     plot = f'<svg width="100%" height="100%" viewBox="0 0 1000 100" preserveAspectRatio="none">{paths}</svg>'
     wide = 100 / max(count - 1, 1)
     for number, label in enumerate(labels):
@@ -138,7 +138,7 @@ def draw_lines(
         tip = f"{label} · {_write(drawn, number, frame)}{earlier}"
         left, link = max(0.0, x - wide / 2), _find_link(frame, number)
         plot += _draw_point(left, min(wide, 100 - left), guide, tip, link)
-    known = [number for number in range(len(labels)) if any(one.values[number] is not None for one in drawn)]
+    known = [number for number in range(len(labels)) if any(series.values[number] is not None for series in drawn)]
     if known:  # The newest figures may be missing.
         plot += _draw_tip(f"{labels[known[-1]]} · {_write(drawn, known[-1], frame)}", "last")
     xs = [(number * wide, labels[number]) for number in _choose_labels(len(labels), places)]
@@ -193,7 +193,7 @@ def _fill(css: str) -> str:
 
 
 def _write(series: Sequence[Series], number: int, axes: Axes) -> str:
-    pairs = ((one.name, one.values[number]) for one in series)
+    pairs = ((line.name, line.values[number]) for line in series)
     written = [(name, axes.format_value(value)) for name, value in pairs if value is not None]
     return " · ".join(f"{name} {value}" if len(series) > 1 else value for name, value in written) or "–"
 

@@ -64,8 +64,8 @@ def to_fact(response: ApiResponse) -> MoneyFact:
 def sum_open_invoices(body: JsonDocument, now: float, stripe: str) -> OpenInvoices:
     """Sum up the open invoices in the API's list at the Unix second `now`."""
     owed = find_owed(body["invoices"], now, stripe)
-    overdue = [one for one in owed if one.days]
-    days = max((one.days for one in overdue), default=0)
+    overdue = [owed_invoice for owed_invoice in owed if owed_invoice.days]
+    days = max((owed_invoice.days for owed_invoice in overdue), default=0)
     return OpenInvoices(len(owed), sum_owed(owed), sum_owed(overdue), days, "next" in body)
 
 

@@ -289,14 +289,16 @@ async def _fetch_owed(visit: Visit, stripe: str) -> dict[str, JsonDocument]:
     owed = find_owed(invoices.body["invoices"], time.time(), stripe)
     return {
         "owed": owed,
-        "due": sum_owed([one for one in owed if one.is_due]),
-        "later": sum_owed([one for one in owed if not one.is_due]),
+        "due": sum_owed([owed_invoice for owed_invoice in owed if owed_invoice.is_due]),
+        "later": sum_owed([owed_invoice for owed_invoice in owed if not owed_invoice.is_due]),
     }
 
 
 def sum_owed(owed: Sequence[OwedInvoice]) -> dict[str, int]:
     """Sum up the amounts to pay by currency."""
     sums: dict[str, int] = {}
-    for one in owed:
-        sums[one.invoice["currency"]] = sums.get(one.invoice["currency"], 0) + one.invoice["amount_due"]
+    for owed_invoice in owed:
+        sums[owed_invoice.invoice["currency"]] = (
+            sums.get(owed_invoice.invoice["currency"], 0) + owed_invoice.invoice["amount_due"]
+        )
     return sums

@@ -43,7 +43,10 @@ def find_owed(invoices: Sequence[InvoiceView], now: float, stripe: str) -> list[
         for invoice in invoices
         if invoice["state"] == "open" and invoice["amount_due"] > 0
     ]
-    return sorted(owed, key=lambda one: (-one.days, not one.is_due, one.invoice["due_at"] or ""))
+    return sorted(
+        owed,
+        key=lambda owed_invoice: (-owed_invoice.days, not owed_invoice.is_due, owed_invoice.invoice["due_at"] or ""),
+    )
 
 
 def is_due(invoice: InvoiceView, now: float) -> bool:

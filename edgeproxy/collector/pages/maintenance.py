@@ -145,11 +145,11 @@ def list_days(listed: Iterable[Maintenance], regions: Iterable[str]) -> frozense
     names = tuple(regions)
     return frozenset(
         (region, second)
-        for one in listed
-        if one["state"] in ("in_progress", "completed")
+        for maintenance in listed
+        if maintenance["state"] in ("in_progress", "completed")
         for region in names
-        if not one["regions"] or region in one["regions"]
-        for second in range(_read_plan(one).begins // DAY * DAY, _read_plan(one).ends, DAY)
+        if not maintenance["regions"] or region in maintenance["regions"]
+        for second in range(_read_plan(maintenance).begins // DAY * DAY, _read_plan(maintenance).ends, DAY)
     )
 
 

@@ -258,11 +258,15 @@ async def show_reconciliation(visit: Visit) -> web.Response:
     selected = [reconciliation for reconciliation in reconciliations if only in ("", reconciliation["kind"])][
         :SHOWN_MAX
     ]
-    differing = [one for one in selected if one["rows"]]
+    differing = [reconciliation for reconciliation in selected if reconciliation["rows"]]
     return visit.render(
         "reconciliation.html",
         differing=differing,
-        agreeing=[one for one in selected if not one["rows"] and (only or one == latest[one["kind"]])],
+        agreeing=[
+            reconciliation
+            for reconciliation in selected
+            if not reconciliation["rows"] and (only or reconciliation == latest[reconciliation["kind"]])
+        ],
         latest=latest,
         only=only,
         invoices=await _fetch_differing_invoices(visit, differing),

@@ -80,9 +80,9 @@ async def fetch_own_refusals(
     rows = answer.body["rows"] if answer.is_success else []  # The plan may hide hourly usage.
     limits_of_tiers = _list_names(visit.site.tiers.values())
     refusing = compute_limits(limits["refusals"], limits["limits"], quotas, limits_of_tiers, limits["concurrency"])
-    former = sum(one.refused for one in refusing if one.kind == "former")
-    refusing = [one for one in refusing if one.kind != "former"]
-    named = {one.name for one in refusing}
+    former = sum(limit.refused for limit in refusing if limit.kind == "former")
+    refusing = [limit for limit in refusing if limit.kind != "former"]
+    named = {limit.name for limit in refusing}
     counts = compute_counts([row for row in rows if row[LIMIT] in named], LIMIT, hours)
     return OwnRefusals(refusing[:LIMITS_MAX], hours, counts, compute_series(counts), meter, former)
 

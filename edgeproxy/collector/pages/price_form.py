@@ -41,7 +41,7 @@ def select_sold(versions: Sequence[JsonDocument]) -> list[JsonDocument]:
     sold = [
         version for version in versions if version["state"] == "sold" and find_version_owner(version["version"]) is None
     ]
-    return sorted(sold, key=lambda one: (one["fee"], one["version"]))
+    return sorted(sold, key=lambda version: (version["fee"], version["version"]))
 
 
 def list_rows(sold: Sequence[JsonDocument]) -> list[PriceRow]:

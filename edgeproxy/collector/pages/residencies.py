@@ -25,7 +25,7 @@ async def show_residencies(visit: Visit) -> web.Response:
     return visit.render(
         "residencies.html",
         residencies=residencies,
-        there=[one["residency"] for one in there],
+        there=[residency["residency"] for residency in there],
         severities_shown=SEVERITIES,
         traffic=tabulate(there, "traffic", "region", "requests"),
         usage=tabulate(there, "usage", "meter", "units"),

@@ -40,7 +40,7 @@ def compute_part_state(
     name: str, is_well: bool | None, incidents: Sequence[Incident], maintenance: Sequence[Maintenance]
 ) -> PartState:
     """Return the state of a part. A failed check means an outage, unless maintenance is in progress there."""
-    is_planned = any(one["state"] == "in_progress" and _affects(one, name) for one in maintenance)
+    is_planned = any(window["state"] == "in_progress" and _affects(window, name) for window in maintenance)
     if is_well is False and not is_planned:
         return "major_outage"
     there = (

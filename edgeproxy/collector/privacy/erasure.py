@@ -191,7 +191,9 @@ async def erase_late_rows(connection: AsyncConnection, erased: Sequence[ErasedCu
     a cut-off edge, a webhook of Stripe, or a person at a sign-in page. Alerts stay, because they tell operators the
     debts of such a customer.
     """
-    return await _erase_rows(connection, [one.id for one in erased], [one.name for one in erased], LATE_KEPT)
+    return await _erase_rows(
+        connection, [customer.id for customer in erased], [customer.name for customer in erased], LATE_KEPT
+    )
 
 
 async def _erase_rows(

@@ -144,7 +144,10 @@ def _open_rows(
     chosen = (row for row in rows if _is_own(table, row, reader.customer.name))
     key = metadata.tables[table].primary_key.columns.keys()
     own = parse_rows(
-        table, chosen, lambda row: _open_row(reader, table, row), lambda row: ",".join(str(row.get(one)) for one in key)
+        table,
+        chosen,
+        lambda row: _open_row(reader, table, row),
+        lambda row: ",".join(str(row.get(column)) for column in key),
     )
     return [[row[name] for name in names] for row in own]
 

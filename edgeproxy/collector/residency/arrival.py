@@ -222,7 +222,7 @@ async def _replace_raise(
 
 async def _add_keys(connection: AsyncConnection, owner: CustomerRow, moved: tuple[MovedKey, ...]) -> int:
     """Add the keys that the customer has not yet, and return their number; raises ChangeRejectedError."""
-    digests = [one.sha256 for one in moved]
+    digests = [key.sha256 for key in moved]
     there = sa.select(keys_table.c.sha256, keys_table.c.customer).where(keys_table.c.sha256.in_(digests))
     owners = {row.sha256: row.customer for row in await connection.execute(there)}
     if set(owners.values()) - {owner.id}:

@@ -180,7 +180,7 @@ def require_sold(currency: str, settings: CollectorSettings) -> None:
 
 async def list_transfers(connection: AsyncConnection, move: MoveRow) -> list[Transfer]:
     """Return the transfers of an outgoing move in order, including the promised one."""
-    transfers = [one.to_response() for one in await list_booked(connection, move.id)]
+    transfers = [transfer.to_response() for transfer in await list_booked(connection, move.id)]
     if move.promised is not None:
         transfers.append(parse_transfer(move.promised).to_response())
     return transfers

@@ -92,7 +92,7 @@ def parse_document(document: Mapping[str, object]) -> CustomerDocument:
     try:
         return CustomerDocument.model_validate(document)
     except ValidationError as error:
-        places = [".".join(map(str, error["loc"])) or "document" for error in error.errors()]
+        places = [".".join(map(str, fault["loc"])) or "document" for fault in error.errors()]
         faults = [FieldFault(f"document.{place}", "cannot be used here") for place in places[:20]]
         raise reject_fields(faults) from None
 

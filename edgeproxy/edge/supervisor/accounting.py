@@ -352,8 +352,8 @@ class Accounting:
     def _pending(self) -> Pending:
         """Return the sealed batches that are not acknowledged, of all chains."""
         pending = [shipping.status.pending for shipping in self._shippings.values()]
-        since = [each.since for each in pending if each.since is not None]
-        batches, values = sum(each.batches for each in pending), sum(each.values for each in pending)
+        since = [chain.since for chain in pending if chain.since is not None]
+        batches, values = sum(chain.batches for chain in pending), sum(chain.values for chain in pending)
         return Pending(batches, values, min(since, default=None))
 
     def _shipping_status(self, residency: str) -> ShippingStatus:

@@ -200,7 +200,7 @@ class Workers:
                     await self._wait_for_news()
         except TimeoutError:
             late = self._list_late(number)
-            whys = [f"worker {one.pid}: it did not take the challenge within {seconds:g} s" for one in late]
+            whys = [f"worker {worker.pid}: it did not take the challenge within {seconds:g} s" for worker in late]
             return whys or ["no worker serves"]
 
     def _list_late(self, number: int) -> list[WorkerProcess]:

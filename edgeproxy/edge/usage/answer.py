@@ -120,4 +120,4 @@ def _format_detail(fields: JsonObject) -> str:
     detail = fields.get("detail")
     if not isinstance(detail, str):
         return ""
-    return "".join(one if one.isprintable() else " " for one in detail[:DETAIL_CHARACTERS_MAX])
+    return "".join(character if character.isprintable() else " " for character in detail[:DETAIL_CHARACTERS_MAX])

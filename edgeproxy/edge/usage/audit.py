@@ -215,7 +215,7 @@ def verify_spool(folder: Path, edge: str, sealed: int) -> SpoolVerdict:
 def _are_discarded(given: tuple[DiscardedRange, ...], first: int, last: int) -> bool:
     """Return whether all of these batches were discarded."""
     while first <= last:
-        ends = [one.last for one in given if one.first <= first <= one.last]
+        ends = [interval.last for interval in given if interval.first <= first <= interval.last]
         if not ends:
             return False
         first = max(ends) + 1
@@ -225,7 +225,10 @@ def _are_discarded(given: tuple[DiscardedRange, ...], first: int, last: int) -> 
 def _describe_damage(torn: list[LocatedDamage]) -> str:
     """Describe damaged batches for the collector."""
     text = "; ".join(f"{place.path.name}:{place.damage.offset}: {place.damage.why}" for place in torn)
-    return "".join(one if one.isprintable() else " " for one in text[:WHY_CHARACTERS_MAX]) or "missing in the spool"
+    return (
+        "".join(character if character.isprintable() else " " for character in text[:WHY_CHARACTERS_MAX])
+        or "missing in the spool"
+    )
 
 
 def _read_records(folder: Path) -> Iterator[tuple[Path, Record | Damage]]:

@@ -226,7 +226,7 @@ class Spool:
         paths = list_segments(self.folder)
         content = paths[-1].read_bytes() if paths else b""
         parsed = list(parse_records(content)) if paths else []
-        self.recent = tuple(one for one in parsed if isinstance(one, Record))
+        self.recent = tuple(record for record in parsed if isinstance(record, Record))
         self.end = _find_end(paths, self.recent)
         self._saved = fetch_position(self.folder)
         self.passed, most = self._saved or (guess_position(paths), 0)

@@ -72,7 +72,7 @@ def run(stage: Stage, peers: Sequence[Peer], say: Callable[[str], None]) -> tupl
 def undisturbed(latencies: Sequence[Latency], peer: str) -> list[Latency]:
     """Return the peer's undisturbed rounds, or all of them if none was."""
     own = [latency for latency in latencies if latency.peer == peer]
-    return [each for each in own if not each.disturbed] or own
+    return [latency for latency in own if not latency.disturbed] or own
 
 
 def against(latencies: Sequence[Latency], peer: str, reference: str, quantile: str) -> float | None:

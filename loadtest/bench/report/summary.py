@@ -30,9 +30,9 @@ class Cost:
 def costs(slices: Sequence[Slice], reference: str) -> list[Cost]:
     """One for each peer and scenario that has a right slice, in the order of the first."""
     right = [slice_ for slice_ in slices if not slice_.wrong]
-    yardsticks = {(each.round, each.scenario): each.cpu for each in right if each.peer == reference}
-    pairs = dict.fromkeys((each.peer, each.scenario) for each in right)
-    return [_cost([each for each in right if (each.peer, each.scenario) == pair], yardsticks) for pair in pairs]
+    yardsticks = {(slice_.round, slice_.scenario): slice_.cpu for slice_ in right if slice_.peer == reference}
+    pairs = dict.fromkeys((slice_.peer, slice_.scenario) for slice_ in right)
+    return [_cost([slice_ for slice_ in right if (slice_.peer, slice_.scenario) == pair], yardsticks) for pair in pairs]
 
 
 def _cost(slices: Sequence[Slice], yardsticks: dict[tuple[int, str], float]) -> Cost:

@@ -20,7 +20,7 @@ def uploads(path: bytes, size: int, payload: int, *, fields: bytes = b"") -> Pie
     def pieces(inbox: bytearray) -> Iterator[Piece]:
         windows = Windows(range(1, 2 * STREAMS, 2))
         sent = dict.fromkeys(windows.streams, 0)
-        yield frames.preface() + b"".join(frames.ask(each, path, post=True, fields=fields) for each in sent)
+        yield frames.preface() + b"".join(frames.ask(stream, path, post=True, fields=fields) for stream in sent)
         while True:
             block = windows.receive(inbox)
             for stream in list(windows.streams):

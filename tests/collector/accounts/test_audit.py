@@ -44,12 +44,12 @@ def test_changes_of_an_edge_are_recorded_with_actor_and_previous_values(collecto
         assert collector.patch(path, orjson.dumps(change)).status == 200
     assert collector.patch(path, b'{"retired": true}', READ).status == 403
     found = entries(collector, target=chain.edge)
-    assert [(one["action"], one["actor"], one["origin"], one["after"]) for one in found] == [
+    assert [(entry["action"], entry["actor"], entry["origin"], entry["after"]) for entry in found] == [
         ("edge.change", "admin", "127.0.0.1", change) for change in changes
     ]
     assert found[0]["before"] == {"retired": False}
     assert found[1]["before"] == {"token": f"token-{sha256(EDGE)[:8]}", "region": chain.region}
-    assert len({one["request_id"] for one in found}) == 2
+    assert len({entry["request_id"] for entry in found}) == 2
     assert "admin" in collector.get("/v1/audit/actors", token=ADMIN).json()["actors"]
     assert entries(collector, target=chain.edge, **{"from": "2026-01-01", "to": "2026-01-02"}) == []
     for token in (READ, EDGE, OWN):
@@ -76,7 +76,9 @@ def test_denials_are_recorded_with_counts_even_for_forged_tokens(
     collector.end()
     collector.start()
     found = entries(collector, action="denied")
-    assert [(one["actor"], one["target"], one["after"]["status"], one["after"]["count"]) for one in found] == [
+    assert [
+        (entry["actor"], entry["target"], entry["after"]["status"], entry["after"]["count"]) for entry in found
+    ] == [
         ("unknown", "GET /v1/edges", 401, 3),
         ("regional", "POST /v1/batches", 403, 1),
         ("unknown", "GET /v1/usage", 401, 1),

@@ -168,7 +168,7 @@ async def test_due_key_is_replaced_after_its_owner_received_the_encrypted_secret
         await stage.send(2)
         assert [message["id"] for message in stage.messages("key.rotated")] == [old]
         shown = (await stage.state())["keys"]
-        assert [(one["id"], one["state"], one["next_key"]) for one in shown] == [(old, "rotating", new.id)]
+        assert [(key["id"], key["state"], key["next_key"]) for key in shown] == [(old, "rotating", new.id)]
 
 
 def test_database_does_not_contain_the_secret(tmp_path: Any, receiver: Receiver) -> None:

@@ -60,13 +60,13 @@ def test_alert_is_committed_with_its_cause_or_not_at_all(database: str) -> None:
         assert await rows(opened) == []
         async with opened.writing() as connection:
             new = await raise_alerts(connection, [alert("b"), alert("a"), alert("b")])
-        assert [one.key for one in new] == ["a", "b"]
+        assert [alert.key for alert in new] == ["a", "b"]
         assert [row[0] for row in await rows(opened)] == ["a", "b"]
         # Lists begin with the newest alert, and that should be the highest threshold.
         thresholds = ["q:80", "q:100", "q:120"]
         async with opened.writing() as connection:
             new = await raise_alerts(connection, [alert(key) for key in reversed(thresholds)])
-        assert [one.key for one in new] == thresholds
+        assert [alert.key for alert in new] == thresholds
 
     run(database, work)
 

@@ -36,7 +36,7 @@ def test_customer_and_key_commands_cover_the_life_of_a_key(sqlite_collector: Col
     assert code == 0
     assert re.fullmatch(REGEX + "\n", secret)
     listed = json.loads(edgeproxy(sqlite_collector, "keys", "ls", "cli", "--json")[1])
-    assert [(one["name"], one["scopes"], one["state"]) for one in listed] == [("server", ["read"], "active")]
+    assert [(load["name"], load["scopes"], load["state"]) for load in listed] == [("server", ["read"], "active")]
     assert [limit["rate"] for limit in listed[0]["limits"]] == ["10/s", "500/h"]
     assert listed[0]["usage_key"] == hashlib.sha256(secret.strip().encode()).hexdigest()[:16]
     assert "leaked" not in said

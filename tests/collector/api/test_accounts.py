@@ -275,7 +275,7 @@ def test_key_endpoints_cover_the_life_of_a_key(collector: Collector) -> None:
     assert made(collector.send("DELETE", path), 200)["state"] == "revoked"
     assert made(collector.send("DELETE", path), 200)["state"] == "revoked"
     listed = collector.get(f"/v1/customers/{owner['name']}/keys").json()["keys"]
-    assert [one["state"] for one in listed] == ["revoked", "active", "revoked", "active"]
+    assert [key["state"] for key in listed] == ["revoked", "active", "revoked", "active"]
     assert listed[3]["id"] == at_once["id"]
     assert [action for action, _, _ in record(collector, f"{owner['name']}/{first['id']}")] == [
         "key.create", "key.rotate", "key.revoke",
@@ -430,7 +430,7 @@ def test_lists_are_pages(collector: Collector) -> None:
     assert [one for one in found if one in ids] == ids
     assert len(found) == len(set(found))
     only = collector.get("/v1/customers", external_id=f"{tag}-3").json()["customers"]
-    assert [one["id"] for one in only] == [ids[3]]
+    assert [customer["id"] for customer in only] == [ids[3]]
     for wrong in ({"limit": "0"}, {"limit": "1001"}, {"cursor": "x"}, {"teir": "x"}):
         assert collector.get("/v1/customers", **wrong).status == 400
 

@@ -146,7 +146,7 @@ def test_subscription_leads_to_a_paid_invoice(charging: Collector, own_sandbox: 
     assert coming["total"] == 11767
     assert [line["amount"] for line in coming["lines"] if line["amount"]] == [9900, 235, 30, 2, 600, 1000]
     used = call(charging, "GET", "/billing/usage/llm_tokens", token=token).json()["meters"]
-    assert [(one["quantity"], one["is_over"], one["percentage"]) for one in used] == [(1_234_567, True, 123.46)]
+    assert [(meter["quantity"], meter["is_over"], meter["percentage"]) for meter in used] == [(1_234_567, True, 123.46)]
     value = call(charging, "GET", "/v1/usage/value?meter=llm_tokens", token=token).json()
     assert (value["quantity"], value["currency"]) == (1_234_567, "usd")
     assert value["amount"] == 235, "as the invoice has it"

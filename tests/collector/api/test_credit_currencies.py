@@ -131,6 +131,8 @@ def test_credits_are_bought_and_paid_back_in_the_customer_s_currency(
             assert books[currency, "deferred"] == -(units - back) * CENT - 5000
             assert books[currency, "clearing"] + books.get((currency, "refunds"), 0) == (units - back) * CENT
             granted = documents.compute_entitlements(None, 5, terms, currency)
-            assert [one.meter for one in granted] == ["cost" if currency == "usd" else f"cost_{currency}"]
+            assert [entitlement.meter for entitlement in granted] == [
+                "cost" if currency == "usd" else f"cost_{currency}"
+            ]
 
     run(database, check)

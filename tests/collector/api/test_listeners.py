@@ -127,7 +127,9 @@ def test_endpoint_is_answered_only_by_listeners_of_its_group(parted: Parted) -> 
         for method, operation in operations.items()
     }
     assert len(table) > 90
-    assert {role for one in described.values() for it in one.values() for role in it.get("x-roles", ())} == ROLES.keys()
+    assert {
+        role for path in described.values() for it in path.values() for role in it.get("x-roles", ())
+    } == ROLES.keys()
     served = dict.fromkeys(GROUPS, 0)
     for group, port in parted.ports.items():
         with closing(Asking(port)) as listener:

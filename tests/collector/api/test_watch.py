@@ -23,10 +23,10 @@ NOW = 1_790_812_800.0
 )
 def test_certificate_alert_severity_rises_near_the_expiry(days: float, severity: str | None) -> None:
     found = make_certificate_alerts({"collector.pem": NOW + days * DAY, "other.pem": NOW + 99 * DAY}, NOW)
-    assert [one.severity for one in found] == ([] if severity is None else [severity])
+    assert [alert.severity for alert in found] == ([] if severity is None else [severity])
     later = make_certificate_alerts({"collector.pem": NOW + days * DAY}, NOW + 60)
-    assert [one.key for one in found] == [one.key for one in later], "there is one of each"
-    assert all(("expired" in one.title) == (days < 0) for one in found)
+    assert [alert.key for alert in found] == [alert.key for alert in later], "there is one of each"
+    assert all(("expired" in alert.title) == (days < 0) for alert in found)
 
 
 def test_denial_alert_starts_at_the_threshold_and_names_the_worst_actor() -> None:

@@ -161,7 +161,7 @@ def ratios(taken: dict[str, list[float]]) -> dict[str, float]:
     for name, query in QUESTIONS.items():
         by = query.get("by", "").split(",")
         if "model" in by:
-            without = ",".join(one for one in by if one != "model")
+            without = ",".join(part for part in by if part != "model")
             plain = {**query, "by": without} if without else {key: said for key, said in query.items() if key != "by"}
             (other,) = [one for one, said in QUESTIONS.items() if said == plain]
             found[name] = statistics.median(taken[name]) / statistics.median(taken[other])

@@ -126,7 +126,7 @@ def test_encrypted_values_are_readable_and_searchable_but_not_stored(database: s
             found = await search_customers(connection, opened, "crm-bolt", 10)
             assert [one["name"] for one in found] == ["bolt"]
             listed = await customers.list_customers(connection, None, 10, external_id="crm-acme")
-            assert [one["name"] for one in listed] == ["acme"]
+            assert [customer["name"] for customer in listed] == ["acme"]
             taken = UpdateCustomerRequest.model_validate({"external_id": "crm-acme"})
             with pytest.raises(ChangeRejectedError, match="external_id"):
                 await customers.update_customer(connection, CALLER, "bolt", taken, SETTINGS)
@@ -756,7 +756,7 @@ def test_audit_details_of_a_customer_are_unreadable_after_its_erasure(database: 
             ]
             assert "third note" in str(entries), "an authorized reader decrypts the entry"
             theirs = await audit.list_entries(connection, 0, 100, actor=person.actor)
-            assert [one["action"] for one in theirs] == ["customer.change", "session.begin", "customer.change"]
+            assert [entry["action"] for entry in theirs] == ["customer.change", "session.begin", "customer.change"]
             # Details that were moved to another entry are unreadable.
             row = (await connection.execute(sa.select(audit_table).where(audit_table.c.seq == 1))).one()
             wrong = Details("customer.change", row.target, None, row.after)
@@ -801,7 +801,7 @@ def test_audit_text_about_a_customer_is_sealed_and_erased_with_it(database: str,
             await write_archive(connection, await customers.get_row(connection, "acme"), archive)
             with zipfile.ZipFile(archive) as read:
                 exported = orjson.loads(read.read("json/audit.json"))
-            assert sum(said in f"{one['before']}{one['after']}" for one in exported) == 5
+            assert sum(said in f"{load['before']}{load['after']}" for load in exported) == 5
         async with opened.writing() as connection:
             await erase_customers(connection, CALLER, [await customers.get_row(connection, "acme", lock=True)])
         async with opened.writing() as connection:

@@ -14,8 +14,8 @@ def levels(before: dict[str, int], readings: list[Reading], since: int, until: i
         total = 0
         for series in {*before, *(reading.series for reading in readings)}:
             own = [reading for reading in readings if reading.series == series and reading.second <= second]
-            latest = max((one.second for one in own), default=None)
-            total += max(one.value for one in own if one.second == latest) if own else before.get(series, 0)
+            latest = max((reading.second for reading in own), default=None)
+            total += max(reading.value for reading in own if reading.second == latest) if own else before.get(series, 0)
         found.append(total)
     return found
 

@@ -113,7 +113,9 @@ def test_selected_alerts_are_acknowledged_one_by_one_and_failures_are_shown(stag
     rows.append(("newest", "price_change_decided", "info", None, "the newest", "{}", 1, 1))
     stage.collector.execute(f"INSERT INTO alerts ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", *rows)
     listed = stage.collector.get("/v1/alerts", token=ADMIN, kind="quota_reached").json()["alerts"]
-    of_acme, of_bolt = ([str(one["id"]) for one in listed if one["customer"] == name] for name in ("acme", "bolt"))
+    of_acme, of_bolt = (
+        [str(alert["id"]) for alert in listed if alert["customer"] == name] for name in ("acme", "bolt")
+    )
     operator, page = stage.operator, "/console/alerts?kind=quota_reached&acknowledged=false"
     text = operator.get("/console/alerts").text
     assert text.index("the oldest") < text.index("the newest"), "critical alerts come first"
@@ -143,7 +145,7 @@ def test_selected_alerts_are_acknowledged_one_by_one_and_failures_are_shown(stag
         bolt.send(f"/account/alerts/{of_bolt[1]}/acknowledge", earlier=" ".join(of_bolt[1:]))
         assert "The alert is acknowledged." in bolt.read.text
     handled = stage.collector.get("/v1/alerts", token=ADMIN, kind="quota_reached", customer="bolt").json()["alerts"]
-    assert not any(one["handling"]["acknowledged_at"] for one in handled), "operators handle them apart"
+    assert not any(alert["handling"]["acknowledged_at"] for alert in handled), "operators handle them apart"
 
 
 def test_incidents_of_any_month_are_shown_to_everybody(stage: PagesStage) -> None:

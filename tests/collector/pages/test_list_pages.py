@@ -189,7 +189,7 @@ def test_customers_are_filtered_by_their_figures(stage: PagesStage, filters: dic
     for above in ({"min_spent": str(10**9)}, {"min_overdue": "4322"}, {"min_cap_percent": "124"}):
         assert stage.collector.get("/v1/customers", token=ADMIN, **above).json()["customers"] == []
     without = stage.collector.get("/v1/customers", token=ADMIN, plan="").json()["customers"]
-    assert [one["plan"] for one in without] == [None] * len(without) != []
+    assert [customer["plan"] for customer in without] == [None] * len(without) != []
 
 
 def test_roles_without_invoices_cannot_see_sort_or_filter_amounts(stage: PagesStage) -> None:

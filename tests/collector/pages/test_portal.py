@@ -35,14 +35,21 @@ def test_owed_invoices_are_open_and_unpaid_with_the_oldest_first() -> None:
     older = invoice(id="2", due_at="2027-01-01T08:00:00.000Z", amount_due=40)
     settled = [invoice(state="paid"), invoice(amount_due=0), invoice(state="uncollectible"), invoice(state="draft")]
     owed = find_owed([invoice(currency="eur"), older, *settled], NOW, STRIPE)
-    assert [(one.invoice["id"], one.days, one.pay_url) for one in owed] == [("2", 14, PAGE), ("1", 0, PAGE)]
+    assert [(owed_invoice.invoice["id"], owed_invoice.days, owed_invoice.pay_url) for owed_invoice in owed] == [
+        ("2", 14, PAGE),
+        ("1", 0, PAGE),
+    ]
     assert sum_owed(owed) == {"usd": 40, "eur": 100}, "sums of two currencies never mix"
 
 
 def test_an_invoice_is_due_from_its_due_date_on() -> None:
     later = invoice(id="later", due_at="2027-01-15T08:00:01.000Z")
     owed = find_owed([later, invoice(id="now"), invoice(id="undated", due_at=None)], NOW, STRIPE)
-    assert [(one.invoice["id"], one.is_due) for one in owed] == [("undated", True), ("now", True), ("later", False)]
+    assert [(owed_invoice.invoice["id"], owed_invoice.is_due) for owed_invoice in owed] == [
+        ("undated", True),
+        ("now", True),
+        ("later", False),
+    ]
 
 
 @pytest.mark.parametrize(

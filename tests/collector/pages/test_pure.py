@@ -215,7 +215,7 @@ def test_credit_worth_is_computed_from_past_usage() -> None:
     ]
     more = {**meters, "out": Meter.model_validate({"count": "output_tokens"})}
     both = compute_worths([*rows, {"meter": "out", "value": 10}], more, {"usd": "cost"}, "usd", 99_999_999)
-    assert [one.is_alone for one in both] == [True, False, False]
+    assert [worth.is_alone for worth in both] == [True, False, False]
     assert not compute_worths(rows[1:], meters, {"usd": "cost"}, "usd", 1), "nothing is known of what it costs"
     reader = choose_reader("en", None)
     assert [reader.about(number) for number in (7, 12_499, 1_249_999)] == ["7", "12,400", "1.2 million"]

@@ -68,7 +68,7 @@ def test_endpoint_from_creation_to_deletion(start_collector: StartCollector, rec
 
     def is_sent() -> bool:
         listed = collector.get(f"{one}/messages", token=OWN).json()["messages"]
-        return {one["state"] for one in listed} == {"sent"} and listed[0]["id"] == message
+        return {message["state"] for message in listed} == {"sent"} and listed[0]["id"] == message
 
     until(is_sent, "the message is sent")
     assert collector.send("POST", f"{one}/messages/{message}/redeliver", token=OWN).status == 202

@@ -166,8 +166,8 @@ def list_own_totals(side: Side, pseudonym: str) -> Counter[int]:
     """Return the totals of a person's invoices at the collector, which must all be paid."""
     invoices = side.send("GET", f"/billing/invoices?customer={pseudonym}&limit=100").json()["invoices"]
     listed = [invoice for invoice in invoices if invoice["total"]]
-    assert {one["state"] for one in listed} <= {"paid"}, listed
-    return Counter(one["total"] for one in listed)
+    assert {invoice["state"] for invoice in listed} <= {"paid"}, listed
+    return Counter(invoice["total"] for invoice in listed)
 
 
 def parse_second(text: str) -> int:

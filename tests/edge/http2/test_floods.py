@@ -232,7 +232,7 @@ def test_a_hundred_streams_that_are_never_answered_let_no_other_begin() -> None:
     for number in range(201, 221, 2):
         peer.send(get(number))
     refused = [frame for frame in peer.frames() if frame.kind == RST_STREAM]
-    assert [(each.number, each.code) for each in refused] == [(number, 7) for number in range(201, 221, 2)]
+    assert [(frame.number, frame.code) for frame in refused] == [(number, 7) for number in range(201, 221, 2)]
     peer.send(reset(1), get(221))
     assert peer.stream(221).number == 221
 

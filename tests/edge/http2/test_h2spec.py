@@ -18,11 +18,15 @@ def test_h2spec(case: str, frames: bytes, expected: Expected) -> None:
     written = peer.frames()
     last = written[-1]
     if expected[0] == "pong":
-        assert [(each.flags, each.payload) for each in written if each.kind == PING] == [(ACK, b"h2spec\0\0")]
+        assert [(frame.flags, frame.payload) for frame in written if frame.kind == PING] == [(ACK, b"h2spec\0\0")]
     elif expected[0] == "head":
-        assert [(each.number, each.payload[-1:]) for each in written if each.kind == HEADERS] == [(1, b"\x88")]
+        assert [(frame.number, frame.payload[-1:]) for frame in written if frame.kind == HEADERS] == [(1, b"\x88")]
     elif expected[0] == "data of 1 byte":
-        assert [(each.number, len(each.payload), each.flags) for each in written if each.kind == DATA][-1] == (1, 1, 0)
+        assert [(frame.number, len(frame.payload), frame.flags) for frame in written if frame.kind == DATA][-1] == (
+            1,
+            1,
+            0,
+        )
     elif expected[0] == "settings acknowledged":
         assert (last.kind, last.flags, last.payload) == (SETTINGS, ACK, b"")
     else:

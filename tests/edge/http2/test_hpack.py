@@ -261,7 +261,7 @@ def test_decoder_reads_blocks_of_another_encoder(
     for number, fields in enumerate(blocks):
         if number < len(sizes):
             encoder.header_table_size = sizes[number]
-        assert reader.decode(encoder.encode(fields, huffman=huffman)) == [format_line(*each[:2]) for each in fields]
+        assert reader.decode(encoder.encode(fields, huffman=huffman)) == [format_line(*field[:2]) for field in fields]
         assert reader.size <= 4096
 
 

@@ -82,7 +82,7 @@ def nobody(scope: str) -> tuple[str, str, bytes]:
 
 def names(found: list[AppliedLimit]) -> list[tuple[str, bool]]:
     """Return the names of the applied limits, each with whether the plan defines it."""
-    return [(each.rule.name, each.is_own) for each in found]
+    return [(applied.rule.name, applied.is_own) for applied in found]
 
 
 def test_the_subject_of_each_scope_with_a_customer() -> None:
@@ -133,7 +133,7 @@ def test_the_lower_of_two_limits_with_one_row_applies(of_plan: int, of_route: in
     ]
     found = apply_limits(limits, lambda limit: acme(limit.scope))
     assert sorted(names(found)) == sorted([("first", False), ("other", True), (holds, holds == "plan")])
-    assert [each.is_own for each in found] == sorted([each.is_own for each in found], reverse=True)
+    assert [applied.is_own for applied in found] == sorted([applied.is_own for applied in found], reverse=True)
 
 
 def test_the_shallower_of_two_buckets_with_one_row_applies() -> None:

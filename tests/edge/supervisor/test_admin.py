@@ -225,7 +225,9 @@ def test_metrics_are_zero_before_the_first_count(room: Room) -> None:
         tables = {sample.labels["table"]: sample.value for sample in found["edge_table_full_total"].samples}
         assert tables == dict.fromkeys(KINDS, 0)
         refused = found["edge_rate_limited_total"].samples
-        assert {tuple(one.labels[label] for label in ("tier", "policy", "mode")): one.value for one in refused} == {
+        assert {
+            tuple(sample.labels[label] for label in ("tier", "policy", "mode")): sample.value for sample in refused
+        } == {
             ("basic", "basic", "enforce"): 0,
             ("basic", "basic-2", "enforce"): 0,
             ("basic", "export", "shadow"): 0,

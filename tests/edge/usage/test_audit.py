@@ -30,8 +30,8 @@ def problems(spool: Spool) -> list[str]:
     """Return the problems of a spool, without their places."""
     (path,) = list_segments(spool.folder)
     found = verify_spool(spool.folder, "edge-1", 0).problems
-    assert all(one.startswith(f"{path}:") for one in found)
-    return [one.split(": ", 1)[1] for one in found]
+    assert all(problem.startswith(f"{path}:") for problem in found)
+    return [problem.split(": ", 1)[1] for problem in found]
 
 
 def test_each_batch_has_to_follow_the_one_before(spool: Spool) -> None:

@@ -23,7 +23,9 @@ def content() -> tuple[bytes, list[int]]:
 
 def read(written: bytes) -> tuple[list[bytes], list[Damage]]:
     found = list(parse_records(written))
-    return [one.body for one in found if isinstance(one, Record)], [one for one in found if isinstance(one, Damage)]
+    return [record.body for record in found if isinstance(record, Record)], [
+        record for record in found if isinstance(record, Damage)
+    ]
 
 
 @given(

@@ -300,18 +300,18 @@ def change_to_response(row: PriceChangeRow, moves: list[PriceMoveResponse]) -> P
 
 def effect_to_response(effect: PriceEffect) -> PriceEffectResponse:
     """Return the effect of a price change in the API's form."""
-    rated = [effect for effect in effect.effects if effect.before is not None]
+    rated = [subscriber for subscriber in effect.effects if subscriber.before is not None]
     return {
         "subscribers": effect.subscribers,
         "rated": len(rated),
-        "currencies": [_sum_effects(code, rated) for code in sorted({one.currency for one in rated})],
-        "customers": [_subscriber_to_response(effect) for effect in effect.effects],
+        "currencies": [_sum_effects(code, rated) for code in sorted({subscriber.currency for subscriber in rated})],
+        "customers": [_subscriber_to_response(subscriber) for subscriber in effect.effects],
     }
 
 
 def _sum_effects(currency: str, rated: Sequence[SubscriberEffect]) -> CurrencyEffectResponse:
-    own = [one for one in rated if one.currency == currency]
-    before, after = sum(one.before or 0 for one in own), sum(one.after or 0 for one in own)
+    own = [subscriber for subscriber in rated if subscriber.currency == currency]
+    before, after = sum(subscriber.before or 0 for subscriber in own), sum(subscriber.after or 0 for subscriber in own)
     return {"currency": currency, "before": before, "after": after, "difference": after - before}
 
 

@@ -168,7 +168,7 @@ async def list_candidates(
     """
     parts: dict[str, float] = {}
     in_all = [one for plan in plans for one in (plan, *plan.others.values())]
-    for plan in (one for one in in_all if one.currency in least):
+    for plan in (plan for plan in in_all if plan.currency in least):
         for meter, price in plan.meters.items():
             part = spend_rate.get_highest_price(price) / PICO / max(1, least[plan.currency])
             parts[meter] = max(parts.get(meter, 0.0), part)

@@ -407,7 +407,7 @@ async def _fetch_usage(
     by_segment = await usage.fetch_segment_quantities(
         connection, loaded.customer.name, segments, ended, terms, left_out=left_out
     )
-    for segment in (one for one in ended if one.span in by_segment):
+    for segment in (segment for segment in ended if segment.span in by_segment):
         used = by_segment[segment.span]
         quantities |= used
         counted = {key.meter for key in used}

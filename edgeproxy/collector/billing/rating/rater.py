@@ -436,9 +436,9 @@ def _subtract_invoiced(
 
 def _subtract(line: RatedLine, quantity: int, amount: int, earlier: Sequence[RatedLine]) -> RatedLine | None:
     """Return the line to add to the `earlier` lines of the same price, or None if there is nothing to add."""
-    due = compute_due(amount, [(one.amount, one.taken_off) for one in earlier])
-    more = quantity - sum(one.quantity for one in earlier)
-    if not due and (not more or any(one.taken_off for one in earlier)):
+    due = compute_due(amount, [(line.amount, line.taken_off) for line in earlier])
+    more = quantity - sum(line.quantity for line in earlier)
+    if not due and (not more or any(line.taken_off for line in earlier)):
         return None
     # The sign of a fee's quantity tells a charge from a refund, also on a line that corrects a fee.
     more = line.quantity if line.kind in FEES else more

@@ -36,8 +36,11 @@ def rate_time(meter: str, used: Sequence[SegmentUsage]) -> dict[tuple[int, str],
     that begin before the end of the span, in order of time.
     """
     amounts: dict[tuple[int, str], int] = {}
-    segments = [one.segment for one in used]
-    for sign, quantities in ((1, [one.until_end for one in used]), (-1, [one.until_begin for one in used])):
+    segments = [segment_usage.segment for segment_usage in used]
+    for sign, quantities in (
+        (1, [segment_usage.until_end for segment_usage in used]),
+        (-1, [segment_usage.until_begin for segment_usage in used]),
+    ):
         usage = {
             UsageKey(segment.span, meter, value): quantity
             for segment, values in zip(segments, quantities, strict=True)

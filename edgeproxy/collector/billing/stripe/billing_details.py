@@ -229,7 +229,7 @@ async def replace_tax_number(
     The new number is created before the old one is deleted, so a number that Stripe refuses changes nothing. A repeated
     call after a crash creates no second number.
     """
-    if value is not None and all(one["value"] != value for one in before):
+    if value is not None and all(tax_number["value"] != value for tax_number in before):
         await stripe.call("v1.customers.tax_ids.create", stripe_id, type=kind, value=value)
     if before and before[0]["value"] != value:
         await stripe.call("v1.customers.tax_ids.delete", stripe_id, before[0]["id"])

@@ -62,7 +62,7 @@ class StripeBalance:
         listed = await self.list_transactions(since, None)
         booked = await self.book(listed)
         # The read is recorded after the bookings: a crash in between repeats them, and each is booked once.
-        until = max([read_until or since, *(int(one["created"]) for one in listed)])
+        until = max([read_until or since, *(int(transaction["created"]) for transaction in listed)])
         async with self._database.writing() as connection:
             await receiver.record_read(connection, LIST, until)
         return booked
@@ -97,14 +97,14 @@ class StripeBalance:
     async def book(self, listed: Sequence[StripeObject]) -> int:
         """Book the unbooked ones of these balance transactions, and return their number. Raises StripeCallError."""
         async with self._database.reading() as connection:
-            known = await _find_booked(connection, [str(one["id"]) for one in listed])
-        unknown = [one for one in listed if one["id"] not in known]
+            known = await _find_booked(connection, [str(stripe_object["id"]) for stripe_object in listed])
+        unknown = [stripe_object for stripe_object in listed if stripe_object["id"] not in known]
         if not unknown:
             return 0
         subjects = PaymentSubjects(self._database, self._stripe)
         await subjects.load_invoice_payments(int(unknown[0]["created"]))
         for at in range(0, len(unknown), PAGE):
-            classified = [await self._classify(subjects, one) for one in unknown[at : at + PAGE]]
+            classified = [await self._classify(subjects, stripe_object) for stripe_object in unknown[at : at + PAGE]]
             async with self._database.writing() as connection, open_journal(connection) as books:
                 for one in classified:
                     # Another collector may have booked it since the list of known ones was read.

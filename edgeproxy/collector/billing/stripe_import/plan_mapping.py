@@ -116,7 +116,9 @@ def map_subscription(
         return PlanMatch(why=f"its metadata and the file name {' and '.join(sorted(versions))}")
     # At most one is left.
     for version, by in versions.items():
-        return _match_named(version, plans[version], by, fees[0], [one for one in metered if not _is_named(one, rows)])
+        return _match_named(
+            version, plans[version], by, fees[0], [price for price in metered if not _is_named(price, rows)]
+        )
     return _match_equal(find_newest_versions(plans, customer).values(), plans, fees[0], metered)
 
 

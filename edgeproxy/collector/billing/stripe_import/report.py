@@ -136,4 +136,8 @@ def _format_table(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) 
 
 
 def _format_cell(value: object) -> str:
-    return "-" if value in (None, "") else "".join(one if one.isprintable() else "?" for one in str(value))
+    return (
+        "-"
+        if value in (None, "")
+        else "".join(character if character.isprintable() else "?" for character in str(value))
+    )

@@ -132,7 +132,7 @@ async def fetch_recorded(connection: AsyncConnection) -> list[RecordedVersion]:
         lambda row: RecordedVersion(row.version, parse_plan(row.settings), row.created_at, row.subscribers),
         attrgetter("version"),
     )
-    return sorted(recorded, key=lambda one: (get_moving_plan(one.version), order_version(one.version)))
+    return sorted(recorded, key=lambda row: (get_moving_plan(row.version), order_version(row.version)))
 
 
 async def fetch_moves(connection: AsyncConnection) -> list[PriceMove]:

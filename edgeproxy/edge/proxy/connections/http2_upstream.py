@@ -247,7 +247,9 @@ class Http2Pool:
         if len(connections) >= CONNECTIONS_MAX:
             usable = [connection for connection in connections if connection.has_places]
             if usable:
-                min(usable, key=lambda each: (len(each.http2.unread), -each.http2.send_window)).open_stream(server)
+                min(
+                    usable, key=lambda connection: (len(connection.http2.unread), -connection.http2.send_window)
+                ).open_stream(server)
                 return True
         return False
 

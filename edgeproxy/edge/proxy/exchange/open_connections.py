@@ -327,8 +327,8 @@ class Connections:
         begun = asyncio.get_running_loop().time()
         for lost in tuple(self.lost):
             lost.end()
-        for each in self._downstreams():
-            each.drain()
+        for downstream in self._downstreams():
+            downstream.drain()
         tunnels = [client for client in self.clients if client.tunnel is not None]
         streams = begun + TUNNELS_SHARE * seconds
         if await self._act_evenly(tunnels, lambda client: client.close_tunnel(), begun, streams):
@@ -342,8 +342,8 @@ class Connections:
         if not await self._is_empty_by(begun + seconds):
             cut = self._downstreams()
             self._log.warning("connections cut at the end of the drain", connections=len(cut))
-            for each in cut:
-                each.abort()
+            for downstream in cut:
+                downstream.abort()
             try:
                 # The ends of these connections are counted and logged, so they must precede the closing of the tables.
                 async with asyncio.timeout(LAST_ENDS_SECONDS):

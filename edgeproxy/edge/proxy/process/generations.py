@@ -211,7 +211,7 @@ class Generations:
         over = [
             service
             for service in self._services
-            if not any(one.services.get(service.name) is service for one in needed)
+            if not any(snapshot.services.get(service.name) is service for snapshot in needed)
         ]
         for service in over:
             self._services.remove(service)
@@ -219,7 +219,7 @@ class Generations:
 
     def _is_written(self, access: "AccessLog", needed: Sequence[Snapshot]) -> bool:
         """Write the remaining lines. Return whether these were the last."""
-        if any(each.access_log is access for each in needed):
+        if any(snapshot.access_log is access for snapshot in needed):
             access.flush()
             over = False
         else:

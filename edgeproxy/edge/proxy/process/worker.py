@@ -93,7 +93,7 @@ class Worker:
     ) -> None:
         """Serve on these sockets, which the workers share, each with the settings of its listener and its TLS."""
         loop = asyncio.get_running_loop()
-        self._inward = [each for each in inward if each is not None]
+        self._inward = [server for server in inward if server is not None]
         for each, listener, tls in zip(listening, settings, inward, strict=True):
             acceptor = Acceptor(self.runtime, listener, tls)
             # The loop closes the socket that it gets. This copy is for connections still queued then.
@@ -159,9 +159,9 @@ class Worker:
         A context takes milliseconds to build, so each is built in a thread, which alternates with the loop.
         """
         loaded: list[ServerTls | ClientTls] = [*self._inward, *self.generations.list_upstream_tls()]
-        for each in loaded:
+        for server in loaded:
             try:
-                each.use_context(await asyncio.to_thread(each.create_context))
+                server.use_context(await asyncio.to_thread(server.create_context))
             except TlsFilesError as error:
                 self._log.error("certificates not loaded, those before stay", why=str(error))
 

@@ -109,40 +109,42 @@ def test_a_slice_is_cut_at_the_bounds_of_segments() -> None:
 
 
 def test_pieces_leave_out_time_without_a_segment() -> None:
-    one = segment_of(300, 400)
-    assert cut_pieces(Span(0, 600), [one]) == [Piece(Span(300, 400), one, False)]
+    metered_segment = segment_of(300, 400)
+    assert cut_pieces(Span(0, 600), [metered_segment]) == [Piece(Span(300, 400), metered_segment, False)]
     assert cut_pieces(Span(0, 600), []) == []
     assert cut_pieces(Span(0, 600), [segment_of(900, 1000)]) == []
 
 
 def test_waived_span_becomes_a_separate_piece() -> None:
-    one = segment_of(0, 5000)
-    assert cut_pieces(Span(0, 600), [one], [Span(120, 240), Span(540, 900)]) == [
-        Piece(Span(0, 120), one, False),
-        Piece(Span(120, 240), one, True),
-        Piece(Span(240, 540), one, False),
-        Piece(Span(540, 600), one, True),
+    metered_segment = segment_of(0, 5000)
+    assert cut_pieces(Span(0, 600), [metered_segment], [Span(120, 240), Span(540, 900)]) == [
+        Piece(Span(0, 120), metered_segment, False),
+        Piece(Span(120, 240), metered_segment, True),
+        Piece(Span(240, 540), metered_segment, False),
+        Piece(Span(540, 600), metered_segment, True),
     ]
 
 
 def test_usage_before_stripe_counts_a_segment_is_in_the_first_slice_after_that() -> None:
-    one = segment_of(300, 9000, since=1260)
-    assert cut_pieces(Span(0, 600), [one]) == cut_pieces(Span(600, 1200), [one]) == []
-    assert cut_pieces(Span(1200, 1260), [one]) == [], "there is no minute in it that Stripe counts"
-    (first,) = cut_pieces(Span(1200, 1800), [one])
-    assert first == Piece(Span(1200, 1800), one, False, (Span(300, 1200),))
+    metered_segment = segment_of(300, 9000, since=1260)
+    assert cut_pieces(Span(0, 600), [metered_segment]) == cut_pieces(Span(600, 1200), [metered_segment]) == []
+    assert cut_pieces(Span(1200, 1260), [metered_segment]) == [], "there is no minute in it that Stripe counts"
+    (first,) = cut_pieces(Span(1200, 1800), [metered_segment])
+    assert first == Piece(Span(1200, 1800), metered_segment, False, (Span(300, 1200),))
     assert first.start == 300
-    assert cut_pieces(Span(1800, 2400), [one]) == [Piece(Span(1800, 2400), one, False)]
-    assert cut_pieces(Span(1260, 1800), [one]) == [Piece(Span(1260, 1800), one, False, (Span(300, 1260),))]
+    assert cut_pieces(Span(1800, 2400), [metered_segment]) == [Piece(Span(1800, 2400), metered_segment, False)]
+    assert cut_pieces(Span(1260, 1800), [metered_segment]) == [
+        Piece(Span(1260, 1800), metered_segment, False, (Span(300, 1260),))
+    ]
 
 
 def test_span_waived_before_stripe_counts_becomes_a_separate_piece() -> None:
-    one = segment_of(300, 9000, since=1260)
+    metered_segment = segment_of(300, 9000, since=1260)
     free = [Span(480, 540), Span(1200, 1380)]
-    assert cut_pieces(Span(300, 600), [one], free) == [Piece(Span(480, 540), one, True)]
-    assert cut_pieces(Span(1200, 1800), [one], free) == [
-        Piece(Span(1200, 1380), one, True),
-        Piece(Span(1380, 1800), one, False, (Span(300, 480), Span(540, 1200))),
+    assert cut_pieces(Span(300, 600), [metered_segment], free) == [Piece(Span(480, 540), metered_segment, True)]
+    assert cut_pieces(Span(1200, 1800), [metered_segment], free) == [
+        Piece(Span(1200, 1380), metered_segment, True),
+        Piece(Span(1380, 1800), metered_segment, False, (Span(300, 480), Span(540, 1200))),
     ]
 
 
@@ -153,8 +155,8 @@ def test_each_minute_is_in_one_piece_for_any_grid(data: st.DataObject) -> None:
     bounds = sorted({0, 90 * 60, *(60 * at for at in data.draw(st.lists(minutes, max_size=8)))})
     free = data.draw(st.lists(minutes, max_size=4, unique=True).map(sorted))
     waived = [Span(60 * one, 60 * other) for one, other in zip(free[::2], free[1::2], strict=False)]
-    one = MeteredSegment(Span(start, 90 * 60), since)
-    pieces = [piece for span in pairwise(bounds) for piece in cut_pieces(Span(*span), [one], waived)]
+    metered_segment = MeteredSegment(Span(start, 90 * 60), since)
+    pieces = [piece for span in pairwise(bounds) for piece in cut_pieces(Span(*span), [metered_segment], waived)]
     minute_counts = Counter(
         at for piece in pieces for part in (*piece.before, piece.span) for at in range(part.start, part.end, 60)
     )

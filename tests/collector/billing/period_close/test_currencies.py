@@ -115,8 +115,10 @@ async def test_customer_is_charged_in_its_currency_from_plan_to_payment(
             await closing.step(time)
         made = await fetch_invoices(of, name)
         expected = {"start": worked.first, "change": worked.change, "period": worked.period}
-        assert {one["kind"]: [amount for amount in amounts(one) if amount] for one in made.values()} == expected
-        assert {(one["currency"], one["state"]) for one in made.values()} == {(currency, "open")}
+        assert {
+            invoice["kind"]: [amount for amount in amounts(invoice) if amount] for invoice in made.values()
+        } == expected
+        assert {(invoice["currency"], invoice["state"]) for invoice in made.values()} == {(currency, "open")}
         stripe_invoices = at_stripe(stripe_sandbox, name)
         assert {stripe_invoice["currency"] for stripe_invoice in stripe_invoices} == {currency}
         sums = sorted(sum(lines) for lines in expected.values())
@@ -183,7 +185,7 @@ async def test_invoice_below_the_minimum_charge_is_paid_with_the_next_one(
         ]
         assert of_stripe == [("paid", 100 * unit), ("paid", charged), ("paid", total - charged)]
         made = [invoice for invoice in (await fetch_invoices(of, name)).values() if invoice["total"]]
-        assert [(one["state"], one["amount_paid"], one["amount_due"]) for one in made] == [
+        assert [(invoice["state"], invoice["amount_paid"], invoice["amount_due"]) for invoice in made] == [
             ("paid", 100 * unit, 0),
             ("paid", charged, 0),
             ("paid", total - charged, 0),

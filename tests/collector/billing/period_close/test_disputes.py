@@ -90,7 +90,7 @@ async def list_disputes(of: Sold, state: str) -> list[tuple[str, str | None, str
     """Return the disputes as the console lists them."""
     async with of.database.reading() as connection:
         listed = await disputes.list_disputes(connection, None, 10, state=state)
-    return [(one["customer"], one["invoice"], one["state"], one["answer_by"]) for one in listed]
+    return [(dispute["customer"], dispute["invoice"], dispute["state"], dispute["answer_by"]) for dispute in listed]
 
 
 async def fetch_alerts(of: Sold) -> list[tuple[str, str, dict[str, Any]]]:

@@ -242,7 +242,7 @@ def test_lost_calls_and_answers_leave_one_invoice(
             for tries in range(1, 200):
                 await closing.step(FEBRUARY + FREEZE + 3601 * tries)
                 by_period = await fetch_invoices(of, name)
-                if len(by_period) == 2 and all(one["state"] == "open" for one in by_period.values()):
+                if len(by_period) == 2 and all(invoice["state"] == "open" for invoice in by_period.values()):
                     return by_period
             raise AssertionError(by_period)
 
@@ -250,7 +250,7 @@ def test_lost_calls_and_answers_leave_one_invoice(
         by_period = asyncio.run(work())
     finally:
         stripe_sandbox.faults()
-    assert [one["total"] for one in by_period.values()] == [9900, 11767]
+    assert [invoice["total"] for invoice in by_period.values()] == [9900, 11767]
     assert sorted(one["total"] for one in at_stripe(stripe_sandbox, name)) == [9900, 11767]
     assert count_sent(stripe_sandbox, name) == 2, "the mail of each is sent once"
 

@@ -94,7 +94,7 @@ async def test_readings_while_charging_is_off_are_left_out(tmp_path: Path) -> No
             UsageEvent("test", f"{item}{at}", "acme", "unique", 1, at, is_summed=False, item=item) for at, item in items
         ]
         await insert_events(connection, events)
-        rows = [{"since": one.start, "until": one.end, "who": "me", "why": "a trial"} for one in free]
+        rows = [{"since": span.start, "until": span.end, "who": "me", "why": "a trial"} for span in free]
         await connection.execute(sa.insert(waivers), rows)
     async with database.reading(whole=True) as connection:
         billed = await fetch_quantities(connection, "acme", [segment], segment, QuantityTerms(METERS, None))
@@ -137,7 +137,9 @@ async def test_daily_gauge_quantities_equal_periods_that_end_each_day(database: 
         statements = sum(" events " in one for one in read)
         for until in days:
             begun = [segment for segment in segments if segment.span.start < until]
-            begun[-1:] = [one._replace(span=Span(one.span.start, min(one.span.end, until))) for one in begun[-1:]]
+            begun[-1:] = [
+                segment._replace(span=Span(segment.span.start, min(segment.span.end, until))) for segment in begun[-1:]
+            ]
             expected = await fetch_quantities(connection, "acme", begun, begun[-1], terms) if begun else {}
             daily = {(key.meter, key.value): quantity for key, quantity in running[until].items()}
             assert daily == {(key.meter, key.value): quantity for key, quantity in expected.items()}, until
@@ -181,7 +183,7 @@ async def test_sums_of_all_segments_equal_a_query_for_each(database: str, seed: 
     for _ in range(chance.randrange(20)):
         await rollup.roll_up_slice(opened, borders[-1], size=50)
     async with opened.writing() as connection:
-        rows = [{"since": one.start, "until": one.end, "who": "me", "why": "a trial"} for one in free]
+        rows = [{"since": span.start, "until": span.end, "who": "me", "why": "a trial"} for span in free]
         await connection.execute(sa.insert(waivers), rows)
     read: list[str] = []
     async with opened.reading(whole=True) as connection:
@@ -206,11 +208,11 @@ async def test_sums_of_all_segments_equal_a_query_for_each(database: str, seed: 
 
 async def sum_alone(connection: AsyncConnection, segment: Segment, free: list[Span]) -> dict[UsageKey, int]:
     """Return the usage of a segment in its times with charging, by a query for each time."""
-    clipped = [Span(max(one.start, segment.span.start), min(one.end, segment.span.end)) for one in free]
+    clipped = [Span(max(span.start, segment.span.start), min(span.end, segment.span.end)) for span in free]
     sums: Counter[UsageKey] = Counter()
     for meter, price in segment.plan.meters.items():
         sums[UsageKey(segment.span, meter)] = 0
-        for sign, span in ((1, segment.span), *((-1, one) for one in clipped if one.start < one.end)):
+        for sign, span in ((1, segment.span), *((-1, span) for span in clipped if span.start < span.end)):
             by = () if price.by is None else (price.by.dimension,)
             for row in (await fetch_usage(connection, LedgerQuery("acme", meter, *span, by)))["rows"]:
                 sums[UsageKey(segment.span, meter, row.get("model", ""))] += sign * row["value"]

@@ -94,7 +94,7 @@ def test_late_usage_and_a_plan_change_are_charged_to_the_cent(charging: tuple[Co
         """Wait until `count` invoices of a customer are open at Stripe, and return all."""
         until(lambda: states(collector, name) == ["open"] * count, f"{count} invoices of {name} are sent")
         listed = call(collector, "GET", f"/billing/invoices?customer={name}").json()["invoices"]
-        whole = [call(collector, "GET", f"/billing/invoices/{one['id']}").json() for one in listed]
+        whole = [call(collector, "GET", f"/billing/invoices/{invoice['id']}").json() for invoice in listed]
         return {f"{one['period']} {one['kind']}": one for one in whole}
 
     def month(month: int) -> dict[str, dict[str, Any]]:

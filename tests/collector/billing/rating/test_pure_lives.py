@@ -228,7 +228,7 @@ class PureLife:
         parts = list_parts(state.segments)
         of_period = [part for part in parts if part.period_start == state.period.start]
         twin = self._account.write_usage(parts, of_period, self._count_parts(of_period))
-        starts = {one.span.start for one in running}
+        starts = {segment.span.start for segment in running}
         lines = [one for one in self._rate(state.segments, running) if one.meter and one.segment.start in starts]
         is_reached = last.plan.threshold is not None and sum_amounts(lines) >= last.plan.threshold
         if is_reached != (twin is not None):
@@ -240,7 +240,9 @@ class PureLife:
     def _rate(self, segments: Sequence[Segment], ended: Sequence[Segment]) -> list[RatedLine]:
         """Return the lines that follow earlier invoices, without discounts, as `invoice_lines.py` computes them."""
         all_lines = self._list_lines()
-        quantities = {UsageKey(one.span, "calls"): self._count(one.span) for one in ended if not one.is_trial}
+        quantities = {
+            UsageKey(segment.span, "calls"): self._count(segment.span) for segment in ended if not segment.is_trial
+        }
         known = {key.segment for key in quantities}
         incomplete = {segment.period for segment in segments if segment.span not in known}
         settled = frozenset(segment.span for segment in segments if segment.period not in incomplete)

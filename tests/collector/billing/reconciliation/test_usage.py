@@ -217,7 +217,9 @@ def test_matching_invoices_form_one_reconciliation_a_day(database: str) -> None:
                 )
         async with of.reading() as connection:
             listed = await discrepancies.list_reconciliations(connection, "C", 10)
-        assert sorted((one["compared"], one["units"], one["level"]) for one in listed) == [
+        assert sorted(
+            (reconciliation["compared"], reconciliation["units"], reconciliation["level"]) for reconciliation in listed
+        ) == [
             (1, 300, "page"),
             (3, 700, "none"),
         ]

@@ -178,8 +178,8 @@ def test_a_fee_is_earned_once_whenever_it_is_booked(amount: int, start: int, len
     fee = Fee(amount, start, start + length, booked * DAY + 7, "acme")
     days = range(0, 900 * DAY, DAY)
     moved = [one for day in days for one in compute_earned([fee], day, day + DAY)]
-    assert sum(one.amount for one in moved if one.account == "revenue_fees") == -amount * CENT
-    assert sum(one.amount for one in moved) == 0
+    assert sum(day.amount for day in moved if day.account == "revenue_fees") == -amount * CENT
+    assert sum(day.amount for day in moved) == 0
     assert not any(one for day in range(0, booked * DAY, DAY) for one in compute_earned([fee], day, day + DAY))
 
 

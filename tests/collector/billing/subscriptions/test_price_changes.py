@@ -114,14 +114,14 @@ def test_dry_run_of_a_price_change_equals_later_charges_to_the_cent(tmp_path: Pa
         assert [(move.before, move.after) for move in prepared.moves] == [("team@1", "team@2")]
         effect = await price_effect.compute_effect(of.database, prepared.moves, prepared.plans, of.known.meters)
         assert effect.subscribers == len(names)
-        assert [effect.difference for effect in effect.effects] == sorted(
+        assert [subscriber.difference for subscriber in effect.effects] == sorted(
             (e.difference for e in effect.effects), reverse=True
         )
         assert await find_sold(of, APRIL) == {"team@1", "solo@1", "crew@1"}, "nothing is written"
         await schedule(of, AFTER, MARCH)
         for time in (MARCH, MARCH + FREEZE, APRIL, APRIL + FREEZE):
             await closing.step(time)
-        rated = {effect.customer: effect for effect in effect.effects}
+        rated = {subscriber.customer: subscriber for subscriber in effect.effects}
         for name in names[:2]:
             invoices = await fetch_invoices(of, name)
             january, february, march = (invoices[f"2027-0{month}-01 period"]["lines"] for month in (1, 2, 3))
@@ -248,7 +248,10 @@ def test_customer_price_changes_only_with_a_new_customer_price(tmp_path: Path, s
         text = """plans: {team@2: {fee: "60", tier: standard}, team@2+bolt: {fee: "55", tier: standard}}"""
         prepared = await prepare(of, text, FEBRUARY)
         effect = await price_effect.compute_effect(of.database, prepared.moves, prepared.plans, of.known.meters)
-        assert {(effect.customer, effect.after) for effect in effect.effects} == {("plain", 6000), ("bolt", 5500)}
+        assert {(subscriber.customer, subscriber.after) for subscriber in effect.effects} == {
+            ("plain", 6000),
+            ("bolt", 5500),
+        }
         await schedule(of, text, FEBRUARY)
         await closing.step(FEBRUARY)
         assert {name: (await list_versions(of, name))[-1] for name in ("acme", "bolt", "plain")} == {
@@ -270,7 +273,9 @@ def test_dry_run_reads_usage_by_the_dimensions_of_the_new_version(tmp_path: Path
         await closing.step(FEBRUARY)
         prepared = await prepare(of, text, MARCH)
         effect = await price_effect.compute_effect(of.database, prepared.moves, prepared.plans, of.known.meters)
-        assert [(effect.before, effect.after) for effect in effect.effects] == [(5000 + 1000 + 500 + 500, 5000 + 200)]
+        assert [(subscriber.before, subscriber.after) for subscriber in effect.effects] == [
+            (5000 + 1000 + 500 + 500, 5000 + 200)
+        ]
 
     run(tmp_path, sqlite_database, work)
 

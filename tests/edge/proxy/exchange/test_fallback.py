@@ -446,5 +446,5 @@ async def test_a_trace_has_spans_of_both_upstreams(
     server, *attempts = take(edge)
     assert (server.trace_id.hex(), server.parent_span_id.hex()) == (TRACE, PARENT)
     sent = [attempt for attempt in attempts if attempt.span_id.hex() in (before.split("-")[2], after.split("-")[2])]
-    assert [attributes(each)["server.port"] for each in sent] == [edge.upstream.port, second.port]
-    assert [attributes(each).get("error.type") for each in sent] == ["429", None]
+    assert [attributes(attempt)["server.port"] for attempt in sent] == [edge.upstream.port, second.port]
+    assert [attributes(attempt).get("error.type") for attempt in sent] == ["429", None]

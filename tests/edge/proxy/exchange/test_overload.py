@@ -101,7 +101,7 @@ class Loop:
             while answers and answers[0][0] <= turn:
                 ready.append(heapq.heappop(answers))
             if not heads and not ready:
-                now = min([due, *(each[0] for each in coming[-1:]), *(answer[0] for answer in answers[:1])])
+                now = min([due, *(arrival[0] for arrival in coming[-1:]), *(answer[0] for answer in answers[:1])])
             for came, priority in heads:
                 if self.control.is_watching and self.control.should_shed(priority):
                     now += self._refusal

@@ -78,8 +78,8 @@ async def test_clients_see_the_field_where_it_is_passed(edge: Edge) -> None:
 
 def test_dimension_values_are_admitted_anew_each_day() -> None:
     values = DimensionValues()
-    one = Dimension(values=1)
-    take: Callable[[bytes], str] = lambda said: values.count_value("acme", "runs", "model", said, one)  # noqa: E731
+    dimension = Dimension(values=1)
+    take: Callable[[bytes], str] = lambda said: values.count_value("acme", "runs", "model", said, dimension)  # noqa: E731
     values.begin_day(1)
     assert [take(b"a"), take(b"b"), take(b"a"), take(b"\xff")] == ["a", "~other", "a", "~other"]
     values.begin_day(2)

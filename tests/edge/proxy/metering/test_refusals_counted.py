@@ -32,7 +32,7 @@ def test_refusals_count_by_limit_and_certainty_and_a_busy_table_refuses_none() -
     busy = False
     for limit, certain in (("basic", True), ("basic", True), ("basic", False), ("two words", True)):
         refusals.record_refusal(limit, certain=certain)
-    assert {split: one.total for split, one in made.items()} == {
+    assert {split: tally.total for split, tally in made.items()} == {
         '{"certain":"yes","limit":"basic"}': 2,
         '{"certain":"no","limit":"basic"}': 1,
         '{"certain":"yes","limit":"~other"}': 1,

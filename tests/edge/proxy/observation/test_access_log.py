@@ -336,7 +336,7 @@ async def test_the_sample_is_drawn_per_request_and_logged(edge: Edge) -> None:
     for n in range(4):
         await client.asks(get(f"/public/{n}"))
     found = await lines(edge, 2)
-    assert [(each["path"], each["sample"]) for each in found] == [("/public/1", 0.25), ("/public/3", 0.25)]
+    assert [(line["path"], line["sample"]) for line in found] == [("/public/1", 0.25), ("/public/3", 0.25)]
 
 
 async def test_mask_addresses_logs_networks_for_every_outcome(edge: Edge) -> None:

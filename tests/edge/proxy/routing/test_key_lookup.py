@@ -388,7 +388,12 @@ def a_minute_passes(edge: Edge) -> None:
 def bindings(edge: Edge) -> list[int]:
     """Return the ids of the route bindings of keys from the directory."""
     known = edge.runtime.snapshot.directory._identities.values()
-    return [id(binding) for each in known if isinstance(each, UnresolvedIdentity) for binding in each.list_bindings()]
+    return [
+        id(binding)
+        for identity in known
+        if isinstance(identity, UnresolvedIdentity)
+        for binding in identity.list_bindings()
+    ]
 
 
 async def test_an_expired_key_of_the_directory_answers_401(edge: Edge, supervisor: Supervisor) -> None:

@@ -35,10 +35,10 @@ def _run(folder: Path, url: str, stripe: str, now: int) -> None:
 
 async def _close(folder: Path, url: str, stripe: str, now: int) -> None:
     """Close for ever. Its clock goes on to when there is something to do, and no further: else periods would end."""
-    async with sold(folder, url, stripe) as (of, closing):
+    async with sold(folder, url, stripe) as (shop, closing):
         while True:
             await closing.step(now)
-            due = await _due(of)
+            due = await _due(shop)
             now = max(now, due or 0)
             await asyncio.sleep(0 if due else REST_SECONDS)
 
@@ -56,10 +56,10 @@ def _run_meters(folder: Path, url: str, port: int) -> None:
 
 
 async def _close_by_meters(folder: Path, url: str, port: int) -> None:
-    async with era(folder, url, SandboxAt(port), None) as of, AsyncExitStack() as held:
-        database, ours = of.of.database, dict.fromkeys(("closing", "exports"), False)
+    async with era(folder, url, SandboxAt(port), None) as timeline, AsyncExitStack() as held:
+        database, ours = timeline.of.database, dict.fromkeys(("closing", "exports"), False)
         while True:
-            of.follow()
+            timeline.follow()
             for name in [name for name, is_ours in ours.items() if not is_ours]:
                 attempt = await held.enter_async_context(AsyncExitStack())
                 lock = await attempt.enter_async_context(acquire_lock(database, name))
@@ -67,17 +67,17 @@ async def _close_by_meters(folder: Path, url: str, port: int) -> None:
                 if not lock.is_ours:
                     await attempt.aclose()
                 elif name == "exports":
-                    await of.exports.take_over()
+                    await timeline.exports.take_over()
             if ours["closing"]:
-                await of.closing.step(of.now())
+                await timeline.closing.step(timeline.now())
             if ours["exports"]:
-                await of.export()
+                await timeline.export()
             await asyncio.sleep(REST_SECONDS)
 
 
-async def _due(of: Sold) -> int | None:
+async def _due(shop: Sold) -> int | None:
     """Return when the next invoice is due."""
     due = sa.select(sa.func.min(table.c.try_at)).where(table.c.state.in_(UNSETTLED))
-    async with of.database.reading() as connection:
+    async with shop.database.reading() as connection:
         found: int | None = (await connection.execute(due)).scalar_one()
     return found

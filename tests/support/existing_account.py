@@ -148,10 +148,10 @@ class ExistingAccount:
         return f"stripe,edgeproxy\n{self.customers['filed']},filed\n{self.prices['old']},team@1\n"
 
 
-async def add_customers(of: Sold, now: float) -> None:
+async def add_customers(shop: Sold, now: float) -> None:
     """Create our customers, without plans."""
     for name in OURS:
-        await of.customer(name, now=now)
+        await shop.customer(name, now=now)
     for name, emails in (("mailed", ("mailed@example.com",)), ("quiet", ("twin@example.com",))):
-        async with of.database.writing() as connection:
+        async with shop.database.writing() as connection:
             await contacts.put_contacts(connection, CALLER, name, contacts.Contacts(emails=emails))

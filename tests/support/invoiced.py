@@ -34,9 +34,9 @@ ON_BOTH_IF_SOAKED = pytest.mark.parametrize(
 )
 
 
-async def fetch_invoices(of: Sold, name: str) -> dict[str, Invoice]:
+async def fetch_invoices(shop: Sold, name: str) -> dict[str, Invoice]:
     """Return the invoices of a customer, by period and kind."""
-    async with of.database.reading() as connection:
+    async with shop.database.reading() as connection:
         rows = await invoices.fetch_invoices(connection, customers_table.c.name == name)
         invoices_by_period = {}
         for row in sorted(rows, key=lambda row: row.period_start):
@@ -88,7 +88,7 @@ class PartlyFetched(StripeObjects):
         return await super().fetch(object_type, id)
 
 
-async def apply_stripe_events(of: Sold, unfetched: Collection[str] = (), received: float | None = None) -> None:
+async def apply_stripe_events(shop: Sold, unfetched: Collection[str] = (), received: float | None = None) -> None:
     """Fetch and apply Stripe's events, as the collector does. The key is in the environment.
 
     Objects with an id in `unfetched` cannot be fetched. `received` replaces the time of receipt of all events, in Unix
@@ -96,33 +96,33 @@ async def apply_stripe_events(of: Sold, unfetched: Collection[str] = (), receive
 
     Tests share the sandbox, so events from before this test are skipped.
     """
-    assert of.known.billing is not None
-    async with of.database.writing() as connection:
+    assert shop.known.billing is not None
+    async with shop.database.writing() as connection:
         for name in ("snapshots", "thin"):
             if await receiver.find_read_until(connection, name) is None:
-                await receiver.record_read(connection, name, of.began + OVERLAP_SECONDS)
-    stripe = Stripe(of.known.billing.stripe, KEY)
+                await receiver.record_read(connection, name, shop.began + OVERLAP_SECONDS)
+    stripe = Stripe(shop.known.billing.stripe, KEY)
     try:
-        processor = build_processor(of.known, of.database, stripe, lambda seconds: None)
+        processor = build_processor(shop.known, shop.database, stripe, lambda seconds: None)
         processor._stripe = PartlyFetched(stripe, unfetched)
-        async with of.database.writing() as connection:
+        async with shop.database.writing() as connection:
             await connection.execute(sa.update(webhook_events).values(due=0))
         await processor.complete()
         if received is not None:
-            async with of.database.writing() as connection:
+            async with shop.database.writing() as connection:
                 await connection.execute(sa.update(webhook_events).values(received=int(received * 1000)))
     finally:
         await stripe.close()
 
 
-async def enter_card(of: Sold, name: str, card: str = "pm_card_visa") -> str:
+async def enter_card(shop: Sold, name: str, card: str = "pm_card_visa") -> str:
     """Have a customer enter a card at Stripe, which is charged from now on; return its id there."""
-    assert of.known.billing is not None
-    stripe = Stripe(of.known.billing.stripe, KEY)
+    assert shop.known.billing is not None
+    stripe = Stripe(shop.known.billing.stripe, KEY)
     try:
-        async with of.database.reading() as connection:
+        async with shop.database.reading() as connection:
             customer = await subscription_rows.get_subscriber(connection, name)
-        stripe_id = await StripeCustomers(of.database, stripe).get_or_create(customer.id, name)
+        stripe_id = await StripeCustomers(shop.database, stripe).get_or_create(customer.id, name)
         await stripe.call("v1.customers.update", stripe_id, invoice_settings={"default_payment_method": card})
         return stripe_id
     finally:

@@ -28,11 +28,11 @@ async def test_unreadable_plan_of_one_customer_does_not_delay_others(
         followed.append(customer.name)  # type: ignore[attr-defined]
         return await follow(connection, customer, *more)  # type: ignore[arg-type]
 
-    async with sold(tmp_path, put_tables(f"sqlite:///{tmp_path}/ledger.db"), "http://127.0.0.1:1") as (of, _):
+    async with sold(tmp_path, put_tables(f"sqlite:///{tmp_path}/ledger.db"), "http://127.0.0.1:1") as (shop, _):
         for name in ("first", "odd", "last"):
-            await of.customer(name, "free", now=JANUARY)
+            await shop.customer(name, "free", now=JANUARY)
         passed = {"meter": "llm_tokens", "period": 1, "at": 0, "due": 1, "until": 1 << 40, "is_over": 0}
-        async with of.database.writing() as connection:
+        async with shop.database.writing() as connection:
             await connection.execute(
                 sa.insert(plan_versions), [{"version": "odd@1", "settings": "{}", "created_at": 0}]
             )
@@ -41,11 +41,11 @@ async def test_unreadable_plan_of_one_customer_does_not_delay_others(
             rows = [{"customer": name, **passed} for name in ("first", "odd", "last")]
             await connection.execute(sa.insert(quota_passes), rows)
         monkeypatch.setattr(subscriptions.entitlements, "update_entitlements", note)
-        jobs = BillingJobs(of.database, lambda: of.known, lambda now: None, ResponseCounts(), lambda takings: None)
+        jobs = BillingJobs(shop.database, lambda: shop.known, lambda now: None, ResponseCounts(), lambda takings: None)
         for job in (jobs._follow_passes, jobs._follow_plans):
             followed.clear()
             await job()
             assert sorted(followed) == ["first", "last"]
-        async with of.database.reading() as connection:
+        async with shop.database.reading() as connection:
             left = sa.select(quota_passes.c.customer).where(quota_passes.c.is_over == 0)
             assert (await connection.execute(left)).scalars().all() == ["odd"]

@@ -69,21 +69,21 @@ async def drafted(
     folder: Path, url: str, stripe: str, usage: dict[str, dict[str, int]], encryption: Encryption | None
 ) -> None:
     """Create customers with a month of usage. Their first fee is sent, and a draft for their usage exists."""
-    async with sold(folder, url, stripe, live=True) as (of, closes):
-        await open_keyring(of.database, encryption)
+    async with sold(folder, url, stripe, live=True) as (shop, closes):
+        await open_keyring(shop.database, encryption)
         for name, quantities in usage.items():
-            await of.customer(name, "standard", now=JANUARY)
-            await of.use(name, quantities, at=JANUARY + 3600)
+            await shop.customer(name, "standard", now=JANUARY)
+            await shop.use(name, quantities, at=JANUARY + 3600)
         for now in (JANUARY, FEBRUARY + 3600):
             while await closes.step(now):
                 pass
-        states = await counted(of)
+        states = await counted(shop)
         assert states == {invoices.OPEN: len(usage), invoices.DRAFT: len(usage)}, states
 
 
-async def counted(of: Sold) -> dict[str, int]:
+async def counted(shop: Sold) -> dict[str, int]:
     """Return the number of invoices in each state."""
-    async with of.database.reading() as connection:
+    async with shop.database.reading() as connection:
         rows = await connection.execute(sa.select(table.c.state, sa.func.count()).group_by(table.c.state))
         return {row[0]: row[1] for row in rows}
 
@@ -92,10 +92,10 @@ async def closed(
     folder: Path, url: str, stripe: str, customers: int, encryption: Encryption | None
 ) -> tuple[float, float]:
     """Close all invoices with the polling of a collector. Return the elapsed seconds and the CPU seconds."""
-    async with sold(folder, url, stripe, Counted, live=True) as (of, closes):
-        await open_keyring(of.database, encryption)
+    async with sold(folder, url, stripe, Counted, live=True) as (shop, closes):
+        await open_keyring(shop.database, encryption)
         began, worked = time.monotonic(), time.process_time()
-        while (await counted(of)).get(invoices.OPEN) != 2 * customers:
+        while (await counted(shop)).get(invoices.OPEN) != 2 * customers:
             await closes.step(FREEZE + time.monotonic() - began)
             await asyncio.sleep(LOOK_SECONDS)
         return time.monotonic() - began, time.process_time() - worked

@@ -20,8 +20,8 @@ async def test_concurrent_arrival_and_departure_lock_rows_in_one_order(postgresq
         {"format": 1, "peer": generate_id(), "name": "acme", "settings": {"tier": "standard"}, "metadata": {"a": "b"}}
     )
 
-    async with sold(tmp_path, url, "http://127.0.0.1:9") as (of, _):
-        settings = of.known.model_copy(update={"residency": "us"})
+    async with sold(tmp_path, url, "http://127.0.0.1:9") as (shop, _):
+        settings = shop.known.model_copy(update={"residency": "us"})
 
         async def arrive(database: Database) -> None:
             await write(database, arrival.arrive, CALLER, id_, "eu", document, settings, is_last=False)
@@ -30,5 +30,5 @@ async def test_concurrent_arrival_and_departure_lock_rows_in_one_order(postgresq
             with suppress(ChangeRejectedError):  # It has not arrived.
                 await write(database, departure.take_step, CALLER, "acme", "go", None, settings)
 
-        await arrive(of.database)
-        await interleave(of.database, url, arrive, "FOR NO KEY", step_away)
+        await arrive(shop.database)
+        await interleave(shop.database, url, arrive, "FOR NO KEY", step_away)

@@ -26,18 +26,18 @@ async def test_usage_counts_as_invoiced_after_its_segment_invoice_is_closed(
     before, gap, after, next_month = ENDED - HOUR, ENDED + HOUR // 2, ENDED + 2 * HOUR, FEBRUARY
     uses = {(name, second) for second in (JANUARY - 1, JANUARY, before, ENDED - 1, ENDED, gap, after, next_month)}
 
-    async with sold(tmp_path, database, stripe_sandbox.url, plans=str(file)) as (of, closing):
+    async with sold(tmp_path, database, stripe_sandbox.url, plans=str(file)) as (shop, closing):
 
         async def find() -> list[int]:
-            async with of.database.reading() as connection:
+            async with shop.database.reading() as connection:
                 assert await find_invoiced(connection, set()) == set()
                 invoiced = await find_invoiced(connection, {*uses, ("nobody", before)})
             return sorted(second - ENDED for _, second in invoiced)
 
-        await of.customer(name, "small", now=JANUARY)
-        async with of.database.writing() as connection:
-            await subscriptions.cancel_subscription(connection, CALLER, name, "now", settings=of.known, now=ENDED)
-        await of.subscribe(name, "small", now=ENDED + HOUR)
+        await shop.customer(name, "small", now=JANUARY)
+        async with shop.database.writing() as connection:
+            await subscriptions.cancel_subscription(connection, CALLER, name, "now", settings=shop.known, now=ENDED)
+        await shop.subscribe(name, "small", now=ENDED + HOUR)
         await closing.step(ENDED + 2 * HOUR)
         assert await find() == [], "the invoice is a draft"
         await closing.step(ENDED + FREEZE)

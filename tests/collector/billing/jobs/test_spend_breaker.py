@@ -17,70 +17,70 @@ NOON = FEBRUARY + 14 * 86400 + 12 * HOUR
 NOWHERE = "http://127.0.0.1:9"
 
 
-async def fetch_kinds(of: Sold) -> list[tuple[str, str | None]]:
-    async with of.database.reading() as connection:
+async def fetch_kinds(shop: Sold) -> list[tuple[str, str | None]]:
+    async with shop.database.reading() as connection:
         rows = await connection.execute(sa.select(alerts.c.kind, alerts.c.customer).order_by(alerts.c.id))
         return [(row.kind, row.customer) for row in rows]
 
 
-async def fetch_pause(of: Sold, name: str) -> Any:
-    async with of.database.reading() as connection:
+async def fetch_pause(shop: Sold, name: str) -> Any:
+    async with shop.database.reading() as connection:
         settings = (await connection.execute(sa.select(customers.c.settings).where(customers.c.name == name))).scalar()
     return orjson.loads(settings or "{}").get("paused")
 
 
-async def fill(of: Sold) -> None:
+async def fill(shop: Sold) -> None:
     """Customers that run some agents in each hour, at 10 cents each above the included ones."""
     for name in ("steady", "leaked", "new", "small", "free"):
-        await of.customer(name, "free" if name == "free" else "standard", now=JANUARY)
-    async with of.database.writing() as connection:
+        await shop.customer(name, "free" if name == "free" else "standard", now=JANUARY)
+    async with shop.database.writing() as connection:
         for name, created in (("steady", JANUARY), ("leaked", JANUARY), ("small", JANUARY), ("new", NOON - HOUR)):
             statement = sa.update(customers).where(customers.c.name == name)
             await connection.execute(statement.values(created_at=created * 1000))
     for week in range(1, 5):
         for name, executions in (("steady", 100), ("leaked", 10), ("small", 1)):
-            await of.use(name, {"agent_executions": executions}, at=NOON - week * WEEK + 120)
+            await shop.use(name, {"agent_executions": executions}, at=NOON - week * WEEK + 120)
 
 
-async def spend(of: Sold, *, at: int) -> None:
+async def spend(shop: Sold, *, at: int) -> None:
     for name, executions in (("steady", 400), ("leaked", 60), ("new", 80), ("small", 40), ("free", 90_000)):
-        await of.use(name, {"agent_executions": executions}, at=at)
+        await shop.use(name, {"agent_executions": executions}, at=at)
 
 
 async def test_spend_breaker_raises_an_alert_when_a_spike_lasts_two_checks(tmp_path: Path, database: str) -> None:
-    async with sold(tmp_path, database, NOWHERE) as (of, _):
-        await fill(of)
-        breaker = SpendBreaker(of.database, lambda: of.known)
-        await spend(of, at=NOON + 60)
+    async with sold(tmp_path, database, NOWHERE) as (shop, _):
+        await fill(shop)
+        breaker = SpendBreaker(shop.database, lambda: shop.known)
+        await spend(shop, at=NOON + 60)
         assert await breaker.step(NOON + 300) == [], "one check may see a burst of half an hour"
         # $6 against a usual $1. For the new customer $8 against $1.07, the amount included in an hour of its plan.
         assert sorted(await breaker.step(NOON + 600)) == ["leaked", "new"]
         assert await breaker.step(NOON + 900) == []
-        assert sorted(await fetch_kinds(of)) == [("spend_spike", "leaked"), ("spend_spike", "new")]
-        assert await fetch_pause(of, "leaked") is None, "an alert first"
+        assert sorted(await fetch_kinds(shop)) == [("spend_spike", "leaked"), ("spend_spike", "new")]
+        assert await fetch_pause(shop, "leaked") is None, "an alert first"
 
 
 @only_sqlite("database")
 async def test_an_operator_waits_for_no_second_look(tmp_path: Path, database: str) -> None:
-    async with sold(tmp_path, database, NOWHERE) as (of, _):
-        await fill(of)
-        breaker = SpendBreaker(of.database, lambda: of.known)
-        await spend(of, at=NOON + 60)
+    async with sold(tmp_path, database, NOWHERE) as (shop, _):
+        await fill(shop)
+        breaker = SpendBreaker(shop.database, lambda: shop.known)
+        await spend(shop, at=NOON + 60)
         assert sorted(await breaker.step(NOON + 300, needs_second_look=False)) == ["leaked", "new"]
         assert await breaker.step(NOON + 600) == [], "an alert is raised once a day"
 
 
 @only_sqlite("database")
 async def test_spend_breaker_pauses_customers_only_if_configured(tmp_path: Path, database: str) -> None:
-    async with sold(tmp_path, database, NOWHERE, breaker={"pause": "on"}) as (of, _):
-        await fill(of)
-        breaker = SpendBreaker(of.database, lambda: of.known)
-        await spend(of, at=NOON + 60)
+    async with sold(tmp_path, database, NOWHERE, breaker={"pause": "on"}) as (shop, _):
+        await fill(shop)
+        breaker = SpendBreaker(shop.database, lambda: shop.known)
+        await spend(shop, at=NOON + 60)
         await breaker.step(NOON + 300)
         await breaker.step(NOON + 600)
         for name in ("leaked", "new"):
-            pause = await fetch_pause(of, name)
+            pause = await fetch_pause(shop, name)
             assert pause is not None
             assert "unusual usage" in pause["why"]
-        assert await fetch_pause(of, "steady") is None
-        assert ("customer_paused", "leaked") in await fetch_kinds(of)
+        assert await fetch_pause(shop, "steady") is None
+        assert ("customer_paused", "leaked") in await fetch_kinds(shop)

@@ -33,10 +33,12 @@ def read_table() -> dict[str, dict[str, str]]:
     return {row[0]: dict(zip(head, row[1:], strict=True)) for row in rows[2:]}
 
 
-async def use_for(of: Sold, name: str, size: str, paid_by_balance: int = 0) -> None:
+async def use_for(shop: Sold, name: str, size: str, paid_by_balance: int = 0) -> None:
     """Report usage that makes this amount due. An amount below zero takes back usage that was invoiced."""
     due = SIZES[size]
-    await of.use(name, {"calls": due if due < 0 else due + paid_by_balance}, at=JANUARY + DAY if due < 0 else FEBRUARY)
+    await shop.use(
+        name, {"calls": due if due < 0 else due + paid_by_balance}, at=JANUARY + DAY if due < 0 else FEBRUARY
+    )
 
 
 def classify(invoice: invoices.Invoice, due: int, balance: int) -> str:
@@ -49,14 +51,14 @@ def classify(invoice: invoices.Invoice, due: int, balance: int) -> str:
     return f"{invoice['state']}, {invoice['amount_paid']}, {balance}"
 
 
-async def prepare_customer(of: Sold, sandbox: Sandbox, stripe: Stripe, name: str, way: str) -> str:
+async def prepare_customer(shop: Sold, sandbox: Sandbox, stripe: Stripe, name: str, way: str) -> str:
     """Create a customer with this way of payment and with usage in January. Return its id at Stripe."""
-    await of.customer(name, "small", now=JANUARY)
-    await of.use(name, {"calls": 5000}, at=JANUARY + DAY)
-    async with of.database.reading() as connection:
+    await shop.customer(name, "small", now=JANUARY)
+    await shop.use(name, {"calls": 5000}, at=JANUARY + DAY)
+    async with shop.database.reading() as connection:
         by_name = sa.select(customers_table.c.id).where(customers_table.c.name == name)
         number = (await connection.execute(by_name)).scalar_one()
-    stripe_id = await StripeCustomers(of.database, stripe).get_or_create(number, name, tries=0, since=0)
+    stripe_id = await StripeCustomers(shop.database, stripe).get_or_create(number, name, tries=0, since=0)
     if way == "by card":
         card = "invoice_settings[default_payment_method]=pm_card_visa"
         assert (await asyncio.to_thread(sandbox.call, "POST", f"/v1/customers/{stripe_id}", card)).status == 200
@@ -77,14 +79,14 @@ async def test_amounts_out_of_bounds_follow_the_table(stripe_sandbox: Sandbox, t
     file.write_text(PLANS)
     outcomes: dict[str, dict[str, str]] = {size: {} for size in SIZES}
 
-    async with sold(tmp_path, database, stripe_sandbox.url, plans=str(file)) as (of, closing):
-        assert of.known.billing is not None
-        stripe = Stripe(of.known.billing.stripe, KEY)
+    async with sold(tmp_path, database, stripe_sandbox.url, plans=str(file)) as (shop, closing):
+        assert shop.known.billing is not None
+        stripe = Stripe(shop.known.billing.stripe, KEY)
         stripe_ids: dict[tuple[str, str], str] = {}
         for way in ("by card", "mailed", "from the balance"):
             for size in SIZES:
                 name = get_name(way, size)
-                stripe_ids[way, size] = await prepare_customer(of, stripe_sandbox, stripe, name, way)
+                stripe_ids[way, size] = await prepare_customer(shop, stripe_sandbox, stripe, name, way)
         for time in (FEBRUARY, FEBRUARY + FREEZE):
             await closing.step(time)
         for (way, size), stripe_id in stripe_ids.items():
@@ -93,12 +95,12 @@ async def test_amounts_out_of_bounds_follow_the_table(stripe_sandbox: Sandbox, t
                 path = f"/v1/customers/{stripe_id}/balance_transactions"
                 body = f"amount={-pays}&currency=usd"
                 assert (await asyncio.to_thread(stripe_sandbox.call, "POST", path, body)).status == 200
-            await use_for(of, get_name(way, size), size, pays)
+            await use_for(shop, get_name(way, size), size, pays)
         for time in (MARCH, MARCH + FREEZE):
             await closing.step(time)
         await stripe.close()
         for (way, size), stripe_id in stripe_ids.items():
-            invoice = (await fetch_invoices(of, get_name(way, size)))["2027-02-01 period"]
+            invoice = (await fetch_invoices(shop, get_name(way, size)))["2027-02-01 period"]
             balance = await asyncio.to_thread(get_balance, stripe_sandbox, stripe_id)
             if way == "from the balance" and SIZES[size] < 0:
                 balance += CREDIT
@@ -114,33 +116,33 @@ def test_amounts_of_meters_follow_the_table(own_sandbox: Sandbox, tmp_path: Path
 
     async def work() -> dict[str, str]:
         where = put_tables(f"sqlite:///{tmp_path}/ledger.db")
-        async with era(tmp_path, where, own_sandbox, JANUARY, plans=str(file)) as of:
+        async with era(tmp_path, where, own_sandbox, JANUARY, plans=str(file)) as timeline:
             stripe_ids = {}
-            assert of.of.known.billing is not None
-            stripe = Stripe(of.of.known.billing.stripe, KEY)
+            assert timeline.of.known.billing is not None
+            stripe = Stripe(timeline.of.known.billing.stripe, KEY)
             for number, size in enumerate(SIZES):
-                stripe_ids[size] = await prepare_customer(of.of, own_sandbox, stripe, f"c-{number}", "mailed")
+                stripe_ids[size] = await prepare_customer(timeline.of, own_sandbox, stripe, f"c-{number}", "mailed")
             await stripe.close()
-            await of.turns(2)
+            await timeline.turns(2)
             for month in (FEBRUARY, MARCH):
-                await of.to(month + 5)
-                await of.turns(2)
-                await of.to(month + FREEZE)
-                await of.turns(4, 301)
+                await timeline.to(month + 5)
+                await timeline.turns(2)
+                await timeline.to(month + FREEZE)
+                await timeline.turns(4, 301)
                 if month == FEBRUARY:  # Its usage is invoiced: usage below zero is late.
                     for number, size in enumerate(SIZES):
-                        await use_for(of.of, f"c-{number}", size)
+                        await use_for(timeline.of, f"c-{number}", size)
             outcomes = {}
             for number, size in enumerate(SIZES):
-                invoice = (await fetch_invoices(of.of, f"c-{number}"))["2027-02-01 period"]
+                invoice = (await fetch_invoices(timeline.of, f"c-{number}"))["2027-02-01 period"]
                 balance = await asyncio.to_thread(get_balance, own_sandbox, stripe_ids[size])
                 outcomes[size] = classify(invoice, SIZES[size], balance)
                 if outcomes[size] == "held":
-                    async with of.of.database.writing() as connection:
+                    async with timeline.of.database.writing() as connection:
                         voided = {"voided_why": "by hand", "try_at": 0}
                         await invoices.transition(connection, invoice["id"], invoices.HELD, invoices.VOIDING, **voided)
-                    await of.turns(2)
-                    assert (await fetch_invoices(of.of, f"c-{number}"))["2027-02-01 period"]["state"] == "void"
+                    await timeline.turns(2)
+                    assert (await fetch_invoices(timeline.of, f"c-{number}"))["2027-02-01 period"]["state"] == "void"
             return outcomes
 
     assert asyncio.run(work()) == {size: read_table()[size]["by `meters`"] for size in SIZES}

@@ -18,9 +18,9 @@ def test_a_period_is_closed_by_command_once_and_listed(stripe_sandbox: Sandbox, 
     name = f"by-command-{database.partition(':')[0].partition('+')[0]}"
 
     async def sell() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url) as (of, _):
-            await of.customer(name, "standard", now=period.start)
-            await of.use(name, {"agent_executions": 5003}, at=period.start + 86400)
+        async with sold(tmp_path, database, stripe_sandbox.url) as (shop, _):
+            await shop.customer(name, "standard", now=period.start)
+            await shop.use(name, {"agent_executions": 5003}, at=period.start + 86400)
 
     def say(*words: str) -> tuple[int, str]:
         command = ["billing", *words[:1], "-c", str(tmp_path / "collector.yaml"), *words[1:]]

@@ -39,30 +39,30 @@ def settings(folder: Path) -> dict[str, Any]:
     return {"plans": str(file), "coupons": COUPONS}
 
 
-async def charged(of: Sold, name: str) -> dict[str, list[tuple[str, int, int]]]:
+async def charged(shop: Sold, name: str) -> dict[str, list[tuple[str, int, int]]]:
     """The kinds, quantities and amounts of the lines of each invoice that cost something."""
     return {
         period: [(line["kind"], line["quantity"], line["amount"]) for line in invoice["lines"] if line["amount"]]
-        for period, invoice in (await fetch_invoices(of, name)).items()
+        for period, invoice in (await fetch_invoices(shop, name)).items()
     }
 
 
-async def upcoming(of: Sold, name: str) -> list[tuple[str, int, int]]:
-    async with of.database.reading(whole=True) as connection:
+async def upcoming(shop: Sold, name: str) -> list[tuple[str, int, int]]:
+    async with shop.database.reading(whole=True) as connection:
         loaded = await subscription_rows.get_by_customer(connection, name)
-        lines = (await invoice_lines.compute_upcoming(connection, loaded, of.known.meters)).lines
+        lines = (await invoice_lines.compute_upcoming(connection, loaded, shop.known.meters)).lines
         return [(line.kind, line.quantity, line.amount) for line in lines if line.amount]
 
 
-async def spent(of: Sold, name: str) -> int:
-    async with of.database.reading(whole=True) as connection:
+async def spent(shop: Sold, name: str) -> int:
+    async with shop.database.reading(whole=True) as connection:
         loaded = await subscription_rows.get_by_customer(connection, name)
-        return await invoice_lines.compute_running_cost(connection, loaded, of.known.meters)
+        return await invoice_lines.compute_running_cost(connection, loaded, shop.known.meters)
 
 
-async def add(of: Sold, name: str, code: str, *, now: float) -> None:
-    async with of.database.writing() as connection:
-        await coupons.add_coupon(connection, CALLER, name, code, of.known, now)
+async def add(shop: Sold, name: str, code: str, *, now: float) -> None:
+    async with shop.database.writing() as connection:
+        await coupons.add_coupon(connection, CALLER, name, code, shop.known, now)
 
 
 async def test_coupon_discounts_whole_periods_with_usage_and_plan_changes(
@@ -70,23 +70,23 @@ async def test_coupon_discounts_whole_periods_with_usage_and_plan_changes(
 ) -> None:
     name = f"half-{database.partition(':')[0]}"
 
-    async with sold(tmp_path, database, stripe_sandbox.url, **settings(tmp_path)) as (of, closing):
-        await of.customer(name, "paid", now=JANUARY, coupon="HALF")
-        await of.use(name, {"calls": 15}, at=JANUARY + 60)
-        assert await spent(of, name) == 1550 + 250
-        assert await upcoming(of, name) == [
+    async with sold(tmp_path, database, stripe_sandbox.url, **settings(tmp_path)) as (shop, closing):
+        await shop.customer(name, "paid", now=JANUARY, coupon="HALF")
+        await shop.use(name, {"calls": 15}, at=JANUARY + 60)
+        assert await spent(shop, name) == 1550 + 250
+        assert await upcoming(shop, name) == [
             *(("fee", 1, 3100), ("usage", 5, 500)),
             *(("discount", 500, -250), ("discount", 3100, -1550)),
         ]
         for time in (JANUARY, FEBRUARY):
             await closing.step(time)
-        await of.change(name, "large", now=FEBRUARY + 14 * 86400)  # The invoice of the fee waits.
+        await shop.change(name, "large", now=FEBRUARY + 14 * 86400)  # The invoice of the fee waits.
         for time in (FEBRUARY + FREEZE, FEBRUARY + 15 * 86400):
             await closing.step(time)
-        await of.use(name, {"calls": 4}, at=JANUARY + 120)  # It comes late.
+        await shop.use(name, {"calls": 4}, at=JANUARY + 120)  # It comes late.
         for time in (MARCH, MARCH + FREEZE, APRIL, APRIL + FREEZE):
             await closing.step(time)
-        assert await charged(of, name) == {
+        assert await charged(shop, name) == {
             "2027-01-01 start": [("fee", 1, 3100), ("discount", 3100, -1550)],
             "2027-02-01 change": [
                 *(("fee", 1, 3100), ("proration", -1, -1550), ("proration", 1, 3100)),
@@ -96,17 +96,17 @@ async def test_coupon_discounts_whole_periods_with_usage_and_plan_changes(
             "2027-02-01 period": [("fee", 1, 6200), ("late", 4, 400), ("discount", 400, -200)],
             "2027-03-01 period": [("fee", 1, 6200)],
         }
-        await _check_books(of)
-        await _check_explained(of, name)
+        await _check_books(shop)
+        await _check_explained(shop, name)
     assert sorted(one["total"] for one in at_stripe(stripe_sandbox, name)) == [250, 1550, 2325, 6200, 6400]
 
 
-async def _check_books(of: Sold) -> None:
+async def _check_books(shop: Sold) -> None:
     """Hold the journal to the invoices: discounts are no fees, and take off revenue."""
-    while await bookings.book_invoices(of.database):
+    while await bookings.book_invoices(shop.database):
         pass
     totals: Counter[str] = Counter()
-    async with of.database.reading() as connection:
+    async with shop.database.reading() as connection:
         for row in await connection.execute(sa.select(credit_entries.c.account, credit_entries.c.amount)):
             totals[row.account] += row.amount
     assert {account: amount // CENT for account, amount in totals.items() if amount} == {
@@ -117,14 +117,14 @@ async def _check_books(of: Sold) -> None:
     }
 
 
-async def _check_explained(of: Sold, name: str) -> None:
+async def _check_explained(shop: Sold, name: str) -> None:
     """Check the explanation of the discount on late usage."""
-    invoice = (await fetch_invoices(of, name))["2027-02-01 period"]
+    invoice = (await fetch_invoices(shop, name))["2027-02-01 period"]
     position = next(number for number, line in enumerate(invoice["lines"]) if line["kind"] == "discount")
     assert invoice["lines"][position]["text"] == "Coupon HALF, 50 % off, 2027-01-01 to 2027-02-01"
-    async with of.database.reading() as connection:
+    async with shop.database.reading() as connection:
         row = await invoices.get_invoice(connection, invoice["id"])
-        explained = await explanation.explain_line(connection, row, position, of.known.meters)
+        explained = await explanation.explain_line(connection, row, position, shop.known.meters)
     assert (explained.rated, explained.quantity) == (-2000, 4000)
     assert explained.formula == "discount of HALF on 4000: -2000; less -1800 on earlier lines"
 
@@ -132,27 +132,27 @@ async def _check_explained(of: Sold, name: str) -> None:
 async def test_fixed_coupon_amount_is_spent_across_invoices_of_each_period(
     stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
 ) -> None:
-    async with sold(tmp_path, sqlite_database, stripe_sandbox.url, **settings(tmp_path)) as (of, closing):
+    async with sold(tmp_path, sqlite_database, stripe_sandbox.url, **settings(tmp_path)) as (shop, closing):
         for name in ("first", "second", "tried"):
-            await of.customer(name, "team" if name == "tried" else "paid", now=at(2027, 1, 31))
-        await add(of, "first", "TEN", now=at(2027, 1, 31, 12))
-        assert await upcoming(of, "first") == [("fee", 1, 3100), ("discount", 100, -100), ("discount", 3100, -1000)]
-        await add(of, "tried", "HALF", now=at(2027, 2, 1))
-        assert await upcoming(of, "tried") == [("fee", 1, 1661), ("discount", 1661, -831)]
+            await shop.customer(name, "team" if name == "tried" else "paid", now=at(2027, 1, 31))
+        await add(shop, "first", "TEN", now=at(2027, 1, 31, 12))
+        assert await upcoming(shop, "first") == [("fee", 1, 3100), ("discount", 100, -100), ("discount", 3100, -1000)]
+        await add(shop, "tried", "HALF", now=at(2027, 2, 1))
+        assert await upcoming(shop, "tried") == [("fee", 1, 1661), ("discount", 1661, -831)]
         with pytest.raises(CouponRejectedError, match="as often as it can be"):
-            await add(of, "second", "TEN", now=JANUARY)
+            await add(shop, "second", "TEN", now=JANUARY)
         for time in (FEBRUARY, FEBRUARY + FREEZE):
             await closing.step(time)
-        assert (await charged(of, "first"))["2027-01-01 period"] == [
+        assert (await charged(shop, "first"))["2027-01-01 period"] == [
             *(("fee", 1, 3100), ("discount", 100, -100), ("discount", 3100, -1000))
         ], "the running period counts as a whole"
-        async with of.database.writing() as connection:
+        async with shop.database.writing() as connection:
             ended = await coupons.remove_coupon(connection, CALLER, "first")
             assert ended.until == MARCH
         for time in (MARCH, MARCH + FREEZE):
             await closing.step(time)
-        assert (await charged(of, "first"))["2027-02-01 period"] == [("fee", 1, 3100)]
-        async with of.database.reading() as connection:
+        assert (await charged(shop, "first"))["2027-02-01 period"] == [("fee", 1, 3100)]
+        async with shop.database.reading() as connection:
             assert (await connection.execute(sa.select(coupons_table))).mappings().all() == [
                 *({"code": "TEN", "redemptions": 1}, {"code": "HALF", "redemptions": 1})
             ]
@@ -161,9 +161,9 @@ async def test_fixed_coupon_amount_is_spent_across_invoices_of_each_period(
 async def test_a_code_that_cannot_be_redeemed_changes_nothing(
     stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
 ) -> None:
-    async with sold(tmp_path, sqlite_database, stripe_sandbox.url, **settings(tmp_path)) as (of, _):
-        await of.customer("acme", "paid", now=JANUARY, coupon="HALF")
-        await of.customer("other", "large", now=JANUARY)
+    async with sold(tmp_path, sqlite_database, stripe_sandbox.url, **settings(tmp_path)) as (shop, _):
+        await shop.customer("acme", "paid", now=JANUARY, coupon="HALF")
+        await shop.customer("other", "large", now=JANUARY)
         for name, code, why in (
             ("acme", "NONE", "there is no such coupon"),
             ("acme", "PAST", "no more"),
@@ -172,12 +172,12 @@ async def test_a_code_that_cannot_be_redeemed_changes_nothing(
             ("other", "PAID", "for other plans"),
         ):
             with pytest.raises(CouponRejectedError, match=why):
-                await add(of, name, code, now=JANUARY)
+                await add(shop, name, code, now=JANUARY)
         with pytest.raises(CouponRejectedError):
-            await of.customer("third", "large", now=JANUARY, coupon="PAID")
-        async with of.database.writing() as connection:
+            await shop.customer("third", "large", now=JANUARY, coupon="PAID")
+        async with shop.database.writing() as connection:
             await coupons.remove_coupon(connection, CALLER, "acme")
-        await add(of, "acme", "PAID", now=JANUARY)
-        async with of.database.reading() as connection:
+        await add(shop, "acme", "PAID", now=JANUARY)
+        async with shop.database.reading() as connection:
             discount = await coupons.get_coupon(connection, "acme")
         assert (discount.code, discount.starts, discount.until) == ("PAID", FEBRUARY, MARCH)

@@ -84,9 +84,9 @@ def settings(folder: Path) -> dict[str, Any]:
     return {"plans": str(file), "coupons": COUPONS, "breaker": {"least": LEAST}}
 
 
-async def add_coupon(of: Sold, name: str, code: str, *, now: float) -> None:
-    async with of.database.writing() as connection:
-        await coupons.add_coupon(connection, CALLER, name, code, of.known, now)
+async def add_coupon(shop: Sold, name: str, code: str, *, now: float) -> None:
+    async with shop.database.writing() as connection:
+        await coupons.add_coupon(connection, CALLER, name, code, shop.known, now)
 
 
 def pay_all(sandbox: Sandbox, name: str) -> None:
@@ -105,15 +105,15 @@ async def test_customer_is_charged_in_its_currency_from_plan_to_payment(
     monkeypatch.setenv("STRIPE_SECRET_KEY", KEY["STRIPE_SECRET_KEY"])
     name, currency = f"{worked.currency}-{database.partition(':')[0]}", worked.currency
 
-    async with sold(tmp_path, database, stripe_sandbox.url, **settings(tmp_path)) as (of, closing):
-        await of.customer(name, "team", now=JANUARY, currency=currency, coupon="OFF")
-        await of.use(name, {"calls": 113}, at=JANUARY + 60)
+    async with sold(tmp_path, database, stripe_sandbox.url, **settings(tmp_path)) as (shop, closing):
+        await shop.customer(name, "team", now=JANUARY, currency=currency, coupon="OFF")
+        await shop.use(name, {"calls": 113}, at=JANUARY + 60)
         await closing.step(JANUARY + 120)
-        await of.change(name, "large", now=NOON)
-        await of.use(name, {"calls": 10}, at=NOON + 60)
+        await shop.change(name, "large", now=NOON)
+        await shop.use(name, {"calls": 10}, at=NOON + 60)
         for time in (NOON + 120, FEBRUARY + 60, FEBRUARY + FREEZE, FEBRUARY + FREEZE + 60):
             await closing.step(time)
-        made = await fetch_invoices(of, name)
+        made = await fetch_invoices(shop, name)
         expected = {"start": worked.first, "change": worked.change, "period": worked.period}
         assert {
             invoice["kind"]: [amount for amount in amounts(invoice) if amount] for invoice in made.values()
@@ -124,11 +124,11 @@ async def test_customer_is_charged_in_its_currency_from_plan_to_payment(
         sums = sorted(sum(lines) for lines in expected.values())
         assert sorted(stripe_invoice["total"] for stripe_invoice in stripe_invoices) == sums
         await asyncio.to_thread(pay_all, stripe_sandbox, name)
-        await apply_stripe_events(of)
-        assert {invoice["state"] for invoice in (await fetch_invoices(of, name)).values()} == {"paid"}
-        while await bookings.book_invoices(of.database):
+        await apply_stripe_events(shop)
+        assert {invoice["state"] for invoice in (await fetch_invoices(shop, name)).values()} == {"paid"}
+        while await bookings.book_invoices(shop.database):
             pass
-        async with of.database.reading() as connection:
+        async with shop.database.reading() as connection:
             balances = await accounting.fetch_balances_before(connection, 1 << 50, currency)
             dollars = await accounting.fetch_balances_before(connection, 1 << 50)
         paid = balances.get("cash", 0) + balances.get("clearing", 0)
@@ -154,23 +154,23 @@ async def test_invoice_below_the_minimum_charge_is_paid_with_the_next_one(
     monkeypatch.setenv("STRIPE_SECRET_KEY", KEY["STRIPE_SECRET_KEY"])
     name, unit = f"least-{currency}-{used}", 10 if currency == "kwd" else 1
 
-    async with sold(tmp_path, sqlite_database, stripe_sandbox.url, **settings(tmp_path)) as (of, closing):
+    async with sold(tmp_path, sqlite_database, stripe_sandbox.url, **settings(tmp_path)) as (shop, closing):
 
         async def close(amount: int, begin: int, end: int) -> dict[str, int]:
             """Use, invoice and book the given amount in a month, and return the balances of the accounts."""
-            await of.use(name, {"calls": amount // unit}, at=begin + 60)
+            await shop.use(name, {"calls": amount // unit}, at=begin + 60)
             await closing.step(end + 60)
             set_card(stripe_sandbox, name)
             for time in (end + FREEZE, end + FREEZE + 60):
                 await closing.step(time)
-            await apply_stripe_events(of)
-            while await bookings.book_invoices(of.database):
+            await apply_stripe_events(shop)
+            while await bookings.book_invoices(shop.database):
                 pass
-            async with of.database.reading() as connection:
+            async with shop.database.reading() as connection:
                 accounts = await accounting.fetch_balances_before(connection, 1 << 50, currency)
             return {account: total // CENT for account, total in accounts.items() if total}
 
-        await of.customer(name, "calls", now=JANUARY, currency=currency)
+        await shop.customer(name, "calls", now=JANUARY, currency=currency)
         sent = await close(100 * unit, JANUARY, FEBRUARY)
         assert sent == {"receivable": 100 * unit, "revenue": -100 * unit}, "there was no card yet"
         small = await close(used, FEBRUARY, MARCH)  # The mailed invoice is due by then.
@@ -184,7 +184,7 @@ async def test_invoice_below_the_minimum_charge_is_paid_with_the_next_one(
             (stripe_invoice["status"], stripe_invoice["amount_paid"]) for stripe_invoice in reversed(stripe_invoices)
         ]
         assert of_stripe == [("paid", 100 * unit), ("paid", charged), ("paid", total - charged)]
-        made = [invoice for invoice in (await fetch_invoices(of, name)).values() if invoice["total"]]
+        made = [invoice for invoice in (await fetch_invoices(shop, name)).values() if invoice["total"]]
         assert [(invoice["state"], invoice["amount_paid"], invoice["amount_due"]) for invoice in made] == [
             ("paid", 100 * unit, 0),
             ("paid", charged, 0),
@@ -201,47 +201,47 @@ async def test_currency_of_a_customer_is_chosen_once(stripe_sandbox: Sandbox, tm
             await change
         assert why in f"{refused.value.why} {refused.value.faults}"
 
-    async def currency(of: Sold, name: str) -> str | None:
-        async with of.database.reading() as connection:
+    async def currency(shop: Sold, name: str) -> str | None:
+        async with shop.database.reading() as connection:
             return (await subscription_rows.get_subscriber(connection, name)).currency
 
-    async with sold(tmp_path, database, stripe_sandbox.url, **settings(tmp_path)) as (of, _):
-        await of.customer(free, "free", now=JANUARY)
-        async with of.database.writing() as connection:
+    async with sold(tmp_path, database, stripe_sandbox.url, **settings(tmp_path)) as (shop, _):
+        await shop.customer(free, "free", now=JANUARY)
+        async with shop.database.writing() as connection:
             await spend_alerts.put_amounts(connection, CALLER, free, [5000])
-        assert await currency(of, free) is None, "what costs nothing chooses none"
-        in_euros = of.change(free, "dollars", now=NOON, currency="eur")
+        assert await currency(shop, free) is None, "what costs nothing chooses none"
+        in_euros = shop.change(free, "dollars", now=NOON, currency="eur")
         await refuse(in_euros, "dollars@1 has no price in eur, only in usd")
-        assert await currency(of, free) is None
-        await of.change(free, "team", now=NOON, currency="jpy")
-        assert await currency(of, free) == "jpy"
-        async with of.database.reading(whole=True) as connection:
+        assert await currency(shop, free) is None
+        await shop.change(free, "team", now=NOON, currency="jpy")
+        assert await currency(shop, free) == "jpy"
+        async with shop.database.reading(whole=True) as connection:
             loaded = await subscription_rows.get_by_customer(connection, free)
             assert await spend_alerts.fetch_amounts(connection, loaded.customer.id) == [], "they were of dollars"
         assert [(segment.plan.currency, segment.plan.fee) for segment in loaded.current.segments] == [
             ("jpy", 0),
             ("jpy", 4650),
         ]
-        await refuse(of.change(free, "large", now=FEBRUARY, currency="usd"), "is charged in jpy, and that cannot")
-        await of.customer(euros, "team", now=JANUARY, currency="eur")
-        await refuse(of.change(euros, "dollars", now=JANUARY + 600), "dollars@1 has no price in eur")
+        await refuse(shop.change(free, "large", now=FEBRUARY, currency="usd"), "is charged in jpy, and that cannot")
+        await shop.customer(euros, "team", now=JANUARY, currency="eur")
+        await refuse(shop.change(euros, "dollars", now=JANUARY + 600), "dollars@1 has no price in eur")
         with pytest.raises(CouponRejectedError, match="takes off nothing in eur"):
-            await add_coupon(of, euros, "OURS", now=JANUARY + 600)
+            await add_coupon(shop, euros, "OURS", now=JANUARY + 600)
         # Credits have the customer's currency, if they are sold in it.
-        async with of.database.reading() as connection:
+        async with shop.database.reading() as connection:
             subscriber = await subscription_rows.get_subscriber(connection, euros)
             assert await choose_credit_currency(connection, subscriber, ("usd", "eur"), "usd") == "eur"
             with pytest.raises(ChangeRejectedError, match="is charged in eur: credits are sold in usd, jpy"):
                 await choose_credit_currency(connection, subscriber, ("usd", "jpy"), "usd")
             with pytest.raises(ChangeRejectedError, match="is charged in eur, and that cannot change"):
                 await choose_credit_currency(connection, subscriber, ("usd", "eur"), "usd", "usd")
-        await of.customer(payer, now=JANUARY)
-        async with of.database.writing() as connection:
+        await shop.customer(payer, now=JANUARY)
+        async with shop.database.writing() as connection:
             row = await subscription_rows.get_subscriber(connection, payer)
             await credits.book_gift(connection, CALLER, row.id, f"gift-{kind}", 1_000_000, "welcome", None)
-        await refuse(of.subscribe(payer, "team", now=JANUARY, currency="eur"), "cannot be charged in eur")
-        await of.subscribe(payer, "team", now=JANUARY)
-        assert await currency(of, payer) == "usd"
+        await refuse(shop.subscribe(payer, "team", now=JANUARY, currency="eur"), "cannot be charged in eur")
+        await shop.subscribe(payer, "team", now=JANUARY)
+        assert await currency(shop, payer) == "usd"
 
 
 async def test_spend_alerts_state_the_customers_currency(
@@ -249,15 +249,15 @@ async def test_spend_alerts_state_the_customers_currency(
 ) -> None:
     yen = f"yen-spends-{database.partition(':')[0]}"
 
-    async with sold(tmp_path, database, stripe_sandbox.url, **settings(tmp_path)) as (of, _):
-        await of.customer(yen, "team", now=JANUARY, currency="jpy")
-        await of.use(yen, {"calls": 20}, at=JANUARY + 60)
-        async with of.database.writing() as connection:
+    async with sold(tmp_path, database, stripe_sandbox.url, **settings(tmp_path)) as (shop, _):
+        await shop.customer(yen, "team", now=JANUARY, currency="jpy")
+        await shop.use(yen, {"calls": 20}, at=JANUARY + 60)
+        async with shop.database.writing() as connection:
             await spend_alerts.put_amounts(connection, CALLER, yen, [4700, 5000])
-        async with of.database.writing() as connection:
+        async with shop.database.writing() as connection:
             subscriber = await subscription_rows.get_subscriber(connection, yen)
-            await spend_alerts.raise_reached(connection, subscriber.id, of.known.meters, JANUARY + 120)
-        async with of.database.reading() as connection:
+            await spend_alerts.raise_reached(connection, subscriber.id, shop.known.meters, JANUARY + 120)
+        async with shop.database.reading() as connection:
             titles = list(
                 (await connection.execute(sa.select(alerts.c.title).where(alerts.c.customer == yen))).scalars()
             )

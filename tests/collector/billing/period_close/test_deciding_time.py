@@ -48,132 +48,132 @@ def read_table() -> dict[str, str]:
     return dict(re.findall(r"^\| ([a-z ]+) \| (use|arrival|invoice) \|", text, re.MULTILINE))
 
 
-async def charge_late(of: Sold, closing: Any, name: str, calls: int, *, used_at: int) -> list[tuple[str, int]]:
+async def charge_late(shop: Sold, closing: Any, name: str, calls: int, *, used_at: int) -> list[tuple[str, int]]:
     """Close January, have usage arrive late, close February; return the kinds and amounts of what that invoice has."""
     for time in (FEBRUARY, FEBRUARY + FREEZE):
         await closing.step(time)
-    await of.use(name, {"calls": calls}, at=used_at)
+    await shop.use(name, {"calls": calls}, at=used_at)
     for time in (MARCH, MARCH + FREEZE):
         await closing.step(time)
-    lines = (await fetch_invoices(of, name))[LATE_DUE]["lines"]
+    lines = (await fetch_invoices(shop, name))[LATE_DUE]["lines"]
     return [(line["kind"], line["amount"]) for line in lines if line["amount"]]
 
 
-async def find_time_of_credits(of: Sold, _: Any, name: str) -> str:
-    await of.customer(name, now=JANUARY)
-    async with of.database.reading() as connection:
+async def find_time_of_credits(shop: Sold, _: Any, name: str) -> str:
+    await shop.customer(name, now=JANUARY)
+    async with shop.database.reading() as connection:
         id_ = (await connection.execute(sa.select(customers_table.c.id))).scalar_one()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(journal, "now_ms", lambda: NOON * 1000)
-        await write(of.database, credits.book_gift, ALICE, id_, "g", 100, "x", (NOON + 3600) * 1000)
+        await write(shop.database, credits.book_gift, ALICE, id_, "g", 100, "x", (NOON + 3600) * 1000)
         meters = CreditMeters("cost")
-        while await consumption.book_next_hour(of.database, meters, NOON + 9000):
+        while await consumption.book_next_hour(shop.database, meters, NOON + 9000):
             pass
         patch.setattr(journal, "now_ms", lambda: (NOON + 9000) * 1000)
-        await of.use(name, {"cost": 40}, at=NOON + 1800)
-        assert await consumption.revise_days(of.database, meters, [NOON - NOON % 86400]) == 1
-    async with of.database.reading() as connection:
+        await shop.use(name, {"cost": 40}, at=NOON + 1800)
+        assert await consumption.revise_days(shop.database, meters, [NOON - NOON % 86400]) == 1
+    async with shop.database.reading() as connection:
         return {0: "use", -40: "arrival"}[await journal.fetch_balance(connection, id_)]
 
 
-async def find_time_of_corrections(of: Sold, _: Any, name: str) -> str:
+async def find_time_of_corrections(shop: Sold, _: Any, name: str) -> str:
     """The usage of the first hour is taken back after the end of the gift that paid it."""
-    await of.customer(name, now=JANUARY)
-    async with of.database.reading() as connection:
+    await shop.customer(name, now=JANUARY)
+    async with shop.database.reading() as connection:
         id_ = (await connection.execute(sa.select(customers_table.c.id))).scalar_one()
     meters = CreditMeters("cost")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(journal, "now_ms", lambda: NOON * 1000)
-        await write(of.database, credits.book_gift, ALICE, id_, "g", 50, "x", (NOON + 7200) * 1000)
-        await write(of.database, credits.book_gift, ALICE, id_, "h", 100, "x", None)
+        await write(shop.database, credits.book_gift, ALICE, id_, "g", 50, "x", (NOON + 7200) * 1000)
+        await write(shop.database, credits.book_gift, ALICE, id_, "h", 100, "x", None)
         for time, cost in ((NOON, 50), (NOON + 3600, 40)):
-            await of.use(name, {"cost": cost}, at=time)
-        while await consumption.book_next_hour(of.database, meters, NOON + 3 * 3600):
+            await shop.use(name, {"cost": cost}, at=time)
+        while await consumption.book_next_hour(shop.database, meters, NOON + 3 * 3600):
             pass
-        await of.use(name, {"cost": -50}, at=NOON)
+        await shop.use(name, {"cost": -50}, at=NOON)
         replaced = {"source": "s", "id": "1", "customer": name, "meter": "cost", "is_dated": 1, "is_summed": 2}
-        async with of.database.writing() as connection:
+        async with shop.database.writing() as connection:
             await connection.execute(sa.insert(events), [{**replaced, "value": 50, "time": NOON}])
-        assert await consumption.revise_days(of.database, meters, [NOON - NOON % 86400]) == 1
-    async with of.database.reading() as connection:
+        assert await consumption.revise_days(shop.database, meters, [NOON - NOON % 86400]) == 1
+    async with shop.database.reading() as connection:
         return {100: "use", 60: "arrival"}[await journal.fetch_balance(connection, id_)]
 
 
-async def find_time_of_coupons(of: Sold, closing: Any, name: str) -> str:
-    await of.customer(name, "small@1", now=JANUARY, coupon="JANUARY")
-    lines = await charge_late(of, closing, name, 12, used_at=NOON)
+async def find_time_of_coupons(shop: Sold, closing: Any, name: str) -> str:
+    await shop.customer(name, "small@1", now=JANUARY, coupon="JANUARY")
+    lines = await charge_late(shop, closing, name, 12, used_at=NOON)
     return {True: "use", False: "arrival"}[("discount", -100) in lines]
 
 
-async def find_time_of_trials(of: Sold, closing: Any, name: str) -> str:
-    await of.customer(name, "tried", now=JANUARY)
+async def find_time_of_trials(shop: Sold, closing: Any, name: str) -> str:
+    await shop.customer(name, "tried", now=JANUARY)
     await closing.step(JANUARY + 15 * 86400)
-    lines = await charge_late(of, closing, name, 7, used_at=JANUARY + 3600)
+    lines = await charge_late(shop, closing, name, 7, used_at=JANUARY + 3600)
     return "arrival" if lines else "use"
 
 
-async def find_time_of_plans(of: Sold, closing: Any, name: str) -> str:
-    await of.customer(name, "small@1", now=JANUARY)
-    await of.change(name, "large", now=NOON)
-    lines = await charge_late(of, closing, name, 12, used_at=NOON - 3600)
+async def find_time_of_plans(shop: Sold, closing: Any, name: str) -> str:
+    await shop.customer(name, "small@1", now=JANUARY)
+    await shop.change(name, "large", now=NOON)
+    lines = await charge_late(shop, closing, name, 12, used_at=NOON - 3600)
     return {200: "use", 1000: "arrival"}[dict(lines)["late"]]
 
 
-async def find_time_of_price_versions(of: Sold, closing: Any, name: str) -> str:
-    await of.customer(name, "small@1", now=JANUARY)
-    await of.change(name, "small@2", now=NOON, when="period_end")
-    lines = await charge_late(of, closing, name, 12, used_at=NOON)
+async def find_time_of_price_versions(shop: Sold, closing: Any, name: str) -> str:
+    await shop.customer(name, "small@1", now=JANUARY)
+    await shop.change(name, "small@2", now=NOON, when="period_end")
+    lines = await charge_late(shop, closing, name, 12, used_at=NOON)
     return {200: "use", 600: "arrival"}[dict(lines)["late"]]
 
 
-async def find_time_of_budgets(of: Sold, _: Any, name: str) -> str:
-    await of.customer(name, "small", now=JANUARY)
+async def find_time_of_budgets(shop: Sold, _: Any, name: str) -> str:
+    await shop.customer(name, "small", now=JANUARY)
     digest = "ab" * 32
     stored = key_budgets.dump_budget(KeyBudgetRequest.model_validate({"amount": 100, "per": "month", "meter": "calls"}))
-    async with of.database.writing() as connection:
+    async with shop.database.writing() as connection:
         id_ = (await connection.execute(sa.select(customers_table.c.id))).scalar_one()
         row = {"id": "k", "customer": id_, "sha256": digest, "start": "sk", "budget": stored, "created_at": 0}
         await connection.execute(sa.insert(keys_table), [{**row, "version": 1}])
         split = '{"key":"' + format_usage_key(bytes.fromhex(digest)).decode() + '"}'
-        await of.database.ledger.insert_series(
+        await shop.database.ledger.insert_series(
             connection, [[EVENTS, EVENTS_REGION, name, "calls", EVENTS_ROUTE, split]]
         )
         number = (await connection.execute(sa.select(series.c.id))).scalar_one()
         used = split.split('"')[3]
-        await of.database.ledger.insert_series_dimensions(
+        await shop.database.ledger.insert_series_dimensions(
             connection, [{"series": number, "name": "key", "value": used}]
         )
-        await of.database.ledger.add(connection, ledger, {NOON: {number: 60}, FEBRUARY + 3600: {number: 5}})
-    async with of.database.reading(whole=True) as connection:
-        (use,) = await key_spend.fetch_uses(connection, [name], of.known.meters, FEBRUARY + 7200 - EPOCH)
+        await shop.database.ledger.add(connection, ledger, {NOON: {number: 60}, FEBRUARY + 3600: {number: 5}})
+    async with shop.database.reading(whole=True) as connection:
+        (use,) = await key_spend.fetch_uses(connection, [name], shop.known.meters, FEBRUARY + 7200 - EPOCH)
     return {5: "use", 65: "arrival"}[use.used or 0]
 
 
-async def find_time_of_allowances(of: Sold, closing: Any, name: str) -> str:
-    await of.customer(name, "small@1", now=JANUARY)
-    await of.use(name, {"calls": 10}, at=NOON - 60)
-    lines = await charge_late(of, closing, name, 4, used_at=NOON)
+async def find_time_of_allowances(shop: Sold, closing: Any, name: str) -> str:
+    await shop.customer(name, "small@1", now=JANUARY)
+    await shop.use(name, {"calls": 10}, at=NOON - 60)
+    lines = await charge_late(shop, closing, name, 4, used_at=NOON)
     return "use" if lines == [("late", 400)] else "arrival"
 
 
-async def find_time_of_taxes(of: Sold, closing: Any, name: str) -> str:
+async def find_time_of_taxes(shop: Sold, closing: Any, name: str) -> str:
     """Stripe can compute the tax of no invoice at the time of the usage, as the customer has no address yet."""
-    await of.customer(name, "small@1", now=JANUARY)
-    await of.use(name, {"calls": 11}, at=NOON)
+    await shop.customer(name, "small@1", now=JANUARY)
+    await shop.use(name, {"calls": 11}, at=NOON)
     for time in (FEBRUARY, FEBRUARY + FREEZE):
         await closing.step(time)
-    held = (await fetch_invoices(of, name))["2027-01-01 period"]
+    held = (await fetch_invoices(shop, name))["2027-01-01 period"]
     assert held["state"] == "held", "without an address there is no tax"
-    assert of.known.billing is not None
-    stripe = Stripe(of.known.billing.stripe, KEY)
+    assert shop.known.billing is not None
+    stripe = Stripe(shop.known.billing.stripe, KEY)
     customers = await stripe.list_all("v1.customers.list")
     there = next(customer["id"] for customer in customers if customer.get("name") == name)
     await stripe.call("v1.customers.update", there, address={"country": "US", "postal_code": "94107"})
     await stripe.close()
-    await of.use(name, {"calls": 2}, at=NOON)
+    await shop.use(name, {"calls": 2}, at=NOON)
     for time in (MARCH, MARCH + FREEZE):
         await closing.step(time)
-    invoice = (await fetch_invoices(of, name))[LATE_DUE]
+    invoice = (await fetch_invoices(shop, name))[LATE_DUE]
     assert [(line["kind"], line["amount"]) for line in invoice["lines"] if line["amount"]] == [("late", 200)]
     return "invoice" if invoice["state"] == "open" else "use"
 
@@ -208,62 +208,64 @@ async def test_late_usage_is_charged_by_the_time_in_the_table(
     if term == "taxes":
         settings["tax"] = {"stripe_tax": True}
 
-    async with sold(tmp_path, database, stripe_sandbox.url, **settings) as (of, closing):
-        assert await FIND_TIME[term](of, closing, name) == read_table()[term]
+    async with sold(tmp_path, database, stripe_sandbox.url, **settings) as (shop, closing):
+        assert await FIND_TIME[term](shop, closing, name) == read_table()[term]
 
 
-async def charge_all_late(of: Sold, closing: Any, name: str, *uses: tuple[int, int]) -> Counter[str]:
+async def charge_all_late(shop: Sold, closing: Any, name: str, *uses: tuple[int, int]) -> Counter[str]:
     """Close January and February, have usage of both arrive late, close March; return the amounts of late lines by
     plan version. Each of the `uses` is a number of calls and its time."""
     for month in (FEBRUARY, MARCH):
         await closing.step(month)
         await closing.step(month + FREEZE)
     for calls, when in uses:
-        await of.use(name, {"calls": calls}, at=when)
+        await shop.use(name, {"calls": calls}, at=when)
     for time in (APRIL, APRIL + FREEZE):
         await closing.step(time)
     amounts: Counter[str] = Counter()
-    for line in (await fetch_invoices(of, name))["2027-03-01 period"]["lines"]:
+    for line in (await fetch_invoices(shop, name))["2027-03-01 period"]["lines"]:
         if line["kind"] in ("late", "discount"):
             amounts[f"{line['kind']} {line['plan']}"] += line["amount"]
     return Counter({what: amount for what, amount in amounts.items() if amount})
 
 
-async def charge_around_the_end_of_a_trial(of: Sold, closing: Any, name: str) -> Counter[str]:
-    await of.customer(name, "tried", now=JANUARY)
+async def charge_around_the_end_of_a_trial(shop: Sold, closing: Any, name: str) -> Counter[str]:
+    await shop.customer(name, "tried", now=JANUARY)
     end = JANUARY + 14 * 86400
     await closing.step(end + 60)
-    return await charge_all_late(of, closing, name, (7, end - 1), (3, end), (5, JANUARY))
+    return await charge_all_late(shop, closing, name, (7, end - 1), (3, end), (5, JANUARY))
 
 
-async def charge_around_a_change(of: Sold, closing: Any, name: str) -> Counter[str]:
-    await of.customer(name, "small@1", now=JANUARY)
-    await of.change(name, "large", now=NOON)
-    return await charge_all_late(of, closing, name, (12, NOON - 1), (13, NOON))
+async def charge_around_a_change(shop: Sold, closing: Any, name: str) -> Counter[str]:
+    await shop.customer(name, "small@1", now=JANUARY)
+    await shop.change(name, "large", now=NOON)
+    return await charge_all_late(shop, closing, name, (12, NOON - 1), (13, NOON))
 
 
-async def charge_two_price_versions(of: Sold, closing: Any, name: str) -> Counter[str]:
-    await of.customer(name, "small@1", now=JANUARY)
-    await of.change(name, "small@2", now=NOON, when="period_end")
-    return await charge_all_late(of, closing, name, (12, FEBRUARY - 1), (12, FEBRUARY))
+async def charge_two_price_versions(shop: Sold, closing: Any, name: str) -> Counter[str]:
+    await shop.customer(name, "small@1", now=JANUARY)
+    await shop.change(name, "small@2", now=NOON, when="period_end")
+    return await charge_all_late(shop, closing, name, (12, FEBRUARY - 1), (12, FEBRUARY))
 
 
-async def charge_before_a_change_of_the_month_after(of: Sold, closing: Any, name: str) -> Counter[str]:
-    await of.customer(name, "small@1", now=JANUARY)
+async def charge_before_a_change_of_the_month_after(shop: Sold, closing: Any, name: str) -> Counter[str]:
+    await shop.customer(name, "small@1", now=JANUARY)
     await closing.step(FEBRUARY)
-    await of.change(name, "large", now=FEBRUARY + 86400)
-    return await charge_all_late(of, closing, name, (11, NOON), (11, FEBRUARY + 3600), (11, FEBRUARY + 90000))
+    await shop.change(name, "large", now=FEBRUARY + 86400)
+    return await charge_all_late(shop, closing, name, (11, NOON), (11, FEBRUARY + 3600), (11, FEBRUARY + 90000))
 
 
-async def charge_two_periods_of_which_one_has_a_coupon(of: Sold, closing: Any, name: str) -> Counter[str]:
-    await of.customer(name, "small@1", now=JANUARY, coupon="JANUARY")
-    return await charge_all_late(of, closing, name, (14, NOON), (14, FEBRUARY + 3600))
+async def charge_two_periods_of_which_one_has_a_coupon(shop: Sold, closing: Any, name: str) -> Counter[str]:
+    await shop.customer(name, "small@1", now=JANUARY, coupon="JANUARY")
+    return await charge_all_late(shop, closing, name, (14, NOON), (14, FEBRUARY + 3600))
 
 
-async def charge_corrected_usage(of: Sold, closing: Any, name: str) -> Counter[str]:
+async def charge_corrected_usage(shop: Sold, closing: Any, name: str) -> Counter[str]:
     """Usage that arrives late is taken back as late, and neither month pays for the other."""
-    await of.customer(name, "small@1", now=JANUARY)
-    return await charge_all_late(of, closing, name, (30, NOON), (-25, NOON), (11, FEBRUARY + 60), (-1, FEBRUARY + 120))
+    await shop.customer(name, "small@1", now=JANUARY)
+    return await charge_all_late(
+        shop, closing, name, (30, NOON), (-25, NOON), (11, FEBRUARY + 60), (-1, FEBRUARY + 120)
+    )
 
 
 LATE_CHARGES: dict[Callable[[Sold, Any, str], Awaitable[Counter[str]]], dict[str, int]] = {
@@ -287,5 +289,5 @@ async def test_late_usage_of_several_times_is_charged_by_each(
     settings: dict[str, Any] = {"plans": str(file), "meters": METERS}
     settings["coupons"] = {"JANUARY": {"percent_off": "50%", "duration": "once"}}
 
-    async with sold(tmp_path, database, stripe_sandbox.url, **settings) as (of, closing):
-        assert await charge(of, closing, name) == LATE_CHARGES[charge]
+    async with sold(tmp_path, database, stripe_sandbox.url, **settings) as (shop, closing):
+        assert await charge(shop, closing, name) == LATE_CHARGES[charge]

@@ -23,23 +23,23 @@ async def test_explanation_adds_up_to_each_invoice_line(
 ) -> None:
     drawn = random.Random(seed)
 
-    async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+    async with sold(tmp_path, database, stripe_sandbox.url) as (shop, closing):
         name = f"{database.partition(':')[0]}-explained"
-        await of.customer(name, "standard", now=JANUARY)
+        await shop.customer(name, "standard", now=JANUARY)
         for month, close in ((JANUARY, FEBRUARY), (FEBRUARY, MARCH), (MARCH, APRIL)):
             if month == JANUARY:
-                await of.change(name, "enterprise", now=CHANGED)
+                await shop.change(name, "enterprise", now=CHANGED)
             for _ in range(20):
                 minute = drawn.randrange(JANUARY, month + 28 * 86400)  # A minute of an earlier month is late usage.
-                await of.use(name, {meter: drawn.randrange(1, 3_000_000) for meter in METERS}, at=minute)
+                await shop.use(name, {meter: drawn.randrange(1, 3_000_000) for meter in METERS}, at=minute)
             await closing.step(close)
             await closing.step(close + FREEZE)
-        rows = await read(of.database, invoices.fetch_invoices, customers.c.name == name)
+        rows = await read(shop.database, invoices.fetch_invoices, customers.c.name == name)
         late, quantities, hours = 0, {}, {}
         for row in rows:
-            lines = await read(of.database, line_rows.fetch_lines, row.id)
+            lines = await read(shop.database, line_rows.fetch_lines, row.id)
             for position, line in enumerate(lines):
-                why = await read(of.database, explain_line, row, position, of.known.meters)
+                why = await read(shop.database, explain_line, row, position, shop.known.meters)
                 assert why.placed.line == line
                 assert why.rated - sum(one.line.amount for one in why.before) == line.amount, why
                 late += bool(why.before)
@@ -48,6 +48,6 @@ async def test_explanation_adds_up_to_each_invoice_line(
                     quantities[key] = quantities.get(key, 0) + line.quantity
                     hours[key] = sum(used for _, used in why.hours)
             with pytest.raises(ChangeRejectedError, match="no such line"):
-                await read(of.database, explain_line, row, len(lines), of.known.meters)
+                await read(shop.database, explain_line, row, len(lines), shop.known.meters)
         assert quantities == hours, "the tiers of a segment are its hours"
         assert (len(quantities) > 9, late > 0) == (True, True)

@@ -31,12 +31,12 @@ CLOSED = FEBRUARY + FREEZE
 PERIOD = "2027-01-01 period"
 
 
-async def begin(of: Sold, closing: PeriodCloseJob, name: str) -> str:
+async def begin(shop: Sold, closing: PeriodCloseJob, name: str) -> str:
     """Have a customer with a draft at Stripe of its first month; return the draft's id."""
-    await of.customer(name, "enterprise", now=JANUARY)
+    await shop.customer(name, "enterprise", now=JANUARY)
     for at in (JANUARY + 5, FEBRUARY + 5):
         await closing.step(at)
-    draft = (await fetch_invoices(of, name))[PERIOD]
+    draft = (await fetch_invoices(shop, name))[PERIOD]
     assert (draft["state"], draft["lines"]) == ("draft", [])
     return str(draft["stripe_id"])
 
@@ -46,8 +46,8 @@ async def at_sandbox(sandbox: Sandbox, method: str, path: str, body: str = "") -
     assert answer.status == 200, answer
 
 
-async def raised(of: Sold, column: sa.Column[str] = alerts.c.kind) -> list[str]:
-    async with of.database.reading() as connection:
+async def raised(shop: Sold, column: sa.Column[str] = alerts.c.kind) -> list[str]:
+    async with shop.database.reading() as connection:
         return list((await connection.execute(sa.select(column).order_by(alerts.c.id))).scalars())
 
 
@@ -61,8 +61,8 @@ async def test_a_draft_that_is_deleted_voided_or_finalized_empty_is_replaced_and
 ) -> None:
     name = f"{database.partition(':')[0]}-{change}-{is_reported}"
 
-    async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
-        draft = await begin(of, closing, name)
+    async with sold(tmp_path, database, stripe_sandbox.url) as (shop, closing):
+        draft = await begin(shop, closing, name)
         if change == "delete":
             await at_sandbox(stripe_sandbox, "DELETE", f"/v1/invoices/{draft}")
         elif change == "finalize":
@@ -72,22 +72,22 @@ async def test_a_draft_that_is_deleted_voided_or_finalized_empty_is_replaced_and
             await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/finalize")
             await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/void")
         if is_reported:
-            await apply_stripe_events(of)
-            await apply_stripe_events(of)
-            assert await raised(of) == ["invoice_replaced"], "at once, and once"
-            assert (await fetch_invoices(of, name))[PERIOD]["state"] == "draft"
+            await apply_stripe_events(shop)
+            await apply_stripe_events(shop)
+            assert await raised(shop) == ["invoice_replaced"], "at once, and once"
+            assert (await fetch_invoices(shop, name))[PERIOD]["state"] == "draft"
         for at in (CLOSED - 5, CLOSED, CLOSED + 5):
             await closing.step(at)
-        await apply_stripe_events(of)
-        period = (await fetch_invoices(of, name))[PERIOD]
+        await apply_stripe_events(shop)
+        period = (await fetch_invoices(shop, name))[PERIOD]
         assert (period["state"], period["total"]) == ("open", 49900)
         assert period["stripe_id"] != draft
-        assert await raised(of) == ["invoice_replaced"]
-        (title,) = await raised(of, alerts.c.title)
+        assert await raised(shop) == ["invoice_replaced"]
+        (title,) = await raised(shop, alerts.c.title)
         assert f"was {DONE[change]} at Stripe by hand" in title
         await closing.step(MARCH)
         await closing.step(MARCH + FREEZE)
-        assert (await fetch_invoices(of, name))["2027-02-01 period"]["total"] == 49900, "and no month twice"
+        assert (await fetch_invoices(shop, name))["2027-02-01 period"]["total"] == 49900, "and no month twice"
     due = [one["amount_due"] for one in at_stripe(stripe_sandbox, name) if one["status"] == "open"]
     assert due == [49900, 49900, 49900]
 
@@ -101,12 +101,12 @@ async def metered_january(folder: Path, sandbox: Sandbox) -> AsyncIterator[Era]:
 
     The collector has not seen this draft.
     """
-    async with era(folder, put_tables(f"sqlite:///{folder}/ledger.db"), sandbox, JANUARY) as of:
-        await of.of.customer("acme", "enterprise", now=JANUARY)
-        await of.of.use("acme", {"api_calls": 7}, at=JANUARY + 600)
-        await of.turns(3)
-        await of.to(FEBRUARY + 5)
-        yield of
+    async with era(folder, put_tables(f"sqlite:///{folder}/ledger.db"), sandbox, JANUARY) as timeline:
+        await timeline.of.customer("acme", "enterprise", now=JANUARY)
+        await timeline.of.use("acme", {"api_calls": 7}, at=JANUARY + 600)
+        await timeline.turns(3)
+        await timeline.to(FEBRUARY + 5)
+        yield timeline
 
 
 @pytest.mark.parametrize("change", ["finalize", "void"])
@@ -159,28 +159,28 @@ async def test_draft_finalized_by_hand_with_an_amount_holds_our_invoice(
 ) -> None:
     name = f"{database.partition(':')[0]}-by-hand"
 
-    async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
-        draft = await begin(of, closing, name)
+    async with sold(tmp_path, database, stripe_sandbox.url) as (shop, closing):
+        draft = await begin(shop, closing, name)
         await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/add_lines", LINE)
         await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/finalize")
-        await apply_stripe_events(of)
-        await apply_stripe_events(of)
-        held = (await fetch_invoices(of, name))[PERIOD]
+        await apply_stripe_events(shop)
+        await apply_stripe_events(shop)
+        held = (await fetch_invoices(shop, name))[PERIOD]
         assert held["state"] == "held"
         assert "with $5.00 (open), and ours is not closed: void it there" in str(held["held_why"])
-        assert await raised(of) == ["invoice_held"], "at once, and once"
+        assert await raised(shop) == ["invoice_held"], "at once, and once"
         await closing.step(CLOSED)
         # The person does as it says.
         await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/void")
-        await apply_stripe_events(of)
-        held = (await fetch_invoices(of, name))[PERIOD]
+        await apply_stripe_events(shop)
+        held = (await fetch_invoices(shop, name))[PERIOD]
         assert (held["state"], held["stripe_id"], held["url"]) == ("held", None, None)
-        async with of.database.writing() as connection:
+        async with shop.database.writing() as connection:
             accepted = {"tries": 1, "try_at": 0, "held_why": None}
             await invoices.transition(connection, held["id"], invoices.HELD, invoices.DRAFT, **accepted)
         for at in (CLOSED + 5, CLOSED + 10):
             await closing.step(at)
-        period = (await fetch_invoices(of, name))[PERIOD]
+        period = (await fetch_invoices(shop, name))[PERIOD]
         assert (period["state"], period["total"], period["stripe_id"] != draft) == ("open", 49900, True)
     statuses = sorted((one["status"], one["total"]) for one in at_stripe(stripe_sandbox, name))
     assert statuses == [("open", 49900), ("open", 49900), ("void", 500)]
@@ -193,47 +193,47 @@ async def test_a_draft_that_is_finalized_with_an_amount_is_booked_with_that_amou
     """The difference from our lines is booked as revenue, not as tax."""
     name = f"{database.partition(':')[0]}-booked-{is_reported}"
 
-    async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
-        draft = await begin(of, closing, name)
-        await book_invoices(of.database)
-        before = await sum_accounts(of)
+    async with sold(tmp_path, database, stripe_sandbox.url) as (shop, closing):
+        draft = await begin(shop, closing, name)
+        await book_invoices(shop.database)
+        before = await sum_accounts(shop)
         await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/add_lines", LINE)
         await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/finalize")
         if is_reported:
-            await apply_stripe_events(of)
-            held = (await fetch_invoices(of, name))[PERIOD]
-            async with of.database.writing() as connection:
+            await apply_stripe_events(shop)
+            held = (await fetch_invoices(shop, name))[PERIOD]
+            async with shop.database.writing() as connection:
                 accepted = {"tries": 1, "try_at": 0, "held_why": None, "accepted_why": "it is right"}
                 await invoices.transition(connection, held["id"], invoices.HELD, invoices.DRAFT, **accepted)
         else:
             await closing.step(CLOSED)
-            assert (await fetch_invoices(of, name))[PERIOD]["state"] == "held"
-            await apply_stripe_events(of)
+            assert (await fetch_invoices(shop, name))[PERIOD]["state"] == "held"
+            await apply_stripe_events(shop)
         for at in (CLOSED + 5, CLOSED + 10):
             await closing.step(at)
-        period = (await fetch_invoices(of, name))[PERIOD]
+        period = (await fetch_invoices(shop, name))[PERIOD]
         assert (period["state"], period["subtotal"], period["total"]) == ("open", 500, 500)
-        await book_invoices(of.database)
-        after = await sum_accounts(of)
+        await book_invoices(shop.database)
+        after = await sum_accounts(shop)
         change = {account: after[account] - before.get(account, 0) for account in after}
         expected = {"receivable": 500, "deferred_fees": -49900, "revenue": 49400}
         assert {account: cents for account, cents in change.items() if cents} == expected
 
 
-async def sum_accounts(of: Sold) -> dict[str, int]:
+async def sum_accounts(shop: Sold) -> dict[str, int]:
     """The balance of each account, in cents."""
     total = sa.cast(sa.func.sum(credit_entries.c.amount), sa.BigInteger)
     statement = sa.select(credit_entries.c.account, total).group_by(credit_entries.c.account)
-    async with of.database.reading() as connection:
+    async with shop.database.reading() as connection:
         return {account: amount // CENT for account, amount in await connection.execute(statement)}
 
 
-async def sync_balance(of: Sold) -> None:
+async def sync_balance(shop: Sold) -> None:
     """Book the movements of the balance at Stripe."""
-    assert of.known.billing is not None
-    stripe = Stripe(of.known.billing.stripe, KEY)
+    assert shop.known.billing is not None
+    stripe = Stripe(shop.known.billing.stripe, KEY)
     try:
-        await StripeBalance(of.database, stripe).sync(time.time())
+        await StripeBalance(shop.database, stripe).sync(time.time())
     finally:
         await stripe.close()
 
@@ -244,34 +244,34 @@ async def test_draft_finalized_by_hand_stays_at_stripe_after_ours_is_voided(
 ) -> None:
     name = f"{database.partition(':')[0]}-voided-{is_paid}"
 
-    async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
-        draft = await begin(of, closing, name)
-        await of.use(name, {"api_calls": 50_000_000}, at=JANUARY + 60)
+    async with sold(tmp_path, database, stripe_sandbox.url) as (shop, closing):
+        draft = await begin(shop, closing, name)
+        await shop.use(name, {"api_calls": 50_000_000}, at=JANUARY + 60)
         await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/add_lines", LINE)
         await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/finalize")
         if is_paid:
             await at_sandbox(stripe_sandbox, "POST", f"/v1/invoices/{draft}/pay", "payment_method=pm_card_visa")
-        await apply_stripe_events(of)
-        held = (await fetch_invoices(of, name))[PERIOD]
+        await apply_stripe_events(shop)
+        held = (await fetch_invoices(shop, name))[PERIOD]
         assert held["state"] == "held"
-        await sync_balance(of)
-        async with of.database.writing() as connection:
+        await sync_balance(shop)
+        async with shop.database.writing() as connection:
             voided = {"tries": 1, "try_at": CLOSED, "voided_why": "the other one is right"}
             await invoices.transition(connection, held["id"], invoices.HELD, invoices.VOIDING, **voided)
-        await apply_stripe_events(of)
+        await apply_stripe_events(shop)
         for at in (CLOSED - 5, CLOSED, CLOSED + 5):
             await closing.step(at)
-        await apply_stripe_events(of)
-        period = (await fetch_invoices(of, name))[PERIOD]
+        await apply_stripe_events(shop)
+        period = (await fetch_invoices(shop, name))[PERIOD]
         assert (period["state"], period["stripe_id"], period["total"]) == ("void", None, 0)
         assert period["subtotal"] > 49900, "the usage of January, and the fee of February"
         for at in (MARCH, MARCH + FREEZE):
             await closing.step(at)
-        assert (await fetch_invoices(of, name))["2027-02-01 period"]["total"] == 49900, "nothing of it comes later"
-        await sync_balance(of)
-        await book_invoices(of.database)
+        assert (await fetch_invoices(shop, name))["2027-02-01 period"]["total"] == 49900, "nothing of it comes later"
+        await sync_balance(shop)
+        await book_invoices(shop.database)
         ours = credit_transactions.c.original == held["id"]
-        async with of.database.reading() as connection:
+        async with shop.database.reading() as connection:
             assert not (await connection.execute(sa.select(credit_transactions).where(ours))).all()
     statuses = sorted((one["status"], one["total"]) for one in at_stripe(stripe_sandbox, name))
     assert statuses == sorted([("open", 49900), ("open", 49900), ("paid" if is_paid else "open", 500)])
@@ -290,16 +290,16 @@ def test_killed_payment_resumes_although_stripe_reports_the_invoice_open(
             return answer
 
     async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url, Mortal) as (of, closing):
-            await of.customer(name, "enterprise", now=JANUARY)
+        async with sold(tmp_path, database, stripe_sandbox.url, Mortal) as (shop, closing):
+            await shop.customer(name, "enterprise", now=JANUARY)
             with pytest.raises(BaseException) as died:
                 await closing.step(JANUARY + 5)
             assert isinstance(died.value, Killed)
-        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
-            await apply_stripe_events(of)
-            assert (await fetch_invoices(of, name))["2027-01-01 start"]["state"] == "closing"
+        async with sold(tmp_path, database, stripe_sandbox.url) as (shop, closing):
+            await apply_stripe_events(shop)
+            assert (await fetch_invoices(shop, name))["2027-01-01 start"]["state"] == "closing"
             await closing.step(JANUARY + 10)
-            assert (await fetch_invoices(of, name))["2027-01-01 start"]["state"] == "open"
+            assert (await fetch_invoices(shop, name))["2027-01-01 start"]["state"] == "open"
 
     asyncio.run(work())
     (start,) = at_stripe(stripe_sandbox, name)

@@ -73,39 +73,39 @@ def test_worked_months_are_invoiced_to_the_cent(stripe_sandbox: Sandbox, tmp_pat
     worked_, large_, grows_, nothing_ = (f"{kind(database)}-{name}" for name in ("worked", "large", "grows", "nothing"))
 
     async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
-            await of.customer(worked_, "standard", now=JANUARY)
-            await of.customer(large_, "enterprise", now=JANUARY)
-            await of.customer(grows_, "standard", now=JANUARY)
-            await of.customer(nothing_, "free", now=JANUARY)
+        async with sold(tmp_path, database, stripe_sandbox.url) as (shop, closing):
+            await shop.customer(worked_, "standard", now=JANUARY)
+            await shop.customer(large_, "enterprise", now=JANUARY)
+            await shop.customer(grows_, "standard", now=JANUARY)
+            await shop.customer(nothing_, "free", now=JANUARY)
             await run(closing, JANUARY + 5)
-            first = await fetch_invoices(of, worked_)
+            first = await fetch_invoices(shop, worked_)
             assert (first["2027-01-01 start"]["total"], first["2027-01-01 start"]["state"]) == (9900, "open")
-            assert (await fetch_invoices(of, nothing_))["2027-01-01 start"]["state"] == "paid", "nothing is due"
-            await of.use(worked_, WORKED, at=NOON)
-            await of.use(large_, LARGE, at=NOON)
-            await of.use(grows_, {"llm_tokens": 1_000_500}, at=NOON - 60)
-            await of.change(grows_, "enterprise", now=NOON)
-            await of.use(grows_, {"llm_tokens": 10_000_200}, at=NOON)
+            assert (await fetch_invoices(shop, nothing_))["2027-01-01 start"]["state"] == "paid", "nothing is due"
+            await shop.use(worked_, WORKED, at=NOON)
+            await shop.use(large_, LARGE, at=NOON)
+            await shop.use(grows_, {"llm_tokens": 1_000_500}, at=NOON - 60)
+            await shop.change(grows_, "enterprise", now=NOON)
+            await shop.use(grows_, {"llm_tokens": 10_000_200}, at=NOON)
             await run(closing, NOON + 5, FEBRUARY + 5)
-            waiting = (await fetch_invoices(of, worked_))["2027-01-01 period"]
+            waiting = (await fetch_invoices(shop, worked_))["2027-01-01 period"]
             assert (waiting["state"], waiting["lines"]) == ("draft", [])
             assert waiting["stripe_id"] is not None, "Stripe has a draft already"
             await run(closing, FEBRUARY + FREEZE - 1, FEBRUARY + FREEZE)
-            worked = (await fetch_invoices(of, worked_))["2027-01-01 period"]
+            worked = (await fetch_invoices(shop, worked_))["2027-01-01 period"]
             assert amounts(worked) == [9900, 0, 235, 0, 30, 0, 2, 0, 600, 0, 1000]
             assert (worked["total"], worked["state"]) == (11767, "open")
-            large = (await fetch_invoices(of, large_))["2027-01-01 period"]
+            large = (await fetch_invoices(shop, large_))["2027-01-01 period"]
             assert (large["total"], sorted(filter(None, amounts(large)))) == (51099, [1, 25, 1173, 49900])
-            grown = await fetch_invoices(of, grows_)
+            grown = await fetch_invoices(shop, grows_)
             assert amounts(grown["2027-01-01 change"]) == [-4950, 24950]
             assert amounts(grown["2027-01-01 period"]) == [49900, 0, 1, 0, 0], "each segment by its own plan"
             # Late usage: 400 tokens add less than a cent, 1,000 more add one.
-            await of.use(worked_, {"llm_tokens": 400}, at=NOON)
+            await shop.use(worked_, {"llm_tokens": 400}, at=NOON)
             await run(closing, MARCH, MARCH + FREEZE)
-            await of.use(worked_, {"llm_tokens": 1000}, at=NOON)
+            await shop.use(worked_, {"llm_tokens": 1000}, at=NOON)
             await run(closing, at(2027, 4, 1), at(2027, 4, 1) + FREEZE)
-            later = await fetch_invoices(of, worked_)
+            later = await fetch_invoices(shop, worked_)
             for period, quantity, amount in (("2027-02-01 period", 400, 0), ("2027-03-01 period", 1000, 1)):
                 late = [line for line in later[period]["lines"] if line["kind"] == "late"]
                 assert [(line["quantity"], line["amount"]) for line in late] == [(quantity, amount)]
@@ -121,18 +121,18 @@ def test_worked_months_are_invoiced_to_the_cent(stripe_sandbox: Sandbox, tmp_pat
 async def test_invoice_is_mailed_to_the_alert_contact_or_the_first_one(
     stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
 ) -> None:
-    async with sold(tmp_path, sqlite_database, stripe_sandbox.url) as (of, closing):
+    async with sold(tmp_path, sqlite_database, stripe_sandbox.url) as (shop, closing):
         for name in ("mail-none", "mail-first", "mail-alerts"):
-            await of.customer(name, "standard", now=JANUARY)
+            await shop.customer(name, "standard", now=JANUARY)
         emails = {"emails": ["b@example.org", "a@example.org"]}
-        async with of.database.writing() as connection:
+        async with shop.database.writing() as connection:
             for name in ("mail-first", "mail-alerts"):
                 await contacts.put_contacts(connection, CALLER, name, contacts.Contacts.model_validate(emails))
-            await contacts.put_alert_address(connection, CALLER, "mail-alerts", "b@example.org", of.known)
+            await contacts.put_alert_address(connection, CALLER, "mail-alerts", "b@example.org", shop.known)
         await run(closing, JANUARY + 5)
         # The next invoice goes to the current contacts. An address that was entered at Stripe stays.
         await asyncio.to_thread(enter_email, stripe_sandbox, "mail-alerts", "entered@example.org")
-        async with of.database.writing() as connection:
+        async with shop.database.writing() as connection:
             for name in ("mail-none", "mail-first", "mail-alerts"):
                 emails = {"emails": [f"{name}@example.org"]}
                 await contacts.put_contacts(connection, CALLER, name, contacts.Contacts.model_validate(emails))
@@ -155,12 +155,12 @@ def test_upgrade_before_the_previous_month_closes_is_charged_once(
     name = "early"
 
     async def work() -> dict[str, Invoice]:
-        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
-            await of.customer(name, "standard", now=JANUARY)
+        async with sold(tmp_path, database, stripe_sandbox.url) as (shop, closing):
+            await shop.customer(name, "standard", now=JANUARY)
             await run(closing, JANUARY + 5, FEBRUARY + 5)
-            await of.change(name, "enterprise", now=FEBRUARY + 86400)
+            await shop.change(name, "enterprise", now=FEBRUARY + 86400)
             await run(closing, FEBRUARY + FREEZE, MARCH, MARCH + FREEZE)
-            return await fetch_invoices(of, name)
+            return await fetch_invoices(shop, name)
 
     by_period = asyncio.run(work())
     # 27 of 28 days are left. The change invoice comes first and carries February's fee.
@@ -199,11 +199,11 @@ def test_kill_after_any_call_leaves_one_invoice(
         sandbox.start()
 
     async def work() -> dict[str, Invoice]:
-        async with sold(tmp_path, database, sandbox.url) as (of, _):
-            await of.customer(name, "standard", now=JANUARY)
-            await of.use(name, WORKED, at=NOON)
+        async with sold(tmp_path, database, sandbox.url) as (shop, _):
+            await shop.customer(name, "standard", now=JANUARY)
+            await shop.use(name, WORKED, at=NOON)
         for deaths in range(100):
-            async with sold(tmp_path, database, sandbox.url, Mortal) as (of, closing):
+            async with sold(tmp_path, database, sandbox.url, Mortal) as (shop, closing):
                 try:
                     for time in (JANUARY + 5, FEBRUARY, FEBRUARY + FREEZE):
                         await closing.step(time)
@@ -213,7 +213,7 @@ def test_kill_after_any_call_leaves_one_invoice(
                     continue
                 # One call creates the customer. Each invoice needs four: draft, lines, finalization and sending.
                 assert deaths >= 9, "each step was the last one of a run"
-                return await fetch_invoices(of, name)
+                return await fetch_invoices(shop, name)
         raise AssertionError("it dies for ever")
 
     if forgets:
@@ -234,14 +234,14 @@ def test_lost_calls_and_answers_leave_one_invoice(
     name = f"{kind(database)}-lossy"
 
     async def work() -> dict[str, Invoice]:
-        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
-            await of.customer(name, "standard", now=JANUARY)
-            await of.use(name, WORKED, at=NOON)
+        async with sold(tmp_path, database, stripe_sandbox.url) as (shop, closing):
+            await shop.customer(name, "standard", now=JANUARY)
+            await shop.use(name, WORKED, at=NOON)
             faults = [{"kind": kind, "probability": 0.12, "method": "POST", "path": "/v1/"} for kind in FAULTS]
             await asyncio.to_thread(stripe_sandbox.faults, *faults, seed=seed)
             for tries in range(1, 200):
                 await closing.step(FEBRUARY + FREEZE + 3601 * tries)
-                by_period = await fetch_invoices(of, name)
+                by_period = await fetch_invoices(shop, name)
                 if len(by_period) == 2 and all(invoice["state"] == "open" for invoice in by_period.values()):
                     return by_period
             raise AssertionError(by_period)
@@ -261,11 +261,11 @@ def test_a_failure_after_its_effect_mails_no_invoice_twice(
     """Stripe repeats a 500 for its key for 24 hours. The next try has a new key, so Stripe treats it as a new call."""
 
     async def close(name: str) -> None:
-        async with sold(tmp_path, sqlite_database, stripe_sandbox.url) as (of, closing):
-            await of.customer(name, "standard", now=JANUARY)
+        async with sold(tmp_path, sqlite_database, stripe_sandbox.url) as (shop, closing):
+            await shop.customer(name, "standard", now=JANUARY)
             for tries in range(1, 10):
                 await closing.step(JANUARY + 3601 * tries)
-                if [invoice["state"] for invoice in (await fetch_invoices(of, name)).values()] == ["open"]:
+                if [invoice["state"] for invoice in (await fetch_invoices(shop, name)).values()] == ["open"]:
                     return
             raise AssertionError("it stays as it is")
 
@@ -291,14 +291,14 @@ async def test_existing_invoice_lines_are_not_created_again(
         parameters = {"customer": there.customer, "invoice": there.id, "amount": 9900, "currency": "usd"}
         await client.v1.invoice_items.create_async({**parameters, "metadata": {POSITION: "0"}})
 
-    async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
-        await of.customer(name, "standard", now=JANUARY)
-        await of.use(name, WORKED, at=NOON)
+    async with sold(tmp_path, database, stripe_sandbox.url) as (shop, closing):
+        await shop.customer(name, "standard", now=JANUARY)
+        await shop.use(name, WORKED, at=NOON)
         await run(closing, JANUARY + 5, FEBRUARY)
-        draft = (await fetch_invoices(of, name))["2027-01-01 period"]
+        draft = (await fetch_invoices(shop, name))["2027-01-01 period"]
         await asyncio.to_thread(stripe_sandbox.run, lambda client: begin(client, draft))
         await run(closing, FEBRUARY + FREEZE)
-        invoice = (await fetch_invoices(of, name))["2027-01-01 period"]
+        invoice = (await fetch_invoices(shop, name))["2027-01-01 period"]
     assert (invoice["state"], invoice["total"]) == ("open", 11767)
     assert sorted(one["total"] for one in at_stripe(stripe_sandbox, name)) == [9900, 11767]
 
@@ -320,19 +320,19 @@ def test_tax_is_added_and_invoices_without_an_address_are_held(
         await client.v1.customers.update_async(customer, {"address": {"country": "US", "postal_code": "94107"}})
 
     async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url, Noted, tax={"stripe_tax": True}) as (of, closing):
+        async with sold(tmp_path, database, stripe_sandbox.url, Noted, tax={"stripe_tax": True}) as (shop, closing):
             for name in (here, nowhere):
-                await of.customer(name, "standard", now=JANUARY)
+                await shop.customer(name, "standard", now=JANUARY)
             await run(closing, JANUARY + 5)
             for name in (here, nowhere):
-                (start,) = (await fetch_invoices(of, name)).values()
+                (start,) = (await fetch_invoices(shop, name)).values()
                 assert (start["state"], str(start["held_why"]).partition(":")[0]) == ("held", invoices.NO_TAX)
             (there,) = find_payers(stripe_sandbox, here)
             await asyncio.to_thread(stripe_sandbox.run, lambda client: live(client, there["id"]))
-            await of.use(here, WORKED, at=NOON)
+            await shop.use(here, WORKED, at=NOON)
             await run(closing, FEBRUARY, FEBRUARY + FREEZE)
-            assert (await fetch_invoices(of, nowhere))["2027-01-01 period"]["state"] == "held"
-            invoice = (await fetch_invoices(of, here))["2027-01-01 period"]
+            assert (await fetch_invoices(shop, nowhere))["2027-01-01 period"]["state"] == "held"
+            invoice = (await fetch_invoices(shop, here))["2027-01-01 period"]
             assert (invoice["state"], invoice["total"]) == ("open", 11767)
 
     asyncio.run(work())
@@ -361,24 +361,24 @@ async def test_draft_with_a_mismatch_is_held_until_an_operator_decides(
             {"customer": there.customer, "invoice": there.id, "amount": 77, "currency": "usd"}
         )
 
-    async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+    async with sold(tmp_path, database, stripe_sandbox.url) as (shop, closing):
         for name in names:
-            await of.customer(name, "standard", now=JANUARY)
+            await shop.customer(name, "standard", now=JANUARY)
         await run(closing, JANUARY + 5, FEBRUARY)
         for name in names:
-            draft = (await fetch_invoices(of, name))["2027-01-01 period"]
+            draft = (await fetch_invoices(shop, name))["2027-01-01 period"]
             await asyncio.to_thread(stripe_sandbox.run, lambda client, draft=draft: meddle(client, draft))
         await run(closing, FEBRUARY + FREEZE, FEBRUARY + FREEZE + 60)
         for name, state in ((accepted_, invoices.CLOSING), (voided, invoices.VOIDING)):
-            held = (await fetch_invoices(of, name))["2027-01-01 period"]
+            held = (await fetch_invoices(shop, name))["2027-01-01 period"]
             assert held["state"] == "held"
             assert "$0.77" in str(held["held_why"])
-            async with of.database.writing() as connection:
+            async with shop.database.writing() as connection:
                 await invoices.transition(connection, held["id"], invoices.HELD, state, accepted_why="it is right")
         await run(closing, FEBRUARY + FREEZE + 120)
-        accepted = (await fetch_invoices(of, accepted_))["2027-01-01 period"]
+        accepted = (await fetch_invoices(shop, accepted_))["2027-01-01 period"]
         assert (accepted["state"], accepted["subtotal"], accepted["total"]) == ("open", 9977, 9977)
-        assert (await fetch_invoices(of, voided))["2027-01-01 period"]["state"] == "void"
+        assert (await fetch_invoices(shop, voided))["2027-01-01 period"]["state"] == "void"
     assert [one["status"] for one in at_stripe(stripe_sandbox, voided)] == ["open"], "the draft is gone"
 
 
@@ -389,76 +389,76 @@ async def test_uncharged_customer_has_waived_invoices_and_never_pays_them(
     looks_ = f"{kind(database)}-looks"
 
     shadow = {"mode": "shadow", "rollout": {"allow": ["pays"]}}
-    async with sold(tmp_path, database, stripe_sandbox.url, **shadow) as (of, closing):
+    async with sold(tmp_path, database, stripe_sandbox.url, **shadow) as (shop, closing):
         for name in ("pays", looks_):
-            await of.customer(name, "standard", now=JANUARY)
-        await of.use(looks_, WORKED, at=NOON)
+            await shop.customer(name, "standard", now=JANUARY)
+        await shop.use(looks_, WORKED, at=NOON)
         await run(closing, JANUARY + 5, FEBRUARY, FEBRUARY + FREEZE)
-        looks = await fetch_invoices(of, looks_)
+        looks = await fetch_invoices(shop, looks_)
         assert [(look["state"], look["total"]) for look in looks.values()] == [("waived", 9900), ("waived", 11767)]
-        assert {invoice["state"] for invoice in (await fetch_invoices(of, "pays")).values()} == {"open"}
-    async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+        assert {invoice["state"] for invoice in (await fetch_invoices(shop, "pays")).values()} == {"open"}
+    async with sold(tmp_path, database, stripe_sandbox.url) as (shop, closing):
         await run(closing, MARCH, MARCH + FREEZE)
-        later = (await fetch_invoices(of, looks_))["2027-02-01 period"]
+        later = (await fetch_invoices(shop, looks_))["2027-02-01 period"]
         assert (later["state"], amounts(later)) == ("open", [9900])
-    async with sold(tmp_path, database, stripe_sandbox.url, charging="off") as (of, closing):
+    async with sold(tmp_path, database, stripe_sandbox.url, charging="off") as (shop, closing):
         await run(closing, at(2027, 4, 1), at(2027, 4, 1) + FREEZE)
-        assert (await fetch_invoices(of, looks_))["2027-03-01 period"]["state"] == "draft", "drafts stay drafts"
+        assert (await fetch_invoices(shop, looks_))["2027-03-01 period"]["state"] == "draft", "drafts stay drafts"
     assert [one["total"] for one in at_stripe(stripe_sandbox, looks_)] == [9900]
 
 
 async def test_kill_switch_stops_invoices_while_they_close(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str
 ) -> None:
-    async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
-        await of.customer("stopped", "standard", now=JANUARY)
+    async with sold(tmp_path, database, stripe_sandbox.url) as (shop, closing):
+        await shop.customer("stopped", "standard", now=JANUARY)
         stripe: Any = closing._delivery._collection._stripe  # type: ignore[attr-defined]
         call = stripe.call
 
         async def last(name: str, /, *ids: str, **more: Any) -> Any:
             if name == "v1.invoices.send_invoice":
-                async with of.database.writing() as connection:
+                async with shop.database.writing() as connection:
                     await charging.stop_charging(connection, CALLER, "free", "a fault")
             return await call(name, *ids, **more)
 
         stripe.call = last
         await run(closing, FEBRUARY + FREEZE)
-        states = {period: invoice["state"] for period, invoice in (await fetch_invoices(of, "stopped")).items()}
+        states = {period: invoice["state"] for period, invoice in (await fetch_invoices(shop, "stopped")).items()}
         assert states == {"2027-01-01 start": "open", "2027-01-01 period": "closing"}
 
 
 async def test_invoice_above_the_largest_amount_is_held(stripe_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
     whale_name = f"whale-{database.partition(':')[0]}"
 
-    async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
-        await of.customer("minus", "standard", now=JANUARY)
-        await of.customer("vast", "standard", now=JANUARY)
-        await of.customer(whale_name, "standard", now=JANUARY)
-        await of.use(whale_name, {"seats": 25 + 200_000}, at=NOON)
-        await of.use("minus", {"llm_tokens": -(10**12), "seats": 27}, at=NOON)
-        await of.use("vast", {"llm_tokens": 5}, at=NOON)
+    async with sold(tmp_path, database, stripe_sandbox.url) as (shop, closing):
+        await shop.customer("minus", "standard", now=JANUARY)
+        await shop.customer("vast", "standard", now=JANUARY)
+        await shop.customer(whale_name, "standard", now=JANUARY)
+        await shop.use(whale_name, {"seats": 25 + 200_000}, at=NOON)
+        await shop.use("minus", {"llm_tokens": -(10**12), "seats": 27}, at=NOON)
+        await shop.use("vast", {"llm_tokens": 5}, at=NOON)
         for minute in range(3):  # A minute cannot hold a larger value.
-            await of.use("vast", {"seats": 10**15 - 1}, at=NOON + 60 * minute)
-        async with of.database.reading(whole=True) as connection:
+            await shop.use("vast", {"seats": 10**15 - 1}, at=NOON + 60 * minute)
+        async with shop.database.reading(whole=True) as connection:
             loaded = await subscription_rows.get_by_customer(connection, "minus")
-            coming = (await invoice_lines.compute_upcoming(connection, loaded, of.known.meters)).lines
+            coming = (await invoice_lines.compute_upcoming(connection, loaded, shop.known.meters)).lines
             assert [line.amount for line in coming] == [9900, 0, 1000], "below zero in total counts as none"
         await run(closing, JANUARY + 5, FEBRUARY, FEBRUARY + FREEZE)
-        assert (await fetch_invoices(of, "minus"))["2027-01-01 period"]["total"] == 10900
-        vast = (await fetch_invoices(of, "vast"))["2027-01-01 period"]
+        assert (await fetch_invoices(shop, "minus"))["2027-01-01 period"]["total"] == 10900
+        vast = (await fetch_invoices(shop, "vast"))["2027-01-01 period"]
         assert (vast["state"], vast["lines"]) == ("held", [])
         assert str(vast["held_why"]).startswith(invoices.NOT_RATED)
-        whale = (await fetch_invoices(of, whale_name))["2027-01-01 period"]
+        whale = (await fetch_invoices(shop, whale_name))["2027-01-01 period"]
         assert (whale["state"], whale["total"], sum(amounts(whale))) == ("held", 100_009_900, 100_009_900)
         assert "Stripe charges $999,999.99 at most" in str(whale["held_why"])
         drafts = at_stripe(stripe_sandbox, whale_name)
         assert [draft["status"] for draft in drafts] == ["draft", "open"]
         # After an operator accepts it, the billable lines are charged. No later invoice is held for this reason.
-        async with of.database.writing() as connection:
+        async with shop.database.writing() as connection:
             again = {"accepted_why": "a meter gone wrong", "try_at": 0}
             await invoices.transition(connection, vast["id"], invoices.HELD, invoices.DRAFT, **again)
         await run(closing, FEBRUARY + FREEZE + 5, MARCH, MARCH + FREEZE)
-        by_period = await fetch_invoices(of, "vast")
+        by_period = await fetch_invoices(shop, "vast")
         assert [by_period[f"2027-0{month}-01 period"]["state"] for month in (1, 2)] == ["open", "open"]
         assert by_period["2027-01-01 period"]["accepted_why"] is None, "its amount was compared with Stripe's"
         assert [amounts(by_period[f"2027-0{month}-01 period"])[0] for month in (1, 2)] == [9900, 9900]
@@ -469,31 +469,31 @@ async def test_invoice_above_the_largest_amount_is_held(stripe_sandbox: Sandbox,
 async def test_ended_subscription_is_invoiced_and_the_old_tier_returns(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str
 ) -> None:
-    async def tier(of: Sold, name: str) -> str:
-        async with of.database.reading() as connection:
+    async def tier(shop: Sold, name: str) -> str:
+        async with shop.database.reading() as connection:
             return str((await customers.get_row(connection, name)).tier)
 
-    async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+    async with sold(tmp_path, database, stripe_sandbox.url) as (shop, closing):
         for name in ("leaves", "flees", "shrinks"):
-            await of.customer(name, "enterprise", now=JANUARY)
-            assert await tier(of, name) == "enterprise"
-        await of.use("flees", {"seats": 5, "llm_tokens": 20_000_000}, at=NOON - 60)
-        async with of.database.writing() as connection:
+            await shop.customer(name, "enterprise", now=JANUARY)
+            assert await tier(shop, name) == "enterprise"
+        await shop.use("flees", {"seats": 5, "llm_tokens": 20_000_000}, at=NOON - 60)
+        async with shop.database.writing() as connection:
             for name, when in (("leaves", "period_end"), ("flees", "now")):
-                await subscriptions.cancel_subscription(connection, CALLER, name, when, settings=of.known, now=NOON)
-        await of.change("shrinks", "standard", now=NOON)
-        assert [await tier(of, name) for name in ("leaves", "flees", "shrinks")] == [
+                await subscriptions.cancel_subscription(connection, CALLER, name, when, settings=shop.known, now=NOON)
+        await shop.change("shrinks", "standard", now=NOON)
+        assert [await tier(shop, name) for name in ("leaves", "flees", "shrinks")] == [
             "enterprise",
             "basic",
             "enterprise",
         ]
         await run(closing, NOON + FREEZE, NOON + FREEZE + 60, FEBRUARY, FEBRUARY + FREEZE)
-        assert [await tier(of, name) for name in ("leaves", "flees", "shrinks")] == ["basic", "basic", "standard"]
-        fled = (await fetch_invoices(of, "flees"))["2027-01-01 period"]
+        assert [await tier(shop, name) for name in ("leaves", "flees", "shrinks")] == ["basic", "basic", "standard"]
+        fled = (await fetch_invoices(shop, "flees"))["2027-01-01 period"]
         assert (fled["state"], amounts(fled)) == ("open", [0, 5000, 0])
-        assert (await fetch_invoices(of, "leaves"))["2027-01-01 period"]["total"] == 0
-        assert (await fetch_invoices(of, "shrinks"))["2027-01-01 period"]["total"] == 9900
-        async with of.database.reading() as connection:
+        assert (await fetch_invoices(shop, "leaves"))["2027-01-01 period"]["total"] == 0
+        assert (await fetch_invoices(shop, "shrinks"))["2027-01-01 period"]["total"] == 9900
+        async with shop.database.reading() as connection:
             assert not (await connection.execute(sa.select(table).where(table.c.period == "2027-02-01"))).all()
 
 
@@ -503,37 +503,37 @@ async def test_subscription_that_cannot_end_does_not_block_others(
 ) -> None:
     monkeypatch.setattr(period_roll, "PAGE", 1)  # The stuck subscription fills the page.
 
-    async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+    async with sold(tmp_path, database, stripe_sandbox.url) as (shop, closing):
         for name in ("stuck", "goes"):
-            await of.customer(name, "standard", now=JANUARY)
-        async with of.database.writing() as connection:
+            await shop.customer(name, "standard", now=JANUARY)
+        async with shop.database.writing() as connection:
             await subscriptions.cancel_subscription(
-                connection, CALLER, "stuck", "period_end", settings=of.known, now=NOON
+                connection, CALLER, "stuck", "period_end", settings=shop.known, now=NOON
             )
-        tiers = {name: tier for name, tier in of.known.tiers.items() if name != "basic"}
-        less = of.known.model_copy(update={"tiers": tiers})
+        tiers = {name: tier for name, tier in shop.known.tiers.items() if name != "basic"}
+        less = shop.known.model_copy(update={"tiers": tiers})
         closing._roll._settings = lambda: less
         await run(closing, FEBRUARY + 5, FEBRUARY + 10, FEBRUARY + 15)
-        assert "2027-01-01 period" in await fetch_invoices(of, "goes")
-        assert "2027-01-01 period" not in await fetch_invoices(of, "stuck"), "the tier that it had before is gone"
-        async with of.database.reading() as connection:
+        assert "2027-01-01 period" in await fetch_invoices(shop, "goes")
+        assert "2027-01-01 period" not in await fetch_invoices(shop, "stuck"), "the tier that it had before is gone"
+        async with shop.database.reading() as connection:
             assert list((await connection.execute(sa.select(alerts.c.kind))).scalars()) == [
                 "subscription_period_failed"
             ]
-        closing._roll._settings = lambda: of.known
+        closing._roll._settings = lambda: shop.known
         await run(closing, FEBRUARY + 5 + period_roll.PAUSE_SECONDS)
-        assert "2027-01-01 period" in await fetch_invoices(of, "stuck")
+        assert "2027-01-01 period" in await fetch_invoices(shop, "stuck")
 
 
 @ON_BOTH_IF_SOAKED
 async def test_month_with_deleted_minutes_is_held(stripe_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
-    async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
-        await of.customer("acme", "standard", now=NOON + 1800)
-        await of.use("acme", WORKED, at=NOON + 3600)
-        async with of.database.writing() as connection:
+    async with sold(tmp_path, database, stripe_sandbox.url) as (shop, closing):
+        await shop.customer("acme", "standard", now=NOON + 1800)
+        await shop.use("acme", WORKED, at=NOON + 3600)
+        async with shop.database.writing() as connection:
             await connection.execute(sa.update(rollup).values(minutes_from=FEBRUARY))
         await run(closing, FEBRUARY + 5, FEBRUARY + FREEZE)
-        invoice = (await fetch_invoices(of, "acme"))["2027-01-01 period"]
+        invoice = (await fetch_invoices(shop, "acme"))["2027-01-01 period"]
         assert (invoice["state"], invoice["lines"]) == ("held", [])
         assert "not kept any more" in str(invoice["held_why"])
 
@@ -546,18 +546,18 @@ async def test_negative_total_is_credit_for_the_next_invoice(
 
     name = f"{kind(database)}-back"
 
-    async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
-        await of.customer(name, "standard", now=JANUARY)
-        await of.use(name, {"agent_executions": 6000}, at=NOON)
+    async with sold(tmp_path, database, stripe_sandbox.url) as (shop, closing):
+        await shop.customer(name, "standard", now=JANUARY)
+        await shop.use(name, {"agent_executions": 6000}, at=NOON)
         await run(closing, FEBRUARY, FEBRUARY + FREEZE)
-        assert (await fetch_invoices(of, name))["2027-01-01 period"]["total"] == 9900 + 10_000
-        await of.use(name, {"agent_executions": -1000}, at=NOON + 60)
-        async with of.database.writing() as connection:
+        assert (await fetch_invoices(shop, name))["2027-01-01 period"]["total"] == 9900 + 10_000
+        await shop.use(name, {"agent_executions": -1000}, at=NOON + 60)
+        async with shop.database.writing() as connection:
             await subscriptions.cancel_subscription(
-                connection, CALLER, name, "period_end", settings=of.known, now=FEBRUARY + 60
+                connection, CALLER, name, "period_end", settings=shop.known, now=FEBRUARY + 60
             )
         await run(closing, MARCH, MARCH + FREEZE)
-        last = (await fetch_invoices(of, name))["2027-02-01 period"]
+        last = (await fetch_invoices(shop, name))["2027-02-01 period"]
         assert (last["state"], last["total"]) == ("paid", -10_000)
     totals = sorted((one["total"], one["status"], one["amount_due"]) for one in at_stripe(stripe_sandbox, name))
     assert totals[0] == (-10_000, "paid", 0)
@@ -591,27 +591,27 @@ def test_unexpected_failure_of_an_invoice_does_not_block_others(
     broken: set[str] = set()
 
     async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url, Faulty) as (of, closing):
+        async with sold(tmp_path, database, stripe_sandbox.url, Faulty) as (shop, closing):
             for name in ("odd", "stuck", breaks, "goes-on"):
-                await of.customer(name, "standard", now=JANUARY)
+                await shop.customer(name, "standard", now=JANUARY)
             await run(closing, JANUARY + 60)
             monkeypatch.setattr(invoice_lines, "compute_period_lines", fails)
             monkeypatch.setattr(subscriptions, "roll_period", sticks)
             await run(closing, FEBRUARY)
-            broken.add(str((await fetch_invoices(of, breaks))["2027-01-01 period"]["stripe_id"]))
+            broken.add(str((await fetch_invoices(shop, breaks))["2027-01-01 period"]["stripe_id"]))
             await run(closing, FEBRUARY + FREEZE, FEBRUARY + FREEZE + 1)
-            states = {name: await fetch_invoices(of, name) for name in ("odd", breaks, "goes-on")}
+            states = {name: await fetch_invoices(shop, name) for name in ("odd", breaks, "goes-on")}
             state_by_name = {name: state["2027-01-01 period"]["state"] for name, state in states.items()}
             assert state_by_name == {"odd": "draft", breaks: "closing", "goes-on": "open"}
-            assert "2027-01-01 period" not in await fetch_invoices(of, "stuck")
-            async with of.database.reading() as connection:
+            assert "2027-01-01 period" not in await fetch_invoices(shop, "stuck")
+            async with shop.database.reading() as connection:
                 kinds = sorted((await connection.execute(sa.select(alerts.c.kind))).scalars())
             assert kinds == ["invoice_failed", "invoice_failed", "subscription_period_failed"]
             monkeypatch.undo()
             broken.clear()
             await run(closing, FEBRUARY + FREEZE + 60, FEBRUARY + 2 * FREEZE, FEBRUARY + 2 * FREEZE + 1)
             for name in ("odd", "stuck", breaks):
-                assert (await fetch_invoices(of, name))["2027-01-01 period"]["state"] == "open"
+                assert (await fetch_invoices(shop, name))["2027-01-01 period"]["state"] == "open"
 
     asyncio.run(work())
 
@@ -629,19 +629,19 @@ def test_failed_call_does_not_undo_a_concurrent_decision(
             return await super().call(name, *ids, key=key, **params)
 
     async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url, Slow) as (of, closing):
-            await of.customer("torn", "standard", now=JANUARY)
+        async with sold(tmp_path, database, stripe_sandbox.url, Slow) as (shop, closing):
+            await shop.customer("torn", "standard", now=JANUARY)
             await run(closing, JANUARY + 60, FEBRUARY)
-            number = (await fetch_invoices(of, "torn"))["2027-01-01 period"]["id"]
+            number = (await fetch_invoices(shop, "torn"))["2027-01-01 period"]["id"]
 
             async def void() -> None:
-                async with of.database.writing() as connection:
+                async with shop.database.writing() as connection:
                     values = {"state": invoices.VOIDING, "tries": 1}
                     await connection.execute(sa.update(table).where(table.c.id == number).values(values))
 
             decided.append(void)
             await run(closing, FEBRUARY + FREEZE, FEBRUARY + FREEZE + 5)
-            assert (await fetch_invoices(of, "torn"))["2027-01-01 period"]["state"] == "void"
+            assert (await fetch_invoices(shop, "torn"))["2027-01-01 period"]["state"] == "void"
 
     asyncio.run(work())
 
@@ -662,11 +662,11 @@ def test_failed_credit_note_is_retried_and_a_denied_key_stops_all(
             return await super().call(name, *ids, key=key, **params)
 
     async def work() -> None:
-        async with sold(tmp_path, database, stripe_sandbox.url, Failing) as (of, closing):
-            await of.customer("noted", "standard", now=JANUARY)
+        async with sold(tmp_path, database, stripe_sandbox.url, Failing) as (shop, closing):
+            await shop.customer("noted", "standard", now=JANUARY)
             await run(closing, JANUARY + 60)
-            invoice = (await fetch_invoices(of, "noted"))["2027-01-01 start"]["id"]
-            async with of.database.writing() as connection:
+            invoice = (await fetch_invoices(shop, "noted"))["2027-01-01 start"]["id"]
+            async with shop.database.writing() as connection:
                 note = {"invoice": invoice, "why": "sorry", "state": "requested", "tries": 0, "created_at": 0}
                 rows = [{**note, "id": f"{invoice}-{amount}", "amount": amount} for amount in (1, 2)]
                 await connection.execute(sa.insert(credit_notes), rows)
@@ -676,7 +676,7 @@ def test_failed_credit_note_is_retried_and_a_denied_key_stops_all(
             assert tried == [1, 2]
             await run(closing, JANUARY + 130, JANUARY + 131)
             assert tried == [1, 2, 1, 2]
-            async with of.database.reading() as connection:
+            async with shop.database.reading() as connection:
                 assert set((await connection.execute(sa.select(credit_notes.c.state))).scalars()) == {"made"}
 
     asyncio.run(work())
@@ -685,15 +685,15 @@ def test_failed_credit_note_is_retried_and_a_denied_key_stops_all(
 async def test_refused_credit_note_raises_an_alert(
     stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
 ) -> None:
-    async with sold(tmp_path, sqlite_database, stripe_sandbox.url) as (of, closing):
-        await of.customer("note-refused", "standard", now=JANUARY)
+    async with sold(tmp_path, sqlite_database, stripe_sandbox.url) as (shop, closing):
+        await shop.customer("note-refused", "standard", now=JANUARY)
         await run(closing, JANUARY + 60)
-        invoice = (await fetch_invoices(of, "note-refused"))["2027-01-01 start"]["id"]
+        invoice = (await fetch_invoices(shop, "note-refused"))["2027-01-01 start"]["id"]
         note = {"invoice": invoice, "why": "sorry", "state": "requested", "tries": 0, "created_at": 0}
-        async with of.database.writing() as connection:
+        async with shop.database.writing() as connection:
             await connection.execute(sa.insert(credit_notes).values(**note, id=f"{invoice}-x", amount=10**7))
         await run(closing, JANUARY + 70)
-        async with of.database.reading() as connection:
+        async with shop.database.reading() as connection:
             assert (await connection.execute(sa.select(credit_notes.c.state))).scalar_one() == "refused"
             (alert,) = await connection.execute(sa.select(alerts))
         assert (alert.kind, alert.title[:27]) == ("credit_note_failed", "A credit note cannot be mad")
@@ -711,24 +711,24 @@ def test_unexpected_failure_of_a_credit_note_does_not_block_others(
             return await super().call(name, *ids, key=key, **params)
 
     async def work() -> None:
-        async with sold(tmp_path, sqlite_database, stripe_sandbox.url, Faulty) as (of, closing):
-            await of.customer("note-blocked", "standard", now=JANUARY)
+        async with sold(tmp_path, sqlite_database, stripe_sandbox.url, Faulty) as (shop, closing):
+            await shop.customer("note-blocked", "standard", now=JANUARY)
             await run(closing, JANUARY + 60)
-            invoice = (await fetch_invoices(of, "note-blocked"))["2027-01-01 start"]["id"]
-            async with of.database.writing() as connection:
+            invoice = (await fetch_invoices(shop, "note-blocked"))["2027-01-01 start"]["id"]
+            async with shop.database.writing() as connection:
                 note = {"invoice": invoice, "why": "sorry", "state": "requested", "tries": 0, "created_at": 0}
                 rows = [{**note, "id": f"{invoice}-{amount}", "amount": amount} for amount in (1, 2)]
                 await connection.execute(sa.insert(credit_notes), rows)
             states = sa.select(credit_notes.c.state).order_by(credit_notes.c.id)
             await run(closing, JANUARY + 70, JANUARY + 71, JANUARY + 90)
-            async with of.database.reading() as connection:
+            async with shop.database.reading() as connection:
                 assert list((await connection.execute(states)).scalars()) == ["requested", "made"]
                 (alert,) = await connection.execute(sa.select(alerts))
             assert (alert.kind, alert.severity) == ("credit_note_failed", "page")
             assert f"{invoice}-1" in alert.details
             is_broken[0] = False
             await run(closing, JANUARY + 4000)
-            async with of.database.reading() as connection:
+            async with shop.database.reading() as connection:
                 assert list((await connection.execute(states)).scalars()) == ["made", "made"]
 
     asyncio.run(work())
@@ -741,9 +741,9 @@ async def test_due_paid_credited_and_refunded_amounts_agree_with_stripe(
     """Credit notes reduce the due amount of an open invoice and refund a paid one. The balance pays a later invoice."""
     name = f"{kind(database)}-four-numbers"
 
-    async def credit(of: Sold, closing: PeriodCloseJob, number: str, amount: int, now: float) -> None:
+    async def credit(shop: Sold, closing: PeriodCloseJob, number: str, amount: int, now: float) -> None:
         note = {"invoice": number, "why": "sorry", "state": "requested", "tries": 0, "created_at": 0}
-        async with of.database.writing() as connection:
+        async with shop.database.writing() as connection:
             await connection.execute(sa.insert(credit_notes), [{**note, "id": f"{number}-{amount}", "amount": amount}])
         await closing.step(now)
 
@@ -755,30 +755,30 @@ async def test_due_paid_credited_and_refunded_amounts_agree_with_stripe(
             invoice["amount_refunded"],
         )
 
-    async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
-        await of.customer(name, "standard", now=JANUARY)
+    async with sold(tmp_path, database, stripe_sandbox.url) as (shop, closing):
+        await shop.customer(name, "standard", now=JANUARY)
         await run(closing, JANUARY + 60)
-        first = (await fetch_invoices(of, name))["2027-01-01 start"]
+        first = (await fetch_invoices(shop, name))["2027-01-01 start"]
         assert four(first) == (9900, 0, 0, 0)
         (issued,) = at_stripe(stripe_sandbox, name)
         assert (first["number"], first["paid_at"]) == (issued["number"], None)
         finalized_at = format_timestamp(issued["status_transitions"]["finalized_at"] * 1000)
         assert (first["issued_at"], first["due_at"]) == (finalized_at, format_timestamp(issued["due_date"] * 1000))
-        await credit(of, closing, first["id"], 100, JANUARY + 70)
-        assert four((await fetch_invoices(of, name))["2027-01-01 start"]) == (9800, 0, 100, 0)
+        await credit(shop, closing, first["id"], 100, JANUARY + 70)
+        assert four((await fetch_invoices(shop, name))["2027-01-01 start"]) == (9800, 0, 100, 0)
         path = f"/v1/invoices/{first['stripe_id']}/pay"
         await asyncio.to_thread(stripe_sandbox.call, "POST", path, "payment_method=pm_card_visa")
         (paid,) = at_stripe(stripe_sandbox, name)
-        async with of.database.writing() as connection:
+        async with shop.database.writing() as connection:
             await stripe_reports.apply_stripe_invoice(connection, paid)
-        settled = (await fetch_invoices(of, name))["2027-01-01 start"]
+        settled = (await fetch_invoices(shop, name))["2027-01-01 start"]
         assert four(settled) == (0, 9800, 100, 0)
         assert settled["paid_at"] == format_timestamp(paid["status_transitions"]["paid_at"] * 1000)
-        await credit(of, closing, first["id"], 4900, JANUARY + 80)
-        assert four((await fetch_invoices(of, name))["2027-01-01 start"]) == (0, 9800, 5000, 4900)
+        await credit(shop, closing, first["id"], 4900, JANUARY + 80)
+        assert four((await fetch_invoices(shop, name))["2027-01-01 start"]) == (0, 9800, 5000, 4900)
         body = "amount=-400&currency=usd"
         path = f"/v1/customers/{paid['customer']}/balance_transactions"
         await asyncio.to_thread(stripe_sandbox.call, "POST", path, body)
         await run(closing, FEBRUARY, FEBRUARY + FREEZE)
-        second = (await fetch_invoices(of, name))["2027-01-01 period"]
+        second = (await fetch_invoices(shop, name))["2027-01-01 period"]
         assert (four(second), second["balance_applied"], second["total"]) == ((9500, 0, 0, 0), 400, 9900)

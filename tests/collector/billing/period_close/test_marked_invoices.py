@@ -37,9 +37,9 @@ async def test_marked_invoice_is_marked_at_stripe_and_booked_once(
     monkeypatch.setattr(invoice_tries, "AT_ONCE", 1)  # Else an end cuts others off in their transactions.
     names = {name: f"{database.partition(':')[0]}-{name}" for name in NAMES}
 
-    async def mark(of: Sold, name: str, state: str, **values: Any) -> None:
-        row = (await fetch_invoices(of, names[name]))[START]
-        await write(of.database, invoices.transition, row["id"], row["state"], state, try_at=0, tries=1, **values)
+    async def mark(shop: Sold, name: str, state: str, **values: Any) -> None:
+        row = (await fetch_invoices(shop, names[name]))[START]
+        await write(shop.database, invoices.transition, row["id"], row["state"], state, try_at=0, tries=1, **values)
 
     async def run_killed(now: int) -> int:
         """Run until nothing is left to do, with an end after each call that changes something."""
@@ -52,43 +52,43 @@ async def test_marked_invoice_is_marked_at_stripe_and_booked_once(
                 return deaths
         raise AssertionError("it dies for ever")
 
-    async def states(of: Sold) -> list[str]:
-        return [(await fetch_invoices(of, name))[START]["state"] for name in names.values()]
+    async def states(shop: Sold) -> list[str]:
+        return [(await fetch_invoices(shop, name))[START]["state"] for name in names.values()]
 
-    async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+    async with sold(tmp_path, database, stripe_sandbox.url) as (shop, closing):
         for name in names.values():
-            await of.customer(name, "standard", now=JANUARY)
+            await shop.customer(name, "standard", now=JANUARY)
         await closing.step(JANUARY + 60)
         for name in ("transfers", "half-back", "card-first"):
-            await mark(of, name, invoices.SETTLING)
+            await mark(shop, name, invoices.SETTLING)
         for name in ("fails", "recovers"):
-            await mark(of, name, invoices.WRITING_OFF)
+            await mark(shop, name, invoices.WRITING_OFF)
         # Earlier reports of Stripe change nothing, and the customer may have paid by card meanwhile.
         (open_,) = at_stripe(stripe_sandbox, names["transfers"])
-        await write(of.database, stripe_reports.apply_stripe_invoice, open_)
+        await write(shop.database, stripe_reports.apply_stripe_invoice, open_)
         (other,) = at_stripe(stripe_sandbox, names["card-first"])
         path = f"/v1/invoices/{other['id']}/pay"
         await asyncio.to_thread(stripe_sandbox.call, "POST", path, "payment_method=pm_card_visa")
-        assert await states(of) == ["settling", "writing_off", "writing_off", "settling", "settling"]
+        assert await states(shop) == ["settling", "writing_off", "writing_off", "settling", "settling"]
         assert await run_killed(JANUARY + 70) == 4, "the one that was paid by card needs no call"
-        assert await states(of) == ["paid", "uncollectible", "uncollectible", "paid", "paid"]
-        while await bookings.book_invoices(of.database):
+        assert await states(shop) == ["paid", "uncollectible", "uncollectible", "paid", "paid"]
+        while await bookings.book_invoices(shop.database):
             pass
-        await mark(of, "recovers", invoices.SETTLING)
-        half = (await fetch_invoices(of, names["half-back"]))[START]
+        await mark(shop, "recovers", invoices.SETTLING)
+        half = (await fetch_invoices(shop, names["half-back"]))[START]
         note = {"id": f"{half['id']}-4950", "invoice": half["id"], "amount": 4950, "why": "sorry", "tries": 0}
-        async with of.database.writing() as connection:
+        async with shop.database.writing() as connection:
             await connection.execute(sa.insert(credit_notes), [{**note, "state": "requested", "created_at": 0}])
         assert await run_killed(JANUARY + 80) == 2
-        while await bookings.book_invoices(of.database):
+        while await bookings.book_invoices(shop.database):
             pass
-        await read(of.database, verify_journal)
+        await read(shop.database, verify_journal)
         # Three of the five were paid by transfer, and half of one of them was refunded. One was paid by card, one
         # is lost.
-        booked = await read(of.database, sums)
+        booked = await read(shop.database, sums)
         assert (booked.pop("bank"), booked.pop("clearing"), booked.pop("bad_debt")) == (24750, 9900, 9900)
         assert booked == {"deferred_fees": -44550}, "a note takes its share off the fee, of which nothing is earned yet"
-        async with of.database.reading() as connection:
+        async with shop.database.reading() as connection:
             kinds = list((await connection.execute(sa.select(alerts.c.kind))).scalars())
         assert kinds == [AlertKind.INVOICE_PAID_TWICE]
     there = [at_stripe(stripe_sandbox, name) for name in names.values()]
@@ -115,15 +115,15 @@ def test_refused_invoice_mark_is_retried_with_a_new_key_without_delaying_others(
             return await super().call(name, *ids, key=key, **params)
 
     async def work() -> None:
-        async with sold(tmp_path, sqlite_database, stripe_sandbox.url, Refusing) as (of, closing):
+        async with sold(tmp_path, sqlite_database, stripe_sandbox.url, Refusing) as (shop, closing):
             for name, state in (("lost", invoices.WRITING_OFF), ("taken-back", invoices.VOIDING)):
-                await of.customer(name, "standard", now=JANUARY)
+                await shop.customer(name, "standard", now=JANUARY)
                 await closing.step(JANUARY + 60)
-                number = (await fetch_invoices(of, name))[START]["id"]
-                await write(of.database, invoices.transition, number, invoices.OPEN, state)
+                number = (await fetch_invoices(shop, name))[START]["id"]
+                await write(shop.database, invoices.transition, number, invoices.OPEN, state)
             for seconds in (70, 80, 90):
                 await closing.step(JANUARY + seconds)
-            assert [(await fetch_invoices(of, name))[START]["state"] for name in ("lost", "taken-back")] == [
+            assert [(await fetch_invoices(shop, name))[START]["state"] for name in ("lost", "taken-back")] == [
                 "uncollectible",
                 "void",
             ]
@@ -140,18 +140,18 @@ async def test_a_decision_that_comes_too_late_raises_an_alert(
     """The customer pays by card before Stripe hears of the decision; the webhook or the job learns it first."""
     name = f"late-{decided}-{is_reported}"
 
-    async with sold(tmp_path, sqlite_database, stripe_sandbox.url) as (of, closing):
-        await of.customer(name, "standard", now=JANUARY)
+    async with sold(tmp_path, sqlite_database, stripe_sandbox.url) as (shop, closing):
+        await shop.customer(name, "standard", now=JANUARY)
         await closing.step(JANUARY + 60)
-        row = (await fetch_invoices(of, name))[START]
-        await write(of.database, invoices.transition, row["id"], row["state"], state, try_at=0, tries=1)
+        row = (await fetch_invoices(shop, name))[START]
+        await write(shop.database, invoices.transition, row["id"], row["state"], state, try_at=0, tries=1)
         path = f"/v1/invoices/{row['stripe_id']}/pay"
         await asyncio.to_thread(stripe_sandbox.call, "POST", path, "payment_method=pm_card_visa")
         if is_reported:
             (paid,) = at_stripe(stripe_sandbox, name)
-            await write(of.database, stripe_reports.apply_stripe_invoice, paid)
+            await write(shop.database, stripe_reports.apply_stripe_invoice, paid)
         await closing.step(JANUARY + 70)
-        assert (await fetch_invoices(of, name))[START]["state"] == "paid"
-        async with of.database.reading() as connection:
+        assert (await fetch_invoices(shop, name))[START]["state"] == "paid"
+        async with shop.database.reading() as connection:
             (alert,) = (await connection.execute(sa.select(alerts))).all()
         assert (alert.kind, f"to become {decided}: it is paid" in alert.title) == ("decision_failed", True)

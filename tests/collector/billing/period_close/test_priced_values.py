@@ -80,27 +80,27 @@ class Payer:
         return [sum(cents for _, cents in usage_charges(PLANS[self.plan], used).values()) for used in self.used]
 
 
-async def use(of: Era, name: str, used: Used, at: float) -> None:
+async def use(timeline: Era, name: str, used: Used, at: float) -> None:
     """Report usage of all meters and values."""
     for meter, values in used.items():
         dimension = {"llm_tokens": "model", "api_calls": "class"}.get(meter, "")
         for value, quantity in values.items():
-            await of.of.use(name, {meter: quantity}, at=at, split={dimension: value} if value else {})
+            await timeline.of.use(name, {meter: quantity}, at=at, split={dimension: value} if value else {})
 
 
-async def live(of: Era, payers: list[Payer], months: int) -> None:
+async def live(timeline: Era, payers: list[Payer], months: int) -> None:
     """Create customers, report their usage, and close the given number of months."""
     for payer in payers:
-        await of.of.customer(payer.name, payer.plan.partition("@")[0], now=JANUARY)
-    await of.turns(3)
+        await timeline.of.customer(payer.name, payer.plan.partition("@")[0], now=JANUARY)
+    await timeline.turns(3)
     for month in range(months):
         for payer in payers:
-            await use(of, payer.name, payer.used[month], MONTHS[month] + payer.at[month])
-        await of.to(MONTHS[month + 1] + 5)
-        await of.turns(6)
-        await of.to(MONTHS[month + 1] + FREEZE)
-        while await left(of, (month + 2) * len(payers)):
-            await of.turns(1, 601)
+            await use(timeline, payer.name, payer.used[month], MONTHS[month] + payer.at[month])
+        await timeline.to(MONTHS[month + 1] + 5)
+        await timeline.turns(6)
+        await timeline.to(MONTHS[month + 1] + FREEZE)
+        while await left(timeline, (month + 2) * len(payers)):
+            await timeline.turns(1, 601)
 
 
 @pytest.mark.parametrize(("customers", "months"), [(4, 2), pytest.param(20, 12, marks=LONG)])
@@ -116,9 +116,9 @@ def test_prices_by_dimension_value_charge_equally_by_meters_and_items(
 
     async def work(sandbox: Sandbox, mode: str) -> None:
         where = put_tables(f"sqlite:///{tmp_path}/{mode}.db")
-        async with era(tmp_path, where, sandbox, JANUARY, plans=str(file), collection=mode) as of:
+        async with era(tmp_path, where, sandbox, JANUARY, plans=str(file), collection=mode) as timeline:
             await asyncio.to_thread(sandbox.faults, *faults, seed=seed)
-            await live(of, payers, months)
+            await live(timeline, payers, months)
 
     by_stripe: dict[str, Counter[str]] = {}
     for mode, sandbox in zip(MODES, (own_sandbox, new_sandbox), strict=True):

@@ -25,10 +25,10 @@ plans:
 METERS = {"calls": {"count": "events"}, "seats": {"count": "events", "aggregate": "max"}}
 
 
-async def project(of: Sold, now: float) -> ProjectedLines:
-    async with of.database.reading(whole=True) as connection:
+async def project(shop: Sold, now: float) -> ProjectedLines:
+    async with shop.database.reading(whole=True) as connection:
         loaded = await subscription_rows.get_by_customer(connection, "early")
-        upcoming = await invoice_lines.compute_upcoming(connection, loaded, of.known.meters, now)
+        upcoming = await invoice_lines.compute_upcoming(connection, loaded, shop.known.meters, now)
     assert upcoming.projected is not None
     return upcoming.projected
 
@@ -43,14 +43,14 @@ async def test_a_period_ends_between_the_low_and_the_high_day_once_three_are_ove
     file = tmp_path / "plans.yaml"
     file.write_text(PLANS)
 
-    async with sold(tmp_path, sqlite_database, "http://127.0.0.1:1", meters=METERS, plans=str(file)) as (of, _):
-        await of.customer("early", "team", now=JANUARY)
-        async with of.database.writing() as connection:
+    async with sold(tmp_path, sqlite_database, "http://127.0.0.1:1", meters=METERS, plans=str(file)) as (shop, _):
+        await shop.customer("early", "team", now=JANUARY)
+        async with shop.database.writing() as connection:
             await connection.execute(sa.update(customers).values(created_at=JANUARY * 1000))
         for day, calls in enumerate((10, 30, 20, 5)):
-            await of.use("early", {"calls": calls}, at=JANUARY + day * DAY + 3600)
-        assert await project(of, JANUARY + 3 * DAY - 61) == (2, None, None)
-        days, low, high = await project(of, JANUARY + 4 * DAY - 60)
+            await shop.use("early", {"calls": calls}, at=JANUARY + day * DAY + 3600)
+        assert await project(shop, JANUARY + 3 * DAY - 61) == (2, None, None)
+        days, low, high = await project(shop, JANUARY + 4 * DAY - 60)
         assert days == 4
         assert (used(low, "calls"), used(high, "calls")) == (65 + 27 * 5, 65 + 27 * 30)
         assert (used(low, "seats"), used(high, "seats")) == (0, 0), "a level is held, and not added up"
@@ -60,13 +60,13 @@ async def test_projected_usage_counts_towards_the_minimum_fee(tmp_path: Path, sq
     file = tmp_path / "plans.yaml"
     file.write_text(PLANS.replace("tier:", 'minimum: "101"\n    tier:'))
 
-    async with sold(tmp_path, sqlite_database, "http://127.0.0.1:1", meters=METERS, plans=str(file)) as (of, _):
-        await of.customer("early", "team", now=JANUARY)
-        async with of.database.writing() as connection:
+    async with sold(tmp_path, sqlite_database, "http://127.0.0.1:1", meters=METERS, plans=str(file)) as (shop, _):
+        await shop.customer("early", "team", now=JANUARY)
+        async with shop.database.writing() as connection:
             await connection.execute(sa.update(customers).values(created_at=JANUARY * 1000))
         for day, calls in enumerate((1, 2, 3, 4)):
-            await of.use("early", {"calls": calls}, at=JANUARY + day * DAY + 3600)
-        _, low, high = await project(of, JANUARY + 4 * DAY - 60)
+            await shop.use("early", {"calls": calls}, at=JANUARY + day * DAY + 3600)
+        _, low, high = await project(shop, JANUARY + 4 * DAY - 60)
         assert (used(low, "calls"), used(high, "calls")) == (10 + 27, 10 + 27 * 4)
         assert [line.amount for line in low or () if line.kind == "minimum"] == [10100 - 3100 - 3700]
         assert [line.amount for line in high or () if line.kind == "minimum"] == []

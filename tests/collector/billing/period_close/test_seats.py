@@ -34,37 +34,37 @@ async def test_a_month_of_places_comes_to_the_cent(
     plans = tmp_path / "plans.yaml"
     plans.write_text(yaml.safe_dump({"plans": PLANS}))
 
-    async def take(of: Sold, who: str, when: float, seconds: int | None = None) -> None:
+    async def take(shop: Sold, who: str, when: float, seconds: int | None = None) -> None:
         monkeypatch.setattr(allocations, "now_ms", lambda: int(when * 1000))
-        async with of.database.writing() as connection:
+        async with shop.database.writing() as connection:
             for meter in METERS:
                 for n in range(AT_ONCE):
                     await allocations.allocate(
-                        of.database, connection, name, meter, f"{who}{n}", allowed=None, seconds=seconds, token="test"
+                        shop.database, connection, name, meter, f"{who}{n}", allowed=None, seconds=seconds, token="test"
                     )
 
-    async def give_back(of: Sold, who: str, when: float) -> None:
+    async def give_back(shop: Sold, who: str, when: float) -> None:
         monkeypatch.setattr(allocations, "now_ms", lambda: int(when * 1000))
-        async with of.database.writing() as connection:
+        async with shop.database.writing() as connection:
             for meter in METERS:
                 for n in range(AT_ONCE):
                     await allocations.release_allocation(connection, name, meter, f"{who}{n}")
 
     more = {"plans": str(plans)}
-    async with sold(tmp_path, database, stripe_sandbox.url, meters=METERS, **more) as (of, closing):
-        await take(of, "before", at(12, 28))
-        await of.customer(name, "standard", now=at(1, 1))
-        await take(of, "ends", at(1, 11), 5 * 86400)
-        await take(of, "ends", at(1, 14), 7 * 86400)  # It is kept for longer.
-        await give_back(of, "before", at(1, 16, 12))
-        await take(of, "next", at(1, 21))  # At the exact second when the earlier places end.
-        await take(of, "blink", at(1, 22) + 0.1)
-        await give_back(of, "blink", at(1, 22) + 0.9)
-        await give_back(of, "next", at(1, 26))
-        await take(of, "last", at(1, 30), 4 * 86400)  # Nobody looks when it ends.
+    async with sold(tmp_path, database, stripe_sandbox.url, meters=METERS, **more) as (shop, closing):
+        await take(shop, "before", at(12, 28))
+        await shop.customer(name, "standard", now=at(1, 1))
+        await take(shop, "ends", at(1, 11), 5 * 86400)
+        await take(shop, "ends", at(1, 14), 7 * 86400)  # It is kept for longer.
+        await give_back(shop, "before", at(1, 16, 12))
+        await take(shop, "next", at(1, 21))  # At the exact second when the earlier places end.
+        await take(shop, "blink", at(1, 22) + 0.1)
+        await give_back(shop, "blink", at(1, 22) + 0.9)
+        await give_back(shop, "next", at(1, 26))
+        await take(shop, "last", at(1, 30), 4 * 86400)  # Nobody looks when it ends.
         for now in (at(2, 1), at(2, 1) + FREEZE, at(3, 1), at(3, 1) + FREEZE, at(4, 1), at(4, 1) + FREEZE):
             await closing.step(now)
-        async with of.database.reading() as connection:
+        async with shop.database.reading() as connection:
             rows = [row for row in await invoices.fetch_invoices(connection) if row.kind == "period"]
             used = {}
             for row in rows:

@@ -25,9 +25,9 @@ START, CHANGE, PERIOD = "2027-01-01 start", "2027-01-01 change", "2027-01-01 per
 NEXT = "2027-02-01 period"
 
 
-async def take_off(of: Sold, invoice: dict[str, Any], state: str) -> None:
+async def take_off(shop: Sold, invoice: dict[str, Any], state: str) -> None:
     """Void an invoice, or give it another such state, as a report of Stripe's does; or credit a part of it."""
-    async with of.database.writing() as connection:
+    async with shop.database.writing() as connection:
         if state.startswith("credit"):
             amount = int(state.partition(" ")[2])
             note = {"id": f"{invoice['id'][:-1]}_", "invoice": invoice["id"], "amount": amount, "state": "made"}
@@ -37,8 +37,8 @@ async def take_off(of: Sold, invoice: dict[str, Any], state: str) -> None:
             await connection.execute(sa.update(table).where(table.c.id == invoice["id"]).values(state=state))
 
 
-async def fetch_lines(of: Sold, name: str, invoice: str) -> list[tuple[str, int]]:
-    return [(line["kind"], line["amount"]) for line in (await fetch_invoices(of, name))[invoice]["lines"]]
+async def fetch_lines(shop: Sold, name: str, invoice: str) -> list[tuple[str, int]]:
+    return [(line["kind"], line["amount"]) for line in (await fetch_invoices(shop, name))[invoice]["lines"]]
 
 
 @ON_BOTH_IF_SOAKED
@@ -56,15 +56,15 @@ async def test_upgrade_credits_the_unused_part_of_the_remaining_fee(
     file.write_text(PLANS)
     name = f"{database.partition(':')[0]}-{state.replace(' ', '-')}-then-upgrade"
 
-    async with sold(tmp_path, database, stripe_sandbox.url, plans=str(file)) as (of, closing):
-        await of.customer(name, "small", now=JANUARY)
+    async with sold(tmp_path, database, stripe_sandbox.url, plans=str(file)) as (shop, closing):
+        await shop.customer(name, "small", now=JANUARY)
         await closing.step(JANUARY + 5)
-        await take_off(of, (await fetch_invoices(of, name))[START], state)
-        await of.change(name, "large", now=NOON)
-        assert await fetch_lines(of, name, CHANGE) == [("proration", unused), ("proration", 25000)]
+        await take_off(shop, (await fetch_invoices(shop, name))[START], state)
+        await shop.change(name, "large", now=NOON)
+        assert await fetch_lines(shop, name, CHANGE) == [("proration", unused), ("proration", 25000)]
         for time in (FEBRUARY, FEBRUARY + FREEZE):
             await closing.step(time)
-        assert await fetch_lines(of, name, PERIOD) == [("fee", 50000)], "nothing of the change is charged again"
+        assert await fetch_lines(shop, name, PERIOD) == [("fee", 50000)], "nothing of the change is charged again"
 
 
 async def test_later_invoices_account_for_lines_taken_off_earlier_invoices(
@@ -74,24 +74,24 @@ async def test_later_invoices_account_for_lines_taken_off_earlier_invoices(
     file = tmp_path / "plans.yaml"
     file.write_text(PLANS)
 
-    async with sold(tmp_path, sqlite_database, stripe_sandbox.url, plans=str(file)) as (of, closing):
+    async with sold(tmp_path, sqlite_database, stripe_sandbox.url, plans=str(file)) as (shop, closing):
         for name in ("fee-void-later", "usage-void"):
-            await of.customer(name, "small", now=JANUARY)
+            await shop.customer(name, "small", now=JANUARY)
         await closing.step(JANUARY + 5)
-        await of.change("fee-void-later", "large", now=NOON)
-        await of.use("usage-void", {"calls": 30}, at=NOON)
+        await shop.change("fee-void-later", "large", now=NOON)
+        await shop.use("usage-void", {"calls": 30}, at=NOON)
         for time in (FEBRUARY, FEBRUARY + FREEZE):
             await closing.step(time)
-        await take_off(of, (await fetch_invoices(of, "fee-void-later"))[START], "void")
-        await take_off(of, (await fetch_invoices(of, "usage-void"))[PERIOD], "void")
-        await of.use("usage-void", {"calls": 5}, at=NOON)
+        await take_off(shop, (await fetch_invoices(shop, "fee-void-later"))[START], "void")
+        await take_off(shop, (await fetch_invoices(shop, "usage-void"))[PERIOD], "void")
+        await shop.use("usage-void", {"calls": 5}, at=NOON)
         for time in (MARCH, MARCH + FREEZE):
             await closing.step(time)
-        assert await fetch_lines(of, "fee-void-later", NEXT) == [("proration", 5000), ("fee", 50000)]
-        assert await fetch_lines(of, "usage-void", NEXT) == [("fee", 10000), ("late", 500)]
-        february = (await fetch_invoices(of, "fee-void-later"))[NEXT]
+        assert await fetch_lines(shop, "fee-void-later", NEXT) == [("proration", 5000), ("fee", 50000)]
+        assert await fetch_lines(shop, "usage-void", NEXT) == [("fee", 10000), ("late", 500)]
+        february = (await fetch_invoices(shop, "fee-void-later"))[NEXT]
         assert february["lines"][0]["text"] == "Unused time of Small, corrected, 2027-01-16 to 2027-02-01"
-        async with of.database.reading() as connection:
+        async with shop.database.reading() as connection:
             (row,) = await invoices.fetch_invoices(connection, table.c.id == february["id"])
-            why = await explanation.explain_line(connection, row, 0, of.known.meters)
+            why = await explanation.explain_line(connection, row, 0, shop.known.meters)
         assert "less -5000 that does not stand" in why.formula

@@ -123,9 +123,9 @@ def draw_customer(chance: random.Random, plan: str, coupon: str | None, has_chan
 class Checker:
     """A customer in a database, and the checks of all reports of its costs."""
 
-    def __init__(self, of: Sold, name: str, drawn: Drawn, budget: int = 10**6) -> None:
+    def __init__(self, shop: Sold, name: str, drawn: Drawn, budget: int = 10**6) -> None:
         """`budget` is the budget of each key in cents a month."""
-        self._of, self._name, self._drawn, self._budget = of, name, drawn, budget
+        self._of, self._name, self._drawn, self._budget = shop, name, drawn, budget
         self._ids = {key: format_usage_key(self._digest(key)).decode() for key in KEYS if key != OTHER}
 
     def _digest(self, key: str) -> bytes:
@@ -276,11 +276,11 @@ async def test_all_reports_state_equal_amounts(tmp_path: Path, sqlite_database: 
     file.write_text(yaml.safe_dump({"plans": PLANS}))
     more: dict[str, Any] = {"plans": str(file), "meters": METERS, "coupons": COUPONS}
 
-    async with sold(tmp_path, sqlite_database, NOWHERE, **more) as (of, _):
+    async with sold(tmp_path, sqlite_database, NOWHERE, **more) as (shop, _):
         for number in range(customers):
             drawn = draw_customer(random.Random(seed + number), *KINDS[number % len(KINDS)])
             try:
-                await Checker(of, f"c{number}", drawn).live()
+                await Checker(shop, f"c{number}", drawn).live()
             except AssertionError as error:
                 raise AssertionError(f"seed {seed + number}: {error}\n{drawn}") from error
     print(f"{customers} customers from seed {seed}")

@@ -20,10 +20,10 @@ PLANS = load_plans(ROOT / "loadtest/testbed/plans.yaml", os.environ).plans
 
 async def test_a_version_that_somebody_has_is_not_edited(tmp_path: Path) -> None:
     where = put_tables(f"sqlite:///{tmp_path}/ledger.db")
-    async with sold(tmp_path, where, "http://127.0.0.1:9") as (of, _):
-        await of.customer("acme", "standard", now=0)
+    async with sold(tmp_path, where, "http://127.0.0.1:9") as (shop, _):
+        await shop.customer("acme", "standard", now=0)
         dearer = {name: plan.model_copy(update={"fee": plan.fee + 100}) for name, plan in PLANS.items()}
-        async with of.database.writing() as connection:
+        async with shop.database.writing() as connection:
             await plan_versions.record_plans(connection, PLANS)
             await plan_versions.record_plans(connection, dearer | {"standard@1": PLANS["standard@1"]})
             stored = await plan_versions.fetch_plans(connection, PLANS)

@@ -60,33 +60,33 @@ def fee_only(version: str, fee: str) -> str:
     return f'plans: {{{version}: {{fee: "{fee}", tier: standard}}}}'
 
 
-async def prepare(of: Sold, text: str, time: int, now: dict[str, Any] | None = None) -> PreparedChange:
-    async with of.database.reading(whole=True) as connection:
+async def prepare(shop: Sold, text: str, time: int, now: dict[str, Any] | None = None) -> PreparedChange:
+    async with shop.database.reading(whole=True) as connection:
         plans = load_plans_text("plans", text).plans
-        return await price_changes.prepare_change(connection, text, plans, now or of.known.plans, time)
+        return await price_changes.prepare_change(connection, text, plans, now or shop.known.plans, time)
 
 
-async def schedule(of: Sold, text: str, time: int) -> PriceChangeRow:
-    prepared = await prepare(of, text, time)
-    async with of.database.writing() as connection:
+async def schedule(shop: Sold, text: str, time: int) -> PriceChangeRow:
+    prepared = await prepare(shop, text, time)
+    async with shop.database.writing() as connection:
         return await price_changes.schedule_change(connection, CALLER, prepared, "dearer")
 
 
-async def withdraw(of: Sold, row: PriceChangeRow, now: float) -> PriceChangeRow:
-    async with of.database.writing() as connection:
+async def withdraw(shop: Sold, row: PriceChangeRow, now: float) -> PriceChangeRow:
+    async with shop.database.writing() as connection:
         return await price_changes.withdraw_change(connection, CALLER, row.id, "not after all", now)
 
 
-async def list_versions(of: Sold, name: str) -> list[str]:
+async def list_versions(shop: Sold, name: str) -> list[str]:
     """The versions of a customer's segments, in the order of time."""
-    async with of.database.reading() as connection:
+    async with shop.database.reading() as connection:
         loaded = await subscription_rows.get_by_customer(connection, name)
     return [segment.version for segment in loaded.current.segments]
 
 
-async def find_sold(of: Sold, now: float) -> set[str]:
-    async with of.database.reading() as connection:
-        return set(await plan_versions.fetch_plans_on_sale(connection, of.known.plans, now))
+async def find_sold(shop: Sold, now: float) -> set[str]:
+    async with shop.database.reading() as connection:
+        return set(await plan_versions.fetch_plans_on_sale(connection, shop.known.plans, now))
 
 
 def run(folder: Path, url: str, work: Callable[[Sold, Any], Awaitable[None]], plans: str = BEFORE) -> None:
@@ -95,45 +95,45 @@ def run(folder: Path, url: str, work: Callable[[Sold, Any], Awaitable[None]], pl
     file.write_text(plans)
 
     async def begin() -> None:
-        async with sold(folder, url, "http://127.0.0.1:1", plans=str(file), mode="shadow") as (of, closing):
-            await work(of, closing)
+        async with sold(folder, url, "http://127.0.0.1:1", plans=str(file), mode="shadow") as (shop, closing):
+            await work(shop, closing)
 
     asyncio.run(begin())
 
 
 def test_dry_run_of_a_price_change_equals_later_charges_to_the_cent(tmp_path: Path, database: str) -> None:
-    async def work(of: Sold, closing: Any) -> None:
+    async def work(shop: Sold, closing: Any) -> None:
         names = [f"payer-{number}" for number in range(len(USED))]
         for name, used in zip(names, USED, strict=True):
-            await of.customer(name, "team", now=JANUARY, is_yearly=name == names[2])
+            await shop.customer(name, "team", now=JANUARY, is_yearly=name == names[2])
             for month in (JANUARY, MARCH):
-                await of.use(name, used, at=month + DAY)
+                await shop.use(name, used, at=month + DAY)
         for time in (FEBRUARY, FEBRUARY + FREEZE):
             await closing.step(time)
-        prepared = await prepare(of, AFTER, MARCH)
+        prepared = await prepare(shop, AFTER, MARCH)
         assert [(move.before, move.after) for move in prepared.moves] == [("team@1", "team@2")]
-        effect = await price_effect.compute_effect(of.database, prepared.moves, prepared.plans, of.known.meters)
+        effect = await price_effect.compute_effect(shop.database, prepared.moves, prepared.plans, shop.known.meters)
         assert effect.subscribers == len(names)
         assert [subscriber.difference for subscriber in effect.effects] == sorted(
             (e.difference for e in effect.effects), reverse=True
         )
-        assert await find_sold(of, APRIL) == {"team@1", "solo@1", "crew@1"}, "nothing is written"
-        await schedule(of, AFTER, MARCH)
+        assert await find_sold(shop, APRIL) == {"team@1", "solo@1", "crew@1"}, "nothing is written"
+        await schedule(shop, AFTER, MARCH)
         for time in (MARCH, MARCH + FREEZE, APRIL, APRIL + FREEZE):
             await closing.step(time)
         rated = {subscriber.customer: subscriber for subscriber in effect.effects}
         for name in names[:2]:
-            invoices = await fetch_invoices(of, name)
+            invoices = await fetch_invoices(shop, name)
             january, february, march = (invoices[f"2027-0{month}-01 period"]["lines"] for month in (1, 2, 3))
             assert rated[name].before == sum(line["amount"] for line in january), "the fee on it is February's"
             fee = sum(line["amount"] for line in february if line["kind"] == "fee")
             assert fee == 5990, "March's"
             assert rated[name].after == fee + sum(line["amount"] for line in march if line["kind"] == "usage")
-            assert await list_versions(of, name) == ["team@1", "team@1", "team@2", "team@2"]
+            assert await list_versions(shop, name) == ["team@1", "team@1", "team@2", "team@2"]
         yearly = rated[names[2]]
-        assert await list_versions(of, names[2]) == ["team@1"] * 4, "a year that is paid for ends first"
+        assert await list_versions(shop, names[2]) == ["team@1"] * 4, "a year that is paid for ends first"
         assert yearly.before == 4500 + sum(
-            line["amount"] for line in (await fetch_invoices(of, names[2]))["2027-01-01 period"]["lines"]
+            line["amount"] for line in (await fetch_invoices(shop, names[2]))["2027-01-01 period"]["lines"]
         )
         assert yearly.after is not None
         assert yearly.after - 5691 == 2750 + 3 + 4 * 199 + 261 + 8, "250 × 11 ¢, 3.3 ¢, 4 packages, 90 × 2.9 ¢, 7.77 ¢"
@@ -143,25 +143,25 @@ def test_dry_run_of_a_price_change_equals_later_charges_to_the_cent(tmp_path: Pa
 
 @only_sqlite("database")
 def test_price_change_moves_subscribers_at_their_next_period(tmp_path: Path, database: str) -> None:
-    async def work(of: Sold, closing: Any) -> None:
+    async def work(shop: Sold, closing: Any) -> None:
         for name in ("stays", "leaves", "comes", "own"):
-            await of.customer(name, "solo" if name == "comes" else "team", now=JANUARY)
-        await schedule(of, fee_only("team@2", "60"), MARCH)
-        assert await find_sold(of, MARCH - 1) == {"team@1", "solo@1", "crew@1"}
-        assert await find_sold(of, MARCH) == {"team@1", "team@2", "solo@1", "crew@1"}
-        await of.customer("between", "team", now=FEBRUARY + DAY)
-        await of.change("comes", "team", now=FEBRUARY + DAY, when="period_end")
-        await of.change("leaves", "solo", now=FEBRUARY + DAY, when="period_end")
+            await shop.customer(name, "solo" if name == "comes" else "team", now=JANUARY)
+        await schedule(shop, fee_only("team@2", "60"), MARCH)
+        assert await find_sold(shop, MARCH - 1) == {"team@1", "solo@1", "crew@1"}
+        assert await find_sold(shop, MARCH) == {"team@1", "team@2", "solo@1", "crew@1"}
+        await shop.customer("between", "team", now=FEBRUARY + DAY)
+        await shop.change("comes", "team", now=FEBRUARY + DAY, when="period_end")
+        await shop.change("leaves", "solo", now=FEBRUARY + DAY, when="period_end")
         for time in (FEBRUARY, MARCH):
             await closing.step(time)
-        await of.customer("late", "team", now=MARCH + DAY)
+        await shop.customer("late", "team", now=MARCH + DAY)
         assert {
-            name: (await list_versions(of, name))[-1] for name in ("stays", "leaves", "comes", "between", "late")
+            name: (await list_versions(shop, name))[-1] for name in ("stays", "leaves", "comes", "between", "late")
         } == {
             **dict.fromkeys(("stays", "comes", "between", "late"), "team@2"),
             "leaves": "solo@1",
         }
-        again = await prepare(of, fee_only("team@3", "70"), APRIL)
+        again = await prepare(shop, fee_only("team@3", "70"), APRIL)
         assert [move.before for move in again.moves] == ["team@2"]
 
     run(tmp_path, database, work)
@@ -169,18 +169,18 @@ def test_price_change_moves_subscribers_at_their_next_period(tmp_path: Path, dat
 
 @pytest.mark.usefixtures("sqlite_with_threads")
 def test_a_period_that_is_rolled_twice_at_once_moves_once(tmp_path: Path, database: str) -> None:
-    async def work(of: Sold, _: Any) -> None:
-        await of.customer("acme", "team", now=JANUARY)
-        await schedule(of, fee_only("team@2", "60"), FEBRUARY)
-        async with of.database.reading() as connection:
+    async def work(shop: Sold, _: Any) -> None:
+        await shop.customer("acme", "team", now=JANUARY)
+        await schedule(shop, fee_only("team@2", "60"), FEBRUARY)
+        async with shop.database.reading() as connection:
             loaded = await subscription_rows.get_by_customer(connection, "acme")
 
         async def roll() -> bool:
-            async with of.database.writing() as connection:
-                return await subscriptions.roll_period(connection, loaded.row.id, settings=of.known, now=FEBRUARY)
+            async with shop.database.writing() as connection:
+                return await subscriptions.roll_period(connection, loaded.row.id, settings=shop.known, now=FEBRUARY)
 
         assert sorted(await asyncio.gather(roll(), roll())) == [False, True]
-        async with of.database.reading() as connection:
+        async with shop.database.reading() as connection:
             rows = (await connection.execute(sa.select(segments.c.plan_version).order_by(segments.c.start))).scalars()
             assert list(rows) == ["team@1", "team@2"]
 
@@ -188,53 +188,53 @@ def test_a_period_that_is_rolled_twice_at_once_moves_once(tmp_path: Path, databa
 
 
 def test_consecutive_price_changes_apply_in_order_without_withdrawn_ones(tmp_path: Path, sqlite_database: str) -> None:
-    async def work(of: Sold, closing: Any) -> None:
-        await of.customer("acme", "team", now=JANUARY)
+    async def work(shop: Sold, closing: Any) -> None:
+        await shop.customer("acme", "team", now=JANUARY)
         february, march, april = [
-            await schedule(of, fee_only(f"team@{number}", f"{number}0"), month)
+            await schedule(shop, fee_only(f"team@{number}", f"{number}0"), month)
             for number, month in ((2, FEBRUARY), (3, MARCH), (4, APRIL))
         ]
         with pytest.raises(ChangeRejectedError, match="409"):
-            await withdraw(of, february, FEBRUARY - 60)
-        assert (await withdraw(of, march, MARCH - 61)).state == "withdrawn"
+            await withdraw(shop, february, FEBRUARY - 60)
+        assert (await withdraw(shop, march, MARCH - 61)).state == "withdrawn"
         with pytest.raises(ChangeRejectedError, match="409"):
-            await withdraw(of, march, MARCH - 61)
-        async with of.database.reading() as connection:
+            await withdraw(shop, march, MARCH - 61)
+        async with shop.database.reading() as connection:
             moves = await plan_versions.fetch_moves(connection)
         assert [(move.before, move.after) for move in moves] == [("team@1", "team@2"), ("team@2", "team@4")]
         for time in (FEBRUARY, MARCH, APRIL, MAY):
             await closing.step(time)
-        assert await list_versions(of, "acme") == ["team@1", "team@2", "team@2", "team@4", "team@4"]
-        async with of.database.writing() as connection:
+        assert await list_versions(shop, "acme") == ["team@1", "team@2", "team@2", "team@4", "team@4"]
+        async with shop.database.writing() as connection:
             assert await price_changes.finish_due_changes(connection, CALLER, APRIL) == 2
             assert await price_changes.finish_due_changes(connection, CALLER, APRIL) == 0
         with pytest.raises(ChangeRejectedError, match="is done"):
-            await withdraw(of, april, MARCH)
+            await withdraw(shop, april, MARCH)
 
     run(tmp_path, sqlite_database, work)
 
 
 def test_a_reload_of_the_plans_does_not_undo_a_change(tmp_path: Path, sqlite_database: str) -> None:
-    async def work(of: Sold, _: Any) -> None:
-        row = await schedule(of, fee_only("team@2", "60"), FEBRUARY)
+    async def work(shop: Sold, _: Any) -> None:
+        row = await schedule(shop, fee_only("team@2", "60"), FEBRUARY)
         dearer = load_plans_text("plans", fee_only("team@2", "61")).plans
-        async with of.database.writing() as connection:
+        async with shop.database.writing() as connection:
             with pytest.raises(PlanEditedError, match="team@2 was edited"):
-                await plan_versions.record_plans(connection, of.known.plans | dearer)
+                await plan_versions.record_plans(connection, shop.known.plans | dearer)
         same = load_plans_text("plans", fee_only("team@2", "60")).plans
-        of.known.plans.update(same)
-        async with of.database.writing() as connection:
-            await plan_versions.record_plans(connection, of.known.plans)
-        assert "team@2" not in await find_sold(of, FEBRUARY - 1), "the file has it, and it is for later"
-        del of.known.plans["team@2"]
-        assert "team@2" in await find_sold(of, FEBRUARY)
-        await withdraw(of, row, JANUARY)
-        async with of.database.writing() as connection:
-            await plan_versions.record_plans(connection, of.known.plans | dearer)
-        for version in [*of.known.plans]:
+        shop.known.plans.update(same)
+        async with shop.database.writing() as connection:
+            await plan_versions.record_plans(connection, shop.known.plans)
+        assert "team@2" not in await find_sold(shop, FEBRUARY - 1), "the file has it, and it is for later"
+        del shop.known.plans["team@2"]
+        assert "team@2" in await find_sold(shop, FEBRUARY)
+        await withdraw(shop, row, JANUARY)
+        async with shop.database.writing() as connection:
+            await plan_versions.record_plans(connection, shop.known.plans | dearer)
+        for version in [*shop.known.plans]:
             if version.startswith("team"):
-                del of.known.plans[version]
-        assert await find_sold(of, FEBRUARY) == {"solo@1", "crew@1"}
+                del shop.known.plans[version]
+        assert await find_sold(shop, FEBRUARY) == {"solo@1", "crew@1"}
 
     run(tmp_path, sqlite_database, work)
 
@@ -242,19 +242,19 @@ def test_a_reload_of_the_plans_does_not_undo_a_change(tmp_path: Path, sqlite_dat
 def test_customer_price_changes_only_with_a_new_customer_price(tmp_path: Path, sqlite_database: str) -> None:
     own = BEFORE + '  team@1+acme: {fee: "40", tier: standard}\n'
 
-    async def work(of: Sold, closing: Any) -> None:
+    async def work(shop: Sold, closing: Any) -> None:
         for name in ("acme", "bolt", "plain"):
-            await of.customer(name, "team", now=JANUARY)
+            await shop.customer(name, "team", now=JANUARY)
         text = """plans: {team@2: {fee: "60", tier: standard}, team@2+bolt: {fee: "55", tier: standard}}"""
-        prepared = await prepare(of, text, FEBRUARY)
-        effect = await price_effect.compute_effect(of.database, prepared.moves, prepared.plans, of.known.meters)
+        prepared = await prepare(shop, text, FEBRUARY)
+        effect = await price_effect.compute_effect(shop.database, prepared.moves, prepared.plans, shop.known.meters)
         assert {(subscriber.customer, subscriber.after) for subscriber in effect.effects} == {
             ("plain", 6000),
             ("bolt", 5500),
         }
-        await schedule(of, text, FEBRUARY)
+        await schedule(shop, text, FEBRUARY)
         await closing.step(FEBRUARY)
-        assert {name: (await list_versions(of, name))[-1] for name in ("acme", "bolt", "plain")} == {
+        assert {name: (await list_versions(shop, name))[-1] for name in ("acme", "bolt", "plain")} == {
             "acme": "team@1+acme",
             "bolt": "team@2+bolt",
             "plain": "team@2",
@@ -267,12 +267,12 @@ def test_dry_run_reads_usage_by_the_dimensions_of_the_new_version(tmp_path: Path
     text = """plans: {team@2: {fee: "50", tier: standard, meters: {
         calls: {included: 100, price: "0.02", by: {dimension: model, prices: {large: "1"}}}}}}"""
 
-    async def work(of: Sold, closing: Any) -> None:
-        await of.customer("acme", "team", now=JANUARY)
-        await of.use("acme", {"calls": 200, "seats": 4}, at=JANUARY + DAY)
+    async def work(shop: Sold, closing: Any) -> None:
+        await shop.customer("acme", "team", now=JANUARY)
+        await shop.use("acme", {"calls": 200, "seats": 4}, at=JANUARY + DAY)
         await closing.step(FEBRUARY)
-        prepared = await prepare(of, text, MARCH)
-        effect = await price_effect.compute_effect(of.database, prepared.moves, prepared.plans, of.known.meters)
+        prepared = await prepare(shop, text, MARCH)
+        effect = await price_effect.compute_effect(shop.database, prepared.moves, prepared.plans, shop.known.meters)
         assert [(subscriber.before, subscriber.after) for subscriber in effect.effects] == [
             (5000 + 1000 + 500 + 500, 5000 + 200)
         ]
@@ -294,28 +294,28 @@ def test_dry_run_reads_usage_by_the_dimensions_of_the_new_version(tmp_path: Path
 def test_price_change_with_incompatible_terms_is_refused(
     tmp_path: Path, sqlite_database: str, text: str, field: str, why: str
 ) -> None:
-    async def work(of: Sold, _: Any) -> None:
-        await schedule(of, fee_only("team@3", "60"), MARCH)
+    async def work(shop: Sold, _: Any) -> None:
+        await schedule(shop, fee_only("team@3", "60"), MARCH)
         with pytest.raises(ChangeRejectedError) as refused:
-            await prepare(of, text, FEBRUARY)
+            await prepare(shop, text, FEBRUARY)
         assert [fault.field for fault in refused.value.faults if why in fault.detail] == [field], refused.value.faults
 
     run(tmp_path, sqlite_database, work)
 
 
 def test_a_subscriber_is_shown_the_change_that_it_will_meet(tmp_path: Path, sqlite_database: str) -> None:
-    async def work(of: Sold, _: Any) -> None:
+    async def work(shop: Sold, _: Any) -> None:
         for name in ("monthly", "yearly", "ending", "free"):
-            await of.customer(name, "solo" if name == "free" else "team", now=JANUARY, is_yearly=name == "yearly")
-        await schedule(of, fee_only("team@2", "60"), FEBRUARY + DAY)
-        async with of.database.writing() as connection:
+            await shop.customer(name, "solo" if name == "free" else "team", now=JANUARY, is_yearly=name == "yearly")
+        await schedule(shop, fee_only("team@2", "60"), FEBRUARY + DAY)
+        async with shop.database.writing() as connection:
             for name in ("ending", "yearly"):
                 await subscriptions.cancel_subscription(
-                    connection, CALLER, name, "period_end", settings=of.known, now=JANUARY + DAY
+                    connection, CALLER, name, "period_end", settings=shop.known, now=JANUARY + DAY
                 )
-        await of.change("yearly", "team@1", now=JANUARY + DAY)
+        await shop.change("yearly", "team@1", now=JANUARY + DAY)
         upcoming = {}
-        async with of.database.reading() as connection:
+        async with shop.database.reading() as connection:
             for name in ("monthly", "yearly", "ending", "free"):
                 upcoming[name] = (
                     await subscription_rows.get_by_customer(connection, name)
@@ -331,24 +331,24 @@ def test_a_subscriber_is_shown_the_change_that_it_will_meet(tmp_path: Path, sqli
 
 
 def test_unreadable_version_stops_only_the_sale_of_its_plan(tmp_path: Path, database: str) -> None:
-    async def work(of: Sold, closing: Any) -> None:
-        await of.customer("payer", "solo", now=JANUARY)
+    async def work(shop: Sold, closing: Any) -> None:
+        await shop.customer("payer", "solo", now=JANUARY)
         own = 'plans: {team@2: {fee: "60", tier: standard}, team@2+acme: {fee: "55", tier: standard}}'
-        await schedule(of, own, FEBRUARY)
-        async with of.database.writing() as connection:
+        await schedule(shop, own, FEBRUARY)
+        async with shop.database.writing() as connection:
             damaged = sa.update(version_rows).where(version_rows.c.version.startswith("team@2"))
             await connection.execute(damaged.values(settings='{"fee": []}'))
-        assert await find_sold(of, MARCH) == {"solo@1", "crew@1"}
-        async with of.database.reading() as connection:
-            assert await plan_versions.fetch_plans_on_sale(connection, of.known.plans, MARCH, "bolt")
+        assert await find_sold(shop, MARCH) == {"solo@1", "crew@1"}
+        async with shop.database.reading() as connection:
+            assert await plan_versions.fetch_plans_on_sale(connection, shop.known.plans, MARCH, "bolt")
             with pytest.raises(UnreadableRowError):
-                await plan_versions.fetch_plans_on_sale(connection, of.known.plans, MARCH, "acme")
+                await plan_versions.fetch_plans_on_sale(connection, shop.known.plans, MARCH, "acme")
         with pytest.raises(ChangeRejectedError) as refused:
-            await prepare(of, fee_only("team@3", "70"), APRIL)
+            await prepare(shop, fee_only("team@3", "70"), APRIL)
         assert "cannot be read" in str(refused.value.faults)
-        await schedule(of, fee_only("solo@2", "12"), MARCH)
+        await schedule(shop, fee_only("solo@2", "12"), MARCH)
         for time in (FEBRUARY, MARCH):
             await closing.step(time)
-        assert (await list_versions(of, "payer"))[-1] == "solo@2"
+        assert (await list_versions(shop, "payer"))[-1] == "solo@2"
 
     run(tmp_path, database, work)

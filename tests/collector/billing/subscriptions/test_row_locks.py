@@ -45,56 +45,56 @@ def transact(change: Callable[..., Awaitable[object]], *arguments: object, **opt
     return lambda database: write(database, change, CALLER, *arguments, **options)
 
 
-def add_coupon(of: Sold, name: str) -> Act:
-    return transact(coupons.add_coupon, name, "TEN", of.known, NOW)
+def add_coupon(shop: Sold, name: str) -> Act:
+    return transact(coupons.add_coupon, name, "TEN", shop.known, NOW)
 
 
-def update(of: Sold, name: str) -> Act:
+def update(shop: Sold, name: str) -> Act:
     change = UpdateCustomerRequest.model_validate({"metadata": {"a": "b"}})
-    return transact(customers.update_customer, name, change, of.known)
+    return transact(customers.update_customer, name, change, shop.known)
 
 
-async def create_key(of: Sold, name: str) -> str:
-    created = await write(of.database, keys.create_key, CALLER, name, CreateKeyRequest())
+async def create_key(shop: Sold, name: str) -> str:
+    created = await write(shop.database, keys.create_key, CALLER, name, CreateKeyRequest())
     return str(created["id"])
 
 
-async def a_coupon_and_the_end(of: Sold) -> Case:
-    end = transact(subscriptions.cancel_subscription, "acme", "now", settings=of.known, now=NOW)
-    return add_coupon(of, "acme"), "FOR ", end
+async def a_coupon_and_the_end(shop: Sold) -> Case:
+    end = transact(subscriptions.cancel_subscription, "acme", "now", settings=shop.known, now=NOW)
+    return add_coupon(shop, "acme"), "FOR ", end
 
 
-async def two_who_redeem_a_coupon(of: Sold) -> Case:
-    terms = {"is_yearly": False, "settings": of.known, "now": NOW, "coupon": "TEN"}
+async def two_who_redeem_a_coupon(shop: Sold) -> Case:
+    terms = {"is_yearly": False, "settings": shop.known, "now": NOW, "coupon": "TEN"}
     return (
-        add_coupon(of, "acme"),
+        add_coupon(shop, "acme"),
         "UPDATE coupons",
         transact(subscriptions.create_subscription, "bolt", "team", **terms),
     )
 
 
-async def two_pauses_and_a_change_of_one(of: Sold) -> Case:
-    async with of.database.writing() as connection:
+async def two_pauses_and_a_change_of_one(shop: Sold) -> Case:
+    async with shop.database.writing() as connection:
         await connection.execute(sa.update(invoices).values(state="open"))
 
     async def pause(database: Database) -> None:
         overdue = NOW + 90 * 86400
-        paused, _ = await write(database, dunning.pause_and_release, of.known, overdue, {"acme", "cord"})
+        paused, _ = await write(database, dunning.pause_and_release, shop.known, overdue, {"acme", "cord"})
         assert sorted(paused) == ["acme", "cord"]
 
-    return pause, "UPDATE audit_head", update(of, "cord")
+    return pause, "UPDATE audit_head", update(shop, "cord")
 
 
-async def a_key_with_webhooks_and_its_customer(of: Sold) -> Case:
+async def a_key_with_webhooks_and_its_customer(shop: Sold) -> Case:
     new = CreateWebhookEndpointRequest.model_validate({"url": "https://example.com/hook"})
-    await write(of.database, endpoints.create_endpoint, CALLER, "acme", new, WEBHOOKS)
+    await write(shop.database, endpoints.create_endpoint, CALLER, "acme", new, WEBHOOKS)
     change = UpdateKeyRequest.model_validate({"name": "b"})
-    return transact(keys.update_key, await create_key(of, "acme"), change), "UPDATE audit_head", update(of, "acme")
+    return transact(keys.update_key, await create_key(shop, "acme"), change), "UPDATE audit_head", update(shop, "acme")
 
 
-async def the_last_use_of_a_key_and_its_rotation(of: Sold) -> Case:
-    key = await create_key(of, "acme")
-    async with of.database.reading() as connection:
+async def the_last_use_of_a_key_and_its_rotation(shop: Sold) -> Case:
+    key = await create_key(shop, "acme")
+    async with shop.database.reading() as connection:
         digest = str((await connection.execute(sa.select(key_table.c.sha256))).scalar_one())
 
     async def record(database: Database) -> None:
@@ -115,8 +115,8 @@ def erase(name: str) -> Act:
     return do
 
 
-async def a_rotation_and_the_erasure(of: Sold) -> Case:
-    return transact(keys.rotate_key, await create_key(of, "bolt"), 60), "FOR ", erase("bolt")
+async def a_rotation_and_the_erasure(shop: Sold) -> Case:
+    return transact(keys.rotate_key, await create_key(shop, "bolt"), 60), "FOR ", erase("bolt")
 
 
 CASES = [
@@ -136,11 +136,11 @@ async def test_no_two_changes_wait_for_each_other(
     url, plans = postgresql.database(), tmp_path / "plans.yaml"
     plans.write_text(PLANS)
 
-    async with sold(tmp_path, url, "http://127.0.0.1:9", plans=str(plans), coupons=COUPONS) as (of, _):
+    async with sold(tmp_path, url, "http://127.0.0.1:9", plans=str(plans), coupons=COUPONS) as (shop, _):
         for name, plan in (("acme", "team"), ("bolt", None), ("cord", "team")):
-            await of.customer(name, plan, now=JANUARY)
-        await interleave(of.database, url, *await prepare(of))
-        await read(of.database, verify_chain)
+            await shop.customer(name, plan, now=JANUARY)
+        await interleave(shop.database, url, *await prepare(shop))
+        await read(shop.database, verify_chain)
 
 
 @pytest.mark.parametrize("is_erased_amidst", [True, False], ids=["erased amidst it", "amidst the erasure"])

@@ -22,9 +22,9 @@ async def test_a_subscription_takes_no_step_that_the_table_has_not(sqlite_databa
         "canceled": {"active"},
     }
 
-    async with sold(tmp_path, sqlite_database, "http://127.0.0.1:9") as (of, _):
-        await of.customer("acme", "free", now=NOW)
-        async with of.database.writing() as connection:
+    async with sold(tmp_path, sqlite_database, "http://127.0.0.1:9") as (shop, _):
+        await shop.customer("acme", "free", now=NOW)
+        async with shop.database.writing() as connection:
             row = (await get_by_customer(connection, "acme")).row
             changed = await transition(connection, row, "active", cancel_at=7)
             assert (changed.state, changed.cancel_at, changed.version) == ("active", 7, 2)

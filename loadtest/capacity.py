@@ -84,8 +84,8 @@ def main(arguments: list[str]) -> int:
         return 2
     print(f"{'requests/s':>10} {'started/s':>10} {'of a core':>10} {'lag p50 ms':>10} {'p95 ms':>10} {'MiB each':>10}")
     stdout = sys.stdout
-    with tempfile.TemporaryDirectory(prefix="capacity-") as made, redirect_stdout(io.StringIO()):
-        folder = Path(made)
+    with tempfile.TemporaryDirectory(prefix="capacity-") as created, redirect_stdout(io.StringIO()):
+        folder = Path(created)
         with nginx(folder) as url:
             for rate in map(float, given.rates.split(",")):
                 row = measured(folder / f"{rate:g}", url, rate, given.seconds, given.processes)

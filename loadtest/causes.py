@@ -98,15 +98,15 @@ def newest(folder: Path) -> Path:
 
 def inside(file: Path, found: Found) -> list[float]:
     """Return the causes, as in HEADINGS, during the load."""
-    said = json.loads(file.read_text())
+    body = json.loads(file.read_text())
     begun, ended = found.window
 
     def within(moment: float) -> bool:
         return begun <= moment <= ended
 
-    turns = [(first, last) for first, last in pairs(said["turns"], 3) if within(first)]
-    held = [seconds for moment, seconds in pairs(said["held"], 2) if within(moment)]
-    pauses = [seconds for moment, seconds, _ in said["pauses"] if within(moment)]
+    turns = [(first, last) for first, last in pairs(body["turns"], 3) if within(first)]
+    held = [seconds for moment, seconds in pairs(body["held"], 2) if within(moment)]
+    pauses = [seconds for moment, seconds, _ in body["pauses"] if within(moment)]
     lengths = array("d", [last - first for first, last in turns])
     elapsed = turns[-1][1] - turns[0][0]
     return [

@@ -34,13 +34,13 @@ class SingleAttempt(ConnectionPool):
     """The source address of connections."""
 
     def _create_tcp_socket(self, family: int, socktype: int, protocol: int) -> gevent.socket.socket:
-        made = gevent.socket.socket(family, socktype, protocol)
-        made.setsockopt(plain.IPPROTO_TCP, plain.TCP_NODELAY, 1)
+        created = gevent.socket.socket(family, socktype, protocol)
+        created.setsockopt(plain.IPPROTO_TCP, plain.TCP_NODELAY, 1)
         if self.source is not None:
             # The kernel chooses the port once it knows the destination.
-            made.setsockopt(plain.IPPROTO_IP, getattr(plain, "IP_BIND_ADDRESS_NO_PORT", 24), 1)
-            made.bind(self.source)
-        return made
+            created.setsockopt(plain.IPPROTO_IP, getattr(plain, "IP_BIND_ADDRESS_NO_PORT", 24), 1)
+            created.bind(self.source)
+        return created
 
     def _create_socket(self) -> gevent.socket.socket:
         try:

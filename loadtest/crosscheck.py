@@ -170,8 +170,8 @@ def main(arguments: list[str]) -> int:
     shape = workload.phases()[-1]
     assert isinstance(shape, schedule.Phase)
     found: dict[str, list[Sequence[float]]] = {}
-    with tempfile.TemporaryDirectory(prefix="crosscheck-") as made, redirect_stdout(io.StringIO()):
-        folder = Path(made)
+    with tempfile.TemporaryDirectory(prefix="crosscheck-") as created, redirect_stdout(io.StringIO()):
+        folder = Path(created)
         with Topology(folder / "regions", workload) as topology:
             stalls = Stalls(topology.upstream, given.stall)
             for number in range(given.rounds):

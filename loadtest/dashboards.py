@@ -101,8 +101,8 @@ def pages(prometheus: str, minutes: float) -> Iterator[tuple[str, str]]:
     """Yield the name of each dashboard, and its page."""
     end = float(int(time.time()))
     for file in sorted(DASHBOARDS.glob("*.json")):
-        made, body, plots = json.loads(file.read_text()), [], []
-        for panel in made["panels"]:
+        document, body, plots = json.loads(file.read_text()), [], []
+        for panel in document["panels"]:
             if panel["type"] == "row":
                 body.append(f"<h2>{html.escape(panel['title'])}</h2>")
                 continue
@@ -112,8 +112,8 @@ def pages(prometheus: str, minutes: float) -> Iterator[tuple[str, str]]:
         data = json.dumps(plots).replace("<", "\\u003c")
         yield (
             file.stem,
-            f'<!doctype html><meta charset="utf-8"><title>{made["title"]}</title>'
-            f"<style>{checked('uPlot.min.css')}{STYLE}</style><h1>{made['title']}</h1><main>{''.join(body)}</main>"
+            f'<!doctype html><meta charset="utf-8"><title>{document["title"]}</title>'
+            f"<style>{checked('uPlot.min.css')}{STYLE}</style><h1>{document['title']}</h1><main>{''.join(body)}</main>"
             f"<script>{checked('uPlot.iife.min.js')}</script><script>const PLOTS = {data};{SCRIPT}</script>",
         )
 

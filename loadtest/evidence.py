@@ -193,7 +193,7 @@ def total(histograms: Mapping[Key, Times], region: str | None, what: Sequence[st
     """Merge all histograms of a region (None: of all except `direct`). Answers to bad keys are left out."""
     merged = Times()
     for (its_region, kind, its_what, its_place), times in histograms.items():
-        wanted = its_region == region or (region is None and kind != DIRECT)
-        if wanted and its_what in what and kind != BAD_KEY and where in (None, its_place):
+        expected = its_region == region or (region is None and kind != DIRECT)
+        if expected and its_what in what and kind != BAD_KEY and where in (None, its_place):
             merged.merge(times)
     return merged

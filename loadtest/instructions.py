@@ -77,8 +77,8 @@ def main(argv: Sequence[str]) -> int:
 
 def ask_git(*arguments: str) -> str:
     """Return git's output in this checkout."""
-    asked = subprocess.run(["git", *arguments], cwd=LOADTEST, capture_output=True, text=True, check=True)
-    return asked.stdout.strip()
+    result = subprocess.run(["git", *arguments], cwd=LOADTEST, capture_output=True, text=True, check=True)
+    return result.stdout.strip()
 
 
 def describe(python: str) -> tuple[str, str]:
@@ -88,8 +88,8 @@ def describe(python: str) -> tuple[str, str]:
         "print(platform.python_version(), platform.python_compiler(), describe_build(), sep='\\n')"
     )
     with tempfile.TemporaryDirectory() as folder:
-        asked = subprocess.run([python, "-c", program], cwd=folder, capture_output=True, text=True, check=True)
-    version, compiler, build = asked.stdout.splitlines()
+        result = subprocess.run([python, "-c", program], cwd=folder, capture_output=True, text=True, check=True)
+    version, compiler, build = result.stdout.splitlines()
     return f"{version}, {compiler}", build
 
 
@@ -132,9 +132,9 @@ def run_watched(
         program = [python, "-m", "loadtest.bench.measure.scripted", folder, scenario, str(times), *more]
         command = ["valgrind", *watched, *program, "--workers", str(workers)]
         environ = {**os.environ, "PYTHONHASHSEED": "0"} | ({} if sources is None else {"PYTHONPATH": str(sources)})
-        said = subprocess.run(command, capture_output=True, text=True, check=True, env=environ, cwd=folder).stderr
-    total = re.search(r"I\s+refs:\s+([\d,]+)", said)
-    assert total is not None, said
+        output = subprocess.run(command, capture_output=True, text=True, check=True, env=environ, cwd=folder).stderr
+    total = re.search(r"I\s+refs:\s+([\d,]+)", output)
+    assert total is not None, output
     return int(total[1].replace(",", ""))
 
 

@@ -208,11 +208,11 @@ def _wrong(evidence: Evidence, wanted: Sequence[str]) -> Iterator[tuple[Request,
 
 def _statuses(evidence: Evidence) -> str:
     """Return the most frequent errors, with status, kind and region."""
-    found = Counter(
+    answer = Counter(
         f"{NO_STATUS.get(one.status, one.status)} {kind} {home}"
         for one, home, kind in _wrong(evidence, ("failed", "lost"))
     )
-    return ", ".join(f"{count} × {what}" for what, count in found.most_common(3))
+    return ", ".join(f"{count} × {what}" for what, count in answer.most_common(3))
 
 
 def _where_lost(evidence: Evidence) -> str:

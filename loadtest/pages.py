@@ -295,11 +295,11 @@ def status_answers(collector: Collector) -> bool:
             before, began = collector.cpu(), time.monotonic()
             url = f"http://{HOST}:{collector.port}{path}"
             command = ["wrk", "-t1", "-c32", "-d10s", "-H", f"Accept-Encoding: {coding}", url]
-            said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             busy, took = collector.cpu() - before, time.monotonic() - began
-            answered = re.search(r"(\d+) requests in", said)
-            assert answered is not None, said
-            assert "Non-2xx" not in said, said
+            answered = re.search(r"(\d+) requests in", output)
+            assert answered is not None, output
+            assert "Non-2xx" not in output, output
             rate, of_core = int(answered[1]) / took, int(answered[1]) / busy
             is_good &= of_core >= GOAL_STATUS
             print(f"{path} ({coding}): {rate:.0f}/s in {busy / took:.0%} of a core, {of_core:.0f}/s a core", flush=True)

@@ -63,8 +63,8 @@ def find_differences(
                 raise UnusableKeyError(f"{customer} at {region}: {url} answered 401, it knows no such key (--keys)")
             policies = read_policies(field)
             if policies and limit not in policies:
-                said = " and ".join(f"{policy.quota} in {policy.window:g} s" for policy in policies)
-                found[region, name] = said
+                text = " and ".join(f"{policy.quota} in {policy.window:g} s" for policy in policies)
+                found[region, name] = text
     return found
 
 

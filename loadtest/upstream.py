@@ -87,8 +87,8 @@ class Service:
 
     def told(self, head: bytes) -> bytes:
         """The answer to a request about itself."""
-        if found := re.match(rb"GET /-/delay\?ms=([0-9.]+) ", head):
-            self.delay = float(found[1]) / 1000
+        if match := re.match(rb"GET /-/delay\?ms=([0-9.]+) ", head):
+            self.delay = float(match[1]) / 1000
         return orjson.dumps({"delay": self.delay, "counts": self.counts})
 
 

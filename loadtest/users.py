@@ -130,13 +130,13 @@ class Client(FastHttpUser):
         )
 
     def _session(self, way: Way) -> Any:
-        closings, made = self._sessions.get(way, (-1, None))
+        closings, created = self._sessions.get(way, (-1, None))
         if closings != self.run_.ways.closings[way]:
-            if made is not None:
-                made.client.clientpool.close()
-            made = session(way.url, FromIntendedStart(self, way), self, self._source)
-            self._sessions[way] = self.run_.ways.closings[way], made
-        return made
+            if created is not None:
+                created.client.clientpool.close()
+            created = session(way.url, FromIntendedStart(self, way), self, self._source)
+            self._sessions[way] = self.run_.ways.closings[way], created
+        return created
 
     def attempted(self, way: Way, meta: dict[str, Any]) -> None:
         """Record the result of an attempt on a way, from Locust's event."""

@@ -88,8 +88,8 @@ def test_build_requires_cython_for_an_isolated_pip_build(tmp_path: Path) -> None
         "print(build_meta.get_requires_for_build_wheel())"
     )
     environ = {**os.environ, "EDGEPROXY_COMPILED": "1"}
-    asked = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, env=environ, capture_output=True, text=True, check=True
     )
     (cython,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["compiled"]
-    assert asked.stdout.splitlines()[-1] == f"['{cython}']"
+    assert result.stdout.splitlines()[-1] == f"['{cython}']"

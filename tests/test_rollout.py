@@ -68,11 +68,11 @@ def test_regions_get_one_digest_in_order_despite_errors_within_the_objective(
     regions: Regions,
 ) -> None:
     regions.errors_of_new = dict.fromkeys(REGIONS, 72.0)  # Of 10,000: 14.4 times 0.05 %.
-    code, said = regions.roll_out()
-    assert code == 0, said
+    code, output = regions.roll_out()
+    assert code == 0, output
     assert regions.fetched == [(host, NEW) for host in ALL]
     assert [regions.starts(host) for host in ALL] == [[OLD, NEW]] * 4
-    assert re.findall(r"rollout: (\S+): good", said) == list(REGIONS)
+    assert re.findall(r"rollout: (\S+): good", output) == list(REGIONS)
 
 
 @pytest.mark.parametrize(
@@ -90,11 +90,11 @@ def test_bad_region_rolls_back_all_regions(regions: Regions, region: str, releas
         regions.answers = lambda query: (
             {"": 0.0, "5xx": 5.0} if "eu-west" in query and regions.starts(host)[-1] == NEW else quiet(query)
         )
-    code, said = regions.roll_out()
-    assert code == 1, said
+    code, output = regions.roll_out()
+    assert code == 1, output
     assert regions.images() == dict.fromkeys(ALL, OLD)
     assert [regions.starts(host) for host in ALL] == [[OLD, NEW, OLD]] * released + [[OLD]] * (4 - released)
-    back = re.findall(r"rollout: (\S+): back", said)
+    back = re.findall(r"rollout: (\S+): back", output)
     assert back == ALL[:released][::-1], "the last one first"
     assert not (regions.folder / "rollout.json").exists()
 
@@ -108,9 +108,9 @@ def test_gate_without_enough_data_fails(regions: Regions, requests: float | None
     regions.requests["us-east"] = requests or 300.0
     if requests is None:
         regions.answers = lambda query: None if regions.starts("us-1")[-1] == NEW else quiet(query)
-    code, said = regions.roll_out()
+    code, output = regions.roll_out()
     assert (code, regions.images()) == (1, dict.fromkeys(ALL, OLD))
-    assert says in said
+    assert says in output
 
 
 def test_rollout_waits_for_a_gate_without_an_answer(regions: Regions) -> None:
@@ -157,9 +157,9 @@ def test_rollout_changes_nothing_if_a_region_cannot_be_released(regions: Regions
             regions.cut_off("ap-1")
         case "no daemon":
             (regions.folder / "us-1/no-daemon").touch()
-    code, said = regions.roll_out()
-    assert code == 2, said
-    assert says in said
+    code, output = regions.roll_out()
+    assert code == 2, output
+    assert says in output
     assert [regions.starts(host) for host in ALL] == [[OLD]] * 4
 
 
@@ -182,12 +182,12 @@ def test_failed_rollback_of_a_host_is_reported_and_stops_no_other(regions: Regio
         return quiet(query)
 
     regions.answers = answer
-    code, said = regions.roll_out()
-    assert code == 3, said
+    code, output = regions.roll_out()
+    assert code == 3, output
     assert regions.images() == {"eu-1": OLD, "eu-2": NEW, "us-1": NEW, "ap-1": OLD}
-    assert said.count("rollout: eu-2: back") == said.count("rollout: us-1: back") == 3
+    assert output.count("rollout: eu-2: back") == output.count("rollout: us-1: back") == 3
     for host in ("us-1", "eu-2"):
-        assert f"{host}: is not back; there: cd edgeproxy && ./deploy/release {OLD}\n" in said
+        assert f"{host}: is not back; there: cd edgeproxy && ./deploy/release {OLD}\n" in output
     assert json.loads((regions.folder / "rollout.json").read_text()) == dict.fromkeys(ALL, OLD)
     # Once the hosts are repaired, the rollback can be repeated.
     regions.serves = lambda host, starts: True

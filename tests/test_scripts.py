@@ -49,14 +49,14 @@ def test_each_requirement_is_pinned(chosen: str, python: str) -> None:
     waiting = applying(asked, python)
     seen: set[str] = set()
     while waiting:
-        wanted = waiting.pop()
-        name = canonicalize_name(wanted.name)
-        if str(wanted) in seen or (chosen, name) in LEFT_OUT:
+        expected = waiting.pop()
+        name = canonicalize_name(expected.name)
+        if str(expected) in seen or (chosen, name) in LEFT_OUT:
             continue
-        seen.add(str(wanted))
-        assert name in pinned, f"{wanted} is not pinned"
-        assert pinned[name] in wanted.specifier, f"{name} {pinned[name]} is pinned, and {wanted} asked for"
-        waiting += applying(needs(name), python, wanted.extras)
+        seen.add(str(expected))
+        assert name in pinned, f"{expected} is not pinned"
+        assert pinned[name] in expected.specifier, f"{name} {pinned[name]} is pinned, and {expected} asked for"
+        waiting += applying(needs(name), python, expected.extras)
 
 
 @cache

@@ -38,9 +38,9 @@ def command(python: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def test_wheel_built_without_a_compiler_is_pure_python(wheel: Path, python: Path) -> None:
     assert wheel.name.endswith("-py3-none-any.whl")
     says = "from edgeproxy.base import build; print(build.__file__, build.describe_build())"
-    told = subprocess.run([python, "-P", "-c", says], capture_output=True, text=True, check=True)
+    result = subprocess.run([python, "-P", "-c", says], capture_output=True, text=True, check=True)
     (packages,) = python.parents[1].glob("lib/python*/site-packages")
-    assert told.stdout == f"{packages}/edgeproxy/base/build.py pure\n"
+    assert result.stdout == f"{packages}/edgeproxy/base/build.py pure\n"
 
 
 def test_edge_serves_without_the_collectors_packages(python: Path, tmp_path: Path) -> None:

@@ -47,9 +47,9 @@ def test_actionlint_accepts_the_workflows_and_reports_an_undefined_output(tmp_pa
     wrong.write_text(
         (ROOT / ".github/workflows/deploy.yml").read_text().replace("outputs.digest }}", "outputs.digst }}")
     )
-    code, said = linted(wrong)
+    code, output = linted(wrong)
     assert code == 1
-    assert 'property "digst" is not defined' in said
+    assert 'property "digst" is not defined' in output
 
 
 def test_every_action_is_pinned_to_a_commit_with_its_version() -> None:

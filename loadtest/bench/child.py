@@ -18,7 +18,7 @@ def pinned(core: int, argv: Sequence[str | Path]) -> list[str]:
 def output(core: int, argv: Sequence[str | Path], *, seconds: float, env: dict[str, str] | None = None) -> str:
     """Return the output of a short command. Raises RuntimeError with its last output if it fails or takes too long."""
     try:
-        asked = subprocess.run(
+        result = subprocess.run(
             pinned(core, argv),
             capture_output=True,
             text=True,
@@ -28,9 +28,9 @@ def output(core: int, argv: Sequence[str | Path], *, seconds: float, env: dict[s
         )
     except subprocess.TimeoutExpired as error:
         raise RuntimeError(f"{Path(argv[0]).name} took more than {seconds:.0f} s") from error
-    if asked.returncode:
-        raise RuntimeError(f"{Path(argv[0]).name} failed: {_last_lines(asked.stderr or asked.stdout)}")
-    return asked.stdout
+    if result.returncode:
+        raise RuntimeError(f"{Path(argv[0]).name} failed: {_last_lines(result.stderr or result.stdout)}")
+    return result.stdout
 
 
 class Child:

@@ -73,8 +73,8 @@ class Machine:
 
 def interpreter(path: Path) -> Interpreter:
     """Ask the interpreter at `path` itself; raises CalledProcessError if it does not run."""
-    asked = subprocess.run([path, "-c", _ASK], capture_output=True, text=True, timeout=30, check=True, cwd="/")
-    return Interpreter(path=str(path), **json.loads(asked.stdout))
+    result = subprocess.run([path, "-c", _ASK], capture_output=True, text=True, timeout=30, check=True, cwd="/")
+    return Interpreter(path=str(path), **json.loads(result.stdout))
 
 
 def this() -> Machine:
@@ -91,5 +91,5 @@ def this() -> Machine:
 
 def cpu_model(cpuinfo: str) -> str:
     """The model in the text of /proc/cpuinfo."""
-    found = re.search(r"^model name\s*: (.*)$", cpuinfo, re.MULTILINE)
-    return found[1] if found else platform.machine()
+    match = re.search(r"^model name\s*: (.*)$", cpuinfo, re.MULTILINE)
+    return match[1] if match else platform.machine()

@@ -32,14 +32,14 @@ def build() -> str:
 
 
 def version() -> str:
-    found = re.search(r"nginx version: (\S+)", build())
-    return found[1] if found else "nginx of unknown version"
+    match = re.search(r"nginx version: (\S+)", build())
+    return match[1] if match else "nginx of unknown version"
 
 
 def modules() -> Path:
     """The folder of its dynamic modules."""
-    found = re.search(r"--modules-path=(\S+)", build())
-    return Path(found[1] if found else "/usr/lib/nginx/modules")
+    match = re.search(r"--modules-path=(\S+)", build())
+    return Path(match[1] if match else "/usr/lib/nginx/modules")
 
 
 def fill(template: str, **values: object) -> str:

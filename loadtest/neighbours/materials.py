@@ -31,20 +31,20 @@ class Materials:
 def create(folder: Path) -> Materials:
     """Create all of them in `folder`, which must not exist."""
     folder.mkdir()
-    made = Materials(
+    materials = Materials(
         Authority(folder).issue("localhost"), folder / "clients.pem", Pair(folder / "c.pem", folder / "c.key")
     )
-    made.joined.write_bytes(made.server.cert.read_bytes() + made.server.key.read_bytes())
+    materials.joined.write_bytes(materials.server.cert.read_bytes() + materials.server.key.read_bytes())
     signer, key = named("clients"), ec.generate_private_key(ec.SECP384R1())
-    made.authority.write_bytes(pem(_signed(signer, key, signer, key, is_authority=True)))
+    materials.authority.write_bytes(pem(_signed(signer, key, signer, key, is_authority=True)))
     chain: list[bytes] = []
     for depth in range(_INTERMEDIATES + 1):
         subject, fresh = named(f"depth {depth}"), ec.generate_private_key(ec.SECP384R1())
         chain.insert(0, pem(_signed(subject, fresh, signer, key, is_authority=depth < _INTERMEDIATES)))
         signer, key = subject, fresh
-    made.client.cert.write_bytes(b"".join(chain))
-    made.client.key.write_bytes(private(key))
-    return made
+    materials.client.cert.write_bytes(b"".join(chain))
+    materials.client.key.write_bytes(private(key))
+    return materials
 
 
 def _signed(

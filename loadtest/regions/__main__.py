@@ -51,8 +51,8 @@ def look(folder: Path, given: argparse.Namespace, say: Say) -> int:
 def table(folder: Path, names: Iterable[str], given: argparse.Namespace, say: Say) -> int:
     """Play scenarios and print a table. Returns 1 if one is outside the accepted range."""
     found: list[Found] = []
-    wanted = parts([name for name in names if name in SCENARIOS], given.limits, given.mode, given.window)
-    for number, (together, seconds) in enumerate(phases(wanted, given.window)):
+    expected = parts([name for name in names if name in SCENARIOS], given.limits, given.mode, given.window)
+    for number, (together, seconds) in enumerate(phases(expected, given.window)):
         customers = {part.customer: part.limits for part in together}
         with World(folder / f"{number}", customers, seed=given.seed, prepare=clocks_of(given)) as world:
             played = play(world, together, seconds, seed=given.seed, cut=given.cut)
@@ -133,8 +133,8 @@ def main(arguments: Sequence[str]) -> int:
     began = monotonic()
     say(f"seed {given.seed}")
     # Only tests show the output of edges.
-    with tempfile.TemporaryDirectory() as made, redirect_stdout(io.StringIO()):
-        folder = Path(made)
+    with tempfile.TemporaryDirectory() as created, redirect_stdout(io.StringIO()):
+        folder = Path(created)
         try:
             if given.scenario is None:
                 return look(folder, given, say)

@@ -32,8 +32,8 @@ def ahead(seconds: float) -> dict[str, str]:
     }
     before = time.time() - time.monotonic()
     command = [sys.executable, "-c", CLOCKS]
-    told = subprocess.run(command, env=os.environ | environ, capture_output=True, text=True, check=True, timeout=20)
-    wall, monotonic = map(float, told.stdout.split())
+    result = subprocess.run(command, env=os.environ | environ, capture_output=True, text=True, check=True, timeout=20)
+    wall, monotonic = map(float, result.stdout.split())
     if not abs(wall - monotonic - before - seconds) < 0.1 or not abs(time.monotonic() - monotonic) < 10:
-        raise OSError(f"{LIBRARY} does not do what it should: {told.stdout}")
+        raise OSError(f"{LIBRARY} does not do what it should: {result.stdout}")
     return environ

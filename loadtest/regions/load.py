@@ -241,8 +241,8 @@ class Clients(Process):
     def accounts(self) -> dict[str, Account]:
         """Wait for the end; return the accounts by name."""
         assert self.wait(self._begin + self._seconds - monotonic() + LAST_ANSWERS + GRACE) == 0, self.output
-        told = orjson.loads(self._told.read_bytes())
-        return {name: Account(**account) for name, account in told.items()}
+        body = orjson.loads(self._told.read_bytes())
+        return {name: Account(**account) for name, account in body.items()}
 
 
 if __name__ == "__main__":

@@ -96,11 +96,11 @@ class Link(Threaded):
 
     async def _listen(self) -> None:
         """Start or stop listening."""
-        wanted = self.state not in ("cut", "closed")
-        if wanted and self._server is None:
+        expected = self.state not in ("cut", "closed")
+        if expected and self._server is None:
             made = lambda: Side(self, None)  # noqa: E731
             self._server = await self._loop.create_server(made, HOST, self.port, reuse_port=True)
-        elif not wanted and self._server is not None:
+        elif not expected and self._server is not None:
             self._server.close()
             self._server = None
 

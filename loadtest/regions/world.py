@@ -57,8 +57,8 @@ class Upstream:
 
     def arrivals(self) -> dict[str, list[float]]:
         """By customer: when (monotonic) a request of it came."""
-        told: dict[str, list[float]] = ask(self.port, "/-/arrivals").json()
-        return told
+        body: dict[str, list[float]] = ask(self.port, "/-/arrivals").json()
+        return body
 
     def close(self) -> None:
         self._process.stop()

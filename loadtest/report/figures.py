@@ -23,8 +23,8 @@ PERCENTILES = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99)
 
 def workload_of(workload: Workload) -> dict[str, Any]:
     """A workload as JSON has it, alike for alike ones."""
-    told: dict[str, Any] = orjson.loads(orjson.dumps(workload.model_dump(mode="json", by_alias=True)))
-    return told
+    body: dict[str, Any] = orjson.loads(orjson.dumps(workload.model_dump(mode="json", by_alias=True)))
+    return body
 
 
 def number(value: float) -> float | None:

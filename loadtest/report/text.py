@@ -72,8 +72,8 @@ def requests_table(evidence: Evidence, verdict: Verdict) -> Iterator[str]:
         yield ""
         yield f"{'ms':40} {'requests':>9} " + " ".join(f"{f'p{p:g}':>8}" for p in PERCENTILES) + "  statuses"
     for number, (times, statuses) in rows[:REQUESTS_SHOWN]:
-        told = ", ".join(f"{count} × {status}" for status, count in statuses.most_common())
-        yield f"{evidence.names[number - 1][:40]:40} {times.count:9} {milliseconds(times)}  {told}"
+        text = ", ".join(f"{count} × {status}" for status, count in statuses.most_common())
+        yield f"{evidence.names[number - 1][:40]:40} {times.count:9} {milliseconds(times)}  {text}"
     if len(rows) > REQUESTS_SHOWN:
         yield f"and {len(rows) - REQUESTS_SHOWN} more, in the report"
 
@@ -81,8 +81,8 @@ def requests_table(evidence: Evidence, verdict: Verdict) -> Iterator[str]:
 def said_verdict(verdict: Verdict) -> str:
     """Return the verdict, with the thresholds that a pass does not cover."""
     unjudged = [one.threshold for one in verdict.unjudged if one.whole]
-    told = f" (not judged: {', '.join(unjudged)})" if unjudged and verdict.verdict == PASS else ""
-    return f"verdict: {verdict.verdict}{told}"
+    text = f" (not judged: {', '.join(unjudged)})" if unjudged and verdict.verdict == PASS else ""
+    return f"verdict: {verdict.verdict}{text}"
 
 
 def summary(evidence: Evidence, verdict: Verdict) -> Iterator[str]:

@@ -32,8 +32,8 @@ class Outcome:
         return sum(count for status, count in self.statuses.items() if status != 200) + self.broken.total()
 
     def __str__(self) -> str:
-        said = ", ".join(f"{count} × {status}" for status, count in sorted(self.statuses.items()))
-        return said + "".join(f", {count} × {what}" for what, count in self.broken.items())
+        text = ", ".join(f"{count} × {status}" for status, count in sorted(self.statuses.items()))
+        return text + "".join(f", {count} × {what}" for what, count in self.broken.items())
 
 
 async def rounds(port: int, keeps: float, requests: int, *, clients: int, each: int, seed: int) -> Outcome:

@@ -90,9 +90,9 @@ class Account:
     @classmethod
     def read(cls, file: Path) -> "Account":
         """Read a file of `write`."""
-        told = orjson.loads(file.read_bytes())
-        told["troubles"] = [Trouble(**trouble) for trouble in told["troubles"]]
-        told["seen"] = {kind: [Seen(**each) for each in several] for kind, several in told["seen"].items()}
+        body = orjson.loads(file.read_bytes())
+        body["troubles"] = [Trouble(**trouble) for trouble in body["troubles"]]
+        body["seen"] = {kind: [Seen(**each) for each in several] for kind, several in body["seen"].items()}
         for name in COUNTED:
-            told[name] = Counter(told[name])
-        return cls(**told)
+            body[name] = Counter(body[name])
+        return cls(**body)

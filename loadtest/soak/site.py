@@ -193,8 +193,8 @@ class Site:
 
     def go_on(self, requests: int) -> None:
         """Wait until this many more answers were given."""
-        wanted = sum(map(self.given, KINDS)) + requests
-        until(lambda: sum(map(self.given, KINDS)) >= wanted, f"{requests} answers more", seconds=30)
+        expected = sum(map(self.given, KINDS)) + requests
+        until(lambda: sum(map(self.given, KINDS)) >= expected, f"{requests} answers more", seconds=30)
 
     def kin(self) -> set[int]:
         """Return all processes of the edge, including stopping supervisors and workers."""

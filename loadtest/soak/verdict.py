@@ -155,12 +155,12 @@ class Outcome:
 
     def explained(self) -> Counter[tuple[str, str, str]]:
         """Count the explained troubles by (kind of fault, how, status or empty)."""
-        found: Counter[tuple[str, str, str]] = Counter()
+        counts: Counter[tuple[str, str, str]] = Counter()
         for trouble in self.account.troubles:
             fault = explanation(trouble, self.faults)
             if fault is not None:
-                found[fault.kind, trouble.how, str(trouble.status) if trouble.how == "status" else ""] += 1
-        return found
+                counts[fault.kind, trouble.how, str(trouble.status) if trouble.how == "status" else ""] += 1
+        return counts
 
     def unexplained(self) -> list[str]:
         """Return the troubles that no fault explains, and the drains that explain too many."""

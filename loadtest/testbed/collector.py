@@ -206,8 +206,8 @@ class Collector:
         """Return the usage in the ledger, by default of all times."""
         answer = self.get("/v1/usage", token=token, **{"from": "1970-01-01", **query})
         assert answer.status == 200, answer
-        told: dict[str, Any] = answer.json()
-        return told
+        body: dict[str, Any] = answer.json()
+        return body
 
     def counted(self, *chains: Chain) -> int:
         """Return the usage that the ledger holds for the regions of these chains."""

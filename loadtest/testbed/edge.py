@@ -159,8 +159,8 @@ class Edge:
         return answer
 
     def status(self) -> dict[str, Any]:
-        told: dict[str, Any] = self._told("/status").json()
-        return told
+        body: dict[str, Any] = self._told("/status").json()
+        return body
 
     def usage(self, name: str = "requests") -> dict[str, int]:
         """Return the counted requests, or units of another meter, by customer."""
@@ -205,5 +205,5 @@ StartEdge = Callable[..., Edge]
 
 def total(samples: Samples, name: str, /, **labels: str) -> float:
     """Return the sum of all samples of this name that have these labels."""
-    wanted = set(labels.items())
-    return sum(value for (found, its), value in samples.items() if found == name and wanted <= set(its))
+    expected = set(labels.items())
+    return sum(value for (found, its), value in samples.items() if found == name and expected <= set(its))

@@ -93,8 +93,8 @@ class Storm:
 
     def go_on(self, requests: int = 150) -> None:
         """Wait until the upstream has received this many more requests: the edge serves."""
-        wanted = self.received() + requests
-        until(lambda: self.received() >= wanted, f"{requests} requests more arrive", seconds=20)
+        expected = self.received() + requests
+        until(lambda: self.received() >= expected, f"{requests} requests more arrive", seconds=20)
 
     def kill_workers(self, *pids: int) -> None:
         """Send SIGKILL to these workers, and wait for their successors."""

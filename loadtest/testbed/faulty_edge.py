@@ -141,8 +141,8 @@ class Counted(Edge):
 
     def shipped_more(self, count: int = 2) -> None:
         """Wait until this many more batches are acknowledged."""
-        wanted = self.watermark + count
-        until(lambda: self.watermark >= wanted, f"{count} batches more", seconds=ARRIVED)
+        expected = self.watermark + count
+        until(lambda: self.watermark >= expected, f"{count} batches more", seconds=ARRIVED)
 
     def arrived(self) -> dict[str, int]:
         """Wait until all counts are in the ledger; return them."""

@@ -333,9 +333,9 @@ def rehearse() -> None:
     version = hashlib.sha256(Path(rendering.__file__).read_bytes()).hexdigest()[:12]  # The options of templates.
     rendering.COMPILED = FileSystemBytecodeCache(pattern=f"edgeproxy-{version}-%s")  # type: ignore[assignment]
     load_description()
-    made = typer.main.get_command(cli.app)
-    made.load_all()  # type: ignore[attr-defined]  # A LazyGroup.
-    typer.main.get_command = lambda app: made  # type: ignore[assignment]
+    created = typer.main.get_command(cli.app)
+    created.load_all()  # type: ignore[attr-defined]  # A LazyGroup.
+    typer.main.get_command = lambda app: created  # type: ignore[assignment]
 
 
 def main() -> None:

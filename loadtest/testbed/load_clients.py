@@ -125,10 +125,10 @@ class Clients:
         loop = asyncio.get_running_loop()
         lost_at = 0.0
         while not self.ended.is_set():
-            made = partial(Connection, self, customer, lost_at)
+            created = partial(Connection, self, customer, lost_at)
             try:
                 async with asyncio.timeout(LAST_ANSWERS):
-                    _, connection = await loop.create_connection(made, HOST, self.plan.port)
+                    _, connection = await loop.create_connection(created, HOST, self.plan.port)
             except ConnectionRefusedError:
                 self.account.refused += 1
                 await asyncio.sleep(RECONNECT)

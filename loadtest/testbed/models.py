@@ -34,9 +34,9 @@ class Models:
     async def chat(self, request: web.Request) -> web.StreamResponse:
         """https://platform.openai.com/docs/api-reference/chat: as many tokens as `max_tokens` says."""
         assert request.headers["Accept-Encoding"] == "identity"
-        asked = await request.json()
-        model, number = asked["model"], asked["max_tokens"]
-        prompt = sum(len(message["content"].split()) for message in asked["messages"])
+        body = await request.json()
+        model, number = body["model"], body["max_tokens"]
+        prompt = sum(len(message["content"].split()) for message in body["messages"])
         usage = {
             "prompt_tokens": prompt,
             "completion_tokens": number,
@@ -45,7 +45,7 @@ class Models:
         }
         head = {"id": "chatcmpl-1", "created": 1, "model": model}
         stated = {"input": prompt, "output": number, "cached": prompt // 2}
-        if not asked.get("stream"):
+        if not body.get("stream"):
             self._count(model, **stated)
             message = {"role": "assistant", "content": "word " * number}
             choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
@@ -54,7 +54,7 @@ class Models:
         choice = {"index": 0, "delta": {"content": "word "}, "finish_reason": None}
         last = {**choice, "finish_reason": "stop"}
         parts: list[Any] = [{**head, "choices": [each]} for each in [*[choice] * (number - 1), last]]
-        if asked.get("stream_options", {}).get("include_usage"):
+        if body.get("stream_options", {}).get("include_usage"):
             parts = [{**part, "usage": None} for part in parts] + [{**head, "choices": [], "usage": usage}]
             answer = await self._begin(request)
             for part in parts[:-1]:
@@ -70,14 +70,14 @@ class Models:
 
     async def messages(self, request: web.Request) -> web.StreamResponse:
         """https://docs.anthropic.com/en/api/messages: as many tokens as `max_tokens` says."""
-        asked = await request.json()
-        model, number = asked["model"], asked["max_tokens"]
-        prompt = sum(len(message["content"].split()) for message in asked["messages"])
+        body = await request.json()
+        model, number = body["model"], body["max_tokens"]
+        prompt = sum(len(message["content"].split()) for message in body["messages"])
         usage = {"input_tokens": prompt, "cache_read_input_tokens": 2, "cache_creation_input_tokens": 3}
         stated = {"input": prompt + 5, "output": number, "cached": 2}
         head = {"id": "msg_1", "type": "message", "role": "assistant", "model": model}
         ended = {"stop_reason": "end_turn", "stop_sequence": None}
-        if not asked.get("stream"):
+        if not body.get("stream"):
             self._count(model, **stated)
             content = [{"type": "text", "text": "word " * number}]
             return web.json_response({**head, **ended, "content": content, "usage": {**usage, "output_tokens": number}})

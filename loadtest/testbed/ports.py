@@ -21,8 +21,8 @@ class Ports:
 
 
 def _bound() -> socket.socket:
-    made = socket.socket()
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    made.bind((HOST, 0))
-    return made
+    created = socket.socket()
+    created.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    created.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    created.bind((HOST, 0))
+    return created

@@ -218,8 +218,8 @@ class Cluster:
         return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes[:3])
 
     def text(self, node: Redis, *command: Any) -> str:
-        told: str = self.tell(node, *command).decode()
-        return told
+        text: str = self.tell(node, *command).decode()
+        return text
 
     def tell(self, node: Redis, *command: Any) -> Any:
         """Send a command to one node as an operator; return the raw answer."""

@@ -94,11 +94,11 @@ def name(number: int) -> Name:
 
 def totals(store: Store) -> Counter[Name]:
     """Return the counts of the tables since the state was created."""
-    found: Counter[Name] = Counter()
+    counts: Counter[Name] = Counter()
     for customer, meter, route, total, *_ in store.usage_totals():
         if total:
-            found[customer, meter, route] += total
-    return found
+            counts[customer, meter, route] += total
+    return counts
 
 
 def batches(folder: Path, *, torn: bool = False) -> list[Batch]:
@@ -125,11 +125,11 @@ def batches(folder: Path, *, torn: bool = False) -> list[Batch]:
 
 def sums(folder: Path, *, torn: bool = False) -> Counter[Name]:
     """Return the sums of a spool's batches."""
-    found: Counter[Name] = Counter()
+    counts: Counter[Name] = Counter()
     for batch in batches(folder, torn=torn):
         for customer, meter, route, value, *_ in batch.rows:
-            found[customer, meter, route] += value
-    return found
+            counts[customer, meter, route] += value
+    return counts
 
 
 def acknowledge(spool: Spool, seq: int) -> None:

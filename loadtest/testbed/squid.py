@@ -53,10 +53,10 @@ class Squid:
         if os.getuid() == 0:
             lines.append(f"cache_effective_user {UNPRIVILEGED}")
         if password is not None:
-            made = subprocess.run(
+            result = subprocess.run(
                 ["openssl", "passwd", "-apr1", "-stdin"], input=password, capture_output=True, text=True, check=True
             )
-            (at / "passwords").write_text(f"me:{made.stdout}")
+            (at / "passwords").write_text(f"me:{result.stdout}")
             lines += [f"auth_param basic program {PASSWORDS} {at}/passwords", "acl known proxy_auth REQUIRED"]
         lines.append(f"http_access allow {'all' if password is None else 'known'}")
         lines.append("http_access deny all")

@@ -219,8 +219,8 @@ class Upstream(Process):
 
     def seen(self) -> dict[str, Any]:
         """Return `received` and `billable` by customer, `paths`, `odd` requests, and request ids seen `twice`."""
-        told: dict[str, Any] = ask(self.port, "/-/seen").json()
-        return told
+        body: dict[str, Any] = ask(self.port, "/-/seen").json()
+        return body
 
     def release(self) -> None:
         """Send the answers to all held requests."""

@@ -31,10 +31,10 @@ class Scene:
 
     def silent(self, *, sends: bytes = b"") -> socket.socket:
         """Connect, and send no whole head."""
-        made = self.held.enter_context(socket.create_connection((HOST, self.port)))
-        made.sendall(sends)
-        made.setblocking(False)
-        return made
+        created = self.held.enter_context(socket.create_connection((HOST, self.port)))
+        created.sendall(sends)
+        created.setblocking(False)
+        return created
 
     async def answer(self, path: str = "/") -> str:
         """Ask over a connection of its own."""
@@ -165,9 +165,9 @@ def test_web_listener_enforces_a_deadline_for_each_head() -> None:
 @pytest.fixture
 def context(tmp_path: Path) -> ssl.SSLContext:
     pair = Authority(tmp_path).issue("edge.test")
-    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    made.load_cert_chain(pair.cert, pair.key)
-    return made
+    created = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    created.load_cert_chain(pair.cert, pair.key)
+    return created
 
 
 @pytest.mark.usefixtures("hasty")

@@ -26,12 +26,12 @@ def test_every_kind_has_all_its_figures(tmp_path: Path) -> None:
     rows = kinds.run(tmp_path / "state", pace)
     assert [row["what"] for row in rows] == [kind.what for kind in KINDS]
     for row, kind in zip(rows, KINDS, strict=True):
-        wanted = (
+        expected = (
             {"alone", "turns", "stranger"}
             | ({"new_cell"} if kind.celled else set())
             | ({"refused"} if kind.refuses else set())
         )
-        assert {name for name, figure in row.items() if isinstance(figure, float) and 0 < figure < 10_000} == wanted
+        assert {name for name, figure in row.items() if isinstance(figure, float) and 0 < figure < 10_000} == expected
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.what)

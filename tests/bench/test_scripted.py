@@ -41,11 +41,11 @@ def test_many_customers_and_workers_take_part(scenario: str, options: tuple[str,
 def test_crowd_name_sets_keys_routes_and_paths() -> None:
     crowd = parse_crowd("many-300-zipf-routes100-new")
     assert crowd == Crowd(300, 100, is_zipf=True, has_new_paths=True)
-    asked = crowd.ask(2000)
-    keys = Counter(each.partition(b"Bearer ")[2] for each in asked)
+    answer = crowd.ask(2000)
+    keys = Counter(each.partition(b"Bearer ")[2] for each in answer)
     assert keys.most_common(1)[0][1] > 20 * min(keys.values())
-    assert len({each.partition(b" HTTP")[0] for each in asked}) == 2000
-    assert len({each.split(b"/")[1] for each in asked}) == 100
+    assert len({each.partition(b" HTTP")[0] for each in answer}) == 2000
+    assert len({each.split(b"/")[1] for each in answer}) == 100
     assert parse_crowd("many-0") is parse_crowd("small") is parse_crowd("many-5-new-64k") is None
 
 

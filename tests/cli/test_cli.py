@@ -103,19 +103,19 @@ def test_check_takes_a_file_argument_and_prints_json(broken: str) -> None:
     for arguments in ((), (EXAMPLE, "-c", EXAMPLE)):
         assert run("check", *arguments).stderr == "name one file: edgeproxy check FILE\n"
     result = run("check", EXAMPLE, "--json")
-    found = json.loads(result.stdout)
+    body = json.loads(result.stdout)
     assert (result.exit_code, result.stderr) == (0, "")
-    assert f"OK: {found['summary']}\n" == run("check", EXAMPLE).stdout
-    assert [f"warning: {warning}" for warning in found["warnings"]] == run("check", EXAMPLE).stderr.splitlines()
-    assert (found["file"], found["ok"], found["problems"]) == (EXAMPLE, True, [])
+    assert f"OK: {body['summary']}\n" == run("check", EXAMPLE).stdout
+    assert [f"warning: {warning}" for warning in body["warnings"]] == run("check", EXAMPLE).stderr.splitlines()
+    assert (body["file"], body["ok"], body["problems"]) == (EXAMPLE, True, [])
     result = run("check", broken, "--json")
-    found = json.loads(result.stdout)
-    assert (result.exit_code, result.stderr, found["ok"], found["summary"]) == (1, "", False, None)
-    assert found["problems"][0] == {
+    body = json.loads(result.stdout)
+    assert (result.exit_code, result.stderr, body["ok"], body["summary"]) == (1, "", False, None)
+    assert body["problems"][0] == {
         "file": broken, "line": 1, "field": "drain",
         "what": "'5' lacks a unit", "hint": "a time such as 250ms, 5s or 2min",
     }  # fmt: skip
-    assert len(found["problems"]) == 2
+    assert len(body["problems"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -186,8 +186,8 @@ def test_check_warns_of_a_token_that_others_can_read(tmp_path: Path, host: str, 
     )
     result = run("check", "-c", str(path))
     assert (result.exit_code, result.stdout[:3]) == (0, "OK:")
-    said = f"warning: the token for http://{host} can be read by all on the way: write https://\n"
-    assert result.stderr == (said if warned else "")
+    text = f"warning: the token for http://{host} can be read by all on the way: write https://\n"
+    assert result.stderr == (text if warned else "")
 
 
 @pytest.mark.parametrize(
@@ -209,8 +209,8 @@ def test_check_warns_of_a_hubs_password_that_others_can_read(
     result = run("check", "-c", str(path))
     assert (result.exit_code, result.stdout[:3]) == (0, "OK:")
     instead = scheme.replace("redis", "rediss")
-    said = f"warning: the password for {scheme}://me@{host} can be read by all on the way: write {instead}://\n"
-    assert result.stderr == (said if warned else "")
+    text = f"warning: the password for {scheme}://me@{host} can be read by all on the way: write {instead}://\n"
+    assert result.stderr == (text if warned else "")
 
 
 def test_check_warns_of_an_access_log_that_could_not_be_written_here(tmp_path: Path) -> None:
@@ -227,8 +227,8 @@ def test_check_warns_of_an_access_log_that_could_not_be_written_here(tmp_path: P
         )
         result = run("check", "-c", str(path))
         assert (result.exit_code, result.stdout[:3]) == (0, "OK:")
-        said = f"warning: the access log {tmp_path / log} cannot be written from here: {warning}\n"
-        assert result.stderr == (said if warning else "")
+        text = f"warning: the access log {tmp_path / log} cannot be written from here: {warning}\n"
+        assert result.stderr == (text if warning else "")
 
 
 def test_queries_of_a_running_edge_do_not_read_its_key_files(served: list[Any], tmp_path: Path) -> None:
@@ -339,10 +339,10 @@ def test_schema_prints_the_schema_of_an_edge_or_a_collector() -> None:
         ((), "edgeproxy: edge.yaml", "routes"),
         (("collector",), "edgeproxy: collector.yaml", "tokens"),
     ):
-        made = json.loads(run("schema", *arguments).stdout)
-        assert made["$schema"] == "https://json-schema.org/draft/2020-12/schema"
-        assert (made["title"], field in made["properties"]) == (title, True)
-        assert all("description" in field for field in made["properties"].values())
+        body = json.loads(run("schema", *arguments).stdout)
+        assert body["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+        assert (body["title"], field in body["properties"]) == (title, True)
+        assert all("description" in field for field in body["properties"].values())
 
 
 def test_key_add_prints_a_key_once_and_its_line() -> None:
@@ -438,9 +438,9 @@ def test_status_queries_a_running_edge(edge: Edge, tmp_path: Path) -> None:
     )
     config = tmp_path / "edge.yaml"
     config.write_text(yaml.safe_dump(edge.settings))
-    told = json.loads(run("status", "--json", "--admin", f"127.0.0.1:{edge.admin}").stdout)
-    assert [*told] == [*edge.status()]
-    assert len(told["workers"]) == 2
+    body = json.loads(run("status", "--json", "--admin", f"127.0.0.1:{edge.admin}").stdout)
+    assert [*body] == [*edge.status()]
+    assert len(body["workers"]) == 2
     # Numbers may change at any moment, so they are removed.
     digits = re.compile(r" *\d+")
     assert digits.sub("", run("status", "-c", str(config)).stdout) == digits.sub("", result.stdout)
@@ -680,15 +680,15 @@ def test_a_running_edge_is_found_with_a_broken_file(tmp_path: Path) -> None:
 def test_a_file_of_another_kind_is_named(tmp_path: Path, command: tuple[str, ...]) -> None:
     path = str(ROOT / "config" / "collector.yaml")
     result = run(*command, "-c", path)
-    said = f"{path} is the configuration of a collector, and this command takes the configuration of an edge\n"
-    assert (result.exit_code, result.stderr) == (2, said)
+    text = f"{path} is the configuration of a collector, and this command takes the configuration of an edge\n"
+    assert (result.exit_code, result.stderr) == (2, text)
 
 
 @pytest.mark.parametrize("command", [("collector",), ("verify",), ("quarantine", "ls")])
 def test_collector_commands_reject_the_file_of_an_edge(command: tuple[str, ...]) -> None:
     result = run(*command, "-c", EXAMPLE)
-    said = f"{EXAMPLE} is the configuration of an edge, and this command takes the configuration of a collector\n"
-    assert (result.exit_code, result.stderr) == (2, said)
+    text = f"{EXAMPLE} is the configuration of an edge, and this command takes the configuration of a collector\n"
+    assert (result.exit_code, result.stderr) == (2, text)
 
 
 def test_version_is_printed() -> None:

@@ -57,8 +57,8 @@ def test_each_event_of_killed_clients_counts_once(
         rows = collector.usage(by="customer,meter,model,agent")["rows"]
         found = {tuple(row[name] for name in ("customer", "meter", "model", "agent")): row["value"] for row in rows}
         assert found == wanted
-        code, said = checked(collector)
-        assert (code, f"{REPORTERS * count} events" in said) == (0, True), said
+        code, output = checked(collector)
+        assert (code, f"{REPORTERS * count} events" in output) == (0, True), output
 
 
 class Reporter:
@@ -85,11 +85,11 @@ class Reporter:
 
     def wanted(self) -> Counter[Key]:
         """Return the expected counts of all its reports, computed independently of the service."""
-        found: Counter[Key] = Counter()
+        counts: Counter[Key] = Counter()
         for report in {report.id: report for report in reports(self._number, self._count, self._base)}.values():
             said = report.dimensions
-            found[report.customer, report.meter, said.get("model", ""), said.get("agent", "")] += report.value
-        return found
+            counts[report.customer, report.meter, said.get("model", ""), said.get("agent", "")] += report.value
+        return counts
 
 
 def with_kills(

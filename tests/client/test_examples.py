@@ -29,9 +29,9 @@ def collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
 
 
 def example(language: str) -> str:
-    found = re.search(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
-    assert found is not None
-    return found[1]
+    match = re.search(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+    assert match is not None
+    return match[1]
 
 
 @pytest.mark.parametrize("language", RUNS)
@@ -42,14 +42,14 @@ def test_an_event_is_reported(collector: Collector, language: str) -> None:
     here = example(language).replace("127.0.0.1:9100", f"127.0.0.1:{collector.port}")
     done = subprocess.run([*program, here], capture_output=True, env={**os.environ, "TOKEN": SERVICE}, check=False)
     assert done.returncode == 0, done.stderr
-    told = re.search(rb"\{.*\}", done.stdout.replace(b"\n", b" "))
-    assert told is not None
+    match = re.search(rb"\{.*\}", done.stdout.replace(b"\n", b" "))
+    assert match is not None
     if language == "sh":
-        assert orjson.loads(told[0]) == TAKEN == orjson.loads(example("json"))
+        assert orjson.loads(match[0]) == TAKEN == orjson.loads(example("json"))
         again = subprocess.run([*program, here], capture_output=True, env={**os.environ, "TOKEN": SERVICE}, check=True)
         assert orjson.loads(again.stdout) == {**TAKEN, "accepted": 0, "duplicates": 1}
     else:
-        assert b"accepted: 1" in told[0]
+        assert b"accepted: 1" in match[0]
 
 
 def test_python_s_reports_with_its_client(collector: Collector, tmp_path: Path) -> None:

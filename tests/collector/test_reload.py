@@ -38,13 +38,13 @@ EVENT = (
 @pytest.fixture(scope="module")
 def server() -> Iterator[Postgresql]:
     """A server that asks its users for passwords."""
-    with closing(Postgresql(in_memory=True)) as made:
-        made.url = made.database()  # type: ignore[attr-defined]
-        (made.data / "pg_hba.conf").write_text(
+    with closing(Postgresql(in_memory=True)) as postgresql:
+        postgresql.url = postgresql.database()  # type: ignore[attr-defined]
+        (postgresql.data / "pg_hba.conf").write_text(
             f"host all postgres {HOST}/32 trust\nhost all all {HOST}/32 scram-sha-256\n"
         )
-        made.ask("SELECT pg_reload_conf()")
-        yield made
+        postgresql.ask("SELECT pg_reload_conf()")
+        yield postgresql
 
 
 def build_url(server: Postgresql, password: str) -> str:

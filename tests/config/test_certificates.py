@@ -38,10 +38,10 @@ def authority(folder: Path) -> Authority:
 @pytest.fixture
 def pair(authority: Authority) -> Pair:
     """A certificate and its key as `a.pem` and `a.key`, in the current directory."""
-    made = authority.issue("api.example.com")
+    created = authority.issue("api.example.com")
     named = Pair(Path("a.pem"), Path("a.key"))
-    made.cert.rename(named.cert)
-    made.key.rename(named.key)
+    created.cert.rename(named.cert)
+    created.key.rename(named.key)
     return named
 
 
@@ -161,17 +161,17 @@ def test_certificate_with_a_weak_key_is_refused_by_openssl(authority):
 
 
 def test_a_key_of_a_kind_that_no_one_knows(authority):
-    made = authority.issue("a.test", key=ec.generate_private_key(ec.SECP256R1()))
-    der = base64.b64decode("".join(made.cert.read_text().split("-----")[2].split()))
+    created = authority.issue("a.test", key=ec.generate_private_key(ec.SECP256R1()))
+    der = base64.b64decode("".join(created.cert.read_text().split("-----")[2].split()))
     curve = bytes.fromhex("06082a8648ce3d030107")
     at = der.rindex(curve)
     changed = der[:at] + curve[:-1] + b"\x06" + der[at + len(curve) :]
-    made.cert.write_bytes(
+    created.cert.write_bytes(
         b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(changed) + b"-----END CERTIFICATE-----\n"
     )
-    field, what, _ = refused(made)
+    field, what, _ = refused(created)
     assert field == "cert"
-    assert what.startswith(f"{made.cert} has a key of an unknown kind: ")
+    assert what.startswith(f"{created.cert} has a key of an unknown kind: ")
 
 
 def test_authorities_are_certificates_of_any_number(authority, folder):

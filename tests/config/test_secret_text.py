@@ -52,9 +52,9 @@ def test_secret_is_read_without_its_line_end(tmp_path: Path, content: str, secre
 def test_invalid_secret_is_refused_with_the_reason(tmp_path: Path, content: str | bytes, why: str) -> None:
     file = tmp_path / "secret"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(InvalidSecretError, match=why) as told:
+    with pytest.raises(InvalidSecretError, match=why) as raised:
         parse_secret(content)
-    assert MARK not in str(told.value)
+    assert MARK not in str(raised.value)
     with pytest.raises(UnresolvedVariableError, match=f"{file} {why}") as named:
         resolve_variables(f"${{file:{file}}}", {})
     assert MARK not in f"{named.value}{named.value.hint}"
@@ -75,19 +75,19 @@ def test_error_names_the_setting_and_not_the_secret(tmp_path: Path) -> None:
     file, config = tmp_path / "secret", tmp_path / "edge.yaml"
     file.write_text(f'"{MARK}"\n')
     config.write_text(f"listen: 127.0.0.1:8080\nstamp_secret: '${{file:{file}}}'\n")
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as raised:
         load_edge(config, {})
-    assert "edge.yaml:2: stamp_secret: names a file that has no secret" in str(told.value)
-    assert MARK not in str(told.value)
+    assert "edge.yaml:2: stamp_secret: names a file that has no secret" in str(raised.value)
+    assert MARK not in str(raised.value)
 
 
 def test_secret_of_a_variable_is_held_to_the_same(tmp_path: Path) -> None:
     config = tmp_path / "edge.yaml"
     config.write_text("stamp_secret: ${STAMP_SECRET}\n")
     for content in (f'"{MARK}"', f"{MARK} {MARK}", f"{MARK}\n\n"):
-        with pytest.raises(ConfigError, match=r"stamp_secret: (has white space|begins or ends with a quote)") as told:
+        with pytest.raises(ConfigError, match=r"stamp_secret: (has white space|begins or ends with a quote)") as raised:
             load_edge(config, {"STAMP_SECRET": content})
-        assert MARK not in str(told.value)
+        assert MARK not in str(raised.value)
 
 
 def test_file_is_read_again_with_each_load_and_is_watched(tmp_path: Path) -> None:

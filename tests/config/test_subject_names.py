@@ -31,11 +31,11 @@ NAMES = [
 
 @pytest.mark.parametrize(("subject", "name"), NAMES)
 def test_a_subject_has_a_name(subject: str, name: str) -> None:
-    made = subject_name(subject)
+    created = subject_name(subject)
     if name == "sha--":
         name += base64.urlsafe_b64encode(hashlib.sha256(subject.encode()).digest()).decode().rstrip("=")
-    assert made == name
-    assert name_subject(made) == (None if made.startswith("sha--") else subject)
+    assert created == name
+    assert name_subject(created) == (None if created.startswith("sha--") else subject)
 
 
 @given(st.text(st.characters(codec="utf-8"), min_size=1), st.text(st.characters(codec="utf-8"), min_size=1))

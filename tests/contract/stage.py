@@ -161,9 +161,9 @@ class Stage:
         try:
             await client.sends(self.bytes_of(case, case.to))
             upstream = await endpoint.accepts()
-            asked = await upstream.gets_request()
+            request = await upstream.gets_request()
             async with meanwhile(self._answer(upstream, case, piece)) as answering:
-                ended = await self._check_answer(client, case, asked.first.partition(" ")[0])
+                ended = await self._check_answer(client, case, request.first.partition(" ")[0])
                 await answering
             again = client
             if ended:

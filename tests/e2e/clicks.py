@@ -333,8 +333,8 @@ async def _type(page: Tab, text: str) -> None:
 
 
 async def _click_by_keys(page: Tab, click: Click) -> int:
-    found = f"[...document.querySelectorAll('a, button, summary')].filter(it => ({click.on}))"
-    seen = await page.run(f"return {found}.some(it => it.checkVisibility({{visibilityProperty: true}}))")
+    text = f"[...document.querySelectorAll('a, button, summary')].filter(it => ({click.on}))"
+    seen = await page.run(f"return {text}.some(it => it.checkVisibility({{visibilityProperty: true}}))")
     keys = 0
     if not seen:  # It is in the navigation, which is a menu on a narrow window.
         keys += await _tab_to(page, "it.getAttribute('popovertarget') === 'nav'") + 1

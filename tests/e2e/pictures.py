@@ -153,13 +153,13 @@ def enliven(stage: PagesStage) -> None:
         "regions": ["us-east"],
         "message": "Requests to us-east fail, and so do our checks. Requests to eu-west are served.",
     }
-    made = stage.collector.send("POST", "/v1/incidents", about)
-    assert made.status == 201
+    created = stage.collector.send("POST", "/v1/incidents", about)
+    assert created.status == 201
     news = {
         "state": "identified",
         "message": "A router of our provider drops packets. It is being taken out of service.",
     }
-    assert stage.collector.send("POST", f"/v1/incidents/{made.json()['id']}/updates", news).status == 201
+    assert stage.collector.send("POST", f"/v1/incidents/{created.json()['id']}/updates", news).status == 201
     times = {end: format_timestamp((today + DAY + at) * 1000) for end, at in (("begins_at", 7200), ("ends_at", 9000))}
     about = {"title": "New disks", "regions": ["portal"], "message": "Signing in fails for a minute or two.", **times}
     assert stage.collector.send("POST", "/v1/maintenance", about).status == 201

@@ -42,8 +42,8 @@ def scraped(port: int, job: str) -> Said:
     for family in text_string_to_metric_families(answer.body.decode()):
         for sample in family.samples:
             labels = sample.labels | {"job": job, "instance": "a"}
-            told = ", ".join(f"{name}={json.dumps(value)}" for name, value in labels.items())
-            found[f"{sample.name}{{{told}}}"] = sample.value
+            text = ", ".join(f"{name}={json.dumps(value)}" for name, value in labels.items())
+            found[f"{sample.name}{{{text}}}"] = sample.value
     return found
 
 

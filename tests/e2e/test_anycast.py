@@ -151,7 +151,7 @@ def compute_p95(answers: list[tuple[str, int, float]]) -> float:
 def test_clients_go_to_the_other_region_while_one_is_withdrawn(
     regions: tuple[Path, dict[str, Region]], record_property: Callable[[str, object], None]
 ) -> None:
-    router, made = regions
+    router, created = regions
 
     def served(region: str) -> bool:
         return {answer[:2] for answer in ask(router, 3)} == {(region, 200)}
@@ -159,7 +159,7 @@ def test_clients_go_to_the_other_region_while_one_is_withdrawn(
     until(lambda: served("eu"), "the nearer region serves")
     near = ask(router, 200)
     # A planned drain: withdrawn first, so no request fails but one that is under way when the route moves.
-    made["eu"].config.with_suffix(".yaml.withdraw").touch()
+    created["eu"].config.with_suffix(".yaml.withdraw").touch()
     began, moving = time.monotonic(), []
     while not moving or moving[-1][0] != "us":
         assert time.monotonic() < began + 30
@@ -169,14 +169,14 @@ def test_clients_go_to_the_other_region_while_one_is_withdrawn(
     far = ask(router, 200)
     assert {answer[:2] for answer in near} == {("eu", 200)}
     assert {answer[:2] for answer in far} == {("us", 200)}
-    made["eu"].config.with_suffix(".yaml.withdraw").unlink()
+    created["eu"].config.with_suffix(".yaml.withdraw").unlink()
     until(lambda: served("eu"), "the address is announced again")
     # Unplanned: the edge ends, and its health withdraws it.
     began = time.monotonic()
-    made["eu"].edge.stop(20)
+    created["eu"].edge.stop(20)
     until(lambda: served("us"), "health has withdrawn it")
     lost_seconds = time.monotonic() - began
-    made["eu"].serve()
+    created["eu"].serve()
     until(lambda: served("eu"), "the region is back")
     figures = {
         "P95 near, ms": compute_p95(near) * 1000,

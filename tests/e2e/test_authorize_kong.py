@@ -63,8 +63,8 @@ def run(folder: Path, answer: Any, upstream: str = "/v1/x", truncated: str | Non
     (folder / "kong.lua").write_text("\n;".join([STAND_INS % values, *chunks, write]))
     (folder / "haproxy.cfg").write_text(f"global\n    lua-load {folder}/kong.lua\n")
     # Of its own configuration it may say that it is of no use.
-    said = subprocess.run([HAPROXY, "-c", "-f", folder / "haproxy.cfg"], capture_output=True, text=True, check=False)
-    assert log.exists(), said.stderr
+    result = subprocess.run([HAPROXY, "-c", "-f", folder / "haproxy.cfg"], capture_output=True, text=True, check=False)
+    assert log.exists(), result.stderr
     return set(log.read_text().splitlines())
 
 

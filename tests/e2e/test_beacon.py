@@ -131,8 +131,8 @@ def test_beacon_page_reports_latency_and_routes_its_network_to_the_nearest_regio
     until(lambda: site.known("127.0.0.1")["because"] == "network", "the reports are known")
     assert site.known("127.0.0.99")["order"] == ["eu", "us"]
     assert site.known("127.0.1.1")["because"] == "default"
-    found = site.ask("/best", "127.0.0.99", fields={"CF-IPCountry": "DE"}).json()  # Nobody has asked so before.
-    assert (found["region"], found["because"], [*found["regions"]]) == ("eu", "network", ["eu", "us"])
+    body = site.ask("/best", "127.0.0.99", fields={"CF-IPCountry": "DE"}).json()  # Nobody has asked so before.
+    assert (body["region"], body["because"], [*body["regions"]]) == ("eu", "network", ["eu", "us"])
 
 
 def test_a_client_speaks_for_its_own_network_once_a_ticket(site: Site) -> None:
@@ -191,8 +191,8 @@ def test_country_comes_from_the_proxy_that_sets_the_header(site: Site) -> None:
             fields = {"CF-IPCountry": "JP"}
             assert site.ask("/report", client, method="POST", body=body, fields=fields).status == 204
     until(lambda: site.known("172.16.2.9")["because"] == "network", "the reports are known")
-    found = site.ask("/best", "172.16.99.1", fields={"CF-IPCountry": "JP"}).json()
-    assert (found["region"], found["because"]) == ("eu", "country")
+    document = site.ask("/best", "172.16.99.1", fields={"CF-IPCountry": "JP"}).json()
+    assert (document["region"], document["because"]) == ("eu", "country")
     assert site.ask("/best", "172.16.99.1").json()["because"] == "default"
     # Clients that write the field themselves: past the proxy that sets it, and at the edge.
     assert site.ask("/best", "172.16.99.1", fields=fields, source="127.0.0.5").json()["because"] == "default"

@@ -75,7 +75,7 @@ def test_git_and_pip_send_a_key_as_password(start_edge: StartEdge, tmp_path: Pat
         ("git", "clone", "-q", "--bare", "work", files / "project.git"),
         ("git", "-C", files / "project.git", "update-server-info"),
     ):
-        assert (made := run(*command)).returncode == 0, made.stderr
+        assert (created := run(*command)).returncode == 0, created.stderr
     ports = Ports(1)
     (port,) = ports.numbers
     command = [sys.executable, "-m", "http.server", str(port), "--bind", HOST, "--directory", files]

@@ -35,10 +35,10 @@ class Certified(NamedTuple):
     clients: Authority
 
     def context(self, pair: Pair | None) -> ssl.SSLContext:
-        made = ssl.create_default_context(cafile=self.server.file)
+        created = ssl.create_default_context(cafile=self.server.file)
         if pair is not None:
-            made.load_cert_chain(*pair)
-        return made
+            created.load_cert_chain(*pair)
+        return created
 
     def connection(self, pair: Pair | None) -> http.client.HTTPSConnection:
         return http.client.HTTPSConnection(HOST, self.port, timeout=15, context=self.context(pair))

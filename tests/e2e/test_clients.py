@@ -63,12 +63,12 @@ def test_a_request_arrives_as_it_was_sent(send: Send, how: tuple[str, bool], api
 
 def echoed(answer: Answer) -> dict[str, Any]:
     """Return httpbin's report of the received request, without the edge's stamps."""
-    told: dict[str, Any] = answer.json()
+    body: dict[str, Any] = answer.json()
     assert key_of(UNLIMITED) not in answer.body.decode()
-    told["headers"] = {
-        name.lower(): value for name, value in told["headers"].items() if name.lower() not in {*STAMPED, "connection"}
+    body["headers"] = {
+        name.lower(): value for name, value in body["headers"].items() if name.lower() not in {*STAMPED, "connection"}
     }
-    return told
+    return body
 
 
 @pytest.mark.parametrize(
@@ -161,9 +161,9 @@ def test_a_large_upload_arrives_whole(send: Send, chunked: bool, edge: Edge, see
     body = random.Random(seed).randbytes(LARGE)
     answer = send(edge.port, "/up?echo=1", method="POST", fields=KEYED, body=body, chunked=chunked)
     assert answer.status == 200
-    told = answer.json()
-    assert (told["length"], told["sha256"]) == (LARGE, hashlib.sha256(body).hexdigest())
-    framing = {name.lower(): value for name, value in told["fields"]}
+    document = answer.json()
+    assert (document["length"], document["sha256"]) == (LARGE, hashlib.sha256(body).hexdigest())
+    framing = {name.lower(): value for name, value in document["fields"]}
     assert ("content-length" in framing) is not chunked
     assert ("transfer-encoding" in framing) is chunked
 
@@ -202,8 +202,8 @@ def test_curl_speaks_http_1_0_and_keeps_connections(edge: Edge, tmp_path: Path) 
     assert subprocess.run(several, capture_output=True, check=True, timeout=40).stdout == b"2001 2000 "
     (tmp_path / "body").write_bytes(content(200_000))
     sent = [*command, "--http1.0", "--data-binary", f"@{tmp_path / 'body'}", f"{url}/up?echo=1"]
-    told = json.loads(subprocess.run(sent, capture_output=True, check=True, timeout=40).stdout)
-    assert (told["length"], told["sha256"]) == (200_000, hashlib.sha256(content(200_000)).hexdigest())
+    body = json.loads(subprocess.run(sent, capture_output=True, check=True, timeout=40).stdout)
+    assert (body["length"], body["sha256"]) == (200_000, hashlib.sha256(content(200_000)).hexdigest())
 
 
 @pytest.mark.nginx

@@ -55,9 +55,9 @@ def test_quick_serves_an_upstream_without_a_file(tmp_path: Path, upstream: Upstr
 
 
 def test_a_new_key_can_be_used_as_the_command_says(start_edge: StartEdge) -> None:
-    made = edgeproxy("key", "add", "--customer", "acme")
-    assert made.exit_code == 0
-    key, line = made.stdout.strip().splitlines()
+    created = edgeproxy("key", "add", "--customer", "acme")
+    assert created.exit_code == 0
+    key, line = created.stdout.strip().splitlines()
     described: dict[str, Any] = people(acme="pro")
     (described["keys"],) = [[*described["keys"][:-1], *yaml.safe_load(line)]]
     edge = start_edge(**described)

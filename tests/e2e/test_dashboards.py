@@ -63,23 +63,23 @@ QUIET = {
 
 def read(file: Path) -> dict[str, Any]:
     """Load a dashboard."""
-    found: dict[str, Any] = json.loads(file.read_text())
-    return found
+    body: dict[str, Any] = json.loads(file.read_text())
+    return body
 
 
 def queries(file: Path) -> list[str]:
     """Return the expressions of a dashboard's panels and annotations."""
-    made = read(file)
-    drawn = [target["expr"] for panel in made["panels"] for target in panel.get("targets", ())]
-    return drawn + [note["expr"] for note in made["annotations"]["list"]]
+    created = read(file)
+    drawn = [target["expr"] for panel in created["panels"] for target in panel.get("targets", ())]
+    return drawn + [note["expr"] for note in created["annotations"]["list"]]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_a_dashboard_is_as_grafana_loads_it(file: Path) -> None:
-    made = read(file)
-    panels = made["panels"]
-    assert made["uid"] == f"edgeproxy-{file.stem}"
-    assert "id" not in made, "Grafana gives it"
+    created = read(file)
+    panels = created["panels"]
+    assert created["uid"] == f"edgeproxy-{file.stem}"
+    assert "id" not in created, "Grafana gives it"
     assert [panel["id"] for panel in panels] == list(range(1, len(panels) + 1))
     assert len({panel["title"] for panel in panels if panel["type"] == "row"}) > 1
     taken: Counter[tuple[int, int]] = Counter()
@@ -133,9 +133,9 @@ def test_grafana_knows_each_field_of_the_dashboards() -> None:
 
 def test_each_used_dashboard_variable_is_defined() -> None:
     for file in FILES:
-        made = read(file)
-        known = {variable["name"] for variable in made["templating"]["list"]}
-        used = set(re.findall(r"\$\{?(\w+)", json.dumps(made["panels"]))) - {"__rate_interval"}
+        created = read(file)
+        known = {variable["name"] for variable in created["templating"]["list"]}
+        used = set(re.findall(r"\$\{?(\w+)", json.dumps(created["panels"]))) - {"__rate_interval"}
         assert used == known, file.name
 
 
@@ -183,11 +183,11 @@ async def sell(folder: Path, url: str, stripe_url: str) -> None:
 async def invoice(client: stripe.StripeClient) -> None:
     """Create an invoice at Stripe, which reports it."""
     customer = await client.v1.customers.create_async({"name": "told"})
-    made = await client.v1.invoices.create_async({"customer": customer.id, "auto_advance": False})
+    created = await client.v1.invoices.create_async({"customer": customer.id, "auto_advance": False})
     await client.v1.invoice_items.create_async(
-        {"customer": customer.id, "invoice": made.id, "amount": 500, "currency": "usd"}
+        {"customer": customer.id, "invoice": created.id, "amount": 500, "currency": "usd"}
     )
-    await client.v1.invoices.finalize_invoice_async(made.id)
+    await client.v1.invoices.finalize_invoice_async(created.id)
 
 
 def billed(folder: Path, sandbox: Sandbox) -> Collector:
@@ -196,11 +196,11 @@ def billed(folder: Path, sandbox: Sandbox) -> Collector:
     way = {"base": sandbox.url, "key": str(key), "webhook_secrets": str(secrets)}
     url = f"sqlite:///{folder}/ledger.db"
     meters = {"llm_tokens": {"count": "events", "dimensions": {"model": 10}}}
-    made = Collector(folder / "collector", url, meters=meters, billing={**BILLING, "stripe": way})
+    collector = Collector(folder / "collector", url, meters=meters, billing={**BILLING, "stripe": way})
     key.write_text(KEY)
-    secrets.write_text(sandbox.listen(f"http://{HOST}:{made.port}/billing/webhooks/stripe"))
+    secrets.write_text(sandbox.listen(f"http://{HOST}:{collector.port}/billing/webhooks/stripe"))
     asyncio.run(sell(folder, url, sandbox.url))
-    return made
+    return collector
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +242,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         told.record_round([Step("request", 0.02), Step("charge", 0.2)], time.time())
         told.serve(HOST, probe.numbers[0])
         targets = {"edgeproxy": edge.admin, "collector": collector.port, "probe": probe.numbers[0]}
-        made = ends.enter_context(closing(Prometheus(folder / "prometheus", targets)))
+        created = ends.enter_context(closing(Prometheus(folder / "prometheus", targets)))
 
         sandbox.run(invoice)
 
@@ -256,9 +256,9 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
             ):
                 edge.ask(path, fields={"X-API-Key": key})
             collector.get("/billing/plans", token=None)
-            return bool(made.asked(expression))
+            return bool(created.asked(expression))
 
-        for wanted in (
+        for expected in (
             'rate(edge_rate_limited_total{mode="enforce"}[5m]) > 0',
             "rate(edge_usage_batches_total[5m]) > 0",
             "job:edge_refused_doubtful:ratio_rate5m",
@@ -269,8 +269,8 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
             "rate(billing_request_seconds_count[5m]) > 0",
             "job:billing_errors:ratio_rate1h",
         ):
-            until(lambda wanted=wanted: seen(wanted), f"there is {wanted}", seconds=60)
-        yield made
+            until(lambda wanted=expected: seen(wanted), f"there is {expected}", seconds=60)
+        yield created
 
 
 @pytest.mark.skipif(PROMETHEUS is None, reason="there is no prometheus on this machine")

@@ -56,8 +56,8 @@ class Callers:
 
     def answered(self, more: int) -> None:
         """Wait for this number of further answers."""
-        wanted = self.seen["200"] + more
-        until(lambda: self.seen["200"] >= wanted, "requests are answered")
+        expected = self.seen["200"] + more
+        until(lambda: self.seen["200"] >= expected, "requests are answered")
 
     def lost(self) -> list[str]:
         """Return the outcomes of accepted requests that did not get a 200."""

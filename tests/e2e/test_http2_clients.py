@@ -124,8 +124,8 @@ def by_node(site: Http2Site, requests: list[Request], _: Path) -> list[Answer]:
 
 
 def by_lines(command: list[str | Path], site: Http2Site, requests: list[Request]) -> list[Answer]:
-    asked = "".join(f"{method} {target} {size}\n" for method, target, size in requests)
-    answers = run([*command, site.url, site.authority.file, KEY], asked.encode()).splitlines()
+    text = "".join(f"{method} {target} {size}\n" for method, target, size in requests)
+    answers = run([*command, site.url, site.authority.file, KEY], text.encode()).splitlines()
     return [
         read_answer(int(status), base64.b64decode(body))
         for status, _, body in (answer.partition(b" ") for answer in answers)

@@ -71,9 +71,9 @@ class IssuerKeys:
 
 @pytest.fixture
 def issuer() -> Iterator[IssuerKeys]:
-    made = IssuerKeys(jwk(RSA, "r1"), jwk(EC, "e1"), {"kty": "oct", "k": "c2VjcmV0", "kid": "o1"})
-    yield made
-    made.end()
+    issuer_keys = IssuerKeys(jwk(RSA, "r1"), jwk(EC, "e1"), {"kty": "oct", "k": "c2VjcmV0", "kid": "o1"})
+    yield issuer_keys
+    issuer_keys.end()
 
 
 def token(key: Any = RSA, algorithm: str = "RS256", kid: str | None = "r1", **claims: Any) -> str:

@@ -32,8 +32,8 @@ class Keys:
         self.collector, self.edge = start_follower(
             folder, start_collector, start_edge, tiers=TIERS, meters=METERS, billing=billing
         )
-        made = self.collector.send("POST", "/v1/customers", {"name": "acme", "tier": "basic"})
-        assert made.status == 201, made
+        created = self.collector.send("POST", "/v1/customers", {"name": "acme", "tier": "basic"})
+        assert created.status == 201, created
 
     def subscribe(self) -> None:
         answer = self.collector.send("POST", "/billing/subscription?customer=acme", {"plan": "standard"})
@@ -44,10 +44,10 @@ class Keys:
         return self.collector.send("POST", "/v1/customers/acme/keys", body)
 
     def add_key(self, name: str, **fields: Any) -> dict[str, Any]:
-        made = self.send_key(name, **fields)
-        assert made.status == 201, made
+        created = self.send_key(name, **fields)
+        assert created.status == 201, created
         until(lambda: self.ask(name).status == 200, "the key is known")
-        return dict(made.json())
+        return dict(created.json())
 
     def change_key(self, key: dict[str, Any], budget: dict[str, Any] | None) -> None:
         answer = self.collector.send("PATCH", f"/v1/keys/{key['id']}", {"budget": budget})
@@ -65,8 +65,8 @@ class Keys:
         raise AssertionError(f"{secret} was served {most} times")
 
     def list_budgets(self) -> dict[str, dict[str, Any]]:
-        told = self.collector.get("/v1/customers/acme/key-budgets", token="admin-token").json()
-        return {budget["name"]: budget for budget in told["budgets"]}
+        body = self.collector.get("/v1/customers/acme/key-budgets", token="admin-token").json()
+        return {budget["name"]: budget for budget in body["budgets"]}
 
 
 @pytest.fixture

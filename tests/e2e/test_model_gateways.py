@@ -195,8 +195,8 @@ def test_usage_that_a_gateway_rewrites_counts_once(site: Site, name: str, is_str
     model = f"{name} {is_stream}"[:60].replace(" ", "-")
 
     async def answer(request: web.Request) -> web.StreamResponse:
-        asked = await request.json()
-        assert asked.get("stream_options") == ({"include_usage": True} if is_stream else None)
+        body = await request.json()
+        assert body.get("stream_options") == ({"include_usage": True} if is_stream else None)
         if not is_stream:
             message = {"index": 0, "message": {"role": "assistant", "content": "word"}, "finish_reason": "stop"}
             return web.json_response({"id": "1", "model": model, "choices": [message], "usage": usages[-1]})

@@ -62,12 +62,12 @@ class Money:
 
     def adds(self, name: str, tier: str = "basic") -> str:
         """Create a customer with a key; return the id."""
-        made = self.collector.send("POST", "/v1/customers", {"name": name, "tier": tier})
-        assert made.status == 201, made
+        created = self.collector.send("POST", "/v1/customers", {"name": name, "tier": tier})
+        assert created.status == 201, created
         key = {"sha256": sha256(key_of(name)), "name": "key"}
         assert self.collector.send("POST", f"/v1/customers/{name}/keys", key).status == 201
         until(lambda: self.asks(name).status == 200, "the customer is known")
-        return str(made.json()["id"])
+        return str(created.json()["id"])
 
     def asks(self, name: str) -> Answer:
         return self.edge.ask(fields={"Authorization": f"Bearer {key_of(name)}"})

@@ -91,15 +91,15 @@ def test_each_address_of_real_traffic_is_held_to_its_own_limit(
     )
     answers = asyncio.run(replay(edge.port, requests, 32))
     assert answers.total() == len(requests)
-    asked = Counter(address for address, *_ in requests)
+    counts = Counter(address for address, *_ in requests)
     # Malformed requests (with an escaped slash, for example) are refused with 400.
     malformed = Counter(address for address, status in answers.elements() if status == 400)
     assert malformed.total() < len(requests) / 100
     wrong = 0
-    for address, count in asked.items():
+    for address, count in counts.items():
         passed = answers[address, 200] + malformed[address]
         wrong += not min(count, most) <= passed <= min(count, most + 2)
-    assert wrong == 0, f"{wrong} of {len(asked)} addresses were let through too often or too seldom"
+    assert wrong == 0, f"{wrong} of {len(counts)} addresses were let through too often or too seldom"
     passed = sum(count for (_, status), count in answers.items() if status == 200)
     seen = upstream.seen()
     assert edge.usage() == {UNLIMITED: passed} == seen["received"]

@@ -76,8 +76,8 @@ def test_collector_with_cached_keys_serves_no_data_of_an_erased_customer(
 
         until(lambda: ask() == 200, "an edge of the second collector serves the customer")
         assert MARK in look(second, pseudonym), "its memory is warm"
-        code, said = commands.erase(load_collector(first.file, {}), pseudonym)
-        assert code == 0, said
+        code, output = commands.erase(load_collector(first.file, {}), pseudonym)
+        assert code == 0, output
         shown = look(second, pseudonym)
         assert MARK not in shown
         assert OTHER in shown

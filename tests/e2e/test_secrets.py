@@ -192,7 +192,7 @@ def unfinished(key: str) -> Iterator[bytes]:
 def test_no_key_is_in_any_answer_log_or_figure(edge: Edge, tmp_path: Path) -> None:
     answers = []
     for key in KEYS.values():
-        answers += [says(edge.port, asked) for path in PATHS for asked in ways(key, path)]
+        answers += [says(edge.port, way) for path in PATHS for way in ways(key, path)]
         answers += [says(edge.port, asked) for asked in malformed(key)]
         answers += [says(edge.port, asked, ends=False) for asked in unfinished(key)]
     secure_port = int(edge.settings["listen"][1]["address"].rpartition(":")[2])

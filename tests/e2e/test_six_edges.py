@@ -47,7 +47,7 @@ def test_a_revoked_key_and_a_paused_customer_are_refused_at_six_edges(
     collector = start_collector(directory={"key": str(site / "directory.key")})
     assert collector.send("POST", "/v1/customers", {"name": "dora", "tier": "basic"}).status == 201
     key = {"sha256": sha256(key_of("dora")), "name": "key"}
-    made = collector.send("POST", "/v1/customers/dora/keys", key).json()
+    body = collector.send("POST", "/v1/customers/dora/keys", key).json()
     with ExitStack() as ends:
         edges = list(started(site, upstream.port, collector.port, ends))
         for edge in edges:
@@ -64,7 +64,7 @@ def test_a_revoked_key_and_a_paused_customer_are_refused_at_six_edges(
         for what, status, change in (
             ("paused", 403, lambda: puts({"why": "a test", "status": 403})),
             ("resumed", 200, lambda: puts(None)),
-            ("revoked", 401, lambda: collector.send("DELETE", f"/v1/keys/{made['id']}")),
+            ("revoked", 401, lambda: collector.send("DELETE", f"/v1/keys/{body['id']}")),
         ):
             assert change().status < 300
             began = monotonic()

@@ -277,10 +277,10 @@ def test_the_stamp_secret_forges_nothing_through_an_edge(start_edge: StartEdge) 
     answer = edge.ask("/?echo=1", key=key_of("acme"), fields=forged)
     received = {name.lower(): value for name, value in answer.json()["fields"]}
     assert received["x-customer-id"] == "acme"
-    made = re.fullmatch(r"t=(\d+),v1=(\w+)", received["x-edge-signature"])
-    assert made
+    match = re.fullmatch(r"t=(\d+),v1=(\w+)", received["x-edge-signature"])
+    assert match
     # The stamp to the service is signed for the caller. A thief of the secret can sign too, for services within reach.
-    assert made[2] == sign(made[1], received["x-request-id"], "acme", "basic", "eu-test")
+    assert match[2] == sign(match[1], received["x-request-id"], "acme", "basic", "eu-test")
     assert "victim" not in answer.body.decode()
 
 

@@ -60,8 +60,10 @@ def test_requests_and_httpx_and_aiohttp_and_curl_are_served(secure: Secure) -> N
     curl = shutil.which("curl")
     if curl is not None:
         asked = [curl, "-sS", "--cacert", ca, "-H", f"X-API-Key: {KEYED['X-API-Key']}", "-o", "/dev/null", "-w"]
-        said = subprocess.run([*asked, "%{http_code} %{http_version}", url], capture_output=True, text=True, check=True)
-        assert said.stdout == "200 2"
+        result = subprocess.run(
+            [*asked, "%{http_code} %{http_version}", url], capture_output=True, text=True, check=True
+        )
+        assert result.stdout == "200 2"
 
 
 async def by_aiohttp(url: str, context: ssl.SSLContext) -> list[int]:

@@ -58,8 +58,8 @@ def test_concurrent_calls_exceed_a_key_budget_by_one_reservation_at_most(
     assert collector.send("POST", "/v1/customers", {"name": "acme", "tier": "basic"}).status == 201
     budget = {"amount": 100, "per": "day", "meter": "output_tokens"}
     key = {"sha256": sha256(key_of("acme")), "name": "acme", "budget": budget}
-    made = collector.send("POST", "/v1/customers/acme/keys", key)
-    assert made.status == 201, made
+    created = collector.send("POST", "/v1/customers/acme/keys", key)
+    assert created.status == 201, created
     fields = {"Authorization": f"Bearer {key_of('acme')}"}
     until(lambda: edge.ask("/v1/models", fields=fields).status != 401, "the key is known")
 

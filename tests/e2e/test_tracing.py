@@ -219,17 +219,17 @@ def test_collector_traces_requests_jobs_and_calls_without_personal_data(
     assert ask(collector.port, "/v1/customers", method="POST", fields=fields, body=body).status == 201
     assert ask(collector.port, "/v1/customers/planted?dry_run=hush", fields=sent).status == 400
     assert ask(collector.port, "/v1/nothing/planted", fields=sent).status == 404
-    wanted = {"POST /v1/customers", "GET /v1/customers/{customer}", "GET"}
+    expected = {"POST /v1/customers", "GET /v1/customers/{customer}", "GET"}
 
     def names() -> set[str]:
         return {span.name for _, span in received(receiver)}
 
-    until(lambda: wanted <= names(), "the requests are exported")
+    until(lambda: expected <= names(), "the requests are exported")
     until(lambda: any(name.startswith("job ") for name in names()), "jobs are exported")
     for resource, span in received(receiver):
         assert resource["service.name"] == "collector"
         assert not [text for text in ("planted", "Ada", "hush") if text in str(span)]
-        assert (span.trace_id.hex() == TRACE_ID) is (span.name in wanted)
+        assert (span.trace_id.hex() == TRACE_ID) is (span.name in expected)
     metrics = ask(collector.port, "/metrics").body.decode()
     assert re.search(r"^collector_trace_spans_exported_total [1-9]", metrics, re.MULTILINE)
 

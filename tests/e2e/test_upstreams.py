@@ -164,8 +164,8 @@ class Load:
 
     def more(self, n: int = 200) -> None:
         """Wait until this many more requests are answered."""
-        wanted = self.statuses.total() + n
-        until(lambda: self.statuses.total() >= wanted, f"{n} more requests are answered")
+        expected = self.statuses.total() + n
+        until(lambda: self.statuses.total() >= expected, f"{n} more requests are answered")
 
     def __enter__(self) -> "Load":
         for thread in self._threads:
@@ -283,10 +283,10 @@ class Hosts:
         self.write(works_test=["127.0.0.9"])
         look = "import socket; print(socket.gethostbyname('works.test'))"
         try:
-            asked = subprocess.run([*self.command, sys.executable, "-c", look], capture_output=True, check=False)
+            result = subprocess.run([*self.command, sys.executable, "-c", look], capture_output=True, check=False)
         except OSError:
             return False
-        return asked.stdout == b"127.0.0.9\n"
+        return result.stdout == b"127.0.0.9\n"
 
 
 @pytest.fixture

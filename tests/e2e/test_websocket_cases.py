@@ -113,8 +113,8 @@ class Played:
     @property
     def accepted(self) -> bytes | None:
         """The extensions that the server has accepted."""
-        found = re.search(rb"(?i)\r\nsec-websocket-extensions: *([^\r]*)", self.head)
-        return found and found[1]
+        match = re.search(rb"(?i)\r\nsec-websocket-extensions: *([^\r]*)", self.head)
+        return match and match[1]
 
     @property
     def code(self) -> int | None:
@@ -161,11 +161,11 @@ class Player:
     async def shake(self, path: str, offer: str | None) -> None:
         """Do the opening handshake."""
         extensions = f"Sec-WebSocket-Extensions: {offer}\r\n" if offer else ""
-        asked = (
+        text = (
             f"GET {path} HTTP/1.1\r\nHost: tunnels.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
             f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY.decode()}\r\n{extensions}\r\n"
         )
-        await self._loop.sock_sendall(self._sock, asked.encode())
+        await self._loop.sock_sendall(self._sock, text.encode())
         data = b""
         while b"\r\n\r\n" not in data:
             piece = await self._loop.sock_recv(self._sock, 1 << 16)

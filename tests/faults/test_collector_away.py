@@ -30,8 +30,8 @@ GROWTH_MAX = 16 << 10
 @pytest.fixture
 def collector(tmp_path: Path) -> Iterator[Collector]:
     directory_signatures.create_key_file(tmp_path / "directory.key")
-    with closing(create_collector(tmp_path, "first")) as made:
-        yield made.start()
+    with closing(create_collector(tmp_path, "first")) as created:
+        yield created.start()
 
 
 def create_collector(folder: Path, host: str) -> Collector:
@@ -102,7 +102,7 @@ def test_collector_move_to_another_host_loses_no_usage(
         with at_work(asking):
             assert collector.send("POST", "/v1/customers", {"name": "dora", "tier": "basic"}).status == 201
             key = {"sha256": sha256(key_of("dora")), "name": "key"}
-            made = collector.send("POST", "/v1/customers/dora/keys", key).json()
+            body = collector.send("POST", "/v1/customers/dora/keys", key).json()
             until(lambda: fetch_statuses(edge, "dora") == {200}, "the edge knows dora")
             until(lambda: sum_ledger(collector).get(UNLIMITED, 0) > 20, "usage arrives")
             collector.end()
@@ -112,7 +112,7 @@ def test_collector_move_to_another_host_loses_no_usage(
             assert edge.reload(**build_settings(second, tmp_path)).status == 200
             until(lambda: edge.status()["usage"]["unshipped"] < 3, "the waiting batches are shipped")
             assert fetch_statuses(edge, "dora") == {200}
-            assert second.send("DELETE", f"/v1/keys/{made['id']}").status in (200, 204)
+            assert second.send("DELETE", f"/v1/keys/{body['id']}").status in (200, 204)
             until(lambda: fetch_statuses(edge, "dora") == {401}, "the edge follows the second collector")
         check_all_arrived(edge, second, asking)
 

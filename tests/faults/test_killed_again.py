@@ -85,8 +85,8 @@ def dies_before_it_serves(edge: Edge) -> None:
 
 def answers_more(asking: Asking, count: int = 10) -> None:
     """Wait until `count` more requests have been answered."""
-    wanted = asking.statuses[200] + count
-    until(lambda: asking.statuses[200] >= wanted, "requests are answered")
+    expected = asking.statuses[200] + count
+    until(lambda: asking.statuses[200] >= expected, "requests are answered")
 
 
 def assert_whole(edge: Edge, *everyone: Asking, held: int = 0) -> None:

@@ -78,9 +78,9 @@ def test_usage_survives_a_change_of_the_number_of_workers(start_edge: StartEdge,
     settled = []
 
     def all_get_through() -> None:
-        wanted = {name: asking.statuses[200] + STEPS for name, asking in everyone.items()}
+        expected = {name: asking.statuses[200] + STEPS for name, asking in everyone.items()}
         until(
-            lambda: all(everyone[name].statuses[200] >= n for name, n in wanted.items()),
+            lambda: all(everyone[name].statuses[200] >= n for name, n in expected.items()),
             "all customers have requests admitted",
         )
 

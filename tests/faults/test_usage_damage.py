@@ -49,20 +49,20 @@ def test_flipped_bit_stops_shipping_until_an_operator_declares_the_loss(site: Si
     until(lambda: edge.status()["usage"]["batches"] > sealed + 2, "the edge seals")
     assert edge.ready()
     edge.unload()
-    code, told = edge.spool("verify")
+    code, output = edge.spool("verify")
     assert code == 1
-    assert f"{path}:{flipped.offset}: " in told
+    assert f"{path}:{flipped.offset}: " in output
     assert sum(edge.ledger().values()) < sum(edge.usage().values())
     assert checked(collector)[0] == 0
 
     assert edge.spool("discard", "--damaged", "--yes")[0] == 0
-    wanted = Counter(edge.usage())
+    expected = Counter(edge.usage())
     for customer, _, _, value in lost.rows:
-        wanted[customer] -= value
-    until(lambda: edge.ledger() == wanted, f"the ledger has {wanted}")
+        expected[customer] -= value
+    until(lambda: edge.ledger() == expected, f"the ledger has {expected}")
     (gap,) = collector.edges()[edge.id]["gaps"]
     assert gap["from_seq"] == gap["to_seq"] == lost.seq
     assert edge.spool("verify")[0] == 0
-    code, told = checked(collector)
+    code, output = checked(collector)
     assert code == 0
-    assert " 1 gap," in told
+    assert " 1 gap," in output

@@ -27,8 +27,10 @@ MEMORY = Path("/dev/shm")
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
     """A directory in memory, if the system has one."""
-    with TemporaryDirectory(prefix="edgeproxy-worlds-", dir=MEMORY if MEMORY.is_dir() else tmp_path) as made:
-        yield Path(made)
+    with TemporaryDirectory(
+        prefix="edgeproxy-worlds-", dir=MEMORY if MEMORY.is_dir() else tmp_path
+    ) as temporary_directory:
+        yield Path(temporary_directory)
 
 
 @pytest.fixture

@@ -61,8 +61,8 @@ def sound(draw: Random, request: Planned) -> Reply:
     if not old and draw.random() < 0.08:
         head = b"".join(draw.choices(INTERIMS, k=draw.randint(1, 3))) + head
     data = head if bodiless else head + body
-    made = Reply(f"{framing} {version.decode()}", sound=True, data=data, end=end, cuts=cuts(draw, len(data)))
-    return _in_time(draw, made, request)
+    reply = Reply(f"{framing} {version.decode()}", sound=True, data=data, end=end, cuts=cuts(draw, len(data)))
+    return _in_time(draw, reply, request)
 
 
 def large(draw: Random, request: Planned) -> Reply:
@@ -114,10 +114,10 @@ def cuts(draw: Random, length: int) -> tuple[tuple[int, float], ...]:
 def spoilt(draw: Random, request: Planned) -> Reply:
     """Return a reply with a random fault. By chance the result may be valid."""
     kind, spoil = draw.choices(SPOILERS, weights=[weight for weight, _, _ in SPOILERS])[0][1:]
-    made = sound(draw, request)
-    made = spoil(draw, made)
-    kept = tuple(cut for cut in made.cuts if cut[0] < len(made.data))
-    return replace(made, kind=kind, sound=False, cuts=kept)
+    created = sound(draw, request)
+    created = spoil(draw, created)
+    kept = tuple(cut for cut in created.cuts if cut[0] < len(created.data))
+    return replace(created, kind=kind, sound=False, cuts=kept)
 
 
 def _spoil_head(draw: Random, made: Reply) -> Reply:

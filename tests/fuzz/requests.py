@@ -39,8 +39,8 @@ BODIED = (b"POST", b"PUT", b"PATCH")
 def sound(draw: Random) -> Planned:
     """Return a request that the edge must forward, or refuse without closing the connection."""
     kind = draw.choices(tuple(KINDS), weights=[weight for weight, _ in KINDS.values()])[0]
-    made = KINDS[kind][1](draw)
-    return replace(made, kind=kind)
+    created = KINDS[kind][1](draw)
+    return replace(created, kind=kind)
 
 
 def _plain(draw: Random) -> Planned:
@@ -69,17 +69,17 @@ def _chunked(draw: Random) -> Planned:
 
 
 def _expect(draw: Random) -> Planned:
-    made = draw.choice((_sized, _chunked))(draw)
-    line, at = b"Expect: 100-continue\r\n", made.body_at - 2
-    data = made.data[:at] + line + made.data[at:]
-    return replace(made, data=data, expect=True, body_at=made.body_at + len(line))
+    created = draw.choice((_sized, _chunked))(draw)
+    line, at = b"Expect: 100-continue\r\n", created.body_at - 2
+    data = created.data[:at] + line + created.data[at:]
+    return replace(created, data=data, expect=True, body_at=created.body_at + len(line))
 
 
 def _upgrade(draw: Random) -> Planned:
-    made = _request(
+    created = _request(
         draw, b"GET", b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Version: 13", connection=False
     )
-    return replace(made, upgrade=True)
+    return replace(created, upgrade=True)
 
 
 def _old(draw: Random) -> Planned:
@@ -90,13 +90,13 @@ def _old(draw: Random) -> Planned:
         body = payload(draw, mark, draw.choice(SIZES))
         fields.append(b"Content-Length: %d" % len(body))
     method = b"POST" if method_has_body else draw.choice((b"GET", b"GET", b"HEAD"))
-    made = _request(draw, method, *fields, body=body, mark=mark, version=b"HTTP/1.0", connection=False)
-    return replace(made, last=True)
+    created = _request(draw, method, *fields, body=body, mark=mark, version=b"HTTP/1.0", connection=False)
+    return replace(created, last=True)
 
 
 def _last(draw: Random) -> Planned:
-    made = _request(draw, draw.choice((b"GET", b"POST")), b"Connection: close", connection=False)
-    return replace(made, last=True)
+    created = _request(draw, draw.choice((b"GET", b"POST")), b"Connection: close", connection=False)
+    return replace(created, last=True)
 
 
 def _absolute(draw: Random) -> Planned:
@@ -110,9 +110,9 @@ def _turned_away(draw: Random) -> Planned:
     target, refused = draw.choice(((b"/nowhere/%b", 404), (b"/k/%b", 401), (b"/nowhere/%b/..", 404)))
     body = payload(draw, mark, draw.choice((0, 0, 5, 100)))
     fields = [b"Content-Length: %d" % len(body)] if body else []
-    made = _request(draw, b"POST" if body else b"GET", *fields, body=body, mark=mark, target=target % mark)
+    created = _request(draw, b"POST" if body else b"GET", *fields, body=body, mark=mark, target=target % mark)
     # The edge does not wait for the body of a refused request: it ends the connection.
-    return replace(made, refused=refused, last=bool(body))
+    return replace(created, refused=refused, last=bool(body))
 
 
 def huge(draw: Random) -> Planned:
@@ -120,11 +120,11 @@ def huge(draw: Random) -> Planned:
     mark = token(draw)
     body = payload(draw, mark, draw.choice((1_000_000, 7_000_000)))
     if draw.random() < 0.5:
-        made = _request(draw, draw.choice(BODIED), b"Content-Length: %d" % len(body), body=body, mark=mark)
+        created = _request(draw, draw.choice(BODIED), b"Content-Length: %d" % len(body), body=body, mark=mark)
     else:
         coded = chunked(draw, body, mark)
-        made = _request(draw, draw.choice(BODIED), b"Transfer-Encoding: chunked", body=coded, mark=mark)
-    return replace(made, kind="huge")
+        created = _request(draw, draw.choice(BODIED), b"Transfer-Encoding: chunked", body=coded, mark=mark)
+    return replace(created, kind="huge")
 
 
 def seldom(draw: Random) -> Planned:
@@ -222,11 +222,11 @@ def chunked(draw: Random, data: bytes, mark: bytes = b"") -> bytes:
 
 def spoilt(draw: Random) -> Planned:
     """Return a request with one to three faults. By chance it may be valid, or be several requests."""
-    made = sound(draw)
-    head, body = made.data[: made.body_at].lstrip(b"\r\n"), made.data[made.body_at :]
+    created = sound(draw)
+    head, body = created.data[: created.body_at].lstrip(b"\r\n"), created.data[created.body_at :]
     kind, spoil = draw.choices(SPOILERS, weights=[weight for weight, _, _ in SPOILERS])[0][1:]
     head, body = spoil(draw, head, body)
-    return replace(made, kind=kind, data=head + body, sound=False, body_at=len(head))
+    return replace(created, kind=kind, data=head + body, sound=False, body_at=len(head))
 
 
 Spoil = Callable[[Random, bytes, bytes], tuple[bytes, bytes]]

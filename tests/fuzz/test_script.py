@@ -25,14 +25,14 @@ def test_a_thousand_conversations_cover_every_manner_and_kind(seed: int) -> None
 
 def test_sound_requests_and_answers_are_read_alike_by_the_strict_reader_and_llhttp(seed: int) -> None:
     for number in range(300):
-        made = conversation(seed, number)
-        for planned in made.planned:
+        created = conversation(seed, number)
+        for planned in created.planned:
             if not planned.sound:
                 continue
             (message,) = read_requests(planned.data)
             assert message.whole, (planned, message.why)
             assert second.of_request(planned.data[message.at :], message) == "", planned
-            reply = made.replies[planned.token]
+            reply = created.replies[planned.token]
             if reply.sound:
                 _, final = read_final(reply.data, 0, planned.method, ended=reply.end == "fin", sloppy=True)
                 assert final is not None

@@ -46,9 +46,9 @@ def test_rates(server: Server, seed: int) -> None:
     chance = random.Random(seed)
     for number in range(KEYS):
         hub = Memory()
-        for said in reports(chance, b"rate-%d" % number):
-            expected = hub.report(said)
-            assert parse_rate_answer(server.run(RATE, build_rate_call(said)), said) == plain(expected), said
+        for report in reports(chance, b"rate-%d" % number):
+            expected = hub.report(report)
+            assert parse_rate_answer(server.run(RATE, build_rate_call(report)), report) == plain(expected), report
 
 
 def plain(told: ReportAnswer) -> ReportAnswer:

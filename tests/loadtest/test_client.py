@@ -16,8 +16,8 @@ def told() -> dict[str, Any]:
     command = [sys.executable, "-m", "tests.loadtest.attempts"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    body: dict[str, Any] = json.loads(done.stdout)
+    return body
 
 
 def test_a_get_that_is_not_answered_was_sent_once(told: dict[str, Any]) -> None:

@@ -28,8 +28,8 @@ class Ran(NamedTuple):
 
     @property
     def figures(self) -> dict[str, Any]:
-        found: dict[str, Any] = orjson.loads((self.out / "figures.json").read_bytes())
-        return found
+        body: dict[str, Any] = orjson.loads((self.out / "figures.json").read_bytes())
+        return body
 
 
 def run(out: Path, workload: Path, *arguments: str) -> Ran:
@@ -98,8 +98,8 @@ def test_a_run_with_a_region_lost_and_the_hub_cut_passes(tmp_path: Path) -> None
     assert figures["conservation"]["breaches"] == []
     assert figures["conservation"]["answered"] > 300
     assert counts["refused"] > 100, "60 a minute shows"
-    assert all(found[-1]["at"] > 8 for found in figures["samples"].values()), "every edge is there at the end"
-    assert all(0 < max(one["workers_cores"] for one in found) < 2.5 for found in figures["samples"].values())
+    assert all(sample[-1]["at"] > 8 for sample in figures["samples"].values()), "every edge is there at the end"
+    assert all(0 < max(one["workers_cores"] for one in sample) < 2.5 for sample in figures["samples"].values())
     assert set(figures["generator"]) == {"0", "1"}
 
     written = read_hdr(ran.out / "histograms/eu-west-basic-response-home.hdr")

@@ -160,9 +160,9 @@ def test_rate_beyond_the_generator_makes_the_run_invalid(service: Upstream, calm
 def post(port: int, path: str, **fields: Any) -> Any:
     connection = HTTPConnection(HOST, port, timeout=10)
     connection.request("POST", path, urlencode(fields), {"Content-Type": "application/x-www-form-urlencoded"})
-    told = orjson.loads(connection.getresponse().read())
+    body = orjson.loads(connection.getresponse().read())
     connection.close()
-    return told
+    return body
 
 
 def test_locusts_web_ui_starts_runs_with_another_rate(service: Upstream, calm: Path, tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ FINDING = "</script><script>alert(1)</script>"
 def of(run: Any) -> dict[str, Any]:
     given = SimpleNamespace(inject=None)
     its = figures.of(SimpleNamespace(given=given, told={}, begin=1e9, samples={}, done=[]), run, judge(run))
-    told: dict[str, Any] = json.loads(json.dumps(its))
-    return told
+    body: dict[str, Any] = json.loads(json.dumps(its))
+    return body
 
 
 def test_report_figures_match_the_judged_evidence() -> None:

@@ -109,8 +109,8 @@ def test_region_follows_preference_then_network_then_country_then_default() -> N
     known.add(Report("lonely", "voter", {"ap": 1.0}), NOW)
 
     def chosen(**about: object) -> tuple[str, str, tuple[str, ...]]:
-        made = choose_region(known, "us", NOW, **about)  # type: ignore[arg-type]
-        return made.region, made.because, made.order
+        created = choose_region(known, "us", NOW, **about)  # type: ignore[arg-type]
+        return created.region, created.because, created.order
 
     assert chosen(network=THERE, country="DE") == ("eu", "network", ("eu", "us", "ap"))
     assert chosen(network="lonely", country="DE") == ("us", "country", ("us", "eu", "ap"))

@@ -63,9 +63,9 @@ def link(hub: Echo, seed: int) -> Iterator[Link]:
 
 def reach(link: Link) -> socket.socket:
     """A connection to the hub."""
-    made = socket.create_connection((HOST, link.port), timeout=PATIENCE)
-    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return made
+    created = socket.create_connection((HOST, link.port), timeout=PATIENCE)
+    created.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return created
 
 
 def took(what: Callable[[], object]) -> float:

@@ -33,8 +33,8 @@ class Sender:
 
     def id_for(self, name: str) -> str:
         """Return an id that fits the parameter."""
-        wanted = PREFIXES.get(name)
-        fitting = [id for id in self.known if wanted is None or id.startswith(wanted)]
+        expected = PREFIXES.get(name)
+        fitting = [id for id in self.known if expected is None or id.startswith(expected)]
         return self.random.choice(fitting) if fitting and self.random.random() < 0.9 else "none"
 
     def value(self, name: str, schema: Schema) -> Any:
@@ -160,16 +160,16 @@ def test_no_described_call_breaks_the_sandbox(request: pytest.FixtureRequest, tm
     sandbox = Sandbox(tmp_path / "stripe")  # A separate sandbox, because its clock moves.
     request.addfinalizer(sandbox.close)
     sandbox.start()
-    made = Sender(sandbox, random.Random(seed))
+    sender = Sender(sandbox, random.Random(seed))
     calls = [operation for operation in load_description().operations for _ in range(TIMES)]
-    made.random.shuffle(calls)
+    sender.random.shuffle(calls)
     # Objects that other calls need are created first.
     for name in ("Customers_create", "Products_create", "BillingMeters_create", "Prices_create", "Invoices_create"):
         (first,) = [operation for operation in load_description().operations if operation.id == name]
         for _ in range(20):
-            made.send(first)
+            sender.send(first)
     for operation in calls:
-        made.send(operation)
+        sender.send(operation)
     sandbox.advance(2 * 3600)
     until(lambda: not came_due(sandbox), "all is done that came due")
     assert '"exception"' not in sandbox.output, "nothing failed that came due"

@@ -32,38 +32,38 @@ def test_a_card_is_attached_listed_updated_and_detached_for_good(stripe_api: Api
     async def flow(client: stripe.StripeClient) -> None:
         customer, other = await create_customer(client), await create_customer(client)
         methods = client.v1.payment_methods
-        made = await methods.create_async(
+        created = await methods.create_async(
             {"type": "card", "card": {"token": "tok_visa"}, "billing_details": {"name": "A"}, "metadata": {"a": "b"}}
         )
-        assert made.card is not None
-        assert (made.customer, made.card.last4, made.billing_details.name) == (None, "4242", "A")
+        assert created.card is not None
+        assert (created.customer, created.card.last4, created.billing_details.name) == (None, "4242", "A")
         with pytest.raises(stripe.InvalidRequestError, match="must save this PaymentMethod to a customer"):
-            await methods.update_async(made.id, {"metadata": {"a": ""}})
-        assert (await methods.attach_async(made.id, {"customer": customer})).customer == customer
+            await methods.update_async(created.id, {"metadata": {"a": ""}})
+        assert (await methods.attach_async(created.id, {"customer": customer})).customer == customer
         with pytest.raises(stripe.InvalidRequestError, match="already been attached to a customer"):
-            await methods.attach_async(made.id, {"customer": other})
+            await methods.attach_async(created.id, {"customer": other})
         listed: Any = {"customer": customer, "type": "card"}
-        assert [one.id for one in (await methods.list_async(listed)).data] == [made.id]
+        assert [one.id for one in (await methods.list_async(listed)).data] == [created.id]
         assert (await methods.list_async({**listed, "type": "sepa_debit"})).data == []
         changed = await methods.update_async(
-            made.id, {"card": {"exp_month": 2, "exp_year": 2041}, "metadata": {"a": ""}}
+            created.id, {"card": {"exp_month": 2, "exp_year": 2041}, "metadata": {"a": ""}}
         )
         assert changed.card is not None
         assert changed.metadata is not None
         assert (changed.card.exp_month, changed.metadata.to_dict()) == (2, {})
-        await client.v1.customers.update_async(customer, {"invoice_settings": {"default_payment_method": made.id}})
+        await client.v1.customers.update_async(customer, {"invoice_settings": {"default_payment_method": created.id}})
         with pytest.raises(stripe.InvalidRequestError) as of_another:
-            await charge(client, made.id, customer=other)
+            await charge(client, created.id, customer=other)
         assert of_another.value.param == "customer"
-        assert (await methods.detach_async(made.id)).customer is None
+        assert (await methods.detach_async(created.id)).customer is None
         settings = (await client.v1.customers.retrieve_async(customer)).invoice_settings
         assert settings is not None
         assert settings.default_payment_method is None
-        for again in (methods.attach_async(made.id, {"customer": customer}), charge(client, made.id)):
+        for again in (methods.attach_async(created.id, {"customer": customer}), charge(client, created.id)):
             with pytest.raises(stripe.InvalidRequestError, match="may not be used again"):
                 await again
         with pytest.raises(stripe.InvalidRequestError, match="detachment is impossible"):
-            await methods.detach_async(made.id)
+            await methods.detach_async(created.id)
 
     stripe_api.run(flow)
 
@@ -104,30 +104,32 @@ def test_a_setup_intent_keeps_its_card_for_the_customer_once(stripe_api: Api) ->
     async def flow(client: stripe.StripeClient) -> None:
         customer = await create_customer(client)
         intents = client.v1.setup_intents
-        made = await intents.create_async({"customer": customer, "metadata": {"a": "b"}})
-        assert (made.status, made.usage) == ("requires_payment_method", "off_session")
+        created = await intents.create_async({"customer": customer, "metadata": {"a": "b"}})
+        assert (created.status, created.usage) == ("requires_payment_method", "off_session")
         with pytest.raises(stripe.CardError) as declined:
-            await intents.confirm_async(made.id, {"payment_method": "pm_card_chargeDeclined", **BACK})
+            await intents.confirm_async(created.id, {"payment_method": "pm_card_chargeDeclined", **BACK})
         assert declined.value.code == "card_declined"
-        failed = await intents.retrieve_async(made.id, {"expand": ["latest_attempt"]})
+        failed = await intents.retrieve_async(created.id, {"expand": ["latest_attempt"]})
         assert failed.last_setup_error is not None
         assert (failed.status, failed.last_setup_error.code) == ("requires_payment_method", "card_declined")
-        done = await intents.confirm_async(made.id, {"payment_method": "pm_card_visa", **BACK})
+        done = await intents.confirm_async(created.id, {"payment_method": "pm_card_visa", **BACK})
         assert done.status == "succeeded"
         kept = await client.v1.customers.payment_methods.list_async(customer)
         assert [one.id for one in kept.data] == [done.payment_method]
-        assert [one.status for one in (await client.v1.setup_attempts.list_async({"setup_intent": made.id})).data] == [
+        assert [
+            one.status for one in (await client.v1.setup_attempts.list_async({"setup_intent": created.id})).data
+        ] == [
             "succeeded",
             "failed",
         ]
-        for refused in (intents.confirm_async(made.id, BACK), intents.cancel_async(made.id)):
+        for refused in (intents.confirm_async(created.id, BACK), intents.cancel_async(created.id)):
             with pytest.raises(stripe.InvalidRequestError) as error:
                 await refused
             assert error.value.code == "setup_intent_unexpected_state"
         waiting = await intents.create_async({"customer": customer})
         canceled = await intents.cancel_async(waiting.id, {"cancellation_reason": "abandoned"})
         assert (canceled.status, canceled.cancellation_reason) == ("canceled", "abandoned")
-        assert await list_types(client, made.id) == [
+        assert await list_types(client, created.id) == [
             "setup_intent.created",
             "setup_intent.setup_failed",
             "setup_intent.succeeded",
@@ -144,9 +146,9 @@ def test_an_amount_is_authorized_first_and_captured_or_released_later(stripe_api
         held = await charge(client, "pm_card_visa", capture_method="manual")
         assert (held.status, held.amount_capturable, held.amount_received) == ("requires_capture", 1000, 0)
         for params, call in (({"amount": 900}, intents.update_async), (BACK, intents.confirm_async)):
-            with pytest.raises(stripe.InvalidRequestError) as no:
+            with pytest.raises(stripe.InvalidRequestError) as raised:
                 await call(held.id, params)
-            assert no.value.code == "payment_intent_unexpected_state"
+            assert raised.value.code == "payment_intent_unexpected_state"
         with pytest.raises(stripe.InvalidRequestError):
             await intents.capture_async(held.id, {"amount_to_capture": 1001})
         part = await intents.capture_async(held.id, {"amount_to_capture": 400})
@@ -191,8 +193,8 @@ def test_an_authorization_and_a_bank_s_word_on_refunds_come_due(own_sandbox: San
 
 
 def test_publishable_key_confirms_an_intent_with_its_client_secret(stripe_sandbox: Sandbox) -> None:
-    made = stripe_sandbox.call("POST", "/v1/payment_intents", "amount=1000&currency=usd&metadata[order]=1").json()
-    path, secret = f"/v1/payment_intents/{made['id']}", made["client_secret"]
+    document = stripe_sandbox.call("POST", "/v1/payment_intents", "amount=1000&currency=usd&metadata[order]=1").json()
+    path, secret = f"/v1/payment_intents/{document['id']}", document["client_secret"]
     public = {"Authorization": "Bearer pk_test_shop", "Content-Type": "application/x-www-form-urlencoded"}
 
     def call(method: str, path: str, body: str = "") -> tuple[int, Any]:
@@ -202,13 +204,13 @@ def test_publishable_key_confirms_an_intent_with_its_client_secret(stripe_sandbo
     card = "payment_method_data[type]=card&payment_method_data[card][token]=tok_visa&return_url=https://shop.example"
     for method, attack, body, status in (
         ("GET", path, "", 400),
-        ("GET", f"{path}?client_secret={made['id']}_secret_{'0' * 32}", "", 400),
+        ("GET", f"{path}?client_secret={document['id']}_secret_{'0' * 32}", "", 400),
         ("POST", f"{path}/confirm", card, 400),
         ("POST", f"{path}/confirm", f"{card}&client_secret={secret}&expand[]=latest_charge", 400),
         ("POST", f"{path}/confirm", f"{card}&client_secret={secret}&off_session=true", 400),
         ("POST", f"{path}/cancel", f"client_secret={secret}", 401),
         ("GET", "/v1/payment_intents", "", 401),
-        ("POST", "/v1/refunds", f"payment_intent={made['id']}", 401),
+        ("POST", "/v1/refunds", f"payment_intent={document['id']}", 401),
     ):
         assert call(method, attack, body)[0] == status, (method, attack, body)
     status, shown = call("GET", f"{path}?client_secret={secret}")

@@ -121,8 +121,8 @@ def test_an_amount_that_is_too_small_to_charge(stripe_sandbox: Sandbox) -> None:
 @pytest.mark.difference("the summary of a span without events", "is not listed")
 def test_periods_of_items_and_spans_without_events(stripe_sandbox: Sandbox) -> None:
     shop = Shop(stripe_sandbox)
-    made = shop.subscribe(shop.price(1000), shop.price(9000, "year"))
-    periods = [(one["current_period_start"], one["current_period_end"]) for one in made["items"]["data"]]
+    created = shop.subscribe(shop.price(1000), shop.price(9000, "year"))
+    periods = [(one["current_period_start"], one["current_period_end"]) for one in created["items"]["data"]]
     assert sorted(periods) == [(JANUARY, FEBRUARY), (JANUARY, calendar.timegm((2028, 1, 1, 0, 0, 0)))]
     shop.advance(FEBRUARY + 2 * HOUR)
     assert [invoice["total"] for invoice in shop.invoices()] == [10_000, 1000]
@@ -141,7 +141,7 @@ def test_periods_of_items_and_spans_without_events(stripe_sandbox: Sandbox) -> N
 def test_payments_that_fail_and_endpoints_that_do_not_answer(own_sandbox: Sandbox) -> None:
     shop = Shop(own_sandbox)
     own_sandbox.listen("http://127.0.0.1:9/nobody")
-    made = shop.subscribe(shop.price(1000))
+    created = shop.subscribe(shop.price(1000))
     shop.post(f"customers/{shop.customer}", **{"invoice_settings[default_payment_method]": DECLINES})
     shop.advance(FEBRUARY + HOUR)
     attempts = []
@@ -149,15 +149,15 @@ def test_payments_that_fail_and_endpoints_that_do_not_answer(own_sandbox: Sandbo
         shop.advance(FEBRUARY + 2 * HOUR + (days + sum(attempts)) * DAY)
         attempts.append(days)
         assert shop.invoices()[-1]["attempt_count"] == len(attempts)
-    assert shop.get(f"subscriptions/{made['id']}")["status"] == "canceled"
+    assert shop.get(f"subscriptions/{created['id']}")["status"] == "canceled"
 
 
 @pytest.mark.difference("invoices while `pause_collection` is `void` or `mark_uncollectible`", "have no hour as drafts")
 @pytest.mark.parametrize(("behavior", "status"), [("void", "void"), ("mark_uncollectible", "uncollectible")])
 def test_invoices_while_collection_is_paused(stripe_sandbox: Sandbox, behavior: str, status: str) -> None:
     shop = Shop(stripe_sandbox)
-    made = shop.subscribe(shop.price(1000))
-    shop.post(f"subscriptions/{made['id']}", **{"pause_collection[behavior]": behavior})
+    created = shop.subscribe(shop.price(1000))
+    shop.post(f"subscriptions/{created['id']}", **{"pause_collection[behavior]": behavior})
     shop.advance(FEBRUARY + 1)
     assert [invoice["status"] for invoice in shop.invoices()] == ["paid", status]
 
@@ -168,7 +168,7 @@ def test_phases_of_a_schedule(stripe_sandbox: Sandbox) -> None:
     shop = Shop(stripe_sandbox)
     stays, goes, comes = (shop.price(cents) for cents in (1000, 2000, 3000))
     month = "[duration][interval]"
-    made = shop.post(
+    created = shop.post(
         "subscription_schedules",
         customer=shop.customer,
         start_date=JANUARY + DAY,
@@ -177,7 +177,7 @@ def test_phases_of_a_schedule(stripe_sandbox: Sandbox) -> None:
     )
 
     def items() -> dict[str, str]:
-        subscription = shop.get(f"subscription_schedules/{made['id']}")["subscription"]
+        subscription = shop.get(f"subscription_schedules/{created['id']}")["subscription"]
         return {one["price"]["id"]: one["id"] for one in shop.get(f"subscriptions/{subscription}")["items"]["data"]}
 
     shop.advance(JANUARY + DAY + 60)

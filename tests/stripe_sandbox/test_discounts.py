@@ -24,8 +24,8 @@ async def payer(client: stripe.StripeClient, clock: str | None = None) -> str:
 async def product(client: stripe.StripeClient, cents: int, **recurring: str) -> tuple[str, str]:
     """A product and its price."""
     data: Any = {"currency": "usd", "unit_amount": cents, **({"recurring": recurring} if recurring else {})}
-    made = await client.v1.products.create_async({"name": uuid.uuid4().hex[:8], "default_price_data": data})
-    return made.id, str(made.default_price)
+    created = await client.v1.products.create_async({"name": uuid.uuid4().hex[:8], "default_price_data": data})
+    return created.id, str(created.default_price)
 
 
 async def coupon(client: stripe.StripeClient, **params: Any) -> str:
@@ -55,7 +55,7 @@ def test_a_coupon_discounts_as_many_invoices_as_its_duration_says(
     async def flow(client: stripe.StripeClient) -> None:
         clock = (await client.v1.test_helpers.test_clocks.create_async({"frozen_time": START})).id
         customer, (_, price) = await payer(client, clock), await product(client, 1000, interval="month")
-        made = await client.v1.subscriptions.create_async(
+        created = await client.v1.subscriptions.create_async(
             {
                 "customer": customer,
                 "items": [{"price": price}],
@@ -63,14 +63,14 @@ def test_a_coupon_discounts_as_many_invoices_as_its_duration_says(
                 "expand": ["discounts.source.coupon", "latest_invoice"],
             }
         )
-        assert isinstance(made.latest_invoice, stripe.Invoice)
-        (taken,) = made.latest_invoice.total_discount_amounts or ()
-        assert (made.latest_invoice.subtotal, taken.amount) == (1000, 1000 - totals[0])
+        assert isinstance(created.latest_invoice, stripe.Invoice)
+        (taken,) = created.latest_invoice.total_discount_amounts or ()
+        assert (created.latest_invoice.subtotal, taken.amount) == (1000, 1000 - totals[0])
         for moment in MONTHS[1:4]:
             await advance_clock(client, clock, moment)
         invoices = (await client.v1.invoices.list_async({"customer": customer})).data[::-1]
         assert [invoice.amount_paid for invoice in invoices] == totals
-        left = (await client.v1.subscriptions.retrieve_async(made.id)).discounts
+        left = (await client.v1.subscriptions.retrieve_async(created.id)).discounts
         assert len(left) == (terms["duration"] == "forever")
 
     stripe_api.run(flow)
@@ -93,12 +93,12 @@ def test_discounts_are_taken_in_their_order_and_split_over_the_lines(
         for amount, discountable in ((1333, True), (667, True), (5000, False), (-100, True)):
             item: Any = {"amount": amount, "currency": "usd", "discountable": discountable}
             await client.v1.invoice_items.create_async({"customer": customer, "invoice": invoice.id, **item})
-        made = await client.v1.invoices.update_async(
+        created = await client.v1.invoices.update_async(
             invoice.id,
             {"discounts": [{"coupon": await coupon(client, **first)}, {"coupon": await coupon(client, **second)}]},
         )
-        assert made.total == total + 5000 - 100
-        lines = {line.amount: line for line in made.lines.data}
+        assert created.total == total + 5000 - 100
+        lines = {line.amount: line for line in created.lines.data}
         off = {amount: sum(part.amount for part in line.discount_amounts or ()) for amount, line in lines.items()}
         assert sum(off.values()) == 2000 - total
         assert off[5000] == off[-100] == 0
@@ -118,7 +118,7 @@ def test_item_discount_applies_to_its_lines_and_coupon_to_its_products(stripe_ap
         shown = await client.v1.coupons.retrieve_async(limited, {"expand": ["applies_to"]})
         assert shown.applies_to is not None
         assert shown.applies_to.products == [extra]
-        made = await client.v1.subscriptions.create_async(
+        created = await client.v1.subscriptions.create_async(
             {
                 "customer": customer,
                 "items": [
@@ -129,13 +129,13 @@ def test_item_discount_applies_to_its_lines_and_coupon_to_its_products(stripe_ap
                 "expand": ["latest_invoice"],
             }
         )
-        assert isinstance(made.latest_invoice, stripe.Invoice)
-        lines = made.latest_invoice.lines.data
+        assert isinstance(created.latest_invoice, stripe.Invoice)
+        lines = created.latest_invoice.lines.data
         assert {line.amount: [part.amount for part in line.discount_amounts or ()] for line in lines} == {
             1000: [100],
             400: [200],
         }
-        assert made.latest_invoice.total == 1100
+        assert created.latest_invoice.total == 1100
 
     stripe_api.run(flow)
 
@@ -149,22 +149,22 @@ def test_an_upgrade_is_prorated_less_the_discount_and_a_preview_tells_it(stripe_
             await product(client, 3000, interval="month"),
         )
         half = await coupon(client, percent_off=50, duration="forever")
-        made = await client.v1.subscriptions.create_async(
+        created = await client.v1.subscriptions.create_async(
             {"customer": customer, "items": [{"price": small}], "discounts": [{"coupon": half}]}
         )
         await advance_clock(client, clock, calendar.timegm((2027, 1, 16, 12, 0, 0)))
         change: Any = {
-            "items": [{"id": made["items"].data[0].id, "price": large}],
+            "items": [{"id": created["items"].data[0].id, "price": large}],
             "proration_behavior": "always_invoice",
         }
         preview = await client.v1.invoices.create_preview_async(
-            {"subscription": made.id, "subscription_details": change}
+            {"subscription": created.id, "subscription_details": change}
         )
-        changed = await client.v1.subscriptions.update_async(made.id, {**change, "expand": ["latest_invoice"]})
+        changed = await client.v1.subscriptions.update_async(created.id, {**change, "expand": ["latest_invoice"]})
         assert isinstance(changed.latest_invoice, stripe.Invoice)
         assert sorted(line.amount for line in changed.latest_invoice.lines.data) == [-250, 750]
         assert preview.total == changed.latest_invoice.amount_paid == 500
-        next = await client.v1.invoices.create_preview_async({"subscription": made.id, "discounts": ""})
+        next = await client.v1.invoices.create_preview_async({"subscription": created.id, "discounts": ""})
         assert next.total == 3000
 
     stripe_api.run(flow)
@@ -175,21 +175,21 @@ def test_a_discount_is_removed_with_an_event_and_a_deleted_coupon_goes_on(stripe
         clock = (await client.v1.test_helpers.test_clocks.create_async({"frozen_time": START})).id
         customer, (_, price) = await payer(client, clock), await product(client, 1000, interval="month")
         ten = await coupon(client, percent_off=10, duration="forever")
-        made = await client.v1.subscriptions.create_async(
+        created = await client.v1.subscriptions.create_async(
             {"customer": customer, "items": [{"price": price}], "discounts": [{"coupon": ten}]}
         )
-        (discount,) = made.discounts
+        (discount,) = created.discounts
         await client.v1.coupons.delete_async(ten)
         await advance_clock(client, clock, MONTHS[1])
         assert (await client.v1.invoices.list_async({"customer": customer})).data[0].amount_paid == 900
-        kept = await client.v1.subscriptions.update_async(made.id, {"discounts": [{"discount": str(discount)}]})
+        kept = await client.v1.subscriptions.update_async(created.id, {"discounts": [{"discount": str(discount)}]})
         assert kept.discounts == [discount]
-        removed = await client.v1.subscriptions.delete_discount_async(made.id)
+        removed = await client.v1.subscriptions.delete_discount_async(created.id)
         assert (removed.id, removed.deleted) == (discount, True)
         types = {event.type for event in (await client.v1.events.list_async({"type": "customer.discount.*"})).data}
         assert types >= {"customer.discount.created", "customer.discount.deleted"}
         for none in (
-            client.v1.subscriptions.delete_discount_async(made.id),
+            client.v1.subscriptions.delete_discount_async(created.id),
             client.v1.customers.delete_discount_async(customer),
         ):
             with pytest.raises(stripe.InvalidRequestError) as missing:

@@ -13,22 +13,22 @@ MINUTE = 60
 
 async def payer(client: stripe.StripeClient, card: str = "pm_card_visa") -> str:
     """A customer who pays by this card."""
-    made = await client.v1.customers.create_async(
+    created = await client.v1.customers.create_async(
         {"email": "a@example.com", "payment_method": card, "invoice_settings": {"default_payment_method": card}}
     )
-    return made.id
+    return created.id
 
 
 async def draft(client: stripe.StripeClient, customer: str, *amounts: int) -> str:
     """A draft with these amounts."""
-    made = await client.v1.invoices.create_async(
+    created = await client.v1.invoices.create_async(
         {"customer": customer, "auto_advance": False, "pending_invoice_items_behavior": "exclude"}
     )
     for amount in amounts:
         await client.v1.invoice_items.create_async(
-            {"customer": customer, "invoice": made.id, "amount": amount, "currency": "usd", "description": "usage"}
+            {"customer": customer, "invoice": created.id, "amount": amount, "currency": "usd", "description": "usage"}
         )
-    return made.id
+    return created.id
 
 
 def test_a_draft_gets_items_is_finalized_and_paid(stripe_api: Api) -> None:
@@ -42,11 +42,11 @@ def test_a_draft_gets_items_is_finalized_and_paid(stripe_api: Api) -> None:
         assert (final.status, final.amount_due, final.auto_advance) == ("open", 10100, False)
         assert final.invoice_pdf is not None
         assert final.number is not None
-        with pytest.raises(stripe.InvalidRequestError) as no:
+        with pytest.raises(stripe.InvalidRequestError) as raised:
             await client.v1.invoice_items.create_async(
                 {"customer": customer, "invoice": id, "amount": 1, "currency": "usd"}
             )
-        assert no.value.code == "invoice_not_editable"
+        assert raised.value.code == "invoice_not_editable"
         paid = await client.v1.invoices.pay_async(id, {"expand": ["payments.data.payment.payment_intent"]})
         assert (paid.status, paid.amount_paid, paid.amount_remaining) == ("paid", 10100, 0)
         assert paid.payments is not None
@@ -65,8 +65,8 @@ def test_lines_that_are_added_together_are_items_with_their_metadata(stripe_api:
         lines = [
             {"amount": cents, "description": "usage", "metadata": {"line": str(cents)}} for cents in (9900, -35, 0)
         ]
-        made = await client.v1.invoices.add_lines_async(id, {"lines": lines})
-        assert (made.subtotal, made.total) == (9965, 9965)
+        created = await client.v1.invoices.add_lines_async(id, {"lines": lines})
+        assert (created.subtotal, created.total) == (9965, 9965)
         for listed in (
             (await client.v1.invoice_items.list_async({"invoice": id})).data,
             (await client.v1.invoices.line_items.list_async(id)).data,
@@ -83,9 +83,9 @@ def test_lines_that_are_added_together_are_items_with_their_metadata(stripe_api:
 def test_a_card_that_declines_leaves_the_invoice_open_and_the_failure_on_record(stripe_api: Api) -> None:
     async def flow(client: stripe.StripeClient) -> None:
         id = await draft(client, await payer(client, "pm_card_chargeCustomerFail"), 500)
-        with pytest.raises(stripe.CardError) as no:
+        with pytest.raises(stripe.CardError) as raised:
             await client.v1.invoices.pay_async(id)
-        assert (no.value.http_status, no.value.code) == (402, "card_declined")
+        assert (raised.value.http_status, raised.value.code) == (402, "card_declined")
         invoice = await client.v1.invoices.retrieve_async(id)
         assert (invoice.status, invoice.attempt_count, invoice.amount_paid) == ("open", 1, 0)
         events = await client.v1.events.list_async({"type": "invoice.payment_failed"})
@@ -133,7 +133,9 @@ def test_meter_events_are_counted_once_and_summed_by_the_minute(stripe_sandbox: 
                     "timestamp": minute + n,
                 }
             )
-        with pytest.raises(stripe.InvalidRequestError, match="An event already exists with identifier slice-0") as no:
+        with pytest.raises(
+            stripe.InvalidRequestError, match="An event already exists with identifier slice-0"
+        ) as raised:
             await client.v1.billing.meter_events.create_async(
                 {
                     "event_name": "tokens",
@@ -141,7 +143,7 @@ def test_meter_events_are_counted_once_and_summed_by_the_minute(stripe_sandbox: 
                     "identifier": "slice-0",
                 }
             )
-        assert no.value.code is None
+        assert raised.value.code is None
         sums: list[float] = []
 
         async def look() -> None:

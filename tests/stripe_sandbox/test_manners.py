@@ -84,10 +84,10 @@ def test_missing_object_or_path_has_its_error_code(
 def test_bearer_and_basic_keys_are_accepted_and_modes_are_separate(stripe_sandbox: Sandbox) -> None:
     sandbox = stripe_sandbox
     basic = "Basic " + base64.b64encode(b"sk_live_x:").decode()
-    made = sandbox.call("POST", "/v1/customers", "name=L", Authorization=basic).json()
-    assert made["livemode"] is True
-    assert sandbox.call("GET", f"/v1/customers/{made['id']}").status == 404
-    assert sandbox.call("GET", f"/v1/customers/{made['id']}", Authorization=basic).json()["name"] == "L"
+    body = sandbox.call("POST", "/v1/customers", "name=L", Authorization=basic).json()
+    assert body["livemode"] is True
+    assert sandbox.call("GET", f"/v1/customers/{body['id']}").status == 404
+    assert sandbox.call("GET", f"/v1/customers/{body['id']}", Authorization=basic).json()["name"] == "L"
     for wrong in ("", "Bearer pk_test_x", "Basic !", "Bearer sk_test"):
         answer = sandbox.call("GET", "/v1/customers", Authorization=wrong)
         assert answer.status == 401
@@ -211,10 +211,10 @@ def test_call_in_progress_blocks_calls_with_its_key_or_meter(stripe_sandbox: San
 
 def test_metadata_is_merged_and_removed(stripe_api: Api) -> None:
     sandbox = stripe_api
-    made = sandbox.call("POST", "/v1/customers", "metadata[a]=1&metadata[b]=2&phone=1").json()
-    changed = sandbox.call("POST", f"/v1/customers/{made['id']}", "metadata[a]=&metadata[c]=3&phone=").json()
+    body = sandbox.call("POST", "/v1/customers", "metadata[a]=1&metadata[b]=2&phone=1").json()
+    changed = sandbox.call("POST", f"/v1/customers/{body['id']}", "metadata[a]=&metadata[c]=3&phone=").json()
     assert (changed["metadata"], changed["phone"]) == ({"b": "2", "c": "3"}, None)
-    assert sandbox.call("POST", f"/v1/customers/{made['id']}", "metadata=").json()["metadata"] == {}
+    assert sandbox.call("POST", f"/v1/customers/{body['id']}", "metadata=").json()["metadata"] == {}
 
 
 @pytest.mark.parametrize(
@@ -284,9 +284,9 @@ def invoiced(sandbox: Sandbox) -> list[int]:
     customer = calls("customers", card)["id"]
     data = "currency=usd&unit_amount=100&recurring[interval]=month&product_data[name]=Seat"
     price = calls("prices", data)["id"]
-    made = calls("subscriptions", f"customer={customer}&items[0][price]={price}")
-    item = made["items"]["data"][0]["id"]
-    path = f"subscriptions/{made['id']}"
+    created = calls("subscriptions", f"customer={customer}&items[0][price]={price}")
+    item = created["items"]["data"][0]["id"]
+    path = f"subscriptions/{created['id']}"
     change = f"items[0][id]={item}&proration_behavior=always_invoice&items[0][quantity]="
     for n in range(10):
         calls(path, change + str(n + 2))

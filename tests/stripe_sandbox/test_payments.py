@@ -15,12 +15,12 @@ async def paid(client: stripe.StripeClient, amount: int, *, pay: bool = True) ->
     customer = await client.v1.customers.create_async(
         {"payment_method": card, "invoice_settings": {"default_payment_method": card}}
     )
-    made = await client.v1.invoices.create_async({"customer": customer.id, "currency": "usd"})
+    created = await client.v1.invoices.create_async({"customer": customer.id, "currency": "usd"})
     await client.v1.invoice_items.create_async(
-        {"customer": customer.id, "invoice": made.id, "amount": amount, "currency": "usd"}
+        {"customer": customer.id, "invoice": created.id, "amount": amount, "currency": "usd"}
     )
-    final = await client.v1.invoices.finalize_invoice_async(made.id)
-    return await client.v1.invoices.pay_async(made.id) if pay else final
+    final = await client.v1.invoices.finalize_invoice_async(created.id)
+    return await client.v1.invoices.pay_async(created.id) if pay else final
 
 
 async def intent_of(client: stripe.StripeClient, invoice: str) -> str:
@@ -38,9 +38,9 @@ def test_refunds_give_back_no_more_than_was_paid_and_the_balance_shows_all(strip
         with pytest.raises(stripe.InvalidRequestError, match="greater than unrefunded amount"):
             await client.v1.refunds.create_async({"payment_intent": intent, "amount": 6_001})
         await client.v1.refunds.create_async({"payment_intent": intent})
-        with pytest.raises(stripe.InvalidRequestError) as no:
+        with pytest.raises(stripe.InvalidRequestError) as raised:
             await client.v1.refunds.create_async({"payment_intent": intent})
-        assert no.value.code == "charge_already_refunded"
+        assert raised.value.code == "charge_already_refunded"
         found = await client.v1.payment_intents.retrieve_async(
             intent, {"expand": ["latest_charge.refunds", "latest_charge.balance_transaction"]}
         )
@@ -64,9 +64,9 @@ def test_credit_note_lowers_the_amount_due_or_refunds_a_payment(stripe_api: Api)
         assert (note.type, note.number, note.lines.data[0].amount) == ("pre_payment", f"{due.number}-CN-01", 300)
         lower = await client.v1.invoices.pay_async(due.id)
         assert (lower.amount_paid, lower.total, lower.pre_payment_credit_notes_amount) == (700, 1_000, 300)
-        with pytest.raises(stripe.InvalidRequestError) as no:
+        with pytest.raises(stripe.InvalidRequestError) as raised:
             await client.v1.credit_notes.create_async({"invoice": due.id, "amount": 100})
-        assert no.value.param == "refund_amount"
+        assert raised.value.param == "refund_amount"
         preview = await client.v1.credit_notes.preview_async({"invoice": due.id, "amount": 100, "refund_amount": 100})
         assert preview.total == 100
         back = await client.v1.credit_notes.create_async(
@@ -104,13 +104,13 @@ def test_credit_note_of_the_full_amount_marks_the_invoice_paid(
         assert (await client.v1.invoices.retrieve_async(due.id)).status == "paid"
         customer = str(due.customer)
         await client.v1.customers.balance_transactions.create_async(customer, {"amount": -400, "currency": "usd"})
-        made = await client.v1.invoices.create_async({"customer": customer})
+        created = await client.v1.invoices.create_async({"customer": customer})
         await client.v1.invoice_items.create_async(
-            {"customer": customer, "invoice": made.id, "amount": 1_000, "currency": "usd"}
+            {"customer": customer, "invoice": created.id, "amount": 1_000, "currency": "usd"}
         )
-        final = await client.v1.invoices.finalize_invoice_async(made.id)
+        final = await client.v1.invoices.finalize_invoice_async(created.id)
         assert (final.total, final.amount_due, final.starting_balance, final.ending_balance) == (1_000, 600, -400, 0)
-        await client.v1.invoices.void_invoice_async(made.id)
+        await client.v1.invoices.void_invoice_async(created.id)
         assert (await client.v1.customers.retrieve_async(customer)).balance == -400
 
     stripe_api.run(flow)
@@ -151,10 +151,10 @@ def test_a_customer_pays_on_a_page(stripe_sandbox: Sandbox, mode: str) -> None:
             params["invoice_creation"] = {"enabled": True}
         return await client.v1.checkout.sessions.create_async(params)
 
-    made = stripe_sandbox.run(make)
-    assert (made.status, made.amount_total) == ("open", None if mode == "setup" else 1_000)
-    assert made.url is not None
-    path = made.url.removeprefix(stripe_sandbox.url)
+    created = stripe_sandbox.run(make)
+    assert (created.status, created.amount_total) == ("open", None if mode == "setup" else 1_000)
+    assert created.url is not None
+    path = created.url.removeprefix(stripe_sandbox.url)
     label = {"setup": b"Save card", "subscription": b"Subscribe"}.get(mode, b"Pay $10.00")
     assert b"<button>" + label in ask(stripe_sandbox.port, path).body
     declined = ask(
@@ -167,12 +167,12 @@ def test_a_customer_pays_on_a_page(stripe_sandbox: Sandbox, mode: str) -> None:
     if mode != "setup":
         assert declined.status == 402
         answer = ask(stripe_sandbox.port, f"{path}/pay", method="POST")
-        assert (answer.status, answer["location"]) == (303, f"https://example.com/done?session={made.id}")
+        assert (answer.status, answer["location"]) == (303, f"https://example.com/done?session={created.id}")
         assert ask(stripe_sandbox.port, f"{path}/pay", method="POST").status == 400
 
     async def look(client: stripe.StripeClient) -> None:
         done = await client.v1.checkout.sessions.retrieve_async(
-            made.id, {"expand": ["payment_intent", "subscription", "invoice", "line_items"]}
+            created.id, {"expand": ["payment_intent", "subscription", "invoice", "line_items"]}
         )
         intent, subscription, invoice = done.payment_intent, done.subscription, done.invoice
         assert done.status == "complete"
@@ -193,8 +193,10 @@ def test_a_customer_pays_on_a_page(stripe_sandbox: Sandbox, mode: str) -> None:
 
 def test_a_session_expires_and_a_portal_shows_invoices(stripe_sandbox: Sandbox) -> None:
     async def flow(client: stripe.StripeClient) -> str:
-        made = await client.v1.checkout.sessions.create_async({"mode": "setup", "success_url": "https://example.com"})
-        gone = await client.v1.checkout.sessions.expire_async(made.id)
+        created = await client.v1.checkout.sessions.create_async(
+            {"mode": "setup", "success_url": "https://example.com"}
+        )
+        gone = await client.v1.checkout.sessions.expire_async(created.id)
         assert (gone.status, gone.url) == ("expired", None)
         invoice = await paid(client, 700)
         portal = await client.v1.billing_portal.sessions.create_async({"customer": str(invoice.customer)})
@@ -241,23 +243,23 @@ def test_a_disputed_payment_is_refunded_neither_directly_nor_by_a_credit_note(st
         customer = await client.v1.customers.create_async(
             {"payment_method": card, "invoice_settings": {"default_payment_method": card}}
         )
-        made = await client.v1.invoices.create_async({"customer": customer.id, "currency": "usd"})
+        created = await client.v1.invoices.create_async({"customer": customer.id, "currency": "usd"})
         await client.v1.invoice_items.create_async(
-            {"customer": customer.id, "invoice": made.id, "amount": 5_000, "currency": "usd"}
+            {"customer": customer.id, "invoice": created.id, "amount": 5_000, "currency": "usd"}
         )
-        await client.v1.invoices.finalize_invoice_async(made.id)
-        await client.v1.invoices.pay_async(made.id)
-        note = {"invoice": made.id, "amount": 5_000}
+        await client.v1.invoices.finalize_invoice_async(created.id)
+        await client.v1.invoices.pay_async(created.id)
+        note = {"invoice": created.id, "amount": 5_000}
         refunded: Any = {**note, "refund_amount": 5_000}
         credited: Any = {**note, "credit_amount": 5_000}
         for refused in (
-            client.v1.refunds.create_async({"payment_intent": await intent_of(client, made.id)}),
+            client.v1.refunds.create_async({"payment_intent": await intent_of(client, created.id)}),
             client.v1.credit_notes.create_async(refunded),
         ):
             with pytest.raises(stripe.InvalidRequestError) as error:
                 await refused
             assert error.value.code == "charge_disputed"
-        assert not (await client.v1.credit_notes.list_async({"invoice": made.id})).data
+        assert not (await client.v1.credit_notes.list_async({"invoice": created.id})).data
         issued = await client.v1.credit_notes.create_async(credited)
         assert issued.status == "issued", "a credit to the balance is no refund"
 

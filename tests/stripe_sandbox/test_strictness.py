@@ -98,8 +98,8 @@ def test_a_payment_is_refused_as_stripe_refuses_it(
 def test_confirming_a_redirect_intent_needs_a_return_url(stripe_api: Api) -> None:
     body = f"amount=1000&currency=usd&payment_method=pm_card_visa&{METHODS}"
     intent = stripe_api.call("POST", INTENT, body).json()["id"]
-    no = stripe_api.call("POST", f"{INTENT}/{intent}/confirm")
-    assert (no.status, no.json()["error"]["param"]) == (400, "return_url")
+    answer = stripe_api.call("POST", f"{INTENT}/{intent}/confirm")
+    assert (answer.status, answer.json()["error"]["param"]) == (400, "return_url")
     yes = stripe_api.call("POST", f"{INTENT}/{intent}/confirm", "return_url=https://shop.example")
     assert yes.json()["status"] == "succeeded"
 

@@ -107,26 +107,28 @@ def test_a_subscription_is_scheduled_to_be_downgraded_and_to_end(stripe_api: Api
 
     async def flow(client: stripe.StripeClient) -> None:
         clock, customer, prices = await sold(client)
-        made = await client.v1.subscriptions.create_async({"customer": customer, "items": [{"price": prices["pro"]}]})
-        schedule = await client.v1.subscription_schedules.create_async({"from_subscription": made.id})
+        created = await client.v1.subscriptions.create_async(
+            {"customer": customer, "items": [{"price": prices["pro"]}]}
+        )
+        schedule = await client.v1.subscription_schedules.create_async({"from_subscription": created.id})
         (phase,) = schedule.phases
         assert (phase.start_date, phase.end_date, phase.items[0].price) == (START, FEBRUARY, prices["pro"])  # type: ignore[index]
         with pytest.raises(stripe.InvalidRequestError, match="already attached to a schedule"):
-            await client.v1.subscription_schedules.create_async({"from_subscription": made.id})
+            await client.v1.subscription_schedules.create_async({"from_subscription": created.id})
         with pytest.raises(stripe.InvalidRequestError, match="managed by the subscription schedule"):
-            await client.v1.subscriptions.update_async(made.id, {"cancel_at_period_end": True})
+            await client.v1.subscriptions.update_async(created.id, {"cancel_at_period_end": True})
         phases: Any = [
             {"items": [{"price": prices["pro"]}], "start_date": START, "end_date": FEBRUARY},
             {"items": [{"price": prices["basic"]}], "duration": {"interval": "month"}},
         ]
         await client.v1.subscription_schedules.update_async(schedule.id, {"phases": phases, "end_behavior": "cancel"})
-        assert (await client.v1.subscriptions.retrieve_async(made.id)).cancel_at == MARCH
+        assert (await client.v1.subscriptions.retrieve_async(created.id)).cancel_at == MARCH
         await advance_clock(client, clock, FEBRUARY + 2 * HOUR)
         assert await totals(client, customer) == [3000, 1000]
         await advance_clock(client, clock, MARCH + 2 * HOUR)
         schedule = await client.v1.subscription_schedules.retrieve_async(schedule.id)
         assert (schedule.status, schedule.completed_at) == ("completed", MARCH)
-        assert (await client.v1.subscriptions.retrieve_async(made.id)).status == "canceled"
+        assert (await client.v1.subscriptions.retrieve_async(created.id)).status == "canceled"
         assert await totals(client, customer) == [3000, 1000]
         events = await client.v1.events.list_async({"type": "subscription_schedule.completed"})
         assert events.data[0].data.object["id"] == schedule.id

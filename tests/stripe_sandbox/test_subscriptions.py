@@ -126,12 +126,12 @@ def amounts(invoice: stripe.Invoice) -> list[tuple[int, int | None]]:
 def test_month_is_billed_by_tiers_one_hour_after_its_end(stripe_api: Api) -> None:
     async def flow(client: stripe.StripeClient) -> None:
         shop = await Shop(client).open("month")
-        made = await shop.subscribe()
-        assert made.status == "active"
+        created = await shop.subscribe()
+        assert created.status == "active"
         (first,) = await shop.invoices()
         assert (first.status, first.total, first.billing_reason) == ("paid", 9900, "subscription_create")
         await shop.use(1_234_000, JANUARY + 60)
-        upcoming = await client.v1.invoices.create_preview_async({"subscription": made.id})
+        upcoming = await client.v1.invoices.create_preview_async({"subscription": created.id})
         assert upcoming.total == 9900 + 234
         assert len(await shop.invoices()) == 1
         await shop.advance(FEBRUARY + 1)
@@ -183,10 +183,10 @@ def test_draft_without_auto_advance_stays_a_draft(stripe_api: Api) -> None:
 def test_upgrade_prorates_by_the_second_and_bills_usage_of_each_part(stripe_api: Api) -> None:
     async def flow(client: stripe.StripeClient) -> None:
         shop = await Shop(client).open("upgrade")
-        made = await shop.subscribe()
+        created = await shop.subscribe()
         await shop.advance(CHANGE)
         await shop.use(1_500_000, CHANGE - 60)
-        fee, tokens = made["items"].data
+        fee, tokens = created["items"].data
         change: Any = {
             "items": [
                 {"id": fee.id, "price": shop.prices["enterprise"]},
@@ -196,9 +196,9 @@ def test_upgrade_prorates_by_the_second_and_bills_usage_of_each_part(stripe_api:
             "proration_behavior": "create_prorations",
         }
         preview = await client.v1.invoices.create_preview_async(
-            {"subscription": made.id, "subscription_details": change}
+            {"subscription": created.id, "subscription_details": change}
         )
-        changed = await client.v1.subscriptions.update_async(made.id, change)
+        changed = await client.v1.subscriptions.update_async(created.id, change)
         assert {item.price.id for item in changed["items"].data} == {
             shop.prices["enterprise"],
             shop.prices["enterprise tokens"],
@@ -249,10 +249,10 @@ def test_immediate_cancel_invoices_open_usage_if_requested(
 ) -> None:
     async def flow(client: stripe.StripeClient) -> None:
         shop = await Shop(client).open(f"cancel-{len(last)}")
-        made = await shop.subscribe()
+        created = await shop.subscribe()
         await shop.advance(CHANGE)
         await shop.use(1_001_000, CHANGE - 60)
-        ended = await client.v1.subscriptions.cancel_async(made.id, cancel)
+        ended = await client.v1.subscriptions.cancel_async(created.id, cancel)
         assert (ended.status, ended.ended_at) == ("canceled", CHANGE)
         latest = (await shop.invoices())[0]
         assert amounts(latest) == last
@@ -267,12 +267,12 @@ def test_immediate_cancel_invoices_open_usage_if_requested(
 def test_cancel_at_period_end_bills_usage_without_a_new_fee(stripe_api: Api) -> None:
     async def flow(client: stripe.StripeClient) -> None:
         shop = await Shop(client).open("leaving")
-        made = await shop.subscribe()
-        leaving = await client.v1.subscriptions.update_async(made.id, {"cancel_at_period_end": True})
+        created = await shop.subscribe()
+        leaving = await client.v1.subscriptions.update_async(created.id, {"cancel_at_period_end": True})
         assert (leaving.status, leaving.cancel_at) == ("active", FEBRUARY)
         await shop.use(1_010_000, JANUARY + 60)
         await shop.advance(FEBRUARY + HOUR)
-        assert (await client.v1.subscriptions.retrieve_async(made.id)).status == "canceled"
+        assert (await client.v1.subscriptions.retrieve_async(created.id)).status == "canceled"
         assert amounts((await shop.invoices())[0]) == [(0, 1_000_000), (10, 10_000)]
 
     stripe_api.run(flow)
@@ -291,17 +291,17 @@ def test_mid_month_start_charges_the_rest_of_the_month(stripe_api: Api) -> None:
 def test_unpaid_fee_makes_a_subscription_past_due_until_paid(stripe_api: Api) -> None:
     async def flow(client: stripe.StripeClient) -> None:
         shop = await Shop(client).open("unpaid")
-        made = await shop.subscribe()
+        created = await shop.subscribe()
         await client.v1.customers.update_async(
             shop.customer, {"invoice_settings": {"default_payment_method": "pm_card_chargeCustomerFail"}}
         )
         await shop.advance(FEBRUARY + HOUR)
-        assert (await client.v1.subscriptions.retrieve_async(made.id)).status == "past_due"
+        assert (await client.v1.subscriptions.retrieve_async(created.id)).status == "past_due"
         invoice = (await shop.invoices())[0]
         assert (invoice.status, invoice.attempt_count) == ("open", 1)
         assert invoice.next_payment_attempt is not None
         await client.v1.invoices.pay_async(invoice.id, {"payment_method": "pm_card_visa"})
-        assert (await client.v1.subscriptions.retrieve_async(made.id)).status == "active"
+        assert (await client.v1.subscriptions.retrieve_async(created.id)).status == "active"
 
     stripe_api.run(flow)
 
@@ -310,9 +310,9 @@ def test_subscription_without_a_payment_method_is_refused(stripe_api: Api) -> No
     async def flow(client: stripe.StripeClient) -> None:
         shop = await Shop(client).open("poor")
         shop.customer = (await client.v1.customers.create_async({"name": "poor"})).id
-        with pytest.raises(stripe.InvalidRequestError) as no:
+        with pytest.raises(stripe.InvalidRequestError) as raised:
             await shop.subscribe()
-        assert no.value.code == "resource_missing"
+        assert raised.value.code == "resource_missing"
         assert not await shop.invoices()
         subscribed = await shop.subscribe(payment_behavior="default_incomplete")
         assert subscribed.status == "incomplete"
@@ -385,12 +385,12 @@ def test_usage_alert_triggers_once_at_its_threshold(stripe_sandbox: Sandbox) -> 
 def test_paused_subscription_charges_nothing_until_resumed(stripe_api: Api) -> None:
     async def flow(client: stripe.StripeClient) -> None:
         shop = await Shop(client).open("pause")
-        made = await shop.subscribe()
+        created = await shop.subscribe()
         await shop.advance(CHANGE)
         await shop.use(1_002_000, CHANGE - 60)
         now: Any = {"type": "now"}
         paused = await client.v1.subscriptions.pause_async(
-            made.id,
+            created.id,
             {
                 "type": "subscription",
                 "bill_for": {"outstanding_usage_through": now, "unused_time_from": now},
@@ -400,7 +400,7 @@ def test_paused_subscription_charges_nothing_until_resumed(stripe_api: Api) -> N
         assert paused.status == "paused"
         await shop.advance(calendar.timegm((2027, 2, 15, 0, 0, 0)))
         assert len(await shop.invoices()) == 1
-        resumed = await client.v1.subscriptions.resume_async(made.id, {"proration_behavior": "create_prorations"})
+        resumed = await client.v1.subscriptions.resume_async(created.id, {"proration_behavior": "create_prorations"})
         assert resumed.status == "active"
         pending = await client.v1.invoice_items.list_async({"customer": shop.customer, "pending": True})
         assert sorted(one.amount for one in pending.data) == [-4950, 0, 2, 4950]

@@ -53,7 +53,7 @@ def test_usage_is_charged_once_it_is_worth_enough(own_sandbox: Sandbox, reset: b
         params: Any = {"customer": customer, "items": [{"price": price.id}, {"price": fee.id}]}
         with pytest.raises(stripe.InvalidRequestError):
             await client.v1.subscriptions.create_async({**params, "billing_thresholds": {"amount_gte": 49}})
-        made = await client.v1.subscriptions.create_async(
+        created = await client.v1.subscriptions.create_async(
             {**params, "billing_thresholds": {"amount_gte": 1000, "reset_billing_cycle_anchor": reset}}
         )
         assert await use(client, customer, 99, 0) == []
@@ -61,8 +61,8 @@ def test_usage_is_charged_once_it_is_worth_enough(own_sandbox: Sandbox, reset: b
         assert (draft.billing_reason, draft.total) == ("subscription_threshold", 1520 if reset else 1020)
         assert draft.threshold_reason is not None
         assert draft.threshold_reason.amount_gte == 1000
-        now = await client.v1.subscriptions.retrieve_async(made.id)
-        assert (now.billing_cycle_anchor == made.billing_cycle_anchor) is not reset
+        now = await client.v1.subscriptions.retrieve_async(created.id)
+        assert (now.billing_cycle_anchor == created.billing_cycle_anchor) is not reset
         final = await client.v1.invoices.finalize_invoice_async(str(draft.id), {"auto_advance": False})
         assert final.total == draft.total
         own_sandbox.advance(2)

@@ -63,22 +63,22 @@ async def period(subscriber: Subscriber, id: str) -> tuple[int, int]:
 def test_trial_is_free_and_charged_one_hour_after_its_end(stripe_api: Api) -> None:
     async def flow(client: stripe.StripeClient) -> None:
         subscriber = await Subscriber(client).open()
-        made = await subscriber.subscribe(trial_period_days=14)
+        created = await subscriber.subscribe(trial_period_days=14)
         end = START + 14 * DAY
-        assert (made.status, made.trial_start, made.trial_end) == ("trialing", START, end)
-        assert made.billing_cycle_anchor == end
-        assert await period(subscriber, made.id) == (START, end)
+        assert (created.status, created.trial_start, created.trial_end) == ("trialing", START, end)
+        assert created.billing_cycle_anchor == end
+        assert await period(subscriber, created.id) == (START, end)
         (first,) = await subscriber.invoices()
         assert (first.status, first.total, first.billing_reason) == ("paid", 0, "subscription_create")
         assert (first.lines.data[0].description or "").startswith("Trial period for Pro ")
         name = "customer.subscription"
         await subscriber.advance(end - 3 * DAY - 1)
-        assert await subscriber.events(made.id, name) == [f"{name}.created"]
+        assert await subscriber.events(created.id, name) == [f"{name}.created"]
         await subscriber.advance(end - 3 * DAY)
-        assert await subscriber.events(made.id, name) == [f"{name}.created", f"{name}.trial_will_end"]
+        assert await subscriber.events(created.id, name) == [f"{name}.created", f"{name}.trial_will_end"]
         await subscriber.advance(end)
-        assert (await client.v1.subscriptions.retrieve_async(made.id)).status == "active"
-        assert await period(subscriber, made.id) == (end, calendar.timegm((2027, 2, 15, 0, 0, 0)))
+        assert (await client.v1.subscriptions.retrieve_async(created.id)).status == "active"
+        assert await period(subscriber, created.id) == (end, calendar.timegm((2027, 2, 15, 0, 0, 0)))
         await subscriber.advance(end + HOUR)
         _, charged = await subscriber.invoices()
         assert (charged.status, charged.total, charged.billing_reason) == ("paid", 2000, "subscription_cycle")
@@ -96,16 +96,16 @@ def test_a_trial_without_a_payment_method_ends_as_its_settings_say(
     async def flow(client: stripe.StripeClient) -> None:
         subscriber = await Subscriber(client).open(None)
         settings = {"end_behavior": {"missing_payment_method": behavior}}
-        made = await subscriber.subscribe(trial_end=START + 5 * DAY, trial_settings=settings)
+        created = await subscriber.subscribe(trial_end=START + 5 * DAY, trial_settings=settings)
         await subscriber.advance(START + 5 * DAY + HOUR)
-        ended = await client.v1.subscriptions.retrieve_async(made.id)
+        ended = await client.v1.subscriptions.retrieve_async(created.id)
         assert (ended.status, len(await subscriber.invoices())) == (status, invoices)
         if behavior != "pause":
             return
-        resumed = await client.v1.subscriptions.resume_async(made.id, {})
+        resumed = await client.v1.subscriptions.resume_async(created.id, {})
         assert resumed.status == "paused", "nothing pays its invoice yet"
         await client.v1.invoices.pay_async(str(resumed.latest_invoice), {"payment_method": "pm_card_visa"})
-        resumed = await client.v1.subscriptions.retrieve_async(made.id)
+        resumed = await client.v1.subscriptions.retrieve_async(created.id)
         assert (resumed.status, resumed.billing_cycle_anchor) == ("active", START + 5 * DAY + HOUR)
         assert [invoice.total for invoice in await subscriber.invoices()] == [0, 2000]
 
@@ -115,29 +115,29 @@ def test_a_trial_without_a_payment_method_ends_as_its_settings_say(
 def test_a_trial_is_extended_ended_at_once_and_given_to_a_subscription_that_is_paid(stripe_api: Api) -> None:
     async def flow(client: stripe.StripeClient) -> None:
         subscriber = await Subscriber(client).open()
-        made = await subscriber.subscribe(trial_period_days=2)
-        assert "customer.subscription.trial_will_end" in await subscriber.events(made.id), (
+        created = await subscriber.subscribe(trial_period_days=2)
+        assert "customer.subscription.trial_will_end" in await subscriber.events(created.id), (
             "the trial has less than three days left"
         )
-        longer = await client.v1.subscriptions.update_async(made.id, {"trial_end": START + 10 * DAY})
+        longer = await client.v1.subscriptions.update_async(created.id, {"trial_end": START + 10 * DAY})
         assert (longer.trial_end, longer.billing_cycle_anchor) == (START + 10 * DAY, START + 10 * DAY)
         await subscriber.advance(START + 4 * DAY)
-        ended = await client.v1.subscriptions.update_async(made.id, {"trial_end": "now"})
+        ended = await client.v1.subscriptions.update_async(created.id, {"trial_end": "now"})
         assert (ended.status, ended.trial_end) == ("active", START + 4 * DAY)
-        assert await period(subscriber, made.id) == (START + 4 * DAY, calendar.timegm((2027, 2, 5, 0, 0, 0)))
+        assert await period(subscriber, created.id) == (START + 4 * DAY, calendar.timegm((2027, 2, 5, 0, 0, 0)))
         assert [(invoice.status, invoice.total) for invoice in await subscriber.invoices()] == [
             ("paid", 0),
             ("paid", 2000),
         ]
         half = START + 4 * DAY + 31 * DAY // 2
         await subscriber.advance(half)
-        again = await client.v1.subscriptions.update_async(made.id, {"trial_end": half + DAY})
+        again = await client.v1.subscriptions.update_async(created.id, {"trial_end": half + DAY})
         assert again.status == "trialing"
         pending = await client.v1.invoice_items.list_async({"customer": subscriber.customer, "pending": True})
         assert [item.amount for item in pending.data] == [-1000]
         await subscriber.advance(half + DAY + HOUR)
         assert (await subscriber.invoices())[-1].total == 1000
-        assert (await client.v1.subscriptions.retrieve_async(made.id)).status == "active"
+        assert (await client.v1.subscriptions.retrieve_async(created.id)).status == "active"
 
     stripe_api.run(flow)
 
@@ -177,9 +177,9 @@ def test_a_subscription_that_is_canceled_in_its_trial_never_charges(stripe_api: 
 def test_a_trial_that_cannot_be_is_refused(stripe_api: Api, trial: Any, param: str) -> None:
     async def flow(client: stripe.StripeClient) -> None:
         subscriber = await Subscriber(client).open()
-        with pytest.raises(stripe.InvalidRequestError) as no:
+        with pytest.raises(stripe.InvalidRequestError) as raised:
             await subscriber.subscribe(**trial)
-        assert no.value.param == param
+        assert raised.value.param == param
 
     stripe_api.run(flow)
 

@@ -62,23 +62,23 @@ def test_first_payment_saves_its_card_if_the_subscription_says_so(stripe_api: Ap
     async def flow(client: stripe.StripeClient) -> None:
         expand = ["latest_invoice.confirmation_secret", "latest_invoice.payments"]
         settings = {"payment_behavior": "default_incomplete", "payment_settings": SAVES, "expand": expand}
-        made = await subscribe(client, **settings)
-        assert (made.status, made.pending_setup_intent) == ("incomplete", None)
-        assert isinstance(made.latest_invoice, stripe.Invoice)
-        assert made.latest_invoice.payments is not None
-        intent = made.latest_invoice.payments.data[0].payment.payment_intent
+        created = await subscribe(client, **settings)
+        assert (created.status, created.pending_setup_intent) == ("incomplete", None)
+        assert isinstance(created.latest_invoice, stripe.Invoice)
+        assert created.latest_invoice.payments is not None
+        intent = created.latest_invoice.payments.data[0].payment.payment_intent
         assert isinstance(intent, str)
         waiting = await client.v1.payment_intents.retrieve_async(intent)
-        assert made.latest_invoice.confirmation_secret is not None
-        assert made.latest_invoice.confirmation_secret.client_secret == waiting.client_secret
-        bare = await client.v1.invoices.retrieve_async(made.latest_invoice.id)
+        assert created.latest_invoice.confirmation_secret is not None
+        assert created.latest_invoice.confirmation_secret.client_secret == waiting.client_secret
+        bare = await client.v1.invoices.retrieve_async(created.latest_invoice.id)
         assert bare.confirmation_secret is None, "the secret is returned only if expanded"
         assert waiting.setup_future_usage == "off_session"
         paid = await client.v1.payment_intents.confirm_async(
             intent, {"payment_method": "pm_card_visa", "return_url": "https://example.com"}
         )
-        made = await client.v1.subscriptions.retrieve_async(made.id)
-        assert (made.status, made.default_payment_method) == ("active", paid.payment_method)
+        created = await client.v1.subscriptions.retrieve_async(created.id)
+        assert (created.status, created.default_payment_method) == ("active", paid.payment_method)
 
     stripe_api.run(flow)
 

@@ -71,23 +71,23 @@ def receiver() -> Iterator[Receiver]:
 
 
 def test_update_event_has_the_previous_values_of_changed_fields(stripe_api: Api) -> None:
-    made = stripe_api.call("POST", "/v1/customers", "phone=1&metadata[a]=1&metadata[b]=2").json()
-    stripe_api.call("POST", f"/v1/customers/{made['id']}", "name=N&phone=2&metadata[a]=3&metadata[c]=4")
+    body = stripe_api.call("POST", "/v1/customers", "phone=1&metadata[a]=1&metadata[b]=2").json()
+    stripe_api.call("POST", f"/v1/customers/{body['id']}", "name=N&phone=2&metadata[a]=3&metadata[c]=4")
     (event,) = stripe_api.call("GET", "/v1/events?type=customer.updated&limit=1").json()["data"]
     former = {"name": None, "phone": "1", "metadata": {"a": "1", "c": None}}
-    assert (event["data"]["object"]["id"], event["data"]["previous_attributes"]) == (made["id"], former)
+    assert (event["data"]["object"]["id"], event["data"]["previous_attributes"]) == (body["id"], former)
 
 
 def test_webhook_events_are_signed_and_resent_until_accepted(stripe_sandbox: Sandbox, receiver: Receiver) -> None:
     sandbox = stripe_sandbox
-    made = sandbox.call("POST", "/v1/webhook_endpoints", f"url={receiver.url}&enabled_events[]=customer.created").json()
+    body = sandbox.call("POST", "/v1/webhook_endpoints", f"url={receiver.url}&enabled_events[]=customer.created").json()
     receiver.refuses = 1
     sandbox.call("POST", "/v1/customers", "name=A")
     until(lambda: not receiver.refuses, "the delivery was tried")
 
     def tried() -> list[str]:
         found = sandbox.control("deliveries?limit=10000")["deliveries"]
-        return [delivery["state"] for delivery in found if delivery["attempt"] and delivery["endpoint"] == made["id"]]
+        return [delivery["state"] for delivery in found if delivery["attempt"] and delivery["endpoint"] == body["id"]]
 
     until(lambda: tried() == ["waiting"], "the failure is on record")
     event = sandbox.call("GET", "/v1/events?limit=1").json()["data"][0]
@@ -96,17 +96,17 @@ def test_webhook_events_are_signed_and_resent_until_accepted(stripe_sandbox: San
     until(lambda: receiver.taken, "the event is accepted")
     signature, payload = receiver.taken[0]
     # The sandbox's clock was advanced, so it is ahead of ours.
-    taken = stripe.Webhook.construct_event(payload, signature, made["secret"], tolerance=300)
+    taken = stripe.Webhook.construct_event(payload, signature, body["secret"], tolerance=300)
     assert (taken.type, taken.data.object["name"]) == ("customer.created", "A")
     with pytest.raises(stripe.SignatureVerificationError):
-        stripe.Webhook.construct_event(payload + b" ", signature, made["secret"])
-    assert "secret" not in sandbox.call("GET", f"/v1/webhook_endpoints/{made['id']}").json()
-    sandbox.call("DELETE", f"/v1/webhook_endpoints/{made['id']}")
+        stripe.Webhook.construct_event(payload + b" ", signature, body["secret"])
+    assert "secret" not in sandbox.call("GET", f"/v1/webhook_endpoints/{body['id']}").json()
+    sandbox.call("DELETE", f"/v1/webhook_endpoints/{body['id']}")
 
 
 def test_webhook_faults_lose_delay_repeat_or_forge_events(stripe_sandbox: Sandbox, receiver: Receiver) -> None:
     sandbox = stripe_sandbox
-    made = sandbox.call("POST", "/v1/webhook_endpoints", f"url={receiver.url}&enabled_events[]=*").json()
+    body = sandbox.call("POST", "/v1/webhook_endpoints", f"url={receiver.url}&enabled_events[]=*").json()
     sandbox.faults(
         {"kind": "webhook_lost", "path": "product.created"},
         {"kind": "webhook_duplicated", "path": "customer.created"},
@@ -121,18 +121,18 @@ def test_webhook_faults_lose_delay_repeat_or_forge_events(stripe_sandbox: Sandbo
     assert sorted(receiver.types()) == ["customer.created", "customer.created", "product.updated"]
     forged = next(one for one in receiver.taken if b'"product.updated"' in one[1])
     with pytest.raises(stripe.SignatureVerificationError):
-        stripe.Webhook.construct_event(forged[1], forged[0], made["secret"])
+        stripe.Webhook.construct_event(forged[1], forged[0], body["secret"])
     sandbox.control("deliveries", {})
     until(lambda: "customer.updated" in receiver.types(), "the late one is taken")
     types = [one["type"] for one in sandbox.call("GET", "/v1/events?limit=4").json()["data"]]
     assert "product.created" in types
     sandbox.faults()
-    sandbox.call("DELETE", f"/v1/webhook_endpoints/{made['id']}")
+    sandbox.call("DELETE", f"/v1/webhook_endpoints/{body['id']}")
 
 
 def test_shuffle_fault_delivers_events_in_any_order(stripe_sandbox: Sandbox, receiver: Receiver) -> None:
     sandbox = stripe_sandbox
-    made = sandbox.call("POST", "/v1/webhook_endpoints", f"url={receiver.url}&enabled_events[]=product.created").json()
+    body = sandbox.call("POST", "/v1/webhook_endpoints", f"url={receiver.url}&enabled_events[]=product.created").json()
     sandbox.faults({"kind": "webhook_shuffled", "path": "product.created", "seconds": 600})
     products = [sandbox.call("POST", "/v1/products", f"name={n}").json()["id"] for n in range(8)]
     sandbox.control("deliveries", {})
@@ -141,7 +141,7 @@ def test_shuffle_fault_delivers_events_in_any_order(stripe_sandbox: Sandbox, rec
     assert sorted(taken) == sorted(products)
     assert taken != products
     sandbox.faults()
-    sandbox.call("DELETE", f"/v1/webhook_endpoints/{made['id']}")
+    sandbox.call("DELETE", f"/v1/webhook_endpoints/{body['id']}")
 
 
 def test_thin_event_notification_names_an_event_with_samples(stripe_sandbox: Sandbox, receiver: Receiver) -> None:
@@ -192,14 +192,14 @@ def test_thin_event_notification_names_an_event_with_samples(stripe_sandbox: San
 def test_thin_events_are_listed_page_by_page_the_newest_first(stripe_sandbox: Sandbox) -> None:
     sandbox = stripe_sandbox
 
-    made = sandbox.call(
+    body = sandbox.call(
         "POST", "/v1/billing/meters", "display_name=Pages&event_name=pages&default_aggregation[formula]=sum"
     ).json()
     for number in range(5):
         sandbox.uncounted("pages", f"page {number}")
 
     async def flow(client: stripe.StripeClient) -> None:
-        of: Any = {"object_id": made["id"]}
+        of: Any = {"object_id": body["id"]}
         first = await client.v2.core.events.list_async(
             {**of, "types": ["v1.billing.meter.error_report_triggered"], "limit": 2}
         )

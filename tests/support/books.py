@@ -122,11 +122,11 @@ class Books:
             for table, since in ((ledger, at.minutes_from), (hours, at.hours_from), (days, 0)):
                 number, time = table.primary_key
                 columns = (time, series.c.region, series.c.customer, series.c.meter, series.c.route)
-                found = await connection.execute(
+                rows = await connection.execute(
                     sa.select(number, *columns, table.c.value).join(series, series.c.id == number).where(time >= since)
                 )
                 kept[table.name] = {}
-                for one, *cell, value in found:
+                for one, *cell, value in rows:
                     self._add(kept[table.name], (*cell,), value)  # type: ignore[arg-type]
                     if table is not ledger:
                         continue
@@ -194,7 +194,7 @@ def only(cells: dict[Cell, int], since: int) -> dict[Cell, int]:
 
 def summed(*some: Iterable[Any]) -> dict[Cell, int]:
     """Return the sum of all of these."""
-    found: Counter[Cell] = Counter()
+    counts: Counter[Cell] = Counter()
     for one in some:
-        found.update(one)
-    return dict(found)
+        counts.update(one)
+    return dict(counts)

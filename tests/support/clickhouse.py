@@ -83,13 +83,13 @@ class Embedded:
 
     def run(self, statement: str, settings: dict[str, str], body: bytes) -> bytes:
         form = settings.pop("default_format", "TabSeparated")
-        said = ", ".join(f"{name}='{value}'" for name, value in settings.items() if name != "wait_end_of_query")
+        text = ", ".join(f"{name}='{value}'" for name, value in settings.items() if name != "wait_end_of_query")
         if statement.startswith("INSERT"):
             file = self._folder / "inserted.parquet"
             file.write_bytes(body)
-            statement = statement.replace("FORMAT Parquet", f"FROM INFILE '{file}' SETTINGS {said} FORMAT Parquet")
+            statement = statement.replace("FORMAT Parquet", f"FROM INFILE '{file}' SETTINGS {text} FORMAT Parquet")
         else:
-            statement = f"{statement} SETTINGS {said}"
+            statement = f"{statement} SETTINGS {text}"
         answer: bytes = self._session.query(statement, form).bytes()
         return answer
 

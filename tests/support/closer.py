@@ -79,5 +79,5 @@ async def _due(shop: Sold) -> int | None:
     """Return when the next invoice is due."""
     due = sa.select(sa.func.min(table.c.try_at)).where(table.c.state.in_(UNSETTLED))
     async with shop.database.reading() as connection:
-        found: int | None = (await connection.execute(due)).scalar_one()
-    return found
+        rows: int | None = (await connection.execute(due)).scalar_one()
+    return rows

@@ -141,7 +141,7 @@ def start_collector(tmp_path: Path, database: str) -> Iterator[StartCollector]:
     with ExitStack() as ends:
 
         def start(**settings: Any) -> Collector:
-            made = ends.enter_context(closing(Collector(tmp_path / "collector", database, **settings)))
-            return made.start()
+            created = ends.enter_context(closing(Collector(tmp_path / "collector", database, **settings)))
+            return created.start()
 
         yield start

@@ -90,7 +90,7 @@ class CountingStripe:
 
     def totals(self) -> Counter[tuple[str, str]]:
         """Return the counts by customer and meter."""
-        found: Counter[tuple[str, str]] = Counter()
+        counts: Counter[tuple[str, str]] = Counter()
         for _, customer, meter, value, _ in self.events:
-            found[customer, meter] += value
-        return found
+            counts[customer, meter] += value
+        return counts

@@ -17,8 +17,8 @@ async def told(
             found.clear()
         async for part in directory_versions.fetch_parts(directory_versions.create_part_fetcher(ask), version):
             for line in part:
-                said = json.loads(line)
-                found.pop(said["name"], None)
-                if "customer" in said:
-                    found[said["name"]] = said["customer"]["tier"]
+                body = json.loads(line)
+                found.pop(body["name"], None)
+                if "customer" in body:
+                    found[body["name"]] = body["customer"]["tier"]
     return found

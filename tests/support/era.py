@@ -115,15 +115,15 @@ async def era(
         async with database.writing() as connection:
             await plan_versions.record_plans(connection, known.plans)
         await catalog.sync_catalog(stripe, known.plans)
-        made = Era(sandbox, database, stripe, known)
+        created = Era(sandbox, database, stripe, known)
         if begin is None:
-            made.follow()
+            created.follow()
         else:
-            await made.to(begin)
-            await made.exports.take_over()
+            await created.to(begin)
+            await created.exports.take_over()
         # A key that Stripe has forgotten by now must not be thought to be known.
-        with mock.patch.object(customers, "time", SimpleNamespace(time=made.now)):
-            yield made
+        with mock.patch.object(customers, "time", SimpleNamespace(time=created.now)):
+            yield created
     finally:
         slices.LENGTHS = lengths
         await stripe.close()

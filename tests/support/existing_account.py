@@ -54,7 +54,7 @@ class ExistingAccount:
     async def price(self, name: str, amount: int | None, **more: Any) -> None:
         """Create a price with its own product."""
         recurring = {"interval": "month", **more.pop("recurring", {})}
-        made = await self.stripe.call(
+        created = await self.stripe.call(
             "v1.prices.create",
             **{
                 "currency": "usd",
@@ -64,12 +64,12 @@ class ExistingAccount:
                 **more,
             },
         )
-        self.prices[name] = made["id"]
+        self.prices[name] = created["id"]
 
     async def customer(self, name: str, *, card: bool = True, **more: Any) -> str:
         """Create a customer with a card that is charged."""
-        made = await self.stripe.call("v1.customers.create", name=name, **more)
-        self.customers[name] = str(made["id"])
+        created = await self.stripe.call("v1.customers.create", name=name, **more)
+        self.customers[name] = str(created["id"])
         if card:
             await self.use_card(name, "pm_card_visa")
         return self.customers[name]
@@ -77,8 +77,8 @@ class ExistingAccount:
     async def subscribe(self, name: str, *prices: str, **more: Any) -> str:
         """Subscribe a customer to prices."""
         items = [{"price": self.prices[price]} for price in prices]
-        made = await self.stripe.call("v1.subscriptions.create", customer=self.customers[name], items=items, **more)
-        self.subscriptions[name] = str(made["id"])
+        created = await self.stripe.call("v1.subscriptions.create", customer=self.customers[name], items=items, **more)
+        self.subscriptions[name] = str(created["id"])
         return self.subscriptions[name]
 
     async def fill_prices(self) -> None:

@@ -93,10 +93,10 @@ def fill(stage: PagesStage) -> None:
         stage.buy(acme, "25")
     give_card(stage)
     new = {"severity": "P2", "title": "Slow answers in us-east", "regions": ["us-east"], "message": "We look into it."}
-    made = stage.collector.send("POST", "/v1/incidents", new)
-    assert made.status == 201
+    created = stage.collector.send("POST", "/v1/incidents", new)
+    assert created.status == 201
     over = {"state": "resolved", "message": "A disk was full. It has been replaced."}
-    assert stage.collector.send("POST", f"/v1/incidents/{made.json()['id']}/updates", over).status == 201
+    assert stage.collector.send("POST", f"/v1/incidents/{created.json()['id']}/updates", over).status == 201
     rows: list[tuple[str, int, str, int]] = []
     for region, failed in (("eu-west", 1), ("us-east", 4)):
         for age in range(1, DAYS):
@@ -170,18 +170,18 @@ def schedule_price_change(stage: PagesStage) -> str:
     versions = stage.collector.get("/billing/plan-versions", token=ADMIN).json()["versions"]
     dearer = write_plans(versions, {"standard@1/fee": "109", "standard@1/meters/llm_tokens/price": "0.012/1000"})
     change = {"plans": dearer, "at": f"{datetime.now(UTC).year + 1}-02-01", "why": "The tokens of models cost us more"}
-    made = stage.collector.send("POST", "/billing/price-changes", change)
-    assert made.status == 201, made
-    return str(made.json()["id"])
+    created = stage.collector.send("POST", "/billing/price-changes", change)
+    assert created.status == 201, created
+    return str(created.json()["id"])
 
 
 def held(stage: PagesStage) -> str:
     """Create a held invoice, which needs a decision, and the results of two comparisons. Returns its id."""
     invoice = invoice_of(stage, "zebra")
     now = int(time.time())
-    told = stage.collector.get(f"/billing/invoices/{invoice}", token=ADMIN).json()
-    start, end = (int(parse_time(told[f"period_{edge}"]).timestamp()) for edge in ("start", "end"))
-    ours = told["lines"][0]["amount"]
+    body = stage.collector.get(f"/billing/invoices/{invoice}", token=ADMIN).json()
+    start, end = (int(parse_time(body[f"period_{edge}"]).timestamp()) for edge in ("start", "end"))
+    ours = body["lines"][0]["amount"]
     differing = '[["acme", "llm_tokens", 1326000, 1326070]]'
     compared = [
         ("b-1", "B", now - DAY, now, 4, 1_403_000, 70, "none", differing),

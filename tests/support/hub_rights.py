@@ -10,9 +10,9 @@ CUSTOMERS = DOCS / "customers" / "directory.md"
 
 def rights_in(page: Path, user: str, first: str = "on >PASSWORD ") -> list[str]:
     """Return the rights that a page gives a user, in the command that begins with `first`."""
-    found = re.search(rf"^ACL SETUSER {user} {re.escape(first)}(.*)$", page.read_text(), re.MULTILINE)
-    assert found is not None
-    return found[1].split()
+    match = re.search(rf"^ACL SETUSER {user} {re.escape(first)}(.*)$", page.read_text(), re.MULTILINE)
+    assert match is not None
+    return match[1].split()
 
 
 def documented_for_directory() -> list[str]:
@@ -37,6 +37,6 @@ def documented_for_push() -> list[str]:
 
 def documented_settings() -> dict[str, str]:
     """Return the documented settings of Redis, by name."""
-    found = re.search(r"^```text\n(proto-max-bulk-len .*?)```", HUB.read_text(), re.MULTILINE | re.DOTALL)
-    assert found is not None
-    return dict(line.split(" ", 1) for line in found[1].splitlines())
+    match = re.search(r"^```text\n(proto-max-bulk-len .*?)```", HUB.read_text(), re.MULTILINE | re.DOTALL)
+    assert match is not None
+    return dict(line.split(" ", 1) for line in match[1].splitlines())

@@ -33,10 +33,10 @@ class Secured(Collector):
 
     def context(self, pair: Pair | None = None) -> ssl.SSLContext:
         """As a client has it that shows this certificate."""
-        made = ssl.create_default_context(cafile=self.authority.file)
+        created = ssl.create_default_context(cafile=self.authority.file)
         if pair is not None:
-            made.load_cert_chain(*pair)
-        return made
+            created.load_cert_chain(*pair)
+        return created
 
     def ask(self, path: str, token: str = READ, context: ssl.SSLContext | None = None) -> Answer:
         """A question over a connection of its own."""

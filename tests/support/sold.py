@@ -121,8 +121,8 @@ class Mortal(Stripe):
 
 
 async def _series(connection: AsyncConnection, name: str, split: str) -> dict[str, int]:
-    found = await connection.execute(series.select().where(series.c.customer == name, series.c.dimensions == split))
-    return {row.meter: row.id for row in found}
+    rows = await connection.execute(series.select().where(series.c.customer == name, series.c.dimensions == split))
+    return {row.meter: row.id for row in rows}
 
 
 @asynccontextmanager

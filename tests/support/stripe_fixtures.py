@@ -24,8 +24,8 @@ def stripe_sandbox(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Sandbo
     """
     from tests.support.stripe_sandbox import Sandbox
 
-    with closing(Sandbox(tmp_path_factory.mktemp("stripe"))) as made:
-        yield made.start()
+    with closing(Sandbox(tmp_path_factory.mktemp("stripe"))) as sandbox:
+        yield sandbox.start()
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +33,8 @@ def own_sandbox(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Sandbox]"
     """A sandbox for one module, whose faults must not meet other tests' calls."""
     from tests.support.stripe_sandbox import Sandbox
 
-    with closing(Sandbox(tmp_path_factory.mktemp("stripe"))) as made:
-        yield made.start()
+    with closing(Sandbox(tmp_path_factory.mktemp("stripe"))) as sandbox:
+        yield sandbox.start()
 
 
 @pytest.fixture
@@ -42,8 +42,8 @@ def new_sandbox(tmp_path: Path) -> "Iterator[Sandbox]":
     """A sandbox for one test, with an unmoved clock."""
     from tests.support.stripe_sandbox import Sandbox
 
-    with closing(Sandbox(tmp_path / "stripe")) as made:
-        yield made.start()
+    with closing(Sandbox(tmp_path / "stripe")) as sandbox:
+        yield sandbox.start()
 
 
 @pytest.fixture(params=APIS)

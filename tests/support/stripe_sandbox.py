@@ -191,8 +191,8 @@ class Sandbox(SandboxAt, Api):
         """Send all events to a URL. Returns the secret that signs them."""
 
         async def listen(client: stripe.StripeClient) -> str:
-            made = await client.v1.webhook_endpoints.create_async({"url": url, "enabled_events": ["*"]})
-            return str(made.secret)
+            created = await client.v1.webhook_endpoints.create_async({"url": url, "enabled_events": ["*"]})
+            return str(created.secret)
 
         return self.run(listen)
 

@@ -260,8 +260,10 @@ class Edge:
         self.runtime.claim_waiter = ClaimWaiter(self._hears)
         self.runtime.key_lookup = KeyLookup(self._is_asked)
         sharing, key_lookup = self.runtime.claim_waiter, self.runtime.key_lookup
-        made = draft(settings)
-        self.runtime.serve_snapshot(Snapshot(made, store, self.runtime.metrics, sharing=sharing, key_lookup=key_lookup))
+        created = draft(settings)
+        self.runtime.serve_snapshot(
+            Snapshot(created, store, self.runtime.metrics, sharing=sharing, key_lookup=key_lookup)
+        )
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._listening.setblocking(False)
         self.address = self._listening.getsockname()
@@ -291,8 +293,8 @@ class Edge:
     async def prepares(self, endpoints: Services | None = None) -> int:
         """Prepare the configuration in `config` with these endpoints. Returns the number of its generation."""
         generations = self.worker.generations
-        made = await asyncio.to_thread(draft, self.settings(), self.runtime.snapshot.upstream_tls)
-        generations.prepare(generations.number + 1, made, endpoints or {})
+        created = await asyncio.to_thread(draft, self.settings(), self.runtime.snapshot.upstream_tls)
+        generations.prepare(generations.number + 1, created, endpoints or {})
         return generations.number + 1
 
     async def reloads(self) -> None:

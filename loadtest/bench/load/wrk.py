@@ -44,8 +44,8 @@ def version() -> str:
     path = binary()
     if path is None:
         return "wrk is not installed"
-    said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False)
-    return (said.stdout or said.stderr).splitlines()[0].split(" Copyright")[0]
+    result = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False)
+    return (result.stdout or result.stderr).splitlines()[0].split(" Copyright")[0]
 
 
 def script(scenario: Scenario, seed: int) -> str:
@@ -91,8 +91,8 @@ def run(
     lua = folder / f"{scenario.name}.lua"
     lua.write_text(script(scenario, time.time_ns() // 1000))
     argv = [path, "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(lua), f"{scheme}://127.0.0.1:{port}/"]
-    said = output(core, argv, seconds=seconds + 20)
-    for line in said.splitlines():
+    messages = output(core, argv, seconds=seconds + 20)
+    for line in messages.splitlines():
         if line.startswith("RESULT "):
             return Load(**json.loads(line.removeprefix("RESULT ")))
-    raise RuntimeError(f"wrk gave no result: {said.strip()[-300:]}")
+    raise RuntimeError(f"wrk gave no result: {messages.strip()[-300:]}")

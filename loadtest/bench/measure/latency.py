@@ -131,11 +131,11 @@ def pace(stage: Stage, port: int, rate: float) -> Pace:
         "rate": rate,
         "seconds": 1 if options.quick else 2,
     }
-    said = output(options.load_core, [sys.executable, _PROGRAM, json.dumps(settings)], seconds=30)
-    kept = Pace(**json.loads(said))
-    if kept.wrong or kept.unanswered:
-        raise RuntimeError(f"{kept.wrong} wrong and {kept.unanswered} missing answers of {kept.requests}")
-    return kept
+    messages = output(options.load_core, [sys.executable, _PROGRAM, json.dumps(settings)], seconds=30)
+    body = Pace(**json.loads(messages))
+    if body.wrong or body.unanswered:
+        raise RuntimeError(f"{body.wrong} wrong and {body.unanswered} missing answers of {body.requests}")
+    return body
 
 
 def _in_ms(pace: Pace) -> dict[str, float]:

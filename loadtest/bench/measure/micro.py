@@ -25,5 +25,5 @@ def run(stage: Stage) -> list[Decision]:
     folder = stage.folder / "decisions"
     folder.mkdir()
     argv = [stage.options.python, _PROGRAM, folder]
-    said = output(stage.options.proxy_core, argv, seconds=60, env={"PYTHONPATH": f"{_ROOT}:{_ROOT / 'tests'}"})
-    return [Decision(**load) for load in json.loads(said)]
+    messages = output(stage.options.proxy_core, argv, seconds=60, env={"PYTHONPATH": f"{_ROOT}:{_ROOT / 'tests'}"})
+    return [Decision(**load) for load in json.loads(messages)]

@@ -34,5 +34,5 @@ def run(stage: Stage) -> list[Policy]:
     folder = stage.folder / "policies"
     folder.mkdir()
     path = {"PYTHONPATH": f"{_ROOT}:{_ROOT / 'tests'}"}
-    said = output(stage.options.proxy_core, [stage.options.python, _PROGRAM, folder], seconds=120, env=path)
-    return [Policy(**load) for load in json.loads(said)]
+    messages = output(stage.options.proxy_core, [stage.options.python, _PROGRAM, folder], seconds=120, env=path)
+    return [Policy(**load) for load in json.loads(messages)]

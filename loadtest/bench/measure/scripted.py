@@ -195,12 +195,12 @@ def exchanges(folder: Path, name: str, times: int, workers: int = 1) -> Callable
         Stand(store, dumped, attempts).connect()(crowd.warm_up(1) if crowd is not None else [texts[0].encode()])
     stand = Stand(first, dumped, attempts)
     if crowd is not None:
-        before, asked = [*crowd.warm_up(), *crowd.use_routes(times)], crowd.ask(times)
+        before, response = [*crowd.warm_up(), *crowd.use_routes(times)], crowd.ask(times)
         if not crowd.streams:
             run = stand.connect()
             run(before)
-            return lambda: run(asked)
-        warm_up, texts = len(before), [each.decode() for each in before + asked]
+            return lambda: run(response)
+        warm_up, texts = len(before), [each.decode() for each in before + response]
     if http2 is not None:
         exchange = scripted_http2.exchanges(
             stand.runtime, http2, texts, attempts[0][0], stand.connector, stand.transport

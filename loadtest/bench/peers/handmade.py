@@ -22,8 +22,8 @@ class Handmade(Peer):
 
     def version(self, place: Place) -> str:
         program = "import aiohttp, uvloop; print(f'aiohttp {aiohttp.__version__} on uvloop {uvloop.__version__}')"
-        asked = subprocess.run([place.python, "-c", program], capture_output=True, text=True, timeout=30, check=True)
-        return asked.stdout.strip()
+        result = subprocess.run([place.python, "-c", program], capture_output=True, text=True, timeout=30, check=True)
+        return result.stdout.strip()
 
     def launch(self, place: Place) -> Running:
         port, counts = ports.free(2)

@@ -28,8 +28,8 @@ class HAProxy(Peer):
         return None if _binary() else "haproxy"
 
     def version(self, place: Place) -> str:
-        said = subprocess.run([_binary() or "", "-v"], capture_output=True, text=True, timeout=10, check=True).stdout
-        return "HAProxy " + said.split()[2]
+        output = subprocess.run([_binary() or "", "-v"], capture_output=True, text=True, timeout=10, check=True).stdout
+        return "HAProxy " + output.split()[2]
 
     def launch(self, place: Place) -> Running:
         port, secure_port, http2_port = ports.free(3)
@@ -85,5 +85,5 @@ def _counted(asked: Path) -> int:
     with socket.socket(socket.AF_UNIX) as end:
         end.connect(str(asked))
         end.sendall(b"show table usage\n")
-        said = b"".join(iter(lambda: end.recv(1 << 16), b"")).decode()
-    return sum(map(int, _COUNTED.findall(said)))
+        text = b"".join(iter(lambda: end.recv(1 << 16), b"")).decode()
+    return sum(map(int, _COUNTED.findall(text)))

@@ -136,8 +136,8 @@ def _admitted(limits: LimitSet, times: Sequence[float]) -> Iterator[float]:
 
 def table(found: Sequence[Outcome]) -> str:
     """Return the figures as the rows of a Markdown table."""
-    asked = " | ".join([phase.what for phase in PHASES])
-    rows = [f"| admitted of | {asked} | most in any minute |", "|---|" + "---:|" * (len(PHASES) + 1)]
+    text = " | ".join([phase.what for phase in PHASES])
+    rows = [f"| admitted of | {text} | most in any minute |", "|---|" + "---:|" * (len(PHASES) + 1)]
     for outcome in found:
         counts = " | ".join(str(outcome.of(phase)) for phase in PHASES)
         rows.append(f"| `{outcome.plan.name}` | {counts} | {outcome.most} |")

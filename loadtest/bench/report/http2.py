@@ -34,14 +34,14 @@ def find_verdicts(costs: Sequence[Http2Cost]) -> Iterator[tuple[str, float, floa
     for secure in (False, True):
         way = "TLS" if secure else "clear"
         for row, beside, most in GOALS:
-            found, base = medians.get((Edge.name, row, secure)), medians.get((Edge.name, beside, secure))
-            if found is not None and base is not None:
-                yield f"HTTP/2, {way}, {row}: µs above {beside}", most, found - base
+            answer, base = medians.get((Edge.name, row, secure)), medians.get((Edge.name, beside, secure))
+            if answer is not None and base is not None:
+                yield f"HTTP/2, {way}, {row}: µs above {beside}", most, answer - base
         for peer, most in ((Plain.name, TO_NGINX), (Envoy.name, TO_ENVOY)):
             for each in ROWS:
-                found, other = medians.get((Edge.name, each.name, secure)), medians.get((peer, each.name, secure))
-                if found is not None and other is not None and each.streams:
-                    yield f"HTTP/2, {way}, {each.name}, × {peer}", most, found / other
+                answer, other = medians.get((Edge.name, each.name, secure)), medians.get((peer, each.name, secure))
+                if answer is not None and other is not None and each.streams:
+                    yield f"HTTP/2, {way}, {each.name}, × {peer}", most, answer / other
 
 
 def format_costs(costs: Sequence[Http2Cost]) -> str:

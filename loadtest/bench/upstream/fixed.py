@@ -70,7 +70,7 @@ class Upstream:
 
 def requests_in(status: str) -> int:
     """The number of requests in the text of ngx_http_stub_status_module."""
-    found = re.search(r"requests\s+\d+ \d+ (\d+)", status)
-    if found is None:
+    match = re.search(r"requests\s+\d+ \d+ (\d+)", status)
+    if match is None:
         raise ValueError(f"not a stub_status text: {status!r}")
-    return int(found[1])
+    return int(match[1])

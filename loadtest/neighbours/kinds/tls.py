@@ -20,9 +20,9 @@ _UPDATES = 200
 
 def context() -> ssl.SSLContext:
     """Return a client's context that verifies no certificate: the peers are our own."""
-    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    made.check_hostname, made.verify_mode = False, ssl.CERT_NONE
-    return made
+    created = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    created.check_hostname, created.verify_mode = False, ssl.CERT_NONE
+    return created
 
 
 @cache
@@ -39,11 +39,11 @@ def client_hello() -> bytes:
 def key_updates(inbox: bytearray) -> Iterator[Piece]:
     """A handshake of TLS 1.3, and then KeyUpdate messages that ask for updates in return (RFC 8446 section 4.6.3)."""
     with tempfile.NamedTemporaryFile("r", prefix="edgeproxy-neighbours-") as log:
-        made = context()
-        made.minimum_version = ssl.TLSVersion.TLSv1_3
-        made.keylog_filename = log.name
+        created = context()
+        created.minimum_version = ssl.TLSVersion.TLSv1_3
+        created.keylog_filename = log.name
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        session = made.wrap_bio(incoming, outgoing, server_hostname="localhost")
+        session = created.wrap_bio(incoming, outgoing, server_hostname="localhost")
         while True:
             try:
                 session.do_handshake()

@@ -85,8 +85,8 @@ def test_denials_are_recorded_with_counts_even_for_forged_tokens(
     ]
     assert "another token" in found[1]["after"]["why"]
     assert found[2]["after"]["why"].endswith("Unsupported critical extension: ??")
-    code, said = checked(collector)
-    assert (code, "3 audit records" in said) == (0, True)
+    code, output = checked(collector)
+    assert (code, "3 audit records" in output) == (0, True)
 
 
 def test_a_flood_of_different_denials_is_bounded(database: str, monkeypatch: pytest.MonkeyPatch) -> None:

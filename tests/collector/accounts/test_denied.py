@@ -112,5 +112,5 @@ def test_each_forbidden_request_is_refused_and_recorded_with_its_actor(
 def made(collector: Collector, path: str = "/v1/tokens", **said: Any) -> dict[str, Any]:
     answer = collector.send("POST", path, said)
     assert answer.status == 201, answer
-    told: dict[str, Any] = answer.json()
-    return told
+    body: dict[str, Any] = answer.json()
+    return body

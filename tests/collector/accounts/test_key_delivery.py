@@ -72,8 +72,8 @@ class Stage:
         async with self.database.writing() as connection:
             await customers.create_customer(connection, CALLER, new, build_settings())
             key = await keys.create_key(connection, CALLER, "acme", CreateKeyRequest.model_validate({"name": "server"}))
-            made = round((self.now - 91 * DAY) * 1000)
-            await connection.execute(sa.update(keys_table).values(created_at=made))
+            created = round((self.now - 91 * DAY) * 1000)
+            await connection.execute(sa.update(keys_table).values(created_at=created))
         if types != []:
             await self.add_endpoint(types or ["key.delivered", "key.rotated"])
         if public_key is not None:
@@ -304,8 +304,8 @@ async def test_repeated_changes_of_the_public_key_create_few_keys(
             await stage.step(60 * number)
             await stage.register(OTHER if number % 2 == 0 else OWN)
         async with stage.database.reading() as connection:
-            made = sa.select(sa.func.count()).select_from(keys_table)
-            assert (await connection.execute(made)).scalar_one() == 1 + 3
+            statement = sa.select(sa.func.count()).select_from(keys_table)
+            assert (await connection.execute(statement)).scalar_one() == 1 + 3
         assert (await stage.row(old)).expires_at is None
 
 
@@ -314,8 +314,8 @@ async def test_unreadable_key_does_not_stop_the_delivery_of_others(database: str
         old = await stage.begin()
         async with stage.database.writing() as connection:
             spoilt = await keys.create_key(connection, CALLER, "acme", CreateKeyRequest())
-            made = round((stage.now - 92 * DAY) * 1000)
-            change = {"created_at": made, "limits": "no JSON", "id": "0" + spoilt["id"][1:]}
+            created = round((stage.now - 92 * DAY) * 1000)
+            change = {"created_at": created, "limits": "no JSON", "id": "0" + spoilt["id"][1:]}
             await connection.execute(sa.update(keys_table).where(keys_table.c.id == spoilt["id"]).values(**change))
         await key_delivery.deliver_due_keys(stage.database, ROTATION.every, stage.now)
         assert (await stage.row(old)).next_key is not None

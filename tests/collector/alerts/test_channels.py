@@ -142,8 +142,8 @@ def test_mail_is_accepted_or_refused_permanently_or_temporarily(servers: Servers
     mail.refused = {"gone@b.c": 550, "later@b.c": 451}
     channel = {"smtp": f"smtp://me:p%40ss@{HOST}:{mail.port}", "from": "alerts@example.com", "to": ["a@b.c", "d@e.f"]}
     assert sent(**channel) is None
-    (made,) = mail.to("d@e.f")
-    assert made["Subject"] == "[PAGE] edge-1 lost something"
+    (created,) = mail.to("d@e.f")
+    assert created["Subject"] == "[PAGE] edge-1 lost something"
     assert sent("own@b.c", **channel) is None
     assert [len(mail.to(address)) for address in ("own@b.c", "a@b.c")] == [1, 1]
     assert sent("gone@b.c", **channel) == DeliveryFailure("the mail server answers 550 to the recipient", True)

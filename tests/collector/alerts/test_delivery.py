@@ -43,14 +43,14 @@ SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()
 
 @pytest.fixture(scope="module")
 def hooks() -> Iterator[Receiver]:
-    with Receiver() as made:
-        yield made
+    with Receiver() as receiver:
+        yield receiver
 
 
 @pytest.fixture(scope="module")
 def mail() -> Iterator[MailTaker]:
-    with MailTaker() as made:
-        yield made
+    with MailTaker() as mail_taker:
+        yield mail_taker
 
 
 def channels(hooks: Receiver, mail: MailTaker, folder: str) -> dict[str, Any]:
@@ -90,9 +90,9 @@ class Way:
 
     async def standing(self) -> dict[tuple[str, str], str]:
         """Return the state of each delivery, by the alert's key and the channel."""
-        wanted = sa.select(alerts.c.key, alert_deliveries.c.channel, alert_deliveries.c.state)
+        expected = sa.select(alerts.c.key, alert_deliveries.c.channel, alert_deliveries.c.state)
         async with self.database.reading() as connection:
-            rows = await connection.execute(wanted.join(alert_deliveries, alert_deliveries.c.alert == alerts.c.id))
+            rows = await connection.execute(expected.join(alert_deliveries, alert_deliveries.c.alert == alerts.c.id))
             return {(key, channel): state for key, channel, state in rows}
 
     async def until(self, condition: Callable[[dict[tuple[str, str], str]], bool]) -> None:
@@ -129,8 +129,8 @@ async def test_many_keys_that_end_send_few_messages(database: str, hooks: Receiv
 
     async with way(
         database, channels=channels(hooks, mail, folder), routes={"info": ["ops"]}, customers="mail"
-    ) as made:
-        made.delivery._notices = NO_CONTACTS._replace(fetch_readers=fetch_readers)
+    ) as created:
+        created.delivery._notices = NO_CONTACTS._replace(fetch_readers=fetch_readers)
         for number in range(HOURLY_MAX + 3):
             ends = Alert(
                 key=f"{folder}:{number}",
@@ -139,9 +139,9 @@ async def test_many_keys_that_end_send_few_messages(database: str, hooks: Receiv
                 customer="silent",
                 at=time.time(),
             )
-            await made.raised(ends)
-        await made.delivery._route(time.time())
-        assert len(await made.standing()) == 2 * HOURLY_MAX, "operators get as many"
+            await created.raised(ends)
+        await created.delivery._route(time.time())
+        assert len(await created.standing()) == 2 * HOURLY_MAX, "operators get as many"
 
 
 def test_alert_is_routed_by_severity_and_to_its_customer(database: str, hooks: Receiver, mail: MailTaker) -> None:
@@ -149,11 +149,11 @@ def test_alert_is_routed_by_severity_and_to_its_customer(database: str, hooks: R
     routes = {"page": ["pager", "pager"], "info": ["ops"]}
 
     async def run() -> None:
-        async with way(database, channels=channels(hooks, mail, folder), routes=routes, customers="mail") as made:
+        async with way(database, channels=channels(hooks, mail, folder), routes=routes, customers="mail") as created:
             own = [alert("own", "info", "acme"), alert("silent", "info", "silent")]
-            await made.raised(alert("loud", "page"), alert("middling"), *own)
-            await made.all_sent(5)
-            assert (await made.standing()).keys() == {
+            await created.raised(alert("loud", "page"), alert("middling"), *own)
+            await created.all_sent(5)
+            assert (await created.standing()).keys() == {
                 ("loud", "pager"),
                 ("middling", "ops"),  # warn has no route, so the channels of the next lower severity are used.
                 ("own", "ops"),
@@ -182,19 +182,19 @@ async def test_without_customer_keys_operators_are_alerted_and_customers_later(
         return await contacts(connection, names)
 
     settings = {"channels": channels(hooks, mail, folder), "routes": {"info": ["ops"]}, "customers": "mail"}
-    async with way(database, **settings) as made:
-        made.delivery._contacts = locked
-        await made.raised(alert("own", customer=name), alert("theirs"))
-        await made.until(lambda found: list(found.values()).count("sent") == 2)
-        assert (await made.standing())["own", "mail:customer:locked"] == "due"
-        await made.until(lambda _: len(errors) == 1)
+    async with way(database, **settings) as created:
+        created.delivery._contacts = locked
+        await created.raised(alert("own", customer=name), alert("theirs"))
+        await created.until(lambda found: list(found.values()).count("sent") == 2)
+        assert (await created.standing())["own", "mail:customer:locked"] == "due"
+        await created.until(lambda _: len(errors) == 1)
         assert mail.to(f"{name}@customer.test") == []
-        await made.set(alert_deliveries, due_at=0)
-        await made.until(lambda found: found["own", "mail:customer:locked"] == "dead")
-        async with made.database.writing() as connection:
+        await created.set(alert_deliveries, due_at=0)
+        await created.until(lambda found: found["own", "mail:customer:locked"] == "dead")
+        async with created.database.writing() as connection:
             (one,) = (await connection.execute(sa.select(alerts.c.id).where(alerts.c.key == "own"))).scalars()
             await deliveries.replay_deliveries(connection, one, "mail:customer:locked", 0)
-        await made.until(lambda found: found.get(("own", "mail:customer")) == "sent")
+        await created.until(lambda found: found.get(("own", "mail:customer")) == "sent")
     assert len(mail.to(f"{name}@customer.test")) == 1
 
 
@@ -206,39 +206,39 @@ def test_failed_delivery_is_retried_abandoned_and_can_be_replayed(
     hooks.statuses[f"/{folder}/ops"] = [500, 410]
 
     async def run() -> None:
-        async with way(database, channels=channels(hooks, mail, folder), routes={"info": ["ops"]}) as made:
-            await made.raised(alert("a"), alert("b"))
+        async with way(database, channels=channels(hooks, mail, folder), routes={"info": ["ops"]}) as created:
+            await created.raised(alert("a"), alert("b"))
             columns = alert_deliveries.c
             # The first waits after a 500. The second continues and gets a 410, which is permanent.
-            await made.until(lambda found: "dead" in found.values())
-            async with made.database.reading() as connection:
+            await created.until(lambda found: "dead" in found.values())
+            async with created.database.reading() as connection:
                 first, second = (
                     await connection.execute(sa.select(alert_deliveries).order_by(columns.state.desc()))
                 ).all()
             assert (first.state, first.attempts, first.error) == ("due", 1, "it answers 500")
             assert first.due_at > time.time() * 1000
             assert (second.state, second.error) == ("dead", "it answers 410")
-            await made.set(alert_deliveries, due_at=0)
-            await made.until(lambda found: "sent" in found.values())
+            await created.set(alert_deliveries, due_at=0)
+            await created.until(lambda found: "sent" in found.values())
             # Its last attempt.
             hooks.statuses[f"/{folder}/ops"] = [500]
-            await made.raised(alert("c"))
-            await made.delivery._route(time.time())
-            async with made.database.writing() as connection:
+            await created.raised(alert("c"))
+            await created.delivery._route(time.time())
+            async with created.database.writing() as connection:
                 await connection.execute(sa.update(alert_deliveries).where(columns.state == "due").values(attempts=10))
-            await made.until(lambda found: list(found.values()).count("dead") == 2)
-            async with made.database.writing() as connection:
+            await created.until(lambda found: list(found.values()).count("dead") == 2)
+            async with created.database.writing() as connection:
                 for dead in await reports.list_alerts(connection, None, 10, state="dead"):
                     assert await deliveries.replay_deliveries(connection, dead["id"], None, 0) == ["ops"]
                     assert await deliveries.replay_deliveries(connection, dead["id"], None, 0) == [], (
                         "the delivery is under way"
                     )
-            await made.all_sent(3)
-            async with made.database.writing() as connection:
+            await created.all_sent(3)
+            async with created.database.writing() as connection:
                 assert await deliveries.replay_deliveries(connection, first.alert, "ops", 0) == ["ops"], (
                     "if asked for, also what was sent"
                 )
-            await made.all_sent(3)
+            await created.all_sent(3)
 
     asyncio.run(run())
     ids = [hook.fields["webhook-id"] for hook in hooks.on(f"/{folder}/ops")]
@@ -252,15 +252,15 @@ def test_undelivered_alert_is_escalated_once(database: str, hooks: Receiver, mai
     routes = {"page": ["pager"], "warn": ["ops", "gone"]}
 
     async def run() -> None:
-        async with way(database, channels=channels(hooks, mail, folder), routes=routes, escalate="60s") as made:
-            await made.raised(alert("a"))
-            await made.until(lambda found: len(found) == 2)
-            await made.set(alerts, routed_at=0)
-            made.delivery._counted_at = float("-inf")
-            await made.until(lambda found: found.get(("a", "pager")) == "sent")
-            assert (await made.standing())["a", "ops"] == "due"
-            await made.raised(alert("b", "page"))
-            await made.until(lambda found: found.get(("b", "pager")) == "sent")
+        async with way(database, channels=channels(hooks, mail, folder), routes=routes, escalate="60s") as created:
+            await created.raised(alert("a"))
+            await created.until(lambda found: len(found) == 2)
+            await created.set(alerts, routed_at=0)
+            created.delivery._counted_at = float("-inf")
+            await created.until(lambda found: found.get(("a", "pager")) == "sent")
+            assert (await created.standing())["a", "ops"] == "due"
+            await created.raised(alert("b", "page"))
+            await created.until(lambda found: found.get(("b", "pager")) == "sent")
 
     asyncio.run(run())
     assert len(hooks.on(f"/{folder}/pager")) == 2
@@ -276,27 +276,27 @@ async def test_muted_alerts_are_not_sent_and_acknowledged_ones_not_escalated(
     caller = Caller("ops@example.com")
 
     made_of = {"channels": channels(hooks, mail, folder), "routes": routes, "customers": "mail", "escalate": "60s"}
-    async with way(database, **made_of) as made:
-        await made.raised(alert("first", "warn", "acme"))
-        await made.until(lambda found: found.get(("first", "mail:customer")) == "sent")
+    async with way(database, **made_of) as created:
+        await created.raised(alert("first", "warn", "acme"))
+        await created.until(lambda found: found.get(("first", "mail:customer")) == "sent")
         now = round(time.time() * 1000)
-        async with made.database.writing() as connection:
+        async with created.database.writing() as connection:
             first = await handling.get_subject(connection, 1)
             await handling.mute(connection, caller, first, "operator", now + 3_600_000, "a load test", now)
             await handling.acknowledge(connection, caller, first, "operator", None, now)
-        await made.raised(alert("second", "warn", "acme"), alert("third", "warn", "bolt"))
-        await made.until(lambda found: found.get(("third", "mail:customer")) == "sent")
-        standing = await made.standing()
+        await created.raised(alert("second", "warn", "acme"), alert("third", "warn", "bolt"))
+        await created.until(lambda found: found.get(("third", "mail:customer")) == "sent")
+        standing = await created.standing()
         assert ("second", "ops") not in standing, "operators have muted it"
         assert (standing["second", "mail:customer"], ("third", "ops") in standing) == ("sent", True)
-        await made.set(alerts, routed_at=0)
-        made.delivery._counted_at = float("-inf")
-        await made.until(lambda found: ("third", "pager") in found)
-        assert ("first", "pager") not in await made.standing(), "the delivery is acknowledged"
-        async with made.database.writing() as connection:
+        await created.set(alerts, routed_at=0)
+        created.delivery._counted_at = float("-inf")
+        await created.until(lambda found: ("third", "pager") in found)
+        assert ("first", "pager") not in await created.standing(), "the delivery is acknowledged"
+        async with created.database.writing() as connection:
             await handling.mute(connection, caller, first, "operator", now - 1, "over", now)
-        await made.raised(alert("fourth", "warn", "acme"))
-        await made.until(lambda found: ("fourth", "ops") in found)
+        await created.raised(alert("fourth", "warn", "acme"))
+        await created.until(lambda found: ("fourth", "ops") in found)
 
 
 def test_two_collectors_send_each_alert_once_even_after_a_kill(

@@ -52,9 +52,9 @@ def test_each_alert_format_has_its_own_body() -> None:
     assert body["timestamp"] == "2026-09-21T14:13:20.123Z"
     assert body["data"]["details"] == {"seq": 3, "why": "a\nb"}
 
-    said = orjson.loads(forms.format_slack(SAID))
-    assert said["text"] == "[PAGE] edge-1 &lt;!channel&gt; &amp; more", "a mention in a name is escaped"
-    assert [block["type"] for block in said["blocks"]] == ["section", "section", "context"]
+    document = orjson.loads(forms.format_slack(SAID))
+    assert document["text"] == "[PAGE] edge-1 &lt;!channel&gt; &amp; more", "a mention in a name is escaped"
+    assert [block["type"] for block in document["blocks"]] == ["section", "section", "context"]
     quiet = orjson.loads(forms.format_slack(SAID._replace(details={})))
     assert [block["type"] for block in quiet["blocks"]] == ["section", "context"]
 

@@ -21,14 +21,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:Requiring AUTH")  # In the clear
 
 @pytest.fixture
 def mail() -> Iterator[MailTaker]:
-    with MailTaker() as made:
-        yield made
+    with MailTaker() as mail_taker:
+        yield mail_taker
 
 
 @pytest.fixture
 def hooks() -> Iterator[Receiver]:
-    with Receiver() as made:
-        yield made
+    with Receiver() as receiver:
+        yield receiver
 
 
 def test_owners_hear_of_keys_once_each_and_operators_where_they_ask(
@@ -42,23 +42,25 @@ def test_owners_hear_of_keys_once_each_and_operators_where_they_ask(
     }
     alerts = {"channels": channels, "routes": {"info": ["ops"]}, "customers": "mail"}
     pages = {"url": "https://console.example.com", "mail": {"server": f"{HOST}:{mail.port}", "sender": "a@example.com"}}
-    made = Collector(tmp_path / "one", postgresql.database(), alerts=alerts, pages=pages)
+    collector = Collector(tmp_path / "one", postgresql.database(), alerts=alerts, pages=pages)
 
     def mails(address: str) -> list[str]:
         return [" ".join(text_of(one).split()) for one in mail.to(address)]
 
-    with closing(made):
-        made.start()
-        assert made.send("POST", "/v1/customers", {"name": "bound", "tier": "basic"}).status == 201
+    with closing(collector):
+        collector.start()
+        assert collector.send("POST", "/v1/customers", {"name": "bound", "tier": "basic"}).status == 201
         keys = "/v1/customers/bound/keys"
-        assert made.send("POST", keys, {}).status == 201, "nobody would read of it"
+        assert collector.send("POST", keys, {}).status == 201, "nobody would read of it"
         assert (
-            made.send("PUT", "/v1/customers/bound/contacts", {"emails": ["ann@bound.test", "bob@bound.test"]}).status
+            collector.send(
+                "PUT", "/v1/customers/bound/contacts", {"emails": ["ann@bound.test", "bob@bound.test"]}
+            ).status
             == 200
         )
-        key = made.send("POST", keys, {"name": "server"}).json()
-        made.kill()
-        made.start()
+        key = collector.send("POST", keys, {"name": "server"}).json()
+        collector.kill()
+        collector.start()
         until(lambda: mails("ann@bound.test") and mails("bob@bound.test"), "both owners hear of the key")
         (text,) = set(mails("ann@bound.test"))
         assert f"Your key {key['start']}… was created" in text
@@ -66,19 +68,19 @@ def test_owners_hear_of_keys_once_each_and_operators_where_they_ask(
         assert "https://console.example.com/account/keys" in text
         assert key["secret"] not in text
 
-        rotated = made.send("POST", f"/v1/keys/{key['id']}/rotate", {}, token=OWN)
+        rotated = collector.send("POST", f"/v1/keys/{key['id']}/rotate", {}, token=OWN)
         assert rotated.status == 201, rotated
-        assert made.send("DELETE", f"/v1/keys/{rotated.json()['id']}").status == 200
+        assert collector.send("DELETE", f"/v1/keys/{rotated.json()['id']}").status == 200
         until(lambda: len(set(mails("ann@bound.test"))) == 3, "the owner hears of both")
         assert len([mail for mail in mails("ann@bound.test") if "By: one of your tokens" in mail]) == 1
         assert len([mail for mail in mails("ann@bound.test") if "was revoked" in mail]) == 1
 
         for _ in range(HOURLY_MAX + 3):
-            assert made.send("POST", keys, {}).status == 201
-        listed = made.get("/v1/alerts", kind="key_created", limit="100").json()["alerts"]
+            assert collector.send("POST", keys, {}).status == 201
+        listed = collector.get("/v1/alerts", kind="key_created", limit="100").json()["alerts"]
         assert len(listed) == HOURLY_MAX
-        assert made.get("/v1/alerts").json()["alerts"] == [], "operators are not bothered"
-        assert len(made.get("/v1/alerts", token=OWN, limit="100").json()["alerts"]) == HOURLY_MAX + 2
+        assert collector.get("/v1/alerts").json()["alerts"] == [], "operators are not bothered"
+        assert len(collector.get("/v1/alerts", token=OWN, limit="100").json()["alerts"]) == HOURLY_MAX + 2
         assert hooks.on("/ops") == []
 
 

@@ -164,13 +164,13 @@ def test_pause_happens_once_a_day_and_an_operator_can_undo_it(database: str) -> 
         paused = ("customer_paused", "page", "pause:acme:2026-10-01")
         assert set(await books.told()) >= {paused, ("customer_pause_failed", "page", "pause:in-a-file:2026-10-01")}
         assert not any("bolt" in key for _, _, key in await books.told())
-        told = (
+        statement = (
             sa.select(alerts.c.customer, alerts.c.details)
             .where(alerts.c.kind.in_(["customer_paused", "customer_pause_failed"]))
             .order_by(alerts.c.key)
         )
         async with opened.reading() as connection:
-            rows = (await connection.execute(told)).all()
+            rows = (await connection.execute(statement)).all()
         assert [row.customer for row in rows] == ["acme", None], "a customer is not told what operators have to do"
         assert not any("edgeproxy" in row.details for row in rows)
 

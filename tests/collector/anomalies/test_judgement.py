@@ -37,9 +37,9 @@ def past(weeks: int = 9) -> dict[int, int]:
 
 
 def baseline(hours: dict[int, int]) -> Baseline:
-    made = Baseline.compute(hours, NOW)
-    assert made is not None
-    return made
+    created = Baseline.compute(hours, NOW)
+    assert created is not None
+    return created
 
 
 def day_like(factor: float = 1.0, moved: int = 0, day: int = NOW) -> dict[int, int]:
@@ -51,22 +51,22 @@ def test_baseline_needs_three_weeks_and_follows_the_hour_of_the_week() -> None:
     assert Baseline.compute({}, NOW) is None
     assert Baseline.compute(past(2), NOW) is None
     assert Baseline.compute(past(3), NOW) is not None
-    made = baseline(past())
+    created = baseline(past())
     for hour in range(0, 168, 5):
-        assert made.expected(NOW + hour * HOUR) == pytest.approx(shape(hour), rel=0.2)
-    assert made.expected_day(NOW + 3 * DAY) == pytest.approx(0.5 * made.expected_day(NOW), rel=0.1)
-    assert made.likeness > 0.98
-    assert Baseline.from_bytes(made.to_bytes()) == made
+        assert created.expected(NOW + hour * HOUR) == pytest.approx(shape(hour), rel=0.2)
+    assert created.expected_day(NOW + 3 * DAY) == pytest.approx(0.5 * created.expected_day(NOW), rel=0.1)
+    assert created.likeness > 0.98
+    assert Baseline.from_bytes(created.to_bytes()) == created
     # Later usage, and usage older than the counted weeks, is ignored.
-    assert baseline({**past(), NOW: 10**9, NOW - (WEEKS + 1) * WEEK - HOUR: 10**9}) == made
+    assert baseline({**past(), NOW: 10**9, NOW - (WEEKS + 1) * WEEK - HOUR: 10**9}) == created
 
 
 def test_hour_with_more_corrections_than_usage_counts_as_unused() -> None:
     hours, hour = past(), NOW - DAY
     assert baseline({**hours, hour: -5000}).middles == baseline({**hours, hour: 0}).middles
-    made = baseline(hours)
-    assert made.score(NOW, -5000) == made.score(NOW, 0)
-    assert made.day_score(NOW, -5000) == made.day_score(NOW, 0)
+    created = baseline(hours)
+    assert created.score(NOW, -5000) == created.score(NOW, 0)
+    assert created.day_score(NOW, -5000) == created.day_score(NOW, 0)
 
 
 def test_earlier_peaks_do_not_hide_later_ones() -> None:
@@ -74,23 +74,23 @@ def test_earlier_peaks_do_not_hide_later_ones() -> None:
     for week in (1, 4):
         for n in range(6):
             hours[NOW - week * WEEK + (9 + n) * HOUR] *= 20
-    made = baseline(hours)
-    assert made.expected(NOW + 10 * HOUR) == pytest.approx(1000, rel=0.2)
-    found = judge_hour(made, {NOW + 10 * HOUR: 3000}, NOW + 10 * HOUR, USUAL)
+    created = baseline(hours)
+    assert created.expected(NOW + 10 * HOUR) == pytest.approx(1000, rel=0.2)
+    found = judge_hour(created, {NOW + 10 * HOUR: 3000}, NOW + 10 * HOUR, USUAL)
     assert found is not None
     assert (found.kind, found.severity, found.is_more) == ("volume", "warn", True)
 
 
 def test_large_hourly_anomaly_is_found_at_once_and_small_one_after_two_hours() -> None:
-    made, hour = baseline(past()), NOW + 10 * HOUR
+    created, hour = baseline(past()), NOW + 10 * HOUR
     low, value = Thresholds(score=3.0), 1600
-    assert 3.0 <= made.score(hour, value) < 6.0
-    assert judge_hour(made, {hour: value}, hour, low) is None
-    assert judge_hour(made, {hour: value, hour - HOUR: 4000}, hour, low) is not None
-    assert judge_hour(made, {hour: 10_000}, hour, low) is not None
-    assert judge_hour(made, {hour: 10_000}, hour, Thresholds(score=90.0)) is None
-    assert judge_hour(made, {}, hour, low) is None, "an hour of nothing is for the day to tell"
-    loud = judge_hour(made, {hour: 10_000}, hour, low)
+    assert 3.0 <= created.score(hour, value) < 6.0
+    assert judge_hour(created, {hour: value}, hour, low) is None
+    assert judge_hour(created, {hour: value, hour - HOUR: 4000}, hour, low) is not None
+    assert judge_hour(created, {hour: 10_000}, hour, low) is not None
+    assert judge_hour(created, {hour: 10_000}, hour, Thresholds(score=90.0)) is None
+    assert judge_hour(created, {}, hour, low) is None, "an hour of nothing is for the day to tell"
+    loud = judge_hour(created, {hour: 10_000}, hour, low)
     assert loud is not None
     assert loud.severity == "page"
 
@@ -124,18 +124,18 @@ def test_daily_anomaly_judges_volume_and_hourly_pattern(
 
 def test_low_usage_is_not_judged_by_its_hours() -> None:
     few = {hour: value // 500 for hour, value in past().items()}
-    made = baseline(few)
-    assert made.compute_likeness(day_like(1 / 500, 12), NOW) is None
-    assert judge_day(made, day_like(1 / 500, 12), NOW, USUAL) is None
+    created = baseline(few)
+    assert created.compute_likeness(day_like(1 / 500, 12), NOW) is None
+    assert judge_day(created, day_like(1 / 500, 12), NOW, USUAL) is None
 
 
 def test_pause_needs_a_threshold_and_substantial_usage() -> None:
-    made, hour = baseline(past()), NOW + 10 * HOUR
+    created, hour = baseline(past()), NOW + 10 * HOUR
     five = Thresholds(pause=5.0)
-    assert judge_pause(made, {hour: 6000}, hour, five) is not None
-    assert judge_pause(made, {hour: 4000}, hour, five) is None
-    assert judge_pause(made, {hour: 6000}, hour, USUAL) is None
-    assert judge_pause(made, {NOW + HOUR: 900}, NOW + HOUR, five) is None, "nine times a little"
+    assert judge_pause(created, {hour: 6000}, hour, five) is not None
+    assert judge_pause(created, {hour: 4000}, hour, five) is None
+    assert judge_pause(created, {hour: 6000}, hour, USUAL) is None
+    assert judge_pause(created, {NOW + HOUR: 900}, NOW + HOUR, five) is None, "nine times a little"
 
 
 def test_findings_of_an_hour_and_its_day_are_merged() -> None:
@@ -175,11 +175,11 @@ def test_histories_are_read_from_logs_and_ledger_exports(tmp_path: Path) -> None
         f'192.0.2.1 - - [{day}/May/2015:{hour:02}:05:03 +0000] "GET / HTTP/1.1" 200 1' for day, hour in some_hours()
     ]
     log.write_bytes(gzip.compress("\n".join(lines).encode()))
-    made = read_history(log, 4, 3, 1)
-    assert made == read_history(log, 4, 3, 1)
-    assert len(made) == 3
-    assert all(len(hours) == 4 * 168 for hours in made.values())
-    assert made != draw_histories({0: 1, 3600: 2, 7200: 3}, 4, 3, 1)
+    created = read_history(log, 4, 3, 1)
+    assert created == read_history(log, 4, 3, 1)
+    assert len(created) == 3
+    assert all(len(hours) == 4 * 168 for hours in created.values())
+    assert created != draw_histories({0: 1, 3600: 2, 7200: 3}, 4, 3, 1)
 
     table = tmp_path / "usage.csv"
     rows = ["2026-11-01T00:00:00Z,acme,requests,5", "2026-11-01T01:00:00Z,acme,requests,7"]

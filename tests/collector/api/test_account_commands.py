@@ -142,9 +142,9 @@ def test_refusals_are_told(sqlite_collector: Collector) -> None:
 
 def test_import_and_export_by_command(sqlite_collector: Collector) -> None:
     file = str(sqlite_collector.file)
-    code, said, _ = edgeproxy(sqlite_collector, "import", "-c", file, "--dry-run")
+    code, output, _ = edgeproxy(sqlite_collector, "import", "-c", file, "--dry-run")
     assert code == 0
-    assert "nothing was changed" in said
+    assert "nothing was changed" in output
     assert edgeproxy(sqlite_collector, "import", "-c", file)[0] == 0
     assert "customers: 0 new, 0 changed, 3 as they were" in edgeproxy(sqlite_collector, "import", "-c", file)[1]
     code, written, _ = edgeproxy(sqlite_collector, "export", "-c", file)

@@ -45,8 +45,8 @@ def name() -> str:
 
 def made(answer: Answer, status: int = 201) -> dict[str, Any]:
     assert answer.status == status, answer
-    told: dict[str, Any] = answer.json()
-    return told
+    body: dict[str, Any] = answer.json()
+    return body
 
 
 def customer(collector: Collector, **more: Any) -> dict[str, Any]:
@@ -243,8 +243,8 @@ def test_key_rotation_counts_against_the_maximum_number_of_keys(
     first, second = (key(collector, owner["id"])["id"] for _ in range(2))
 
     def rotate(ref: str, overlap: int) -> str:
-        made = in_database(collector, lambda connection: keys.rotate_key(connection, Caller("bound"), ref, overlap))
-        return made["id"]
+        created = in_database(collector, lambda connection: keys.rotate_key(connection, Caller("bound"), ref, overlap))
+        return created["id"]
 
     third = rotate(first, 3600)
     for ref in (second, third):

@@ -99,8 +99,8 @@ def test_change_is_atomic_if_postgresql_is_killed(tmp_path: Path) -> None:
             there, told, outbox = asyncio.run(outlived(url))
             assert there == told == outbox
             assert set(done) <= set(there)
-            code, said = checked(collector)
-            assert (code, f"{len(there)} audit record" in said) == (0, True), said
+            code, output = checked(collector)
+            assert (code, f"{len(there)} audit record" in output) == (0, True), output
 
 
 def change(collector: Collector, stop: Event, numbers: "itertools.count[int]", done: list[str]) -> None:
@@ -155,6 +155,6 @@ def test_change_is_atomic_if_the_collector_is_killed(start_collector: StartColle
     acknowledged = {name for name in done if "/" not in name}
     assert acknowledged <= set(made)
     assert {f"{key.partition('/')[0]}/key" for key in keys} >= {one for one in done if "/" in one}
-    code, said = checked(collector)
-    assert (code, f"{len(created)} audit records" in said) == (0, True), said
+    code, output = checked(collector)
+    assert (code, f"{len(created)} audit records" in output) == (0, True), output
     assert set(asyncio.run(outlived(collector.settings["database"]))[2]) == set(made)

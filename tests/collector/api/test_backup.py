@@ -72,8 +72,8 @@ def test_edges_resend_missing_batches_to_a_restored_collector(
             results = edge.ship(collector)
             assert (results["expected"], results["acknowledged"]) == (1, lacked + 1)
         assert collector.usage()["total"] == old.chain.total + new.chain.total == 70
-        code, said = checked(collector)
-        assert (code, said.startswith("2 edges, 10 batches, 0 gaps, 0 quarantined")) == (0, True), said
+        code, output = checked(collector)
+        assert (code, output.startswith("2 edges, 10 batches, 0 gaps, 0 quarantined")) == (0, True), output
 
 
 def test_backup_is_consistent_while_batches_arrive(sqlite_collector: Collector, tmp_path: Path) -> None:

@@ -47,15 +47,15 @@ def charging(tmp_path_factory: pytest.TempPathFactory, own_sandbox: Sandbox) -> 
     billing = {"plans": str(folder / "plans.yaml"), "mode": "live", "freeze": "0s", "stripe": stripe}
     billing["coupons"] = {"HALF": {"percent_off": "50%"}, "PAST": {"percent_off": "50%", "redeem_by": "2020-01-01"}}
     meters = {"requests": {"count": "requests"}, **{name: {"count": "events"} for name in METERS}}
-    made = Collector(folder / "collector", f"sqlite:///{folder}/ledger.db", billing=billing, meters=meters)
-    made.settings["tokens"].append({"name": "billing", "sha256": sha256(BILLING), "role": "billing"})
-    where = f"url=http://{HOST}:{made.port}/billing/webhooks/stripe&enabled_events[]=invoice.paid"
+    collector = Collector(folder / "collector", f"sqlite:///{folder}/ledger.db", billing=billing, meters=meters)
+    collector.settings["tokens"].append({"name": "billing", "sha256": sha256(BILLING), "role": "billing"})
+    where = f"url=http://{HOST}:{collector.port}/billing/webhooks/stripe&enabled_events[]=invoice.paid"
     hook = own_sandbox.call("POST", "/v1/webhook_endpoints", where).json()
     (folder / "hooks").write_text(hook["secret"])
     stripe["webhook_secrets"] = str(folder / "hooks")
-    made.environ[PAUSES] = "edgeproxy.collector.jobs.billing:SPEND_SECONDS=0.5"
-    with closing(made):
-        yield made.start()
+    collector.environ[PAUSES] = "edgeproxy.collector.jobs.billing:SPEND_SECONDS=0.5"
+    with closing(collector):
+        yield collector.start()
     own_sandbox.call("DELETE", f"/v1/webhook_endpoints/{hook['id']}")
 
 
@@ -88,8 +88,8 @@ def add_contact(collector: Collector, name: str) -> None:
 
 def own(collector: Collector, name: str) -> str:
     """Create a token of a customer and return its secret."""
-    made = call(collector, "POST", "/v1/tokens", {"name": f"of-{name}", "customer": name})
-    return str(made.json()["secret"])
+    created = call(collector, "POST", "/v1/tokens", {"name": f"of-{name}", "customer": name})
+    return str(created.json()["secret"])
 
 
 def use(collector: Collector, name: str, used: dict[str, int]) -> None:
@@ -227,12 +227,12 @@ def test_customer_cannot_read_another_customers_billing(charging: Collector) -> 
     (theirs,) = call(charging, "GET", f"/billing/invoices?customer={name}").json()["invoices"]
     paths = ["subscription", "usage", "usage/seats", "quotas", "invoices", "invoices/upcoming", "spend-alerts"]
     for path in (*paths, f"invoices/{theirs['id']}", f"invoices/{theirs['id']}/pdf"):
-        asked = f"/billing/{path}" if theirs["id"] in path else f"/billing/{path}?customer={name}"
-        assert call(charging, "GET", asked, token=OWN).status == 403, path
-        assert call(charging, "GET", asked, token=READ).status == 403, "reading usage is not reading money"
-        assert call(charging, "GET", asked, token=None).status == 401
+        text = f"/billing/{path}" if theirs["id"] in path else f"/billing/{path}?customer={name}"
+        assert call(charging, "GET", text, token=OWN).status == 403, path
+        assert call(charging, "GET", text, token=READ).status == 403, "reading usage is not reading money"
+        assert call(charging, "GET", text, token=None).status == 401
         if theirs["id"] not in path:
-            assert call(charging, "GET", asked, token=BILLING).status == 200, path
+            assert call(charging, "GET", text, token=BILLING).status == 200, path
             assert call(charging, "GET", f"/billing/{path}").status == (200 if path == "invoices" else 422), path
     for method, said in (("POST", {"plan": "free"}), ("PUT", {"plan": "free"}), ("DELETE", None)):
         answer = call(charging, method, f"/billing/subscription?customer={name}", said, token=OWN)
@@ -247,8 +247,8 @@ def test_customer_cannot_read_another_customers_billing(charging: Collector) -> 
     until(lambda: states(charging, name) == ["open"], "the invoice is sent")
     credits = f"/billing/invoices/{theirs['id']}/credit"
     assert call(charging, "POST", credits, {"why": "a mistake", "amount": 10**9}).status == 422
-    made = call(charging, "POST", credits, {"why": "a mistake", "amount": 1}, Idempotency_Key="c1")
-    assert (made.status, made.json()["state"]) == (201, "requested")
+    created = call(charging, "POST", credits, {"why": "a mistake", "amount": 1}, Idempotency_Key="c1")
+    assert (created.status, created.json()["state"]) == (201, "requested")
     for act in ("hold", "accept"):
         assert call(charging, "POST", f"/billing/invoices/{theirs['id']}/{act}", {"why": "x"}).status == 409
     voided = call(charging, "POST", f"/billing/invoices/{theirs['id']}/void", {"why": "a mistake"})
@@ -385,8 +385,8 @@ def test_a_coupon_comes_with_a_subscription_and_codes_cannot_be_guessed(charging
     assert [answer.status for answer in wrong] == [422, 422]
     assert wrong[0].body == wrong[1].body, "a code that was one is as one that never was"
     about = f"?customer={name}"
-    said = call(charging, "POST", f"/billing/subscription{about}", {"plan": "enterprise", "coupon": "PAST"}).json()
-    assert said["errors"] == [{"field": "coupon", "code": "invalid", "detail": "it can be redeemed no more"}], (
+    body = call(charging, "POST", f"/billing/subscription{about}", {"plan": "enterprise", "coupon": "PAST"}).json()
+    assert body["errors"] == [{"field": "coupon", "code": "invalid", "detail": "it can be redeemed no more"}], (
         "staff hear why"
     )
     preview = call(charging, "POST", "/billing/subscription/preview", began, token=token).json()
@@ -478,9 +478,9 @@ OF_NOBODY = {"Authorization": f"Bearer {OWN}"}
 def subscribe(charging: Collector, **terms: Any) -> tuple[str, dict[str, Any]]:
     """Return a token of a new customer with a subscription, and the subscription."""
     token = own(charging, customer(charging))
-    made = call(charging, "POST", "/billing/subscription", terms, token=token)
-    assert made.status == 201, made
-    return token, made.json()
+    created = call(charging, "POST", "/billing/subscription", terms, token=token)
+    assert created.status == 201, created
+    return token, created.json()
 
 
 def preview_and_change(charging: Collector, token: str, method: str = "PUT", **terms: Any) -> tuple[Any, Any]:

@@ -35,8 +35,8 @@ class World:
     def events(self, **query: str) -> dict[str, Any]:
         answer = self.collector.get("/billing/webhooks", token="admin-token", **query)
         assert answer.status == 200, answer
-        told: dict[str, Any] = answer.json()
-        return told
+        body: dict[str, Any] = answer.json()
+        return body
 
     def post(self, body: bytes, secret: str | None = None, at: float | None = None) -> Answer:
         """Send a body with a signature like Stripe's."""
@@ -87,8 +87,8 @@ def test_events_are_stored_once_and_applied_without_exposing_payloads(world: Wor
     def states() -> set[str]:
         """Return the states of the invoice's events from the database, because the API limits the request rate."""
         with closing(sqlite3.connect(database)) as opened:
-            found = opened.execute("SELECT state FROM webhook_events WHERE object = ?", [number]).fetchall()
-        return {row[0] for row in found} if len(found) >= 2 else set()
+            rows = opened.execute("SELECT state FROM webhook_events WHERE object = ?", [number]).fetchall()
+        return {row[0] for row in rows} if len(rows) >= 2 else set()
 
     until(lambda: states() == {"applied"}, "the invoice is applied")
     ids = [event["id"] for event in world.events()["events"] if event["object"] == number]
@@ -241,10 +241,10 @@ def test_kill_switch_takes_effect_within_five_seconds(world: World) -> None:
     bought = {"millicredits": 20_000_000, "success_url": "https://shop.example/paid"}
     asked: list[tuple[str, dict[str, Any]]] = [("checkout", bought), ("subscription", {"plan": "standard"})]
     for path, body in asked:
-        no = collector.send("POST", f"/billing/{path}?customer=acme", body)
+        answer = collector.send("POST", f"/billing/{path}?customer=acme", body)
         detail = "Free today. Plans and credits can be bought again once billing goes on."
-        assert (no.status, no.json()["detail"]) == (503, detail), "buying is refused while charging is stopped"
-        assert no.json()["params"] == {"message": "Free today."}
+        assert (answer.status, answer.json()["detail"]) == (503, detail), "buying is refused while charging is stopped"
+        assert answer.json()["params"] == {"message": "Free today."}
     shown = collector.get("/billing/rollout", token="admin-token").json()
     assert (shown["charging"], shown["is_stopped_by_file"], shown["gates"]) == (False, False, [])
     assert (shown["percent"], shown["file_percent"]) == (100, 100)
@@ -254,13 +254,13 @@ def test_kill_switch_takes_effect_within_five_seconds(world: World) -> None:
     assert collector.send("PUT", "/billing/rollout", {"charging": True, "why": "mended"}).status == 200
     assert collector.get("/billing/status", token=None).json()["charging"] is True
     assert collector.send("PUT", "/billing/rollout", {"percent": 5, "why": "down from 100"}).json()["percent"] == 5
-    no = collector.send("PUT", "/billing/rollout", {"percent": 25, "why": "up"})
-    assert no.status == 409
-    assert "purchases that succeed: 0 of 0, too few to say" in no.json()["detail"]
+    answer = collector.send("PUT", "/billing/rollout", {"percent": 25, "why": "up"})
+    assert answer.status == 409
+    assert "purchases that succeed: 0 of 0, too few to say" in answer.json()["detail"]
 
     def with_gates() -> dict[str, Any] | None:
-        said = collector.get("/billing/rollout", token="admin-token").json()
-        return said if said.get("gates") else None  # Too much asking is refused for a minute.
+        body = collector.get("/billing/rollout", token="admin-token").json()
+        return body if body.get("gates") else None  # Too much asking is refused for a minute.
 
     shown = until(with_gates, "the gates are worked out", seconds=90.0)
     assert (shown["stage"], shown["waivers"][0]["until"] is None) == ("few", False)
@@ -279,8 +279,8 @@ CREATED = ("customers", "checkout/sessions")
 def test_stored_stripe_failure_does_not_block_a_purchase(world: World) -> None:
     """Stripe creates the customer and the session, but answers both requests with 500."""
     collector, sandbox = world.collector, world.sandbox
-    made = collector.send("POST", "/v1/customers", {"name": "patient", "tier": "basic"})
-    assert made.status == 201, made
+    created = collector.send("POST", "/v1/customers", {"name": "patient", "tier": "basic"})
+    assert created.status == 201, created
     after = len(sandbox.journal("customer.created"))
     sandbox.faults(*({"kind": "error_after", "count": 1, "method": "POST", "path": f"/v1/{path}"} for path in CREATED))
     buy = {"millicredits": 20_000_000, "success_url": "https://shop.example/paid"}
@@ -293,8 +293,8 @@ def test_low_credits_are_topped_up_with_the_saved_card_if_enabled(world: World) 
     collector, sandbox, path = world.collector, world.sandbox, "/billing/credits/top-up"
     tokens = {}
     for name, metadata in (("refilled", {}), ("other", {}), ("firm", {"business": "true"})):
-        made = collector.send("POST", "/v1/customers", {"name": name, "tier": "basic", "metadata": metadata})
-        assert made.status == 201, made
+        created = collector.send("POST", "/v1/customers", {"name": name, "tier": "basic", "metadata": metadata})
+        assert created.status == 201, created
         tokens[name] = collector.send("POST", "/v1/tokens", {"name": f"of-{name}", "customer": name}).json()["secret"]
     token = tokens["refilled"]
     amounts = {"below": 5_000_000, "millicredits": 20_000_000, "month_max": 40_000_000}
@@ -361,15 +361,15 @@ def test_low_credits_are_topped_up_with_the_saved_card_if_enabled(world: World) 
 def test_credits_are_bought_once_and_refunded_once(world: World) -> None:
     """From Checkout through duplicated and shuffled webhooks to the refund."""
     collector, sandbox = world.collector, world.sandbox
-    made = collector.send("POST", "/v1/customers", {"name": "buyer", "tier": "basic"})
-    assert made.status == 201, made
+    created = collector.send("POST", "/v1/customers", {"name": "buyer", "tier": "basic"})
+    assert created.status == 201, created
     token = collector.send("POST", "/v1/tokens", {"name": "of-buyer", "customer": "buyer"}).json()["secret"]
 
     def balance() -> dict[str, Any]:
         answer = collector.get("/billing/balance", token=token)
         assert answer.status == 200, answer
-        told: dict[str, Any] = answer.json()
-        return told
+        body: dict[str, Any] = answer.json()
+        return body
 
     sandbox.faults({"kind": "webhook_duplicated"}, {"kind": "webhook_shuffled"})
     bought = {"millicredits": 20_000_000, "success_url": "https://shop.example/paid"}
@@ -431,5 +431,5 @@ def test_credits_are_bought_once_and_refunded_once(world: World) -> None:
             return sorted(row[0] for row in database.execute(own))
 
     until(lambda: booked() == ["chargeback", "purchase", "refund", "refund_paid"], "all is booked once")
-    code, said = checked(collector)
-    assert (code, "credit transaction" in said) == (0, True), said
+    code, output = checked(collector)
+    assert (code, "credit transaction" in output) == (0, True), output

@@ -27,9 +27,9 @@ def test_silent_connections_do_not_block_new_requests(collector: Collector) -> N
 @only_sqlite("collector")
 def test_a_body_that_hardly_comes_is_not_waited_for(collector: Collector) -> None:
     head = f"POST /v1/batches HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {EDGE}\r\nContent-Length: 1000000\r\n"
-    said = f"Edge-Id: slow\r\nEdge-Seq: 1\r\nEdge-Hash: {'0' * 64}\r\n\r\n"
+    text = f"Edge-Id: slow\r\nEdge-Seq: 1\r\nEdge-Hash: {'0' * 64}\r\n\r\n"
     with socket.create_connection((HOST, collector.port), timeout=60) as connection:
-        connection.sendall((head + said).encode() + b"{" * 1000)
+        connection.sendall((head + text).encode() + b"{" * 1000)
         assert connection.recv(1000).startswith(b"HTTP/1.1 408")
 
 

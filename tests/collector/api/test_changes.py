@@ -95,10 +95,10 @@ def test_effect_elsewhere_follows_a_commit_alone(database: str) -> None:
                 assert (await read(opened, journal.fetch_balance, ACME)) == 500, "the change is committed"
                 effects.append(number)
 
-            made = await give(connection)
+            created = await give(connection)
             if number == 1:
                 raise sa.exc.IntegrityError("", None, ValueError("another collector made the same change"))
-            return made._replace(follow_up=follow_up)
+            return created._replace(follow_up=follow_up)
 
         call = build_call("once")
         for _ in range(2):

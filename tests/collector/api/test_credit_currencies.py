@@ -124,8 +124,8 @@ def test_credits_are_bought_and_paid_back_in_the_customer_s_currency(
             statement = sa.select(columns.currency, entries.account, sa.func.sum(entries.amount)).join_from(
                 credit_transactions, credit_entries, entries.seq == columns.seq
             )
-            found = await connection.execute(statement.where(of_balance).group_by(columns.currency, entries.account))
-            books = {(currency, account): int(amount) for currency, account, amount in found}
+            rows = await connection.execute(statement.where(of_balance).group_by(columns.currency, entries.account))
+            books = {(currency, account): int(amount) for currency, account, amount in rows}
             terms = await documents.fetch_terms(connection)
         for currency, units, back in (("usd", 1000, 15), ("eur", 1000, 15), ("jpy", 1000, 15), ("kwd", 30_500, 20)):
             assert books[currency, "deferred"] == -(units - back) * CENT - 5000

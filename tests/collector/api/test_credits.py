@@ -51,8 +51,8 @@ class Payer:
         return self.collector.send("POST", "/billing/credits/adjust", said, token=token)
 
     def balance(self) -> tuple[int, int, int]:
-        told = made(self.get("balance"), 200)
-        return told["balance"], told["pending"], told["available"]
+        answer = made(self.get("balance"), 200)
+        return answer["balance"], answer["pending"], answer["available"]
 
 
 def test_given_credits_are_available_and_usage_is_pending(collector: Collector) -> None:
@@ -66,16 +66,18 @@ def test_given_credits_are_available_and_usage_is_pending(collector: Collector) 
     assert (wrong.status, wrong.json()["errors"]) == (409, [most])
     chain = Chain(since=int(time.time()))
     assert collector.post(chain.next((payer.name, "cost", "v1", 250))).status == 200
-    told = made(payer.get("balance"), 200)
-    assert (told["balance"], told["pending"], told["available"]) == (4_999_007, 250, 4_998_757)
-    assert told["usd"] == "4.998757"
-    first, second = told["grants"]
+    answer = made(payer.get("balance"), 200)
+    assert (answer["balance"], answer["pending"], answer["available"]) == (4_999_007, 250, 4_998_757)
+    assert answer["usd"] == "4.998757"
+    first, second = answer["grants"]
     assert (first["id"], first["millicredits"], first["expires_at"]) == (expiring["id"], 0, "2099-01-01T00:00:00.000Z")
     assert [(one["kind"], one["granted"], one["millicredits"]) for one in (first, second)] == [
         ("gift", 7, 0),
         ("gift", 5_000_000, 4_998_757),
     ], "the one that expires is spent first"
-    assert sum(grant["millicredits"] for grant in told["grants"]) == told["available"], "also of what is not booked yet"
+    assert sum(grant["millicredits"] for grant in answer["grants"]) == answer["available"], (
+        "also of what is not booked yet"
+    )
     assert made(payer.get("balance", at="2020-01-01"), 200)["balance"] == 0
     assert made(payer.get("balance", ADMIN, customer=payer.id), 200)["customer"] == payer.name
     entries = collector.get("/v1/audit", token=ADMIN, target=payer.name, limit="1000").json()["entries"]
@@ -126,11 +128,11 @@ def test_statements_are_available_as_json_csv_and_pdf(collector: Collector) -> N
     payer.adjust(1234)
     payer.adjust(-34)
     (month,) = made(payer.get("statements"), 200)["statements"]
-    told = made(payer.get(f"statements/{month}"), 200)
-    assert (told["opening"], told["closing"]) == (0, 1200)
-    assert sum(line["millicredits"] for line in told["lines"]) == 1200
-    found = payer.get(f"statements/{month}.csv")
-    rows = list(csv.DictReader(io.StringIO(found.body.decode())))
+    answer = made(payer.get(f"statements/{month}"), 200)
+    assert (answer["opening"], answer["closing"]) == (0, 1200)
+    assert sum(line["millicredits"] for line in answer["lines"]) == 1200
+    response = payer.get(f"statements/{month}.csv")
+    rows = list(csv.DictReader(io.StringIO(response.body.decode())))
     assert [row["what"] for row in rows] == [
         "Opening balance",
         "Credits given",

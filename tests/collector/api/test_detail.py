@@ -53,9 +53,9 @@ def written(second: int) -> str:
 
 
 def test_usage_is_grouped_by_dimension(collector: Collector) -> None:
-    told = collector.usage(by="model", meter="tokens")
+    usage = collector.usage(by="model", meter="tokens")
     rows = [{"model": "", "value": 2}, {"model": "m1", "value": 5}, {"model": "m2", "value": 3}]
-    assert told == {"total": 10, "rows": rows}
+    assert usage == {"total": 10, "rows": rows}
     page = collector.usage(by="model", meter="tokens", limit="1")
     assert collector.usage(by="model", meter="tokens", cursor=page["next"])["rows"] == rows[1:]
     csv = collector.get("/v1/usage", by="model,customer", format="csv", **{"from": "1970-01-01"}).body.decode()

@@ -99,11 +99,11 @@ def unlimited(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[C
     collectors = []
     with ExitStack() as ends:
         for kind, url in urls.items():
-            made = Collector(tmp_path / kind, url, regions=regions, customers={}, webhooks=WEBHOOKS)
-            collectors.append(ends.enter_context(closing(made)))
-            made.command = UNLIMITED_COMMAND
-            made.start()
-            assert made.send("POST", "/v1/customers", {"name": "acme", "tier": "basic"}).status == 201
+            collector = Collector(tmp_path / kind, url, regions=regions, customers={}, webhooks=WEBHOOKS)
+            collectors.append(ends.enter_context(closing(collector)))
+            collector.command = UNLIMITED_COMMAND
+            collector.start()
+            assert collector.send("POST", "/v1/customers", {"name": "acme", "tier": "basic"}).status == 201
         yield collectors
 
 
@@ -244,9 +244,9 @@ def try_parameters(asker: Asker, method: str, path: str, parameters: list[dict[s
             places = {name: value} if parameter["in"] == "path" else {}
             query = {**required, name: value} if parameter["in"] == "query" else required
             fields = {name: value} if parameter["in"] == "header" and value.isprintable() and value.isascii() else {}
-            asked = "&".join(f"{key}={quote(said, safe='', errors='surrogatepass')}" for key, said in query.items())
+            text = "&".join(f"{key}={quote(said, safe='', errors='surrogatepass')}" for key, said in query.items())
             for token in (ADMIN, OWN) if places else (ADMIN,):
-                where = f"{filled(path, **places)}?{asked}"
+                where = f"{filled(path, **places)}?{text}"
                 asker.ask(method, where, b"" if method == "get" else b"{}", token, **fields)
 
 

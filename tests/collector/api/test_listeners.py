@@ -89,9 +89,9 @@ def parted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parted]:
 
 def opened(folder: Path, *listeners: dict[str, Any], **settings: Any) -> Collector:
     """Start a collector with these listeners beside one that serves everything."""
-    made = Collector(folder / "collector", f"sqlite:///{folder}/ledger.db", **settings)
-    made.settings["listen"] = [made.settings["listen"], *listeners]
-    return made.start()
+    collector = Collector(folder / "collector", f"sqlite:///{folder}/ledger.db", **settings)
+    collector.settings["listen"] = [collector.settings["listen"], *listeners]
+    return collector.start()
 
 
 class Asking:

@@ -51,12 +51,12 @@ def selling(tmp_path_factory: pytest.TempPathFactory, own_sandbox: Sandbox) -> I
     """A collector that charges each customer monthly from the day of the subscription."""
     folder = tmp_path_factory.mktemp("selling")
     (folder / "key").write_text(f"{KEY}\n")
-    made = Collector(folder / "collector", f"sqlite:///{folder}/ledger.db")
+    collector = Collector(folder / "collector", f"sqlite:///{folder}/ledger.db")
     stripe = {"base": own_sandbox.url, "key": str(folder / "key"), "webhook_secrets": str(folder / "hooks")}
-    (folder / "hooks").write_text(own_sandbox.listen(f"http://{HOST}:{made.port}/billing/webhooks/stripe"))
-    made.settings["billing"] |= {"mode": "live", "anchor": "signup", "stripe": stripe}
-    with closing(made):
-        yield made.start()
+    (folder / "hooks").write_text(own_sandbox.listen(f"http://{HOST}:{collector.port}/billing/webhooks/stripe"))
+    collector.settings["billing"] |= {"mode": "live", "anchor": "signup", "stripe": stripe}
+    with closing(collector):
+        yield collector.start()
 
 
 def edgeproxy(collector: Collector, line: str, token: str = ADMIN) -> tuple[int, str]:

@@ -30,11 +30,11 @@ SOURCES = itertools.count(1)
 def selling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
     """A collector that sells, where `payer` has the plan whose price changes, and a token."""
     folder = tmp_path_factory.mktemp("selling")
-    with closing(Collector(folder / "collector", f"sqlite:///{folder}/ledger.db")) as made:
-        made.start()
-        send(made, "POST", "/v1/customers", {"name": "payer", "tier": "basic"})
-        send(made, "POST", "/billing/subscription?customer=payer", {"plan": "standard"})
-        yield made
+    with closing(Collector(folder / "collector", f"sqlite:///{folder}/ledger.db")) as collector:
+        collector.start()
+        send(collector, "POST", "/v1/customers", {"name": "payer", "tier": "basic"})
+        send(collector, "POST", "/billing/subscription?customer=payer", {"plan": "standard"})
+        yield collector
 
 
 def send(collector: Collector, method: str, path: str, body: Any) -> Any:
@@ -95,8 +95,8 @@ def test_price_change_is_scheduled_only_with_the_digest_of_its_dry_run(selling: 
     for other in ({"at": "2099-01-02"}, {"plans": "plans: {enterprise@2: {fee: '600'}}"}):
         refused = selling.send("POST", "/billing/price-changes", body | other | {"digest": shown["digest"]})
         assert refused.status == 409, refused
-    made = send(selling, "POST", "/billing/price-changes", body | {"digest": shown["digest"]})
-    assert made["moves"] == shown["moves"]
+    created = send(selling, "POST", "/billing/price-changes", body | {"digest": shown["digest"]})
+    assert created["moves"] == shown["moves"]
     again = selling.send("POST", "/billing/price-changes", body)
     assert (again.status, again.json()["errors"][0]["detail"][:15]) == (422, "changes nothing")
 

@@ -58,15 +58,15 @@ def test_the_best_region_is_by_wish_by_network_by_country_or_the_default(collect
     assert collector.metric("collector_region_networks") == 4
     assert collector.metric("collector_region_reports_total", result="ignored") == 3
 
-    found = best(collector, address="192.0.2.77").json()
-    assert found == {
+    body = best(collector, address="192.0.2.77").json()
+    assert body == {
         "region": "eu",
         "because": "network",
         "order": ["eu", "us", "ap"],
         "measured": {"eu": 12.0, "us": 90.0},
         "network": "192.0.2.0/24",
     }
-    assert best(collector, address="192.0.2.0/28").json() == found, "a DNS server knows a network"
+    assert best(collector, address="192.0.2.0/28").json() == body, "a DNS server knows a network"
     chosen = {
         (found["region"], found["because"])
         for found in (
@@ -81,8 +81,8 @@ def test_the_best_region_is_by_wish_by_network_by_country_or_the_default(collect
     assert best(collector, customer="nobody").status == 404
     made = {"name": "in-the-database", "tier": "basic", "regions": {"prefer": "us"}}
     assert collector.send("POST", "/v1/customers", made).status == 201
-    found = best(collector, address="192.0.2.77", customer="in-the-database").json()
-    assert (found["region"], found["because"]) == ("us", "prefer")
+    body = best(collector, address="192.0.2.77", customer="in-the-database").json()
+    assert (body["region"], body["because"]) == ("us", "prefer")
 
 
 def test_only_beacon_tokens_report_latency_and_have_no_other_right(collector: Collector) -> None:

@@ -133,16 +133,18 @@ def test_postgresql_is_restored_to_a_moment_and_edges_reship_later_batches(tmp_p
             results = edge.ship(collector)
             assert (results["expected"], results["acknowledged"]) == (1, lacked + 1)
         assert collector.usage()["total"] == old.chain.total + new.chain.total == 8 * 7
-        code, said = checked(collector)
-        assert (code, said.startswith("2 edges, 8 batches, 0 gaps, 0 quarantined")) == (0, True), said
+        code, output = checked(collector)
+        assert (code, output.startswith("2 edges, 8 batches, 0 gaps, 0 quarantined")) == (0, True), output
         # The host is lost with its disk. Base backup and archive suffice for a restore.
         collector.end()
         server.kill()
         shutil.rmtree(server.data)
         server.data.with_name("data.before-restore").rename(server.data.with_name("gone"))
         restored(server, early)
-        code, said = checked(collector)
-        assert (code, said.startswith("1 edge, 2 batches"), said.endswith("2 audit records")) == (0, True, True), said
+        code, output = checked(collector)
+        assert (code, output.startswith("1 edge, 2 batches"), output.endswith("2 audit records")) == (0, True, True), (
+            output
+        )
 
 
 def test_failed_restore_reports_its_reason_and_changes_nothing(tmp_path: Path) -> None:

@@ -129,8 +129,8 @@ def send(port: int, token: str, method: str, path: str, body: object, once: str 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory, postgresql: Postgresql) -> Iterator[PagesStage]:
     """A collector with pages and payments on PostgreSQL."""
-    with closing(PagesStage(tmp_path_factory.mktemp("row-security"), postgresql.database())) as made:
-        yield made
+    with closing(PagesStage(tmp_path_factory.mktemp("row-security"), postgresql.database())) as stage:
+        yield stage
 
 
 @pytest.fixture(scope="module")
@@ -145,9 +145,9 @@ def unguarded(
 ) -> Iterator[Collector]:
     """Another collector on the same database. Its handlers do not check the owner of the requested object."""
     settings = {name: value for name, value in stage.collector.settings.items() if name not in ("listen", "database")}
-    with closing(Collector(tmp_path_factory.mktemp("bug") / "collector", url_of(stage), **settings)) as made:
-        made.command = (sys.executable, "-m", "tests.support.unguarded", "collector", "-c")
-        yield made.start()
+    with closing(Collector(tmp_path_factory.mktemp("bug") / "collector", url_of(stage), **settings)) as collector:
+        collector.command = (sys.executable, "-m", "tests.support.unguarded", "collector", "-c")
+        yield collector.start()
 
 
 def url_of(stage: PagesStage) -> str:
@@ -655,8 +655,8 @@ def plain(tmp_path: Path) -> Iterator[tuple[Postgresql, Collector]]:
         server.ask("CREATE ROLE plain LOGIN")
         server.ask("CREATE DATABASE ledger OWNER plain")
         url = f"postgresql://plain@127.0.0.1:{server.port}/ledger"
-        with closing(Collector(tmp_path / "collector", url)) as made:
-            yield server, made
+        with closing(Collector(tmp_path / "collector", url)) as collector:
+            yield server, collector
 
 
 def test_an_administrator_creates_roles_that_the_collector_may_not_create(

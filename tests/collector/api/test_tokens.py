@@ -24,9 +24,9 @@ def make(collector: Collector, **said: Any) -> dict[str, Any]:
     name = f"made-{next(NUMBERS)}"
     answer = post(collector, "/v1/tokens", name=name, **said)
     assert answer.status == 201, answer
-    made: dict[str, Any] = answer.json()
-    assert made["name"] == name
-    return made
+    body: dict[str, Any] = answer.json()
+    assert body["name"] == name
+    return body
 
 
 def delete(collector: Collector, path: str, token: str = ADMIN) -> Answer:
@@ -39,9 +39,9 @@ def test_token_has_the_rights_of_its_role_until_revoked(collector: Collector) ->
     assert collector.get("/v1/usage", token=own["secret"], customer="bolt").status == 403
     assert post(collector, "/v1/customers", reader["secret"], name="x", tier="basic").status == 403
     assert collector.get("/v1/tokens", token=reader["secret"]).status == 403
-    told = collector.get(f"/v1/tokens/{reader['name']}", token=ADMIN).json()
-    assert told == {name: value for name, value in reader.items() if name != "secret"}
-    assert (told["source"], told["created_by"], told["secrets"]) == ("api", "admin", 1)
+    body = collector.get(f"/v1/tokens/{reader['name']}", token=ADMIN).json()
+    assert body == {name: value for name, value in reader.items() if name != "secret"}
+    assert (body["source"], body["created_by"], body["secrets"]) == ("api", "admin", 1)
     listed = collector.get("/v1/tokens", token=ADMIN)
     assert {"admin", "regional", reader["name"]} <= {token["name"] for token in listed.json()["tokens"]}
     assert reader["secret"].encode() not in listed.body
@@ -65,17 +65,17 @@ def test_request_with_two_tokens_answers_401(collector: Collector) -> None:
 
 
 def test_a_replaced_secret_ends_and_its_edges_stay_bound(collector: Collector) -> None:
-    made, chain = make(collector, role="edge"), Chain()
-    assert collector.post(chain.next(), token=made["secret"]).status == 200
-    path = f"/v1/tokens/{made['name']}"
+    created, chain = make(collector, role="edge"), Chain()
+    assert collector.post(chain.next(), token=created["secret"]).status == 200
+    path = f"/v1/tokens/{created['name']}"
     overlapping = post(collector, path, overlap="1d").json()
     assert overlapping["secrets"] == 2
-    for secret in (made["secret"], overlapping["secret"]):
+    for secret in (created["secret"], overlapping["secret"]):
         assert collector.post(chain.next(), token=secret).status == 200
     at_once = post(collector, path, overlap="0s").json()
     assert at_once["secrets"] == 1
     batch = chain.next()
-    for secret in (made["secret"], overlapping["secret"]):
+    for secret in (created["secret"], overlapping["secret"]):
         assert collector.post(batch, token=secret).status == 401, "the token is replaced"
     assert collector.post(batch, token=at_once["secret"]).status == 200
     assert collector.post(chain.next(), token=make(collector, role="edge")["secret"]).status == 403

@@ -48,8 +48,8 @@ def read(collector: Collector, minutes: int, **query: str) -> dict[str, Any]:
     span = {"from": format_timestamp(1000 * BEGIN), "to": format_timestamp(1000 * (BEGIN + 60 * minutes))}
     answer = collector.get("/v1/traffic", **span, **query)
     assert answer.status == 200, answer
-    found: dict[str, Any] = answer.json()
-    return found
+    body: dict[str, Any] = answer.json()
+    return body
 
 
 def test_a_report_counts_once_and_a_minute_without_one_is_missing(collector: Collector) -> None:
@@ -164,16 +164,16 @@ def test_customer_reads_own_errors_by_status_route_and_region(collector: Collect
     for minute, errors in ((30, {down: 5, other: 99}), (2, {down: 2, refused: 1}), (2, {down: 50})):
         send_errors(collector, near, minute, errors, unnamed=minute)
     assert send_errors(collector, far, 29, {down: 4}, unnamed=0).json() == {"recorded": True}
-    told = collector.get(f"/v1/customers/{name}/errors", hours="1").json()
+    body = collector.get(f"/v1/customers/{name}/errors", hours="1").json()
     fields = ("status", "by", "route", "region", "requests", "recent")
     assert [
-        (*(error[field] for field in fields), error["first_at"] < error["last_at"]) for error in told["errors"]
+        (*(error[field] for field in fields), error["first_at"] < error["last_at"]) for error in body["errors"]
     ] == [
         (503, "upstream", "v1", near.region, 7, 2, True),
         (503, "upstream", "v1", "far", 4, 0, False),
         (403, "edge", "v2", near.region, 1, 1, False),
     ], "a minute that is sent twice counts once"
-    assert told["unnamed"] == {"requests": 32, "minutes": 2}
+    assert body["unnamed"] == {"requests": 32, "minutes": 2}
     for token, status in ((OWN, 403), (EDGE, 403), (SERVICE, 403), (READ, 200)):
         assert collector.get(f"/v1/customers/{name}/errors", token=token).status == status
     assert collector.get("/v1/customers/nobody-here/errors").status == 404

@@ -50,24 +50,24 @@ def filled(collector: Collector) -> Collector:
 
 def rows(collector: Collector, by: str, **query: str) -> list[list[Any]]:
     """Return the rows of an answer as values in the order of `by`. Their sum must equal the answer's total."""
-    found = collector.usage(by=by, **RANGE, **query)
-    value = sum(row["value"] for row in found["rows"])
-    if "totals" in found:
+    usage = collector.usage(by=by, **RANGE, **query)
+    value = sum(row["value"] for row in usage["rows"])
+    if "totals" in usage:
         # Units of different meters cannot be added, so there is no total.
-        assert (found["total"], len(found["totals"]) > 1) == (None, True)
-        assert sum(found["totals"].values()) == value
+        assert (usage["total"], len(usage["totals"]) > 1) == (None, True)
+        assert sum(usage["totals"].values()) == value
     else:
-        assert found["total"] == value
-    assert all([*row] == [*by.split(","), "value"] for row in found["rows"])
-    return [[*row.values()] for row in found["rows"]]
+        assert usage["total"] == value
+    assert all([*row] == [*by.split(","), "value"] for row in usage["rows"])
+    return [[*row.values()] for row in usage["rows"]]
 
 
 def test_there_is_no_total_over_different_units(filled: Collector) -> None:
-    found = filled.usage(**RANGE)
-    assert found["total"] is None
-    assert found["rows"] == [{"meter": meter, "value": value} for meter, value in found["totals"].items()]
-    assert len(found["totals"]) > 1
-    for meter, total in found["totals"].items():
+    usage = filled.usage(**RANGE)
+    assert usage["total"] is None
+    assert usage["rows"] == [{"meter": meter, "value": value} for meter, value in usage["totals"].items()]
+    assert len(usage["totals"]) > 1
+    for meter, total in usage["totals"].items():
         assert filled.usage(**RANGE, meter=meter)["total"] == total
         assert "totals" not in filled.usage(**RANGE, meter=meter)
 
@@ -89,8 +89,8 @@ def test_usage_by_anything_else(filled: Collector) -> None:
 
 def test_from_is_inclusive_and_to_is_not(filled: Collector) -> None:
     def total(**query: str) -> int:
-        found: int = filled.usage(meter="requests", customer="acme", **query)["total"]
-        return found
+        usage: int = filled.usage(meter="requests", customer="acme", **query)["total"]
+        return usage
 
     assert total(**{"from": f"{DAY}T12:00:00Z", "to": f"{DAY}T12:01:00Z"}) == 3
     assert total(**{"from": f"{DAY}T14:01:00+02:00", "to": f"{DAY}T13:00:01Z"}) == 24
@@ -197,16 +197,16 @@ def records(answer: Answer) -> list[list[str]]:
 
 def test_csv_usage_has_the_rows_of_json_usage(filled: Collector) -> None:
     for by in ("", "route", "minute,customer,meter,region"):
-        wanted = filled.usage(**RANGE, by=by)["rows"]
-        found = records(filled.get("/v1/usage", **RANGE, by=by, format="csv"))
-        assert found == [[*(by or "meter").split(","), "value"], *([*map(str, row.values())] for row in wanted)]
+        expected = filled.usage(**RANGE, by=by)["rows"]
+        answer = records(filled.get("/v1/usage", **RANGE, by=by, format="csv"))
+        assert answer == [[*(by or "meter").split(","), "value"], *([*map(str, row.values())] for row in expected)]
     assert records(filled.get("/v1/usage", **RANGE, customer="nobody", format="csv")) == [["meter", "value"]]
     assert filled.get("/v1/usage", **RANGE, by="day,day", format="csv").status == 400
     assert filled.get("/v1/usage", **RANGE, format="csv", token=EDGE).status == 403
 
 
 def test_a_page_of_csv_links_to_the_next(filled: Collector) -> None:
-    wanted = filled.usage(**RANGE, by="customer")["rows"]
+    expected = filled.usage(**RANGE, by="customer")["rows"]
     path: str | None = f"/v1/usage?{urlencode({**RANGE, 'by': 'customer', 'limit': 2, 'format': 'csv'})}"
     seen = []
     while path is not None:
@@ -214,7 +214,7 @@ def test_a_page_of_csv_links_to_the_next(filled: Collector) -> None:
         seen += records(answer)[1:]
         linked = re.fullmatch(r'<(.+)>; rel="next"', answer["link"]) if "link" in answer else None
         path = linked[1] if linked else None
-    assert seen == [[row["customer"], str(row["value"])] for row in wanted]
+    assert seen == [[row["customer"], str(row["value"])] for row in expected]
     assert len(seen) == 3
 
 

@@ -132,8 +132,8 @@ def asked(collector: Collector, customer: int, number: int, query: dict[str, str
     answer = collector.get("/v1/usage", **{"customer": f"customer-{customer}", "from": since, "to": until, **query})
     took = time.perf_counter() - began
     assert answer.status == 200, answer
-    told = answer.json()
-    total: int = sum(told["totals"].values()) if "totals" in told else told["total"]
+    body = answer.json()
+    total: int = sum(body["totals"].values()) if "totals" in body else body["total"]
     return took, total
 
 

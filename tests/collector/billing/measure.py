@@ -54,10 +54,10 @@ async def pay(url: str, customers: list[str], sessions: int, client: stripe.Stri
             "payment_intent_data": {"metadata": metadata},
         }
         async with at_once:
-            made = await client.v1.checkout.sessions.create_async(params)
-            async with http.post(f"{url}/_sandbox/checkout/{made.id}/pay", json={}) as answer:
+            created = await client.v1.checkout.sessions.create_async(params)
+            async with http.post(f"{url}/_sandbox/checkout/{created.id}/pay", json={}) as answer:
                 assert answer.status == 200, await answer.text()
-        return made.id
+        return created.id
 
     async with aiohttp.ClientSession() as http:
         objects = [("checkout.session", id) for id in await asyncio.gather(*(one(http, n) for n in range(sessions)))]

@@ -63,8 +63,8 @@ def test_no_page_and_no_job_reads_or_sorts_a_large_table(tmp_path: Path) -> None
             await subscription_rows.list_deleted_customers(connection, 500)
             event.remove(connection.sync_engine, "before_cursor_execute", note)
             for statement, parameters in asked:
-                found = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
-                plans[statement] = [row.detail for row in found]
+                rows = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+                plans[statement] = [row.detail for row in rows]
         await database.close()
 
     asyncio.run(ask())

@@ -119,8 +119,8 @@ async def check_read(opened: Database, *names: str) -> None:
         for looked_up in LOOKED_UP:
             for name in names:
                 value = str(find_value(looked_up.table.name, looked_up.name, name))
-                found = sa.select(looked_up).where(match_book_text(connection, looked_up, value))
-                assert list((await connection.execute(found)).scalars()) == [value]
+                statement = sa.select(looked_up).where(match_book_text(connection, looked_up, value))
+                assert list((await connection.execute(statement)).scalars()) == [value]
 
 
 def test_each_column_of_the_books_is_sealed_readable_and_searchable(database: str, tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_search_finds_the_domain_of_an_address_by_its_hash(database: str, tmp_pa
 
     async def find(opened: Database, text: str) -> list[str]:
         async with opened.reading() as connection:
-            return [found["name"] for found in await search_customers(connection, opened, text, 9)]
+            return [customer["name"] for customer in await search_customers(connection, opened, text, 9)]
 
     async def domains(opened: Database) -> set[str | None]:
         async with opened.reading() as connection:

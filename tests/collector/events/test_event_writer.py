@@ -61,8 +61,8 @@ def send(collector: Collector, said: Any, token: str = SERVICE, **fields: str) -
 
 def outcome(answer: Answer) -> tuple[int, int, list[int]]:
     assert answer.status == 202, answer
-    told = answer.json()
-    return told["accepted"], told["duplicates"], [one["index"] for one in told["rejected"]]
+    body = answer.json()
+    return body["accepted"], body["duplicates"], [one["index"] for one in body["rejected"]]
 
 
 def counted(collector: Collector) -> Counter[tuple[str, str]]:
@@ -143,9 +143,9 @@ def test_events_sent_twice_count_once_while_the_collector_is_killed(
         event(one, customer=chance.choice(["acme", "bolt"]), meter=chance.choice(["tokens", "runs"]))
         for one in range(number)
     ]
-    wanted: Counter[tuple[str, str]] = Counter()
+    expected: Counter[tuple[str, str]] = Counter()
     for one in made:
-        wanted[one["customer"], one["meter"]] += one["value"]
+        expected[one["customer"], one["meter"]] += one["value"]
     parts = []
     for _ in range(2):
         order = made[:]
@@ -186,7 +186,7 @@ def test_events_sent_twice_count_once_while_the_collector_is_killed(
         assert not any(client.is_alive() for client in clients)
     finally:
         ended.set()
-    assert counted(collector) == {what: value for what, value in wanted.items() if value}
+    assert counted(collector) == {what: value for what, value in expected.items() if value}
     assert accepted["rejected"] == 0
     assert accepted["accepted"] <= number, "what was counted when it was killed is a duplicate when it comes again"
     assert checked(collector)[0] == 0
@@ -198,14 +198,14 @@ def test_events_create_no_edge_and_verify_names_a_changed_event(collector: Colle
     assert collector.get("/v1/edges").json() == {"edges": []}
     assert collector.metric("collector_edges") == 0
     assert collector.metric("collector_events_total", result="accepted") == 21
-    code, said = checked(collector)
-    assert (code, "0 quarantined, 21 events; total 57" in said) == (0, True), said
+    code, output = checked(collector)
+    assert (code, "0 quarantined, 21 events; total 57" in output) == (0, True), output
     collector.end()
     changed = change(database, "UPDATE events SET value = value + 1 WHERE id = 'e3'")
     assert changed == 1
-    code, said = checked(collector)
+    code, output = checked(collector)
     assert code == 1
-    assert "edge ~events: acme tokens - of - in the minute" in said
+    assert "edge ~events: acme tokens - of - in the minute" in output
     change(database, "UPDATE events SET value = value - 1 WHERE id = 'e3'")
     change(database, "DELETE FROM events WHERE id = 'e4'")
     assert checked(collector)[0] == 1

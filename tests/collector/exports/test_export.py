@@ -66,13 +66,13 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def summed(folder: Path) -> Counter[tuple[int, files.Key]]:
     """Return the sums of all exported files, as a reader computes them."""
-    found: Counter[tuple[int, files.Key]] = Counter()
+    counts: Counter[tuple[int, files.Key]] = Counter()
     for path in folder.glob("usage/*/*.parquet"):
         day, name = path.parent.name.removeprefix("day="), path.name
         hour = manifest.to_second(manifest.datetime.fromisoformat(f"{day}T{name[:2]}:00:00Z"))
         for key, value in files.parse_file(str(path), hour, path.read_bytes()).items():
-            found[hour, key] += value
-    return found
+            counts[hour, key] += value
+    return counts
 
 
 async def in_ledger(books: Books) -> Counter[tuple[int, files.Key]]:
@@ -110,8 +110,8 @@ async def test_export_after_a_kill_equals_an_undisturbed_export(
     assert len([path for path in whole if path.startswith("manifest/")]) == 2
     assert summed(tmp_path / "whole") == await in_ledger(books)
     read = f"read_parquet('{tmp_path}/whole/usage/*/*.parquet', hive_partitioning = true)"
-    wanted = f"SELECT sum(value), min(dimensions['model']), count(DISTINCT day) FROM {read} WHERE meter = 'tokens'"
-    assert duckdb.sql(wanted).fetchall() == [(sum(3 + step for step in STEPS), "m1", 3)]
+    expected = f"SELECT sum(value), min(dimensions['model']), count(DISTINCT day) FROM {read} WHERE meter = 'tokens'"
+    assert duckdb.sql(expected).fetchall() == [(sum(3 + step for step in STEPS), "m1", 3)]
     assert undisturbed.left is not None
     for writing in range(1000 - undisturbed.left):
         for is_done in (False, True):
@@ -191,9 +191,9 @@ async def test_usage_after_an_aborted_run_is_written_to_separate_files(
 
 async def test_verification_names_each_damage(database: str, clock: Clock, tmp_path: Path) -> None:  # noqa: F811
     async def broken_ledger(books: Books, folder: Path) -> str:
-        with pytest.raises(manifest.DamagedExportError) as no:
+        with pytest.raises(manifest.DamagedExportError) as raised:
             await verification.verify_export(books.database, Frail(folder))
-        return str(no.value)
+        return str(raised.value)
 
     books = await Books.open(database, clock)
     chain = await some_days(books, clock)
@@ -210,14 +210,14 @@ async def test_verification_names_each_damage(database: str, clock: Clock, tmp_p
     whole = content(folder)
 
     async def broken() -> str:
-        with pytest.raises(manifest.DamagedExportError) as no:
+        with pytest.raises(manifest.DamagedExportError) as raised:
             await verification.verify_export(books.database, Frail(folder))
         for path in content(folder).keys() - whole.keys():
             (folder / path).unlink()
         for path, body in whole.items():
             (folder / path).write_bytes(body)
         await verification.verify_export(books.database, Frail(folder))
-        return str(no.value)
+        return str(raised.value)
 
     one = manifest.file_path(files.FOLDER, HOURS, 1)
     (folder / one).unlink()
@@ -274,10 +274,10 @@ async def test_each_reading_is_exported_once_even_if_late(database: str, clock: 
     assert await export() == (0, 0, 0)
     assert await export(HOURS + 2, HOURS - 5 * DAY) == (0, 2, 2)
     read = f"read_parquet('{folder}/readings/*/*.parquet', hive_partitioning = true)"
-    wanted = (
+    expected = (
         f"SELECT count(*), count(DISTINCT id), sum(value), min(dimensions['team']), count(DISTINCT day) FROM {read}"
     )
-    assert duckdb.sql(wanted).fetchall() == [(5, 5, 35, "a", 2)]
+    assert duckdb.sql(expected).fetchall() == [(5, 5, 35, "a", 2)]
     async with books.database.writing() as connection:
         await connection.execute(sa.update(events).values(value=8).where(events.c.id == f"{HOURS + 2}"))
     with pytest.raises(manifest.DamagedExportError, match="says of the event s"):

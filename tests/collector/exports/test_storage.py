@@ -32,9 +32,9 @@ KEY = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "a-secret"}
     ],
 )
 def test_invalid_storage_url_is_refused_without_its_secret(url: str, environ: dict[str, str], why: str) -> None:
-    with pytest.raises(InvalidStorageError, match=why) as no:
+    with pytest.raises(InvalidStorageError, match=why) as raised:
         Storage(url, environ)
-    assert "a-secret" not in str(no.value)
+    assert "a-secret" not in str(raised.value)
 
 
 def test_credentials_may_be_in_a_file_as_the_tools_of_aws_keep_them(tmp_path: Path) -> None:

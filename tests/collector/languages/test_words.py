@@ -21,11 +21,11 @@ OTHER_WORDS = {
 
 @pytest.mark.parametrize("language", sorted(LANGUAGES.keys() - {DEFAULT}))
 def test_a_language_has_every_text(language: str) -> None:
-    wanted = texts()
-    assert len(wanted) > 100
+    expected = texts()
+    assert len(expected) > 100
     there = translations(language)
-    assert sorted(wanted - there.keys()) == []
-    assert sorted(there.keys() - wanted) == []
+    assert sorted(expected - there.keys()) == []
+    assert sorted(there.keys() - expected) == []
     catalog = load_catalog(language)
     for text, forms in there.items():
         assert all(set(HOLE.findall(form)) == set(HOLE.findall(text[0])) for form in forms), text

@@ -30,11 +30,11 @@ def test_gauge_aggregates_equal_a_second_by_second_reference(seed: int) -> None:
             Reading(chance.randrange(since, until), chance.choice("abc"), chance.randrange(9))
             for _ in range(chance.randrange(6))
         ]
-        wanted = levels(before, readings, since, until)
+        expected = levels(before, readings, since, until)
         chance.shuffle(readings)
         found = {name: whole(before, sorted(readings), since, until) for name, whole in GAUGES.items()}
-        average = sum(wanted) // len(wanted)
-        assert found == {"max": max(wanted), "last": wanted[-1], "average": average, "held": sum(wanted)}
+        average = sum(expected) // len(expected)
+        assert found == {"max": max(expected), "last": expected[-1], "average": average, "held": sum(expected)}
 
 
 @pytest.mark.parametrize(("name", "level"), [("max", 10), ("last", 10), ("average", 10)])

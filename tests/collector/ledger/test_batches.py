@@ -250,15 +250,15 @@ def test_names_of_customers_of_the_database_are_known(collector: Collector) -> N
 async def test_names_are_no_longer_unknown_once_the_database_knows_them() -> None:
     counts: dict[str, int] = {}
     metrics = SimpleNamespace(unknown_names=counts.__setitem__)
-    made: set[str] = set()
+    created: set[str] = set()
 
     async def find_customers(names: Iterable[str]) -> set[str]:
-        return made & set(names)
+        return created & set(names)
 
     names = KnownNames((), ("requests",), metrics, find_customers)
     await names.record_names(["new", "stranger"], ["requests"])
     assert counts == {"customer": 2, "meter": 0}
-    made.add("new")
+    created.add("new")
     await names.refresh_unknown()
     assert counts == {"customer": 1, "meter": 0}
 

@@ -153,11 +153,11 @@ async def _at_any_moment(url: str, clock: Clock, chance: random.Random) -> None:
         await books.verify()
         units = {"minute": MINUTE, "hour": HOUR, "day": DAY}
         for by in (("model",), ("customer", "agent"), ("day", "model", "agent"), ("model", "hour", "customer")):
-            wanted: Counter[tuple[Any, ...]] = Counter()
+            expected: Counter[tuple[Any, ...]] = Counter()
             for (minute, customer, value, agent), count in counted.items():
                 fields: dict[str, Any] = {"customer": customer, "model": value, "agent": agent}
                 fields |= {name: minute - minute % unit for name, unit in units.items()}
-                wanted[tuple(fields[name] for name in by)] += count
+                expected[tuple(fields[name] for name in by)] += count
             question = LedgerQuery(None, "tokens", 0, int(clock.now) + DAY, by)
             async with books.database.reading(whole=True) as connection:
                 found = await queries.fetch_usage(connection, question)
@@ -172,7 +172,7 @@ async def _at_any_moment(url: str, clock: Clock, chance: random.Random) -> None:
                 tuple(
                     queries.format_time(part) if name in units else part for name, part in zip(by, key, strict=True)
                 ): n
-                for key, n in wanted.items()
+                for key, n in expected.items()
             }
             assert {tuple(row[name] for name in by): row["value"] for row in found["rows"]} == told
             assert pages == found["rows"]

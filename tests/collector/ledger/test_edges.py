@@ -31,8 +31,8 @@ def change(collector: Collector, edge: str, body: bytes, token: str = ADMIN) -> 
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
     """A collector that no other module uses, because metrics name only the worst edges."""
     folder = tmp_path_factory.mktemp("fleet")
-    with closing(Collector(folder / "collector", f"sqlite:///{folder}/ledger.db")) as made:
-        yield made.start()
+    with closing(Collector(folder / "collector", f"sqlite:///{folder}/ledger.db")) as collector:
+        yield collector.start()
 
 
 def test_metrics_report_lag_and_gaps_of_each_edge(alone: Collector) -> None:
@@ -120,10 +120,10 @@ def test_metrics_name_the_worst_edges_and_count_the_rest(database: str) -> None:
 
 
 def test_metrics_omit_unknown_edge_state() -> None:
-    told = Metrics().exposition(False, None).decode()
-    assert "collector_ready 0.0" in told
-    assert "collector_edges" not in told
-    assert "collector_lag_seconds" not in told
+    text = Metrics().exposition(False, None).decode()
+    assert "collector_ready 0.0" in text
+    assert "collector_edges" not in text
+    assert "collector_lag_seconds" not in text
 
 
 def test_collector_is_unready_while_commits_fail(alone: Collector) -> None:

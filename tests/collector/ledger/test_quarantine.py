@@ -89,9 +89,9 @@ Keeping = Callable[[Callable[[Kept], Awaitable[None]]], None]
 def whole(batch: Batch) -> ReceivedBatch:
     """Return a batch as the collector receives it."""
     sent = format_batch(batch)
-    said = parse_headers(format_headers(batch, sent))
-    assert not isinstance(said, str)
-    return decode_batch(said, sent, "identity")
+    headers = parse_headers(format_headers(batch, sent))
+    assert not isinstance(headers, str)
+    return decode_batch(headers, sent, "identity")
 
 
 def broken(batch: Batch, sent: bytes = b"torn", *, hashed: bytes | None = None) -> ReceivedBatch:
@@ -99,11 +99,11 @@ def broken(batch: Batch, sent: bytes = b"torn", *, hashed: bytes | None = None) 
 
     The edge hashed the torn body, or the bytes `hashed` if given.
     """
-    said = parse_headers(
+    headers = parse_headers(
         {"Edge-Id": batch.edge, "Edge-Seq": str(batch.seq), "Edge-Hash": compute_digest(hashed or sent)}
     )
-    assert not isinstance(said, str)
-    return decode_batch(said, sent, "identity")
+    assert not isinstance(headers, str)
+    return decode_batch(headers, sent, "identity")
 
 
 def torn_chain() -> tuple[Chain, Batch, list[ReceivedBatch]]:
@@ -352,8 +352,8 @@ def test_quarantine_by_commands_while_the_collector_runs(collector: Collector, t
     file.write_bytes(format_batch(second))
     for was in ("is counted", "was counted before"):
         done = run(collector, "replay", chain.edge, "2", "--body", str(file))
-        said = f"batch 2 of {chain.edge} {was}: 2 rows with a total of 7 in the minute 2026-09-21T12:00:00Z\n"
-        assert (done.exit_code, done.stdout) == (0, said)
+        text = f"batch 2 of {chain.edge} {was}: 2 rows with a total of 7 in the minute 2026-09-21T12:00:00Z\n"
+        assert (done.exit_code, done.stdout) == (0, text)
     # The replay may have created series: the running collector knows them too.
     assert collector.post(chain.next()).status == 200
     assert collector.counted(chain) == chain.total

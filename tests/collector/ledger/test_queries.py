@@ -127,18 +127,18 @@ async def _at_any_moment(url: str, clock: Clock, chance: random.Random, moments:
             await books.retain()
         for _ in range(4):
             question = _drawn(chance, int(clock.now))
-            wanted = _of(books.counted, question)
+            expected = _of(books.counted, question)
             async with books.database.reading(whole=True) as connection:
                 at = await rollup.fetch_state(connection)
                 try:
                     told = await fetch_usage(connection, question)
-                    pages = await _paged(connection, question, chance, len(wanted))
+                    pages = await _paged(connection, question, chance, len(expected))
                 except InvalidQueryError:
                     assert question.since < at.minutes_from
                     continue
             answered += 1
-            assert told["total"] == sum(wanted.values())
-            assert told["rows"] == pages == _rows(question, wanted)
+            assert told["total"] == sum(expected.values())
+            assert told["rows"] == pages == _rows(question, expected)
     assert answered > moments
     await books.close()
 
@@ -159,8 +159,8 @@ def _of(counted: Mapping[Cell, int], question: LedgerQuery) -> dict[tuple[Any, .
     for (minute, region, customer, meter, route), value in counted.items():
         times = {name: minute - minute % seconds for name, seconds in queries.SECONDS.items()}
         fields = {**times, "region": region, "customer": customer, "meter": meter, "route": route}
-        wanted = question.since <= minute < question.until and question.meter in (None, meter)
-        if wanted and question.customer in (None, customer):
+        expected = question.since <= minute < question.until and question.meter in (None, meter)
+        if expected and question.customer in (None, customer):
             found[tuple(fields[name] for name in question.by)] += value
     return found
 

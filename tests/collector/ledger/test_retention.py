@@ -82,8 +82,8 @@ async def test_ingest_creates_one_partition_per_month(database: str, clock: Cloc
     if books.database.ledger.has_partitions:
         assert await partitions(books) == ["ledger_1970_01", "ledger_2026_09", "ledger_2026_10", "ledger_2027_07"]
         async with books.database.reading() as connection:
-            found = await connection.exec_driver_sql("SELECT reloptions FROM pg_class WHERE relname = 'ledger_2026_09'")
-            assert found.scalar_one() == ["fillfactor=50"]
+            rows = await connection.exec_driver_sql("SELECT reloptions FROM pg_class WHERE relname = 'ledger_2026_09'")
+            assert rows.scalar_one() == ["fillfactor=50"]
     await other.close()
     await books.close()
 

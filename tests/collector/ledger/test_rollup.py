@@ -240,8 +240,8 @@ async def test_rollup_of_an_hour_waits_for_another_collectors_writes(
 
     async def waits() -> bool:
         async with one.database.reading() as connection:
-            found = await connection.exec_driver_sql("SELECT count(*) FROM pg_locks WHERE NOT granted")
-            return bool(found.scalar_one())
+            selected = await connection.exec_driver_sql("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            return bool(selected.scalar_one())
 
     async with one.database.writing() as connection:
         await LedgerWriter(one.database).add_batches(connection, [batch])

@@ -112,9 +112,9 @@ AT = "acme requests v1 of eu-test in the minute 1789992000"
 def test_verify_names_the_first_break(whole: tuple[Collector, Path], change: str, said: str) -> None:
     collector, file = whole
     with changed(file, change):
-        code, found = checked(collector)
+        code, output = checked(collector)
     assert code == 1
-    assert said in found
+    assert said in output
 
 
 @pytest.fixture(scope="module")

@@ -25,17 +25,17 @@ TODAY = NOW // DAY * DAY
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PagesStage]:
     """A site with usage of acme today and 40 days ago, by route and region."""
-    with closing(PagesStage(tmp_path_factory.mktemp("pages"))) as made:
+    with closing(PagesStage(tmp_path_factory.mktemp("pages"))) as stage:
         old = Chain("e-old", "eu-west", TODAY - 40 * DAY + 60)
-        assert made.collector.post(old.next(("acme", "requests", "v1", 100))).status == 200
+        assert stage.collector.post(old.next(("acme", "requests", "v1", 100))).status == 200
         for edge, region, rows in (
             ("e-eu", "eu-west", (("acme", "requests", "v1", 150), ("acme", "requests", "<v2>", 30))),
             ("e-us", "us-east", (("acme", "requests", "v1", 20), ("bolt", "requests", "v1", 7777))),
         ):
-            assert made.collector.post(Chain(edge, region, TODAY).next(*rows)).status == 200
+            assert stage.collector.post(Chain(edge, region, TODAY).next(*rows)).status == 200
         refused = ("acme", "refused", "v1", 11, '{"certain":"yes","limit":"pro"}')
-        assert made.collector.post(Chain("e-no", "eu-west", TODAY).next(refused)).status == 200
-        yield made
+        assert stage.collector.post(Chain("e-no", "eu-west", TODAY).next(refused)).status == 200
+        yield stage
 
 
 def test_usage_is_explored_by_group_beside_the_time_before_and_as_csv(stage: PagesStage) -> None:

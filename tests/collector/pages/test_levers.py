@@ -14,11 +14,11 @@ from tests.support.visitor import Visitor
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PagesStage]:
-    with closing(PagesStage(tmp_path_factory.mktemp("levers"))) as made:
+    with closing(PagesStage(tmp_path_factory.mktemp("levers"))) as stage:
         columns = "key, kind, severity, title, details, at, routed_at"
         row = ("a", "batches_lost", "page", "batches of <e-1> are lost", "{}", 1000, 1)
-        made.collector.execute(f"INSERT INTO alerts ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)
-        yield made
+        stage.collector.execute(f"INSERT INTO alerts ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        yield stage
 
 
 def test_pasted_leaked_key_is_revoked_and_never_shown_or_stored(stage: PagesStage) -> None:

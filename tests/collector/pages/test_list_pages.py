@@ -44,15 +44,15 @@ OVERDUE |= {"currency": "usd"}
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PagesStage]:
-    with closing(PagesStage(tmp_path_factory.mktemp("lists"))) as made:
-        made.collector.end()
-        made.collector.settings["meters"]["cost"] = {"count": "cost"}
-        made.collector.settings["tiers"]["capped"] = {"caps": {"day": 1000}}
-        made.collector.start()
+    with closing(PagesStage(tmp_path_factory.mktemp("lists"))) as stage:
+        stage.collector.end()
+        stage.collector.settings["meters"]["cost"] = {"count": "cost"}
+        stage.collector.settings["tiers"]["capped"] = {"caps": {"day": 1000}}
+        stage.collector.start()
         for name in NAMES:
             body = {"name": name, "tier": "standard", "external_id": f"{FORMULA}{name}"}
-            assert made.collector.send("POST", "/v1/customers", body).status == 201
-        yield made
+            assert stage.collector.send("POST", "/v1/customers", body).status == 201
+        yield stage
 
 
 def rows_of(stage: PagesStage, path: str) -> list[dict[str, str]]:

@@ -125,9 +125,9 @@ def test_subscribers_are_mailed_each_change_of_a_maintenance(stage: Stage) -> No
     assert stage.collector.get("/v1/incidents", token=ADMIN).json()["incidents"] == []
 
     now = int(time.time())
-    made = collector.send("POST", "/v1/maintenance", body | times(now, now + 3600))
-    assert (made.status, made.json()["state"]) == (201, "in_progress")
-    updates = f"/v1/maintenance/{made.json()['id']}/updates"
+    created = collector.send("POST", "/v1/maintenance", body | times(now, now + 3600))
+    assert (created.status, created.json()["state"]) == (201, "in_progress")
+    updates = f"/v1/maintenance/{created.json()['id']}/updates"
     assert collector.send("POST", updates, cancelled).status == 409, "a started maintenance cannot be cancelled"
     wait_for_mail("Maintenance has begun")
     until(lambda: b"Maintenance has begun" in ask(collector.port, "/status").body, "the page tells of it")

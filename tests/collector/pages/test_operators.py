@@ -66,8 +66,8 @@ class Stage:
     @property
     def rollout(self) -> dict[str, object]:
         """The status of the billing rollout."""
-        told: dict[str, object] = self.collector.get("/billing/rollout", token=ADMIN).json()
-        return told
+        body: dict[str, object] = self.collector.get("/billing/rollout", token=ADMIN).json()
+        return body
 
     def close(self) -> None:
         """Stop the collector and the provider."""
@@ -289,8 +289,8 @@ def test_an_operator_decides_about_invoices_by_their_state(stage: Stage) -> None
         if now:
             columns = ", ".join(f"{name} = ?" for name in now)
             stage.collector.execute(f"UPDATE invoices SET {columns} WHERE id = ?", [*now.values(), one["id"]])
-        told: dict[str, object] = stage.collector.get(f"/billing/invoices/{one['id']}", token=ADMIN).json()
-        return told
+        body: dict[str, object] = stage.collector.get(f"/billing/invoices/{one['id']}", token=ADMIN).json()
+        return body
 
     with Visitor(stage.site) as ops:
         stage.sign_in(ops, "ops", "/sign-in/operator?next=/console/invoices")

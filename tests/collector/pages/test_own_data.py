@@ -69,9 +69,9 @@ def test_stale_data_page_neither_exports_nor_deletes_the_account(stage: PagesSta
 def test_contact_added_by_a_token_has_no_sensitive_rights_until_an_owner_agrees(
     stage: PagesStage, owner: Visitor
 ) -> None:
-    made = stage.collector.send("POST", "/v1/tokens", {"name": "provisioner", "role": "admin"}, token=ADMIN)
+    created = stage.collector.send("POST", "/v1/tokens", {"name": "provisioner", "role": "admin"}, token=ADMIN)
     contacts, fresh = "/v1/customers/acme/contacts", {"email": "fresh@example.com", "role": "owner"}
-    assert stage.collector.send("POST", contacts, fresh, token=made.json()["secret"]).status == 201
+    assert stage.collector.send("POST", contacts, fresh, token=created.json()["secret"]).status == 201
     told = "Somebody was added to your team"
     until(
         lambda: "acme@example.com" in [mail["To"] for mail in stage.mailbox.mails if told in str(mail)],

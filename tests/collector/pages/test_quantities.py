@@ -25,12 +25,12 @@ WORDS = {
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PagesStage]:
     folder = tmp_path_factory.mktemp("quantities")
     (folder / "plans.yaml").write_text(f"{Path(PLANS).read_text()}\n{CREW}")
-    with closing(PagesStage(folder)) as made:
-        made.collector.end()
-        made.collector.settings["billing"]["plans"] = str(folder / "plans.yaml")
-        made.collector.settings["meters"] |= SOLD
-        made.collector.start()
-        yield made
+    with closing(PagesStage(folder)) as stage:
+        stage.collector.end()
+        stage.collector.settings["billing"]["plans"] = str(folder / "plans.yaml")
+        stage.collector.settings["meters"] |= SOLD
+        stage.collector.start()
+        yield stage
 
 
 def fetch(stage: PagesStage, name: str) -> dict[str, Any]:

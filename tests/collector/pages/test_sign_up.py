@@ -22,8 +22,8 @@ PER_HOUR = 400
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PagesStage]:
     offered = {"tier": "basic", "plan": "free", "per_hour": PER_HOUR}
-    with closing(PagesStage(tmp_path_factory.mktemp("sign-up"), sign_up=offered)) as made:
-        yield made
+    with closing(PagesStage(tmp_path_factory.mktemp("sign-up"), sign_up=offered)) as stage:
+        yield stage
 
 
 @pytest.fixture(autouse=True)

@@ -368,9 +368,9 @@ def test_bought_credits_have_a_receipt_and_a_statement(stage: PagesStage) -> Non
         assert str(bolt.answer.url).startswith(f"{stage.sandbox.url}/_sandbox/receipts/")
         month = next(link for link in bolt.get("/account/credits").links if "/statements/" in link)
         assert "Balance so far" in bolt.get(month).text
-        told = bolt.client.get(f"{month}.csv")
-        assert (told.status_code, told.headers["content-type"]) == (200, "text/csv")
-        assert "12500000,12.50" in told.text
+        answer = bolt.client.get(f"{month}.csv")
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "text/csv")
+        assert "12500000,12.50" in answer.text
         paper = bolt.client.get(f"{month}.pdf")
         assert paper.content.startswith(b"%PDF-")
         assert "attachment" in paper.headers["content-disposition"]
@@ -395,8 +395,8 @@ def test_amounts_in_another_currency_are_marked_approximate(stage: PagesStage) -
 
 def test_usage_by_dimension_is_shown_with_its_cost(stage: PagesStage) -> None:
     stage.join("metered")
-    made = stage.collector.send("POST", "/billing/subscription?customer=metered", {"plan": "standard"})
-    assert made.status == 201, made
+    created = stage.collector.send("POST", "/billing/subscription?customer=metered", {"plan": "standard"})
+    assert created.status == 201, created
     used = (("m-large", 900_000), ("m-small", 100_000), ("m-small", 34_567))
     events = [
         {
@@ -411,10 +411,10 @@ def test_usage_by_dimension_is_shown_with_its_cost(stage: PagesStage) -> None:
     ]
     events.append(events[0] | {"id": "before", "time": format_timestamp(int(time.time() - 3600) * 1000)})
     assert stage.collector.send("POST", "/v1/events", events, token=SERVICE).status == 202
-    told = stage.collector.get("/billing/invoices/upcoming", token=ADMIN, customer="metered", projected="true").json()
-    (over,) = [line for line in told["lines"] if line["kind"] == "usage" and line["tier"]]
+    body = stage.collector.get("/billing/invoices/upcoming", token=ADMIN, customer="metered", projected="true").json()
+    (over,) = [line for line in body["lines"] if line["kind"] == "usage" and line["tier"]]
     assert (over["quantity"], over["amount"]) == (34_567, 35)
-    assert told["projected"] == {"days": 0, "low": None, "high": None}, "of a customer's first day nothing is projected"
+    assert body["projected"] == {"days": 0, "low": None, "high": None}, "of a customer's first day nothing is projected"
     with stage.customer("metered") as metered:
         text = " ".join(metered.get("/account/month").text.split())
         assert "LLM tokens by model" in text
@@ -452,16 +452,16 @@ def test_usage_by_key_shows_key_names(stage: PagesStage) -> None:
 
 def test_customer_can_keep_a_plan_that_was_set_to_end(stage: PagesStage) -> None:
     stage.join("fickle")
-    made = stage.collector.send("POST", "/billing/subscription?customer=fickle", {"plan": "standard"}).json()
+    body = stage.collector.send("POST", "/billing/subscription?customer=fickle", {"plan": "standard"}).json()
     with stage.customer("fickle") as fickle:
         fickle.get("/account/plan")
         fickle.send("/account/plan/end")
         assert "The plan ends at the end of the paid period." in fickle.read.text
         held = stage.collector.get("/billing/subscription", token=ADMIN, customer="fickle").json()
-        assert (held["state"], held["cancel_at"]) == ("active", made["period_end"])
+        assert (held["state"], held["cancel_at"]) == ("active", body["period_end"])
         fickle.send("/account/plan/keep")
         held = stage.collector.get("/billing/subscription", token=ADMIN, customer="fickle").json()
-        assert (held["state"], held["cancel_at"], held["plan"]) == ("active", None, made["plan"])
+        assert (held["state"], held["cancel_at"], held["plan"]) == ("active", None, body["plan"])
 
 
 def test_alerts_are_mailed_to_the_contact_chosen_by_the_customer(stage: PagesStage) -> None:
@@ -660,8 +660,8 @@ def test_customer_cannot_read_or_change_objects_of_another_customer(stage: Pages
         theirs["key"] = stage.collector.send("POST", "/v1/customers/rich/keys", {}).json()["id"]
         hooks = "/v1/customers/rich/webhook-endpoints"
         theirs["endpoint"] = stage.collector.send("POST", hooks, {"url": "http://127.0.0.1:1/"}).json()["id"]
-        found = stage.collector.get("/billing/invoices", token=ADMIN, customer="rich").json()
-        theirs["invoice"] = found["invoices"][0]["id"]
+        body = stage.collector.get("/billing/invoices", token=ADMIN, customer="rich").json()
+        theirs["invoice"] = body["invoices"][0]["id"]
         poor.get("/account/keys")
         token = poor.read.form("/account/keys").fields
         tried = set()
@@ -751,8 +751,8 @@ def test_customer_creates_webhook_endpoints_and_sees_sent_messages(stage: PagesS
         url = f"http://127.0.0.1:{receiver.port}/page"
         hooked.send("/account/webhooks", url=url, description=HOSTILE, **{"invoice.paid": "on"})
         secret = hooked.read.secret
-        (made,) = stage.collector.get(hooks).json()["endpoints"]
-        assert (made["url"], made["types"], made["description"]) == (url, ["invoice.paid"], HOSTILE)
+        (created,) = stage.collector.get(hooks).json()["endpoints"]
+        assert (created["url"], created["types"], created["description"]) == (url, ["invoice.paid"], HOSTILE)
         hooked.get("/account/webhooks")
         assert HOSTILE in hooked.read.text
         hooked.send("/test")
@@ -768,13 +768,13 @@ def test_customer_creates_webhook_endpoints_and_sees_sent_messages(stage: PagesS
         hooked.send("/redeliver")
         until(lambda: len(receiver.on("/page")) == 2, "the message is sent again")
         hooked.get("/account/webhooks")
-        form = hooked.read.form(f"{made['id']}/disable").fields
+        form = hooked.read.form(f"{created['id']}/disable").fields
         hooked.send("/rotate")
         assert hooked.read.secret not in ("", secret)
         with stage.customer("bolt") as other:
             form |= {"form": other.get("/account/webhooks").form("/account/webhooks").fields["form"]}
             for action in ("rotate", "test", "disable", "delete", "redeliver"):
-                other.post(f"/account/webhooks/{made['id']}/{action}", form)
+                other.post(f"/account/webhooks/{created['id']}/{action}", form)
                 assert other.status == 404, action
         hooked.get("/account/webhooks")
         hooked.send("/disable")
@@ -799,12 +799,12 @@ def test_customer_sees_the_date_and_amount_of_a_price_change(stage: PagesStage) 
         "plans: {standard@2: {name: Standard, fee: '109', meters: {seats: {cap: hard}}}}",
     )
     assert collector.send("POST", "/billing/subscription?customer=dear", {"plan": "standard"}).status == 201
-    made = collector.send("POST", "/billing/price-changes", {"plans": plans, "at": "2098-12-02", "why": "x"})
-    assert made.status == 201, made
+    created = collector.send("POST", "/billing/price-changes", {"plans": plans, "at": "2098-12-02", "why": "x"})
+    assert created.status == 201, created
     with stage.customer("dear") as dear:
         assert "From Jan 1, 2099: Standard costs $109.00 a month." in dear.get("/account/plan").text
         assert "Seats: 0 included" in dear.read.text
-        gone = collector.send("POST", f"/billing/price-changes/{made.json()['id']}/withdraw", {"why": "x"})
+        gone = collector.send("POST", f"/billing/price-changes/{created.json()['id']}/withdraw", {"why": "x"})
         assert gone.status == 200, gone
         assert "2099" not in dear.get("/account/plan").text
 

@@ -175,7 +175,7 @@ def test_erasure_detaches_the_pseudonym_of_a_person_in_a_dimension(
     assert use(collector, "3", user=ADA) == (0, 1), "an event is the same as before"
     assert use(collector, "6", user=ADA) == (1, 0)
     assert len(list_users(collector)) == 4, "a returning end user counts as new"
-    kept = collector.execute("SELECT request_id FROM events WHERE request_id IS NOT NULL ORDER BY 1")
-    assert kept == [("of-2",), ("of-4",), ("of-6",)]
+    rows = collector.execute("SELECT request_id FROM events WHERE request_id IS NOT NULL ORDER BY 1")
+    assert rows == [("of-2",), ("of-4",), ("of-6",)]
     collector.end()
     assert verified(collector)[0] == 0

@@ -87,20 +87,20 @@ def export(
 async def write_about_two(connection: AsyncConnection) -> None:
     """Write audit entries about two customers. They name the customers in every possible way."""
     for name in ("acme", "bolt"):
-        said = f"of {name}, by hand"
-        event = orjson.loads(orjson.dumps({"customer": name, "dimensions": {"customer": "acme"}, "id": said}))
+        text = f"of {name}, by hand"
+        event = orjson.loads(orjson.dumps({"customer": name, "dimensions": {"customer": "acme"}, "id": text}))
         ids = {one: str(find_value(one, "id", name)) for one in ("customers", "invoices", "alerts")}
         for entry in (
-            AuditEntry("customer.change", name, None, {"metadata": {"customer": "acme", "note": said}}),
-            AuditEntry("key.create", f"{name}/key-1", None, {"name": said}),
+            AuditEntry("customer.change", name, None, {"metadata": {"customer": "acme", "note": text}}),
+            AuditEntry("key.create", f"{name}/key-1", None, {"name": text}),
             AuditEntry("key.create", f"{name}-2/key-1", None, {"name": "another with half of the name"}),
-            AuditEntry("billing.portal", ids["customers"], None, {"session": said}, name),
-            AuditEntry("invoice.hold", ids["invoices"], None, {"why": said}, name),
-            AuditEntry("alert.mute", ids["alerts"], None, {"why": said}, name),
-            AuditEntry("token.create", str(find_value("tokens", "name", name)), None, {"name": said}, name),
-            AuditEntry("token.revoke", "gone", {"customer": name, "name": said}, None, name),
-            AuditEntry("session.begin", f"contact:ada@{name}", None, {"customer": name, "role": said}, name),
-            AuditEntry("dead_letter.discard", "1", {"event": event, "error": "late"}, {"why": said}, name),
+            AuditEntry("billing.portal", ids["customers"], None, {"session": text}, name),
+            AuditEntry("invoice.hold", ids["invoices"], None, {"why": text}, name),
+            AuditEntry("alert.mute", ids["alerts"], None, {"why": text}, name),
+            AuditEntry("token.create", str(find_value("tokens", "name", name)), None, {"name": text}, name),
+            AuditEntry("token.revoke", "gone", {"customer": name, "name": text}, None, name),
+            AuditEntry("session.begin", f"contact:ada@{name}", None, {"customer": name, "role": text}, name),
+            AuditEntry("dead_letter.discard", "1", {"event": event, "error": "late"}, {"why": text}, name),
         ):
             await audit.append_entry(connection, CALLER, entry)
 

@@ -44,10 +44,16 @@ def send(collector: Collector, method: str, path: str, body: object = None, toke
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_places_over_http(start_collector: StartCollector) -> None:
     collector = start_collector(**SETTINGS)
-    status, said = send(collector, "PUT", "acme/holdings/seats/ada")
-    assert (status, said["item"], said["used"], said["allowed"], said["expires_at"]) == (201, "ada", 1, 2, None)
+    status, document = send(collector, "PUT", "acme/holdings/seats/ada")
+    assert (status, document["item"], document["used"], document["allowed"], document["expires_at"]) == (
+        201,
+        "ada",
+        1,
+        2,
+        None,
+    )
     again = send(collector, "PUT", "acme/holdings/seats/ada")
-    assert again == (200, said), "the same place"
+    assert again == (200, document), "the same place"
     status, ends = send(collector, "PUT", "acme/holdings/seats/bob", {"ttl": "2s"})
     assert (status, ends["used"]) == (201, 2)
     status, full = send(collector, "PUT", "acme/holdings/seats/cleo")
@@ -73,7 +79,7 @@ def test_places_over_http(start_collector: StartCollector) -> None:
     assert send(collector, "GET", "bound/holdings/seats", token=OWN)[1]["used"] == 3
     assert send(collector, "GET", "acme/holdings/seats", token=OWN)[0] == 403
     assert send(collector, "GET", "acme/quotas", token=OWN)[0] == 403
-    for path, body, wanted in (
+    for path, body, expected in (
         ("nobody/holdings/seats/x", None, 404),
         ("acme/holdings/requests/x", None, 404),
         ("acme/holdings/seats/a%20b", None, 422),
@@ -83,17 +89,17 @@ def test_places_over_http(start_collector: StartCollector) -> None:
         ("acme/holdings/seats/x", {"tll": "1h"}, 422),
         ("acme/holdings/seats/x", b"{", 400),
     ):
-        assert send(collector, "PUT", path, body)[0] == wanted, path
+        assert send(collector, "PUT", path, body)[0] == expected, path
     # The audit log sums up the changes of each meter.
     collector.end()
     with closing(sqlite3.connect(collector.settings["database"].removeprefix("sqlite:///"))) as opened:
-        made = opened.execute("SELECT actor, target, after FROM audit WHERE action = 'holdings.change'").fetchall()
-    assert {target: after for _, target, after in made} == {
+        rows = opened.execute("SELECT actor, target, after FROM audit WHERE action = 'holdings.change'").fetchall()
+    assert {target: after for _, target, after in rows} == {
         "acme/seats": '{"expired":1,"given_back":1,"taken":3}',
         "acme/flows": '{"taken":3}',
         "bound/seats": '{"taken":3}',
     }
-    assert {actor for actor, *_ in made} == {f"token-{sha256(SERVICE)[:8]}"}
+    assert {actor for actor, *_ in rows} == {f"token-{sha256(SERVICE)[:8]}"}
 
 
 def test_concurrent_requests_take_exactly_the_available_places(database: str) -> None:
@@ -135,16 +141,16 @@ async def test_erased_customer_has_no_places_and_no_mailed_alerts(database: str)
     row = {"id": "id-acme", "name": "acme", "tier": "basic", "settings": '{"tier": "basic"}', "metadata": "{}"}
     try:
         async with opened.writing() as connection:
-            made = sa.insert(customers.customers).values(**row, created_at=1, version=1, deleting_since=5)
-            await connection.execute(made)
+            created = sa.insert(customers.customers).values(**row, created_at=1, version=1, deleting_since=5)
+            await connection.execute(created)
             for name in ("acme", "bolt"):
                 about: Any = {"allowed": None, "seconds": None, "token": "worker"}
                 await allocations.allocate(opened, connection, name, "seats", "ada@example.com", **about)
             for name in ("acme", "bolt"):
                 due = Alert(key=name, kind=AlertKind.KEY_ROTATION_DUE, title=name, at=1, customer=name)
                 await raise_once(connection, due)
-            found = await connection.execute(sa.select(alerts.c.customer, alerts.c.id))
-            ids = {row.customer: row.id for row in found}
+            selected = await connection.execute(sa.select(alerts.c.customer, alerts.c.id))
+            ids = {row.customer: row.id for row in selected}
             mailed = {"state": "sent", "attempts": 1, "due_at": 0}
             rows = [
                 {**mailed, "alert": ids["acme"], "channel": "mail:customer", "recipient": "ada@example.com"},

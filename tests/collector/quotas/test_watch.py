@@ -97,8 +97,8 @@ class World:
 
     async def raised(self) -> list[str]:
         async with self.databases[0].reading() as connection:
-            found = await connection.execute(sa.select(alerts.c.key, alerts.c.severity).order_by(alerts.c.id))
-            return [f"{key.rpartition(':')[2]} {severity}" for key, severity in found]
+            rows = await connection.execute(sa.select(alerts.c.key, alerts.c.severity).order_by(alerts.c.id))
+            return [f"{key.rpartition(':')[2]} {severity}" for key, severity in rows]
 
 
 async def take_seat(world: World, customer: str, item: str, taken_at: float | None = None) -> None:

@@ -35,8 +35,8 @@ ANSWER = {
 
 @pytest.fixture(scope="module")
 def sides(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Collector]]:
-    with two_residencies(tmp_path_factory.mktemp("sides")) as made:
-        yield made
+    with two_residencies(tmp_path_factory.mktemp("sides")) as created:
+        yield created
 
 
 def test_residency_sums_reveal_no_customer(sides: dict[str, Collector]) -> None:

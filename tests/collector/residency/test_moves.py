@@ -84,8 +84,8 @@ class Pair:
     def prove(self) -> None:
         """Prove both ledgers, journals and audit logs."""
         for collector in self.collectors.values():
-            code, said = checked(collector)
-            assert code == 0, said
+            code, output = checked(collector)
+            assert code == 0, output
 
 
 def digest(name: str) -> str:
@@ -130,9 +130,9 @@ def test_dry_run_lists_the_data_to_move_and_changes_nothing(pair: Pair) -> None:
     pair.give("dora", 5000)
     done = pair.move("dora", "--dry-run", "--json")
     assert done.exit_code == 0, done.output
-    found = orjson.loads(done.output)
-    assert (found["to"], found["keys"], found["contacts"], found["millicredits"]) == ("us", 1, 2, 5000)
-    assert found["obstacles"] == []
+    body = orjson.loads(done.output)
+    assert (body["to"], body["keys"], body["contacts"], body["millicredits"]) == ("us", 1, 2, 5000)
+    assert body["obstacles"] == []
     assert pair.fetch("us", "dora") is None
     assert pair.fetch("eu", "dora")["state"] == "active"
     assert not any(move["customer_id"] == pair.fetch("eu", "dora")["id"] for move in list_moves(pair, "eu"))
@@ -291,8 +291,8 @@ def erase(pair: Pair, residency: str, pseudonym: str) -> bool:
         names.extend(customer.name for customer in await erase_due_customers(database, now_ms() + 1))
         return ""
 
-    code, said = run_on_database(load_collector(pair.collectors[residency].file, os.environ), do)
-    assert code == 0, said
+    code, output = run_on_database(load_collector(pair.collectors[residency].file, os.environ), do)
+    assert code == 0, output
     return pseudonym in names
 
 

@@ -90,8 +90,8 @@ def test_message_arrives_despite_older_messages_of_silent_customers(
     async def add(opened: Database, name: str, url: str) -> Any:
         async with opened.writing() as connection:
             new = CreateWebhookEndpointRequest.model_validate({"url": url})
-            made = await endpoints.create_endpoint(connection, CALLER, name, new, SETTINGS)
-            return await endpoints.get_row(connection, name, made["id"])
+            created = await endpoints.create_endpoint(connection, CALLER, name, new, SETTINGS)
+            return await endpoints.get_row(connection, name, created["id"])
 
     async def run(silent: Receiver, honest: Receiver) -> None:
         opened = await Database.connect(database)

@@ -33,8 +33,8 @@ def receiver() -> Iterator[Receiver]:
 
 def make(collector: Collector, *names: str) -> None:
     for name in names:
-        made = collector.send("POST", "/v1/customers", {"name": name, "tier": "basic"})
-        assert made.status == 201, made
+        created = collector.send("POST", "/v1/customers", {"name": name, "tier": "basic"})
+        assert created.status == 201, created
 
 
 def test_endpoint_from_creation_to_deletion(start_collector: StartCollector, receiver: Receiver) -> None:
@@ -188,22 +188,22 @@ def test_other_collector_delivers_messages_of_a_killed_one(
     with closing(one), closing(other):
         one.start()
         make(one, "bound")
-        made = one.send("POST", BOUND, {"url": f"http://{HOST}:{receiver.port}{path}"}, token=OWN).json()
-        message = one.send("POST", f"{BOUND}/{made['id']}/test", token=OWN).json()["id"]
+        body = one.send("POST", BOUND, {"url": f"http://{HOST}:{receiver.port}{path}"}, token=OWN).json()
+        message = one.send("POST", f"{BOUND}/{body['id']}/test", token=OWN).json()["id"]
         until(lambda: receiver.on(path), "the receiver has the message")
         other.start()
         one.kill()
         receiver.held.discard(path)
         for _ in range(3):
-            assert other.send("POST", f"{BOUND}/{made['id']}/test", token=OWN).status == 202
+            assert other.send("POST", f"{BOUND}/{body['id']}/test", token=OWN).status == 202
         until(lambda: len({hook.fields["webhook-id"] for hook in receiver.on(path)}) == 4, "all are there")
         # End the first collector's lease, which would last a minute.
         postgresql.ask_in(url.rpartition("/")[2], "UPDATE webhook_deliveries SET busy_until = 0 WHERE state = 'due'")
-        listing = f"{BOUND}/{made['id']}/messages"
+        listing = f"{BOUND}/{body['id']}/messages"
         until(lambda: {row["state"] for row in other.get(listing).json()["messages"]} == {"sent"}, "all are sent")
         ids = [hook.fields["webhook-id"] for hook in receiver.on(path)]
         assert sorted(ids.count(id_) for id_ in set(ids)) == [1, 1, 1, 2], "the one under way came twice, the same"
         assert ids.count(message) == 2
         hooks = [hook for hook in receiver.on(path) if hook.fields["webhook-id"] == message]
         assert hooks[0].body == hooks[1].body
-        assert Webhook(made["secret"]).verify(hooks[1].body, hooks[1].fields)["type"] == "webhook.test"
+        assert Webhook(body["secret"]).verify(hooks[1].body, hooks[1].fields)["type"] == "webhook.test"

@@ -68,8 +68,8 @@ class Stage:
         url = f"http://{HOST}:{self.receiver.port}{self.path(path)}"
         new = CreateWebhookEndpointRequest.model_validate({"url": url, **fields})
         async with self.database.writing() as connection:
-            made = await endpoints.create_endpoint(connection, CALLER, "acme", new, self.settings)
-        return made["id"], made["secret"]
+            created = await endpoints.create_endpoint(connection, CALLER, "acme", new, self.settings)
+        return created["id"], created["secret"]
 
     def path(self, path: str) -> str:
         return f"/{self.folder}/{path}"
@@ -136,22 +136,22 @@ async def test_event_is_sent_signed_to_endpoints_subscribed_to_its_type(database
             assert await raise_once(connection, of_other)
             assert not await raise_once(connection, alert), "an alert is one message"
             new = CreateKeyRequest.model_validate({"name": "production"})
-            made = await keys.create_key(connection, CALLER, "acme", new)
+            created = await keys.create_key(connection, CALLER, "acme", new)
             zeros = dict.fromkeys(("subtotal", "period_start", "period_end", "failures", "tries", "try_at"), 0)
             own = {"id": NUMBER, "customer": "id-acme", "period": "2027-01-01", "kind": "period", "total": 5}
             closing = {"state": "closing", "currency": "usd", "closes_at": 0, "created_at": 0, "held_why": "?"}
             await connection.execute(sa.insert(invoice_rows), [{**zeros, **own, **closing}])
             await invoices.transition(connection, NUMBER, "closing", "paid", amount_paid=5)
         async with stage.database.writing() as connection, connection.begin_nested() as change:
-            await keys.revoke_key(connection, CALLER, made["id"])
+            await keys.revoke_key(connection, CALLER, created["id"])
             await change.rollback()  # This removes the message too.
         await stage.step(time.time() + 1)
         await stage.step(time.time() + 2)
         bodies = {(body := verify(secret, hook))["type"]: body for hook in stage.got("all")}
         assert sorted(bodies) == ["invoice.created", "invoice.paid", "key.created", "usage.threshold_reached"]
         assert bodies["usage.threshold_reached"]["data"]["details"] == {"threshold": 50}
-        assert bodies["key.created"]["data"]["id"] == made["id"]
-        assert made["secret"] not in str(bodies)
+        assert bodies["key.created"]["data"]["id"] == created["id"]
+        assert created["secret"] not in str(bodies)
         invoice = bodies["invoice.paid"]["data"]
         assert (invoice["id"], invoice["customer"], invoice["amount_paid"]) == (NUMBER, "acme", 5)
         assert invoice["held_why"] is None, "the reason is for operators only"
@@ -200,9 +200,9 @@ async def test_failed_message_is_retried_abandoned_and_can_be_redelivered(databa
             await stage.step(now)
             (tried,) = await stage.messages(endpoint)
             assert (tried["state"], tried["status"], tried["error"]) == ("due", 500, "it answers 500")
-            made = len(stage.got("a"))
+            created = len(stage.got("a"))
             await stage.step(now + wait - 1)
-            assert len(stage.got("a")) == made, "not before its time"
+            assert len(stage.got("a")) == created, "not before its time"
             now += wait * (1 + JITTER) + 1
         await stage.step(now)
         (dead,) = await stage.messages(endpoint)

@@ -86,9 +86,9 @@ def test_prices_are_exact_in_parts_of_a_cent() -> None:
 
 def test_plain_values_are_read_as_they_are(tmp_path: Path) -> None:
     reported = 'tiers: [{up_to: 5, price: "1"}, {up_to: none, price: "0.5"}]'
-    made = read(tmp_path, of_meter(f"{{{reported}}}") + '  a@1+acme: {fee: "0.5", minimum: "2", tier: b}\n')
-    assert PlansFile.model_validate(made.model_dump(by_alias=True)) == made
-    assert made.plans["a@1+acme"].fee == 50
+    created = read(tmp_path, of_meter(f"{{{reported}}}") + '  a@1+acme: {fee: "0.5", minimum: "2", tier: b}\n')
+    assert PlansFile.model_validate(created.model_dump(by_alias=True)) == created
+    assert created.plans["a@1+acme"].fee == 50
     packed = read(tmp_path, of_meter('{price: "1", package: 1000}'))
     assert PlansFile.model_validate(packed.model_dump(by_alias=True)) == packed
 

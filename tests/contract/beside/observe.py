@@ -40,9 +40,9 @@ def _seen(line: str, body: int) -> str:
 
 def words(statuses: list[str], requests: list[str], *, ended: bool) -> str:
     """Describe statuses, forwarded requests, and the end of the connection."""
-    said = ", ".join(statuses) or "no answer"
+    text = ", ".join(statuses) or "no answer"
     passed = f" | {', '.join(requests)}" if requests else ""
-    return f"{said}{passed}{' | closed' if ended else ''}"
+    return f"{text}{passed}{' | closed' if ended else ''}"
 
 
 def answer_words(status: int, body: int) -> str:

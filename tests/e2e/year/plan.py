@@ -118,14 +118,14 @@ def choose_erased(seed: int, people: Sequence[Person]) -> list[Person]:
 def make_events(person: Person, seed: int, month: int, second: int) -> list[dict[str, Any]]:
     """Return a service's events of a month: usage of the sold meters, and usage of the person's own users."""
     # Ids of events and dimensions are never erased, so they contain no name.
-    said = f"{person.residency}-{person.number}-{month}"
+    text = f"{person.residency}-{person.number}-{month}"
     common = {"source": "year", "customer": person.name, "time": second}
     events = [
-        common | {"id": f"{said}-{meter}", "meter": meter, "value": value}
+        common | {"id": f"{text}-{meter}", "meter": meter, "value": value}
         for meter, value in person.use(seed, month).items()
     ]
     user = f"user-{month % 3}-of-{person.name}"
-    events.append(common | {"id": f"{said}-people", "meter": "people", "value": user})
-    chat = {"id": f"{said}-chats", "meter": "chats", "value": 1, "request_id": f"request-{user}"}
-    events.append(common | chat | {"dimensions": {"user": said}})
+    events.append(common | {"id": f"{text}-people", "meter": "people", "value": user})
+    chat = {"id": f"{text}-chats", "meter": "chats", "value": 1, "request_id": f"request-{user}"}
+    events.append(common | chat | {"dimensions": {"user": text}})
     return events

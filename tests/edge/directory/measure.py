@@ -72,8 +72,8 @@ def adds(url: str, names: list[str]) -> None:
 def waiting(url: str) -> int:
     """Return the number of unpublished changes."""
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"), timeout=60)) as db:
-        found: int = db.execute("SELECT COUNT(*) FROM directory_outbox").fetchone()[0]
-    return found
+        rows: int = db.execute("SELECT COUNT(*) FROM directory_outbox").fetchone()[0]
+    return rows
 
 
 def revokes(url: str, name: str) -> None:
@@ -201,8 +201,8 @@ def main() -> None:
     options.add_argument("--alone", action="store_true", help="without the three edges")
     given = options.parse_args()
     count = given.customers
-    with tempfile.TemporaryDirectory() as made, ExitStack() as ends:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory() as created, ExitStack() as ends:
+        folder = Path(created)
         directory_signatures.create_key_file(folder / "directory.key")
         signer = directory_signatures.Signer.load(folder / "directory.key")
         upstream = Upstream(folder / "upstream")

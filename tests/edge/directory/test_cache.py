@@ -271,9 +271,9 @@ def test_damaged_cache_raises_an_error_and_can_be_recreated(there: DirectoryCach
     content[24576:] = b"\x5a" * (len(content) - 24576)
     (tmp_path / FILE).write_bytes(content)
     there = DirectoryCache(tmp_path)
-    with pytest.raises(cache.CacheError) as found:
+    with pytest.raises(cache.CacheError) as raised:
         there.find_owners([digest(f"k{n}") for n in range(3000)])
-    assert is_damage_error(found.value)
+    assert is_damage_error(raised.value)
     there.recreate()
     assert there.fetch_version() is None
     write(there, 1, line("a", "t", "k"))
@@ -316,9 +316,9 @@ def test_the_key_comes_from_the_configuration_a_file_or_a_program(tmp_path: Path
     text = base64.b64encode(bytes(range(32))).decode()
     file = tmp_path / "key"
     file.write_text(text + "\n")
-    wanted = EncryptedSeal(bytes(range(32))).index(b"x")
+    expected = EncryptedSeal(bytes(range(32))).index(b"x")
     for said in ({"key": text}, {"key": bytes(range(32)).hex()}, {"file": file}, {"command": ("cat", str(file))}):
-        assert load_seal(CacheKey(**said), []).index(b"x") == wanted
+        assert load_seal(CacheKey(**said), []).index(b"x") == expected
     file.write_text("short")
     for said in ({"file": file}, {"file": tmp_path / "none"}, {"command": ("false",)}, {"command": ("cat", str(file))}):
         with pytest.raises(KeyUnavailableError, match="cache_key: ") as why:

@@ -102,16 +102,16 @@ def played(folder: Path, port: int, scene: Callable[[Room], Awaitable[None]], ki
         link = await Link.open(f"redis://127.0.0.1:{port}/0")
         await link.ask("FLUSHALL")
         await link.load_functions()
-        made = kind(folder, link.ask)
+        created = kind(folder, link.ask)
         try:
-            yield made
+            yield created
         finally:
-            await made.people.end()
+            await created.people.end()
             await link.close()
 
     async def play() -> None:
-        async with room() as made:
-            await scene(made)
+        async with room() as created:
+            await scene(created)
 
     asyncio.run(play())
 

@@ -152,8 +152,8 @@ def test_second_of_two_concurrent_pushes_is_rejected(redis_port: int) -> None:
     async def scene(ask: directory_versions.CallHub) -> None:
         await push_lines(ask, lines(a="0", b="0"))
         for turn in range(10):
-            wanted = [lines(a=f"one{turn}", b=f"one{turn}"), lines(a=f"other{turn}", b=f"other{turn}")]
-            came = await asyncio.gather(*[push_lines(ask, each) for each in wanted], return_exceptions=True)
+            expected = [lines(a=f"one{turn}", b=f"one{turn}"), lines(a=f"other{turn}", b=f"other{turn}")]
+            came = await asyncio.gather(*[push_lines(ask, each) for each in expected], return_exceptions=True)
             lost = [each for each in came if isinstance(each, PushRejectedError)]
             assert len(lost) == 1, came
             assert "somebody else has pushed meanwhile" in str(lost[0])

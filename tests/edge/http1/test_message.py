@@ -141,9 +141,9 @@ def test_a_refusal_of_head_has_the_length_of_the_body_that_get_would_have() -> N
 
 @pytest.mark.parametrize("instance", [b'"', b"\\", b'a"b\\c', b'","status":200,"x":"', bytes(range(33, 127))])
 def test_a_request_id_cannot_break_out_of_its_string(instance: bytes) -> None:
-    said = orjson.loads(format_problem(400, "No", instance))
-    assert said["instance"] == instance.decode()
-    assert said["status"] == 400
+    body = orjson.loads(format_problem(400, "No", instance))
+    assert body["instance"] == instance.decode()
+    assert body["status"] == 400
 
 
 @pytest.mark.parametrize("close", [False, True])

@@ -259,40 +259,40 @@ def test_a_customers_limits_on_a_route_are_one_set(tables: PolicyTables) -> None
     assert held.terms
     assert held.terms.by_address
     assert [pattern.search(b"\r\nX-Cost: 4\r\n") is not None for pattern in held.terms.headers] == [True, False]
-    made = held.build_limit_set(ADDRESS)
-    assert [policy.rule.name for policy in made.policies] == ["plain", "by-ip", "all"]
-    assert made.traits.plan_policies == 2
+    created = held.build_limit_set(ADDRESS)
+    assert [policy.rule.name for policy in created.policies] == ["plain", "by-ip", "all"]
+    assert created.traits.plan_policies == 2
     # A request costs three in the plan's limits, and one in the route's limit.
-    assert [policy.cost for policy in made.policies] == [3, 3, 1]
-    assert made.traits.credits is not None
-    others = made.traits.other_rates
+    assert [policy.cost for policy in created.policies] == [3, 3, 1]
+    assert created.traits.credits is not None
+    others = created.traits.other_rates
     assert [[policy.rule.name for policy in some] for some in (others.reported, others.shadows, others.trials)] == [
         ["told"], ["shadow"], ["trial"]
     ]  # fmt: skip
-    assert [quota.cost for quota in made.traits.quotas] == [1, 0, 0]
-    assert made.traits.metered == {"bytes": made.traits.quotas[1:]}
-    assert len(made.slots) == 1
-    assert not made.traits.shares
+    assert [quota.cost for quota in created.traits.quotas] == [1, 0, 0]
+    assert created.traits.metered == {"bytes": created.traits.quotas[1:]}
+    assert len(created.slots) == 1
+    assert not created.traits.shares
 
 
 @pytest.mark.parametrize("tables", [Sharing], indirect=True)
 def test_limits_that_hosts_share_have_gates_and_totals(tables: PolicyTables) -> None:
-    made = create_limits(tables, ROUTE, PLAN, METERS, b"acme", DIGEST).build_limit_set(ADDRESS)
-    assert [policy.rule.name for policy, _ in made.traits.sharing.gates] == ["plain", "by-ip", "all"]
+    created = create_limits(tables, ROUTE, PLAN, METERS, b"acme", DIGEST).build_limit_set(ADDRESS)
+    assert [policy.rule.name for policy, _ in created.traits.sharing.gates] == ["plain", "by-ip", "all"]
     # Limits that refuse nothing at admission have no admission gates.
     assert {
-        policy.rule.name: gate.mode for policy, gate in made.traits.sharing.reporting_gates.items()
+        policy.rule.name: gate.mode for policy, gate in created.traits.sharing.reporting_gates.items()
     } == dict.fromkeys(("told", "shadow", "trial"), "eventual")
-    assert [policy for policy, _ in made.traits.sharing.paying] == [made.traits.credits]
-    assert len(made.traits.sharing.totals) == 4
+    assert [policy for policy, _ in created.traits.sharing.paying] == [created.traits.credits]
+    assert len(created.traits.sharing.totals) == 4
 
 
 def test_without_a_key_all_is_counted_by_address(tables: PolicyTables) -> None:
     held = create_limits(tables, ROUTE, PLAN, METERS, None)
     assert held.terms.by_address
-    made = held.build_limit_set(ADDRESS)
+    created = held.build_limit_set(ADDRESS)
     # Without a key, the plan's limits by customer and by address share a row, and the lower limit applies.
-    assert [(policy.rule.name, policy.rule.scope) for policy in made.policies] == [
+    assert [(policy.rule.name, policy.rule.scope) for policy in created.policies] == [
         ("by-ip", "ip"), ("all", "customer_route")
     ]  # fmt: skip
 
@@ -319,8 +319,8 @@ def test_credits_have_the_strictest_sync_of_the_plans_limits(limits: list[dict[s
 
 def test_a_plan_of_rates_has_no_slots_quotas_and_credits(tables: PolicyTables) -> None:
     plain = compute_allowance(Tier.model_validate({"limits": [{"name": "plain", "rate": "60/min"}]}), None)
-    made = create_limits(tables, ROUTE, plain, METERS, b"acme").build_limit_set()
-    assert (len(made.policies), made.slots, made.traits.quotas, made.traits.credits) == (2, (), (), None)
+    created = create_limits(tables, ROUTE, plain, METERS, b"acme").build_limit_set()
+    assert (len(created.policies), created.slots, created.traits.quotas, created.traits.credits) == (2, (), (), None)
 
 
 def test_a_cap_per_request_below_the_cost_of_a_route_refuses_all_requests(tables: PolicyTables) -> None:
@@ -474,13 +474,13 @@ def test_end_users_have_a_row_per_source_and_name(tables: PolicyTables) -> None:
 )
 def test_the_short_path_for_plain_limits_builds_an_equal_set(tables: PolicyTables, plan: Tier, route: Route) -> None:
     def show(limits: RouteLimits) -> tuple[object, ...]:
-        made = limits.build_limit_set()
-        rates = [(policy.rule, policy.cost, policy._counts.key) for policy in made.policies]  # type: ignore[attr-defined]
-        slots = [(slot.name, slot.limit, slot.counts.key) for slot in made.slots]
-        gates = [(one.rule, type(gate)) for one, gate in made.traits.sharing.gates]
-        traits = made.traits
+        created = limits.build_limit_set()
+        rates = [(policy.rule, policy.cost, policy._counts.key) for policy in created.policies]  # type: ignore[attr-defined]
+        slots = [(slot.name, slot.limit, slot.counts.key) for slot in created.slots]
+        gates = [(one.rule, type(gate)) for one, gate in created.traits.sharing.gates]
+        traits = created.traits
         kinds = traits.simple, traits.applies, traits.may_ask, traits.shares, traits.has_end_work, traits.plan_policies
-        return rates, slots, gates, len(made.traits.sharing.totals), kinds
+        return rates, slots, gates, len(created.traits.sharing.totals), kinds
 
     limits = create_limits(tables, route, compute_allowance(plan, None), METERS, b"acme", DIGEST)
     other = create_limits(tables, route, compute_allowance(plan, None), METERS, b"acme", DIGEST)

@@ -46,14 +46,14 @@ def is_problem(answer: Message, status: int) -> dict[str, object]:
     """Check an error of the edge (RFC 9457). Return its parsed body."""
     assert answer.status == status
     assert answer["Content-Type"] == "application/problem+json"
-    said = json.loads(answer.body)
-    assert set(said) >= {"type", "title", "status", "detail", "instance"}
-    assert said["status"] == status
-    assert said["instance"] == answer["X-Request-Id"]
-    assert said["type"]
-    assert said["title"]
-    assert said["detail"]
-    return dict(said)
+    body = json.loads(answer.body)
+    assert set(body) >= {"type", "title", "status", "detail", "instance"}
+    assert body["status"] == status
+    assert body["instance"] == answer["X-Request-Id"]
+    assert body["type"]
+    assert body["title"]
+    assert body["detail"]
+    return dict(body)
 
 
 def left(answer: Message) -> tuple[str, int, int]:

@@ -209,9 +209,9 @@ async def test_a_refusal_before_the_end_of_the_body_closes_the_connection(edge: 
     edge.config["tiers"]["basic"] = {"limits": [{"rate": "1/min"}]}
     client = await edge.client()
     await asks(client)
-    kept = await client.asks(post(b"abc", "/v1/x", f"X-API-Key: {KEY}"))
-    assert kept.status == 429
-    assert "Connection" not in kept
+    answer = await client.asks(post(b"abc", "/v1/x", f"X-API-Key: {KEY}"))
+    assert answer.status == 429
+    assert "Connection" not in answer
     closed = await client.asks(post(b"abc", "/v1/x", f"X-API-Key: {KEY}")[:-1])
     assert (closed.status, closed["Connection"]) == (429, "close")
     await client.gets_eof()

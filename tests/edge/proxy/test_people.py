@@ -134,9 +134,9 @@ def regions(edge: Edge) -> Edge:
 async def servers(edge: Edge, key: str = KEY, times: int = 60) -> Counter[int]:
     """Return how often each endpoint answers a customer."""
     client = await edge.client()
-    found = Counter([int((await asks(client, key=key)).body) for _ in range(times)])
+    counts = Counter([int((await asks(client, key=key)).body) for _ in range(times)])
     client.closes()
-    return found
+    return counts
 
 
 async def test_a_customer_is_served_by_its_preferred_region(regions: Edge) -> None:

@@ -37,8 +37,8 @@ async def test_each_request_of_a_connection_is_its_own_clients(edge: Edge) -> No
     edge.upstream.answers(lambda request: ok(request["X-Forwarded-For"].encode()))
     client = await edge.client()
     for name in ("192.0.2.1", "192.0.2.2", None, "192.0.2.1"):
-        said = (await client.asks(get("/public/", *([f"X-Forwarded-For: {name}"] if name else [])))).body.decode()
-        assert said == (f"{name}, 127.0.0.1" if name else "127.0.0.1")
+        text = (await client.asks(get("/public/", *([f"X-Forwarded-For: {name}"] if name else [])))).body.decode()
+        assert text == (f"{name}, 127.0.0.1" if name else "127.0.0.1")
 
 
 async def test_the_guard_counts_the_client_and_not_the_proxy(edge: Edge) -> None:

@@ -44,9 +44,9 @@ class Collecting:
         self._seq: dict[str, int] = {}
 
     async def start(self, pair: Pair | None = None) -> web.AppRunner:
-        made = web.Application()
-        made.router.add_post("/v1/batches", self._take)
-        runner = web.AppRunner(made, access_log=None, auto_decompress=False)
+        created = web.Application()
+        created.router.add_post("/v1/batches", self._take)
+        runner = web.AppRunner(created, access_log=None, auto_decompress=False)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", self.port, ssl_context=None if pair is None else serving(pair))
         await site.start()
@@ -189,9 +189,9 @@ def test_faults_are_logged_once_and_all_counts_are_sealed(room: Room) -> None:
         with capture_logs() as logs:
             accounts = room.accounting(room.usage())
             await accounts.begin()
-            for wanted in (1, 2, 3):
+            for expected in (1, 2, 3):
                 room.counted.add(1)
-                await turned(lambda wanted=wanted: room.collecting.units == wanted, "the batch arrives")  # type: ignore[misc]
+                await turned(lambda wanted=expected: room.collecting.units == wanted, "the batch arrives")  # type: ignore[misc]
             told = await accounts.report()
             await accounts.end()
         (line,) = said(logs, "sealing is not well; what is counted stays in the tables")

@@ -219,12 +219,12 @@ def test_metrics_come_from_the_tables_and_the_supervisor(room: Room) -> None:
 
 def test_metrics_are_zero_before_the_first_count(room: Room) -> None:
     async def scene(client: Client, status: Status, workers: Workers) -> None:
-        found = families(text=await (await client.get("/metrics")).text())
-        assert [value(found["edge_connections"], side=side) for side in ("client", "upstream")] == [0, 0]
-        assert value(found["edge_usage_counted_total"], meter="requests") == 0
-        tables = {sample.labels["table"]: sample.value for sample in found["edge_table_full_total"].samples}
+        answer = families(text=await (await client.get("/metrics")).text())
+        assert [value(answer["edge_connections"], side=side) for side in ("client", "upstream")] == [0, 0]
+        assert value(answer["edge_usage_counted_total"], meter="requests") == 0
+        tables = {sample.labels["table"]: sample.value for sample in answer["edge_table_full_total"].samples}
         assert tables == dict.fromkeys(KINDS, 0)
-        refused = found["edge_rate_limited_total"].samples
+        refused = answer["edge_rate_limited_total"].samples
         assert {
             tuple(sample.labels[label] for label in ("tier", "policy", "mode")): sample.value for sample in refused
         } == {
@@ -235,14 +235,14 @@ def test_metrics_are_zero_before_the_first_count(room: Room) -> None:
             ("open", "requests-day", "enforce"): 0,
             ("open", "export", "shadow"): 0,
         }
-        assert {sample.labels["priority"]: sample.value for sample in found["edge_shed_total"].samples} == {
+        assert {sample.labels["priority"]: sample.value for sample in answer["edge_shed_total"].samples} == {
             "0": 0,
             "7": 0,
         }
-        assert value(found["edge_burst_credits_spent_total"], tier="open") == 0
-        assert value(found["edge_upstream_retries_total"], upstream="api") == 0
-        assert value(found["edge_upstream_pending"], upstream="checked") == 0
-        assert value(found["edge_dns_failures_total"], upstream="api") == 0
+        assert value(answer["edge_burst_credits_spent_total"], tier="open") == 0
+        assert value(answer["edge_upstream_retries_total"], upstream="api") == 0
+        assert value(answer["edge_upstream_pending"], upstream="checked") == 0
+        assert value(answer["edge_dns_failures_total"], upstream="api") == 0
 
     ask(room, scene)
 
@@ -352,10 +352,10 @@ def test_a_reload_that_is_refused_is_a_422_and_known_until_a_good_one(room: Room
     good = room.path.read_text()
 
     async def series(client: Client) -> dict[str, float]:
-        found = families(text=await (await client.get("/metrics")).text())
+        answer = families(text=await (await client.get("/metrics")).text())
         results = ("ok", "unchanged", "refused", "failed")
-        counted = {result: value(found["edge_config_reloads_total"], result=result) for result in results}
-        return {**counted, "well": value(found["edge_config_ok"])}
+        counted = {result: value(answer["edge_config_reloads_total"], result=result) for result in results}
+        return {**counted, "well": value(answer["edge_config_ok"])}
 
     async def scene(client: Client, status: Status, workers: Workers) -> None:
         assert await series(client) == {"ok": 0, "unchanged": 0, "refused": 0, "failed": 0, "well": 1}

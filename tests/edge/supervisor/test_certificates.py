@@ -67,9 +67,9 @@ def test_unchanged_certificate_files_are_not_reloaded(authority: Authority) -> N
 
 def test_certificate_watcher_without_tls_has_no_series() -> None:
     async def scene() -> None:
-        made = Certificates(settings(), lambda: None)
-        assert not await made.check()
-        assert made.series() == []
+        certificates = Certificates(settings(), lambda: None)
+        assert not await certificates.check()
+        assert certificates.series() == []
 
     uvloop.run(scene())
 
@@ -86,9 +86,9 @@ def test_a_link_that_leads_to_another_directory_is_followed(authority: Authority
     """As volumes of Kubernetes secrets: a file is a link into ..data, itself a link to a directory of that day."""
     for day in ("monday", "tuesday"):
         (tmp_path / day).mkdir()
-        made = authority.issue("a.test")
-        made.cert.rename(tmp_path / day / "tls.crt")
-        made.key.rename(tmp_path / day / "tls.key")
+        created = authority.issue("a.test")
+        created.cert.rename(tmp_path / day / "tls.crt")
+        created.key.rename(tmp_path / day / "tls.key")
         # Of one size and time, so that only the file itself tells them apart.
         for name in ("tls.crt", "tls.key"):
             os.utime(tmp_path / day / name, ns=(1, 1))

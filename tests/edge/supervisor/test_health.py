@@ -80,10 +80,10 @@ class Service:
     async def __call__(self, target: ProbeTarget) -> str | None:
         await asyncio.sleep(0)
         self.asked[target] += 1
-        said = self.says.get(target)
-        if isinstance(said, Exception):
-            raise said
-        return said
+        answer = self.says.get(target)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
 
 def play(scene: Callable[[Health, Service, Tasks, list[int]], Awaitable[None]]) -> None:

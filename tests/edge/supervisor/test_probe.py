@@ -34,9 +34,9 @@ class Server:
         self.port = 0
 
     async def start(self, host: str = "127.0.0.1", context: ssl.SSLContext | None = None) -> asyncio.Server:
-        made = await asyncio.start_server(self._serve, host, 0, ssl=context)
-        self.port = made.sockets[0].getsockname()[1]
-        return made
+        created = await asyncio.start_server(self._serve, host, 0, ssl=context)
+        self.port = created.sockets[0].getsockname()[1]
+        return created
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -263,10 +263,10 @@ def test_a_hanging_file_system_does_not_block_the_end(file: Path) -> None:
     async def scene(room: Room, tasks: Tasks) -> None:
         room.file.unlink()
         os.mkfifo(room.file)
-        asked = room.reloads.request()
+        answer = room.reloads.request()
         await turned(lambda: room.begun == [True], "the file is being read")
         await tasks.cancel()
-        assert (await asked).result == "failed"
+        assert (await answer).result == "failed"
 
     ending = threading.Thread(target=play, args=(file, scene), daemon=True)
     ending.start()
@@ -563,12 +563,12 @@ def test_upstreams_trust_and_the_proxy_change_only_together_with_the_workers(
     async def change() -> None:
         listening = sockets.bind_all([Address("127.0.0.1", 0)])
         address = sockets.get_address(listening[0])
-        made = Workers(1, STAND_IN, listening, start())
-        upstreams = Upstreams(one.upstreams, made.publish, probe)
+        workers = Workers(1, STAND_IN, listening, start())
+        upstreams = Upstreams(one.upstreams, workers.publish, probe)
         prober = Prober(one.upstreams)
-        changeover = Changeover(one, begin, made, upstreams, Certificates(one, lambda: None), prober)
+        changeover = Changeover(one, begin, workers, upstreams, Certificates(one, lambda: None), prober)
         await changeover.begin()
-        await ready(made)
+        await ready(workers)
         assert not has_proxy()
         assert await within(20, changeover(two)) == []
         assert has_proxy()
@@ -576,23 +576,23 @@ def test_upstreams_trust_and_the_proxy_change_only_together_with_the_workers(
         (prepare,) = await told(address, "Prepare")
         assert prepare["services"]["more"] == [{"addresses": ["10.0.0.2"], "up": ["10.0.0.2"]}]
         assert upstreams.report().keys() == {"api", "more"}
-        await turned(lambda: made.number == 2, "the configuration is committed")
+        await turned(lambda: workers.number == 2, "the configuration is committed")
         while [message["number"] for message in await told(address, "Endpoints")] != [1, 2]:
             pass
         # A refused configuration has no effect.
-        made.workers[0].refused = (3, "no row is left")
-        assert await within(20, changeover(one)) == [f"worker {made.workers[0].pid}: no row is left"]
+        workers.workers[0].refused = (3, "no row is left")
+        assert await within(20, changeover(one)) == [f"worker {workers.workers[0].pid}: no row is left"]
         assert upstreams.report().keys() == {"api", "more"}
-        assert made.number == 2
+        assert workers.number == 2
         assert has_proxy()
         while not await told(address, "Discard"):
             pass
         assert await within(20, changeover(one)) == []
-        assert made.number == 4
+        assert workers.number == 4
         assert not has_proxy()
         assert upstreams.report().keys() == {"api"}
         sockets.close_all(listening)
-        await within(20, made.drain(5.0))
+        await within(20, workers.drain(5.0))
         await upstreams.end()
 
     uvloop.run(change())

@@ -34,8 +34,8 @@ class Names:
 
     async def again(self) -> None:
         """Wait until the present answer has arrived: the second look-up from now begins after the first has ended."""
-        wanted = len(self.asked) + 2
-        await turned(lambda: len(self.asked) >= wanted, "the name is looked up twice more")
+        expected = len(self.asked) + 2
+        await turned(lambda: len(self.asked) >= expected, "the name is looked up twice more")
 
 
 def play(

@@ -36,12 +36,12 @@ def test_an_address_of_another_host_is_unavailable() -> None:
 
 def test_all_addresses_are_bound_or_none() -> None:
     with socket.create_server(("127.0.0.1", 0)) as foreign, sockets.bind(HERE) as held:
-        wanted = sockets.get_address(held)
+        expected = sockets.get_address(held)
         held.close()
         with pytest.raises(sockets.AddressUnavailableError):
-            sockets.bind_all([wanted, Address(*foreign.getsockname())])
+            sockets.bind_all([expected, Address(*foreign.getsockname())])
         # Without SO_REUSEPORT this fails if the first socket is still bound.
-        with socket.create_server(wanted):
+        with socket.create_server(expected):
             pass
 
 

@@ -109,13 +109,13 @@ def test_copied_state_directory_is_another_host_on_the_hub(tmp_path: Path, table
 
     first, copy = tmp_path / "first", tmp_path / "copy"
     first.mkdir()
-    made = instance(first)
-    assert instance(first) == made
+    created = instance(first)
+    assert instance(first) == created
     shutil.copytree(first, copy)
     another = instance(copy)
-    assert another != made, "a copied state directory is another host"
+    assert another != created, "a copied state directory is another host"
     assert instance(copy) == another
-    assert instance(first) == made
+    assert instance(first) == created
     (put,) = identity.list_set_aside(copy / "state")
     # If the other directory is gone for good, its counts continue here.
     identity.discard_identity(copy / "state", copy / (tables or "state"), put.name)
@@ -123,7 +123,7 @@ def test_copied_state_directory_is_another_host_on_the_hub(tmp_path: Path, table
     shutil.copytree(first, copy)
     instance(copy)
     identity.adopt_identity(copy / "state", copy / (tables or "state"))
-    assert instance(copy) == made
+    assert instance(copy) == created
 
 
 def test_copied_state_directory_in_use_by_workers_is_refused(tmp_path: Path) -> None:

@@ -392,8 +392,8 @@ def hot(given: argparse.Namespace) -> Iterator[tuple[str, dict[str, float]]]:
     for hosts in given.hosts or (3, 6):
         for limit in given.limits:
             load = Load(limit, 1, 3 * limit / 60 / hosts)
-            with edges(hosts, [load] * hosts) as (server, made):
-                found = [measured(server, made, given.warm_up, given.seconds)]
+            with edges(hosts, [load] * hosts) as (server, created):
+                found = [measured(server, created, given.warm_up, given.seconds)]
             yield f"hot, {limit}/min, {hosts} hosts", {name: mean(one[name] for one in found) for name in found[0]}
 
 
@@ -405,8 +405,8 @@ def warm(given: argparse.Namespace) -> Iterator[tuple[str, dict[str, float]]]:
             loads = [
                 Load(given.limits[-1], keys, keys / every, first=0 if given.wide else keys * of) for of in range(hosts)
             ]
-            with edges(hosts, loads) as (server, made):
-                found = measured(server, made, given.warm_up, given.seconds)
+            with edges(hosts, loads) as (server, created):
+                found = measured(server, created, given.warm_up, given.seconds)
             where = "all hosts use each" if given.wide else "one host uses each"
             yield f"warm, {keys} a host every {every:g} s, {hosts} hosts, {where}", found
 
@@ -418,18 +418,18 @@ def back(given: argparse.Namespace) -> Iterator[tuple[str, dict[str, float]]]:
             Load(given.limits[-1], given.keys, given.keys / given.every[0], first=given.keys * of)
             for of in range(hosts)
         ]
-        with edges(hosts, loads) as (server, made):
-            found = measured(server, made, given.warm_up, given.seconds)
+        with edges(hosts, loads) as (server, created):
+            found = measured(server, created, given.warm_up, given.seconds)
             yield "before", found
             server.redis.stop()
             time.sleep(4)
-            for edge in made:
+            for edge in created:
                 said = edge.said()
                 print("away:", said["hub"], f"loop late by at most {said['latest']:.1f} ms", flush=True)
             server.redis.go_on()
             for _ in range(5):
                 time.sleep(2)
-                for edge in made:
+                for edge in created:
                     said = edge.said()
                     print(
                         "back:",

@@ -101,7 +101,7 @@ def test_metrics_and_report_show_a_hub_that_was_never_reached(tmp_path: Path, re
             coordinator = Coordinator(
                 host.first, Hub(url=f"redis://:wrong@127.0.0.1:{secured.port}/0"), lambda said: None
             )
-            made = monotonic()
+            created = monotonic()
 
             def told(name: str) -> int:
                 (value,) = [words[0] for of, _, words in coordinator.series() if of == name]
@@ -113,7 +113,7 @@ def test_metrics_and_report_show_a_hub_that_was_never_reached(tmp_path: Path, re
                 assert (told("edge_hub_up"), told("edge_hub_nodes_away")) == (0, 1)
                 await turned(lambda: told("edge_limit_sync_age_seconds") >= 1, "the age of the last answer grows")
                 asked = monotonic()
-                assert coordinator.report()["behind_s"] >= asked - made - 0.001
+                assert coordinator.report()["behind_s"] >= asked - created - 0.001
                 await coordinator.follow(Hub(url=f"redis://:s3cret@127.0.0.1:{secured.port}/0"))
                 await turned(lambda: told("edge_hub_up") == 1, "the hub is reached")
                 assert monotonic() - coordinator.report()["behind_s"] > asked, "the age counts from the last answer"

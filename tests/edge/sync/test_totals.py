@@ -115,10 +115,10 @@ def test_a_returning_hub_gets_all_totals_gradually(edge: Edge) -> None:
     changed = {edge.quota(f"q-{number}", 4) and b"q-%d" % number for number in range(5)}
     edge.totals.resume()
     steps = list(edge.over(SPREAD_SECONDS + 2))
-    told = Counter(key for said in steps for key in said)
-    assert len(told) == 200
-    assert changed <= {key for said in steps[:3] for key in said}
-    assert max(len(said) for said in steps[3:]) <= 40, "the rate of a whole second would be 40"
+    counts = Counter(key for step in steps for key in step)
+    assert len(counts) == 200
+    assert changed <= {key for step in steps[:3] for key in step}
+    assert max(len(step) for step in steps[3:]) <= 40, "the rate of a whole second would be 40"
 
 
 def test_without_the_hub_a_host_has_its_share_of_concurrency(edge: Edge) -> None:

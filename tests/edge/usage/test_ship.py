@@ -58,11 +58,11 @@ class Edge:
 
     def another(self, send: Send | None = None) -> Shipper:
         """Create a new shipper for the spool and use it from now on."""
-        made = Shipper(
+        shipper = Shipper(
             self.spool, send or self.network.send, clock=self.network.clock, chance=random.Random(1), aside=inline
         )
-        self.shipper = made
-        return made
+        self.shipper = shipper
+        return shipper
 
     def reopen(self) -> None:
         """Reopen the spool as after a crash: only the state on disk remains."""

@@ -81,10 +81,12 @@ class Books:
         """Settle a batch with these header fields and return the answer. Raises OSError if the collector dies."""
         database, ingest = await self._start()
         database.dies = self.dies
-        said = parse_headers(fields)
-        if isinstance(said, str):
+        headers = parse_headers(fields)
+        if isinstance(headers, str):
             return 422, b"{}"
-        outcome = self._tasks.start("settle", ingest.settle_batch(decode_batch(said, body, coding), Shipper("edges")))
+        outcome = self._tasks.start(
+            "settle", ingest.settle_batch(decode_batch(headers, body, coding), Shipper("edges"))
+        )
         await asyncio.wait((outcome, self._settling), return_when=asyncio.FIRST_COMPLETED)
         if not outcome.done():
             outcome.cancel()
@@ -96,7 +98,7 @@ class Books:
         if result.verdict is Verdict.UNANNOUNCED:
             # An admin allows the gap.
             async with database.writing() as connection:
-                assert await edges.allow_initial_gap(connection, database, said.edge, GAP_SEQ_MAX) == 0
+                assert await edges.allow_initial_gap(connection, database, headers.edge, GAP_SEQ_MAX) == 0
             return 403, b"{}"
         answer = answer_outcome(result)
         assert isinstance(answer.body, bytes)

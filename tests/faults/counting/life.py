@@ -272,11 +272,11 @@ class Life:
 
     def sums(self, seqs: Iterable[int]) -> Counter[Name]:
         """Return the sums of the rows of these batches."""
-        found: Counter[Name] = Counter()
+        counts: Counter[Name] = Counter()
         for seq in seqs:
             for customer, meter, route, value in parse_batch(self.sealed[seq]).rows:
-                found[customer, meter, route] += value
-        return found
+                counts[customer, meter, route] += value
+        return counts
 
     def close(self) -> None:
         """End all processes and delete the state directory."""

@@ -70,6 +70,6 @@ class Site:
         assert answered <= ledger <= given, line
         assert given - answered <= lost, line
         assert killed or answered == ledger == given, line
-        code, found = checked(self.collector)
-        assert code == 0, found
+        code, output = checked(self.collector)
+        assert code == 0, output
         return line

@@ -67,9 +67,9 @@ class Wire:
             return Reply(429 if fate == "busy" else 503, b"later", 1.0)
         if fate == "somebody else answers":
             return Reply(*self.chance.choice(STRANGERS))
-        status, said = await self._take(sent)
+        status, document = await self._take(sent)
         if fate == "twice":
-            status, said = await self._take(sent)
+            status, document = await self._take(sent)
         if fate == "again later":
             self._later.append(sent)
         if fate == "answer lost":
@@ -77,16 +77,16 @@ class Wire:
         if fate == "killed after":
             raise Killed
         if fate == "answer cut":
-            return Reply(status, said[: self.chance.randrange(len(said))], None)
-        return Reply(status, said, None)
+            return Reply(status, document[: self.chance.randrange(len(document))], None)
+        return Reply(status, document, None)
 
     async def _take(self, sent: Sent) -> tuple[int, bytes]:
         fields, body = sent
         packed = self.chance.random() < 0.2
         shipped = zstandard.ZstdCompressor().compress(body) if packed else body
-        status, said = await self.books.take(fields, shipped, "zstd" if packed else "identity")
-        self.answers[str(status) if status != 409 else said.decode()] += 1
-        return status, said
+        status, document = await self.books.take(fields, shipped, "zstd" if packed else "identity")
+        self.answers[str(status) if status != 409 else document.decode()] += 1
+        return status, document
 
     async def late(self) -> None:
         """Deliver delayed requests in random order. Some stay delayed unless the network is calm."""

@@ -164,17 +164,17 @@ class World:
         # The collector has each batch or a gap for it. A batch in a gap must really be gone.
         gaps: set[int] = set()
         unread: set[int] = set()
-        wanted = 1
+        expected = 1
         for seq, (last, found, state) in sorted(settled.items()):
-            assert seq == wanted
-            wanted = last + 1
+            assert seq == expected
+            expected = last + 1
             if state == "gap":
                 gaps |= {*range(seq, last + 1)}
             elif state == "quarantined":
                 unread.add(seq)
             else:
                 assert (last, found, state) == (seq, compute_digest(life.sealed[seq]), "counted")
-        assert wanted == len(life.sealed) + 1
+        assert expected == len(life.sealed) + 1
         assert gaps <= life.gone
         # A garbled batch is sent again, except if the shipper was killed or the collector was restored in between.
         assert unread <= life.wire.garbled

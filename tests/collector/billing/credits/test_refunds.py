@@ -70,9 +70,9 @@ async def pay(client: stripe.StripeClient) -> str:
     """Pay 10.00 USD and return the payment intent."""
     parameters: Any = {"amount": 1000, "currency": "usd", "payment_method": "pm_card_visa", "confirm": True}
     parameters["return_url"] = "https://shop.example"
-    made = await client.v1.payment_intents.create_async(parameters)
-    assert made.status == "succeeded"
-    return made.id
+    created = await client.v1.payment_intents.create_async(parameters)
+    assert created.status == "succeeded"
+    return created.id
 
 
 def play(url: str, sandbox: Sandbox, work: Callable[[Database, Faulty, str], Awaitable[None]]) -> None:
@@ -197,12 +197,16 @@ def test_checkout_names_the_product_and_collects_taxes_and_tax_ids(sqlite_databa
         urls = ("https://shop.example/paid", "https://shop.example/back")
         for tax in (Tax(), Tax(stripe_tax=True, vat=True)):
             key = f"{intent}-{tax.vat}"
-            made = await checkout.create_checkout_session(client, payer, ACME, 1234 * CENT, urls, tax, key)
+            created = await checkout.create_checkout_session(client, payer, ACME, 1234 * CENT, urls, tax, key)
             again = await checkout.create_checkout_session(client, payer, ACME, 1234 * CENT, urls, tax, key)
-            assert again["id"] == made["id"]
-            assert (made["amount_total"], made["currency"], made["metadata"]) == (1234, "usd", {CUSTOMER: ACME})
-            assert made["automatic_tax"]["enabled"] is tax.stripe_tax
-            assert (made.get("tax_id_collection") or {}).get("enabled", False) is tax.vat
+            assert again["id"] == created["id"]
+            assert (created["amount_total"], created["currency"], created["metadata"]) == (
+                1234,
+                "usd",
+                {CUSTOMER: ACME},
+            )
+            assert created["automatic_tax"]["enabled"] is tax.stripe_tax
+            assert (created.get("tax_id_collection") or {}).get("enabled", False) is tax.vat
         assert not await checkout.has_tax_id(client, payer)
         await client.call("v1.customers.tax_ids.create", payer, type="eu_vat", value="DE123456789")
         assert not await checkout.has_tax_id(client, payer), "the tax number is pending"

@@ -94,14 +94,14 @@ def test_opening_and_lines_come_to_the_closing_in_every_month(database: str, cal
         ]
         before, intents = 0, set()
         for month in reversed(months):
-            made = await read(opened, statements.fetch_statement, ACME, month, calendar.ms)
-            assert made.opening == before
-            assert made.opening + sum(line.amount for line in made.lines) == made.closing
-            rows = list(csv.reader(io.StringIO(render_csv(made))))[1:]
-            assert int(rows[0][5]) + sum(int(row[5]) for row in rows[1:-1]) == int(rows[-1][5]) == made.closing
-            before = made.closing
+            created = await read(opened, statements.fetch_statement, ACME, month, calendar.ms)
+            assert created.opening == before
+            assert created.opening + sum(line.amount for line in created.lines) == created.closing
+            rows = list(csv.reader(io.StringIO(render_csv(created))))[1:]
+            assert int(rows[0][5]) + sum(int(row[5]) for row in rows[1:-1]) == int(rows[-1][5]) == created.closing
+            before = created.closing
             spent = await list_by_pages(opened, month)
-            assert -sum(one.amount for one in spent) == sum(line.amount for line in made.lines if line.kind in KINDS)
+            assert -sum(one.amount for one in spent) == sum(line.amount for line in created.lines if line.kind in KINDS)
             paid = await read(opened, partial(list_paid_usage, limit=1000, purchase="cs_1"), ACME, month)
             assert paid == [one for one in spent if one.purchase == "cs_1"]
             intents |= {(one.purchase, one.payment_intent) for one in spent}
@@ -138,8 +138,8 @@ def test_opening_and_lines_come_to_the_closing_in_every_month(database: str, cal
 
 def test_a_long_statement_has_pages_and_long_references_room() -> None:
     lines = [StatementLine(0, "gift", f"<b>&{number}" + "x" * (number % 90), "", "", number) for number in range(200)]
-    made = Statement("acme", CalendarMonth(2027, 12), 0, lines, sum(line.amount for line in lines), 0)
-    pages = PdfReader(io.BytesIO(statement_pdf.render_pdf(made))).pages
+    statement = Statement("acme", CalendarMonth(2027, 12), 0, lines, sum(line.amount for line in lines), 0)
+    pages = PdfReader(io.BytesIO(statement_pdf.render_pdf(statement))).pages
     assert len(pages) > 3
     assert "<b>&7" in pages[0].extract_text()
 
@@ -148,8 +148,8 @@ def test_a_long_statement_has_pages_and_long_references_room() -> None:
 def test_pdf_has_room_for_odd_amounts_and_letters_of_any_script(currency: str) -> None:
     amounts = [0, -4, 10**15, 1 - 10**15]
     lines = [StatementLine(0, "expiry_reversed", "Zażóć شركة", "", "", amount) for amount in amounts]
-    made = Statement("ش" * 400, CalendarMonth(2027, 12), 0, lines, sum(amounts), 0, currency=currency)
-    (page,) = PdfReader(io.BytesIO(statement_pdf.render_pdf(made))).pages
+    statement = Statement("ش" * 400, CalendarMonth(2027, 12), 0, lines, sum(amounts), 0, currency=currency)
+    (page,) = PdfReader(io.BytesIO(statement_pdf.render_pdf(statement))).pages
     places: dict[str, float] = {}
     page.extract_text(visitor_text=lambda text, cm, tm, *_: places.update({text.strip(): cm[4] + tm[4]}))
     text = page.extract_text()

@@ -32,11 +32,11 @@ def charging(tmp_path: Path, own_sandbox: Sandbox) -> Iterator[tuple[Collector, 
     stripe = {"base": own_sandbox.url, "key": str(tmp_path / "key")}
     billing = {"plans": str(ROOT / "loadtest/testbed/plans.yaml"), "mode": "live", "stripe": stripe}
     meters = {"requests": {"count": "requests"}, **{name: {"count": "events"} for name in METERS}}
-    made = Collector(tmp_path / "collector", f"sqlite:///{tmp_path}/ledger.db", billing=billing, meters=meters)
+    collector = Collector(tmp_path / "collector", f"sqlite:///{tmp_path}/ledger.db", billing=billing, meters=meters)
     clock = tmp_path / "clock"
     environ = {name: value for name, value in clocks.ahead(0.0).items() if name != "FAKETIME"}
     environ |= {"FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_CACHE_DURATION": "1"}
-    made.command = ("/usr/bin/env", *(f"{name}={value}" for name, value in environ.items()), *COMMAND)
+    collector.command = ("/usr/bin/env", *(f"{name}={value}" for name, value in environ.items()), *COMMAND)
     passed = 0.0
 
     def to(moment: datetime) -> None:
@@ -45,14 +45,14 @@ def charging(tmp_path: Path, own_sandbox: Sandbox) -> Iterator[tuple[Collector, 
         own_sandbox.advance(seconds - passed)
         passed = seconds
         clock.write_text(f"{seconds:+.0f}s\n")
-        if made.process is not None:  # libfaketime reads the file within a second.
-            until(lambda: abs(its_time(made) - moment).total_seconds() < 60, "the collector's clock has moved")
+        if collector.process is not None:  # libfaketime reads the file within a second.
+            until(lambda: abs(its_time(collector) - moment).total_seconds() < 60, "the collector's clock has moved")
 
     to(JANUARY)
-    with closing(made):
-        made.begin()
-        until(made.ready, "the collector is ready", seconds=120.0)
-        yield made, to
+    with closing(collector):
+        collector.begin()
+        until(collector.ready, "the collector is ready", seconds=120.0)
+        yield collector, to
 
 
 def its_time(collector: Collector) -> datetime:

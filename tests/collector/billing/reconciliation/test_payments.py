@@ -297,8 +297,8 @@ def test_journal_cash_equals_the_stripe_balance_after_any_movement(database: str
         await company.pay(777, {})  # It belongs to another business of this Stripe account.
         held = await write(company.database, credits.hold_refund, ALICE, f"cs_{bought}", "r1", 500 * CENT, "asked")
         await RefundSender(company.database, company.stripe).send_refund(held)
-        made = await company.call("v1.refunds.create", payment_intent=bought, amount=250)
-        await write(company.database, apply_refund, made)
+        created = await company.call("v1.refunds.create", payment_intent=bought, amount=250)
+        await write(company.database, apply_refund, created)
         disputed = await company.pay(4_000, OURS, "pm_card_createDispute")
         (dispute,) = await company.stripe.list_all("v1.disputes.list", payment_intent=disputed)
         early = await StripeObjects(company.stripe).fetch("dispute", dispute["id"])

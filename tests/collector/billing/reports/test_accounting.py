@@ -93,14 +93,14 @@ def test_days_of_the_books(database: str, monkeypatch: pytest.MonkeyPatch) -> No
         files = []
         for day in days:
             async with opened.writing() as connection:
-                made = await fetch_day_journal(connection, day, LATER)
-            assert sum(movement.amount for movement in made.movements) == 0
-            assert sum(cents for _, cents in made.cents) == 0
-            files.append([render_journal(made, form) for form in accounting.FORMATS])
+                created = await fetch_day_journal(connection, day, LATER)
+            assert sum(movement.amount for movement in created.movements) == 0
+            assert sum(cents for _, cents in created.cents) == 0
+            files.append([render_journal(created, form) for form in accounting.FORMATS])
             for form, *sides in (("csv", "debit", "credit"), ("quickbooks", "Debits", "Credits")):
                 debits, credits_ = sums(files[-1][accounting.FORMATS.index(form)], *sides)  # type: ignore[arg-type]
                 assert debits == credits_
-            for account, cents in made.cents:
+            for account, cents in created.cents:
                 totals[account] = totals.get(account, 0) + cents
             if day == FIRST:
                 assert "revenue_fees" not in totals, "the fee is booked on the second day"
@@ -119,8 +119,8 @@ def test_days_of_the_books(database: str, monkeypatch: pytest.MonkeyPatch) -> No
         await write(opened, use, "late", 5)
         for day, file in zip(days, files, strict=True):
             async with opened.writing() as connection:
-                made = await fetch_day_journal(connection, day, LATER)
-            assert [render_journal(made, form) for form in accounting.FORMATS] == file
+                created = await fetch_day_journal(connection, day, LATER)
+            assert [render_journal(created, form) for form in accounting.FORMATS] == file
         async with opened.reading() as connection:
             head = (await connection.execute(sa.select(credit_head.c.at))).scalar_one()
         assert head == second(days[-1] + timedelta(1)) * 1000
@@ -137,19 +137,19 @@ def test_journal_files_have_the_documented_format() -> None:
         accounting.Movement("deferred", "purchase", "acme", -10 * CENT - 1),
     ]
     cents = [("cash", 10), ("deferred", -11), ("rounding", 1)]
-    made = accounting.DayJournal(date(2027, 2, 3), movements, cents)
-    assert render_journal(made, "csv").decode().splitlines() == [
+    created = accounting.DayJournal(date(2027, 2, 3), movements, cents)
+    assert render_journal(created, "csv").decode().splitlines() == [
         "date,account,name,kind,customer,debit,credit",
         "2027-02-03,cash,Stripe Balance,purchase,acme,0.100001,",
         "2027-02-03,deferred,Deferred Revenue - Credits,purchase,acme,,0.100001",
     ]
-    assert render_journal(made, "quickbooks", {"cash": "Bank"}).decode().splitlines() == [
+    assert render_journal(created, "quickbooks", {"cash": "Bank"}).decode().splitlines() == [
         "JournalNo,JournalDate,AccountName,Debits,Credits,Description",
         "EP20270203,02/03/2027,Bank,0.10,,edgeproxy 2027-02-03",
         "EP20270203,02/03/2027,Deferred Revenue - Credits,,0.11,edgeproxy 2027-02-03",
         "EP20270203,02/03/2027,Rounding,0.01,,edgeproxy 2027-02-03",
     ]
-    assert render_journal(made, "xero", {"cash": "090"}).decode().splitlines()[:3] == [
+    assert render_journal(created, "xero", {"cash": "090"}).decode().splitlines()[:3] == [
         "*Narration,*Date,Description,*AccountCode,*TaxRate,*Amount",
         "edgeproxy 2027-02-03,03/02/2027,Stripe Balance,090,Tax Exempt,0.10",
         "edgeproxy 2027-02-03,03/02/2027,Deferred Revenue - Credits,Deferred Revenue - Credits,Tax Exempt,-0.11",

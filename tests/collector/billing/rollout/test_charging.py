@@ -171,9 +171,9 @@ def test_rollout_percentage_follows_the_file_until_an_operator_sets_another(sqli
         before = await charging.fetch_charging(connection, ON)
         assert (before.percent, before.allow, before.mode) == (5, {"acme"}, "live")
         assert before.charges("acme")
-        with pytest.raises(ChangeRejectedError) as no:
+        with pytest.raises(ChangeRejectedError) as raised:
             await charging.set_percent(connection, BOSS, file, 25, "why", frozenset({7}))
-        assert no.value.status == 412
+        assert raised.value.status == 412
         with pytest.raises(ChangeRejectedError, match="the collector's file allows 5 %"):
             await charging.set_percent(connection, BOSS, ON, 25, "why")
         await charging.set_percent(connection, BOSS, file, 25, "why")

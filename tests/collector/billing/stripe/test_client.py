@@ -212,9 +212,9 @@ async def test_stripe_log_lines_redact_keys(caplog: pytest.LogCaptureFixture) ->
     ],
 )
 def test_a_key_that_is_not_meant_is_not_used(settings: dict[str, Any], key: str, why: str) -> None:
-    with pytest.raises(StripeConfigurationError, match=why) as no:
+    with pytest.raises(StripeConfigurationError, match=why) as raised:
         read_secret_key(Settings(**settings), {"STRIPE_SECRET_KEY": key})
-    assert key == "" or key not in str(no.value)
+    assert key == "" or key not in str(raised.value)
 
 
 def test_keys_are_in_files_or_in_the_environment(tmp_path: Path) -> None:

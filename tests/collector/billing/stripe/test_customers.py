@@ -47,10 +47,10 @@ def test_customer_search_resumes_at_the_last_position(sqlite_database: str) -> N
     stripe = Listing()
 
     async def work(database: Database) -> None:
-        made = StripeCustomers(database, stripe)  # type: ignore[arg-type]
+        stripe_customers = StripeCustomers(database, stripe)  # type: ignore[arg-type]
 
         async def find(name: str, since: int = NOON) -> str | None:
-            customer = await made.find_customer(f"id-{name}", since)
+            customer = await stripe_customers.find_customer(f"id-{name}", since)
             return None if customer is None else str(customer["id"])
 
         stripe.make("id-early", NOON - 2 * CLOCK_SECONDS)
@@ -69,7 +69,7 @@ def test_customer_search_resumes_at_the_last_position(sqlite_database: str) -> N
         for name in ("early", "second"):
             await note(database, f"id-{name}")
         assert [await find(name) for name in ("early", "first", "second")] == [None, "cus_1", None]
-        assert len(made._by_customer) == 1, "a stored customer is not searched for"
+        assert len(stripe_customers._by_customer) == 1, "a stored customer is not searched for"
 
     run(sqlite_database, work, "early", "first", "second")
 

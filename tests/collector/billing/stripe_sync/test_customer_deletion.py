@@ -236,8 +236,8 @@ def test_customer_of_another_account_is_not_deleted(sqlite_database: str, own_sa
 
 def test_customer_deleted_by_hand_at_stripe_is_created_again(database: str, new_sandbox: Sandbox) -> None:
     async def work(opened: Database, stripe: Stripe) -> None:
-        made = StripeCustomers(opened, stripe)
-        first = await made.get_or_create("id-acme", "acme")
+        stripe_customers = StripeCustomers(opened, stripe)
+        first = await stripe_customers.get_or_create("id-acme", "acme")
         await stripe.call("v1.customers.delete", first)
         for _ in range(2):
             async with opened.writing() as connection:
@@ -246,11 +246,11 @@ def test_customer_deleted_by_hand_at_stripe_is_created_again(database: str, new_
         async with opened.reading() as connection:
             entries = await list_entries(connection, 0, 10, action="customer.deleted_at_stripe")
             assert [entry["target"] for entry in entries] == ["acme"], "once"
-        second = await made.get_or_create("id-acme", "acme")
+        second = await stripe_customers.get_or_create("id-acme", "acme")
         assert not await is_deleted(stripe, second)
         async with opened.writing() as connection:
             await record_deleted(connection, first)  # Stripe repeats the event.
             assert await find_stripe_id(connection, "id-acme") == second
-        assert await made.get_or_create("id-acme", "acme") == second
+        assert await stripe_customers.get_or_create("id-acme", "acme") == second
 
     play(database, new_sandbox, work)

@@ -86,9 +86,9 @@ def test_refused_plan_change_states_its_reason(
     version: str, when: changes.When | None, now: float, status: int
 ) -> None:
     of = held(STANDARD, now=JANUARY.end - 45)
-    with pytest.raises(PlanChangeError) as no:
+    with pytest.raises(PlanChangeError) as raised:
         changes.change_plan(of, version, PLANS[version], when, now, ())
-    assert no.value.status == status
+    assert raised.value.status == status
 
 
 def test_a_second_upgrade_in_a_period_costs_the_rest_of_it() -> None:

@@ -154,8 +154,8 @@ async def books(url: str) -> AsyncIterator[Books]:
 
 def play(url: str, work: Callable[[Books], Coroutine[Any, Any, None]]) -> None:
     async def run() -> None:
-        async with books(url) as made:
-            await work(made)
+        async with books(url) as created:
+            await work(created)
 
     asyncio.run(run())
 

@@ -115,8 +115,8 @@ async def test_token_identifies_the_customer_of_only_its_stream(edge: Edge) -> N
         said = {"iss": "https://id.example", "aud": "x", "sub": sub, "exp": time.time() + 3600}
         return "authorization", f"Bearer {jwt.encode(said, key, 'ES256')}"
 
-    wanted = [("acme", signing), ("free", signing), ("acme", other)]
-    numbers = [await client.begins_request("GET", "/v1/x", bearer(*each)) for each in wanted]
+    expected = [("acme", signing), ("free", signing), ("acme", other)]
+    numbers = [await client.begins_request("GET", "/v1/x", bearer(*each)) for each in expected]
     numbers.append(await client.begins_request("GET", "/v1/x"))
     answers = [await client.answer_of(number) for number in numbers]
     assert [answer.status for answer in answers] == [200, 200, 401, 401]

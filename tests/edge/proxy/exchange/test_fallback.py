@@ -98,17 +98,17 @@ async def test_a_failed_request_goes_to_the_fallback_without_data_for_the_first(
     client = await edge.client()
     await client.sends(ask("/v1/chat?x=1").replace(b"Content-Type", b"X-Only-First: 1\r\nContent-Type"))
     first = await edge.upstream.accepts()
-    asked = await first.gets_request()
+    request = await first.gets_request()
     fails(edge, first)
     other = await second.accepts()
     got = await other.gets_request()
-    assert (asked.first, got.first) == ("POST /v1/chat?x=1 HTTP/1.1", "POST /compatible/v1/chat?x=1 HTTP/1.1")
-    assert (asked["Authorization"], got["Authorization"]) == ("Bearer first", "Bearer second")
-    assert (asked["Host"], got["Host"]) == ("api.example.com", f"127.0.0.1:{second.port}")
-    assert "X-Only-First" in asked
+    assert (request.first, got.first) == ("POST /v1/chat?x=1 HTTP/1.1", "POST /compatible/v1/chat?x=1 HTTP/1.1")
+    assert (request["Authorization"], got["Authorization"]) == ("Bearer first", "Bearer second")
+    assert (request["Host"], got["Host"]) == ("api.example.com", f"127.0.0.1:{second.port}")
+    assert "X-Only-First" in request
     assert "X-Only-First" not in got
     same = ("Content-Length", "Content-Type", "X-Customer-Id", "X-Forwarded-Host", "X-Forwarded-For", "X-Request-Id")
-    assert [asked.all(name) for name in same] == [got.all(name) for name in same]
+    assert [request.all(name) for name in same] == [got.all(name) for name in same]
     assert (got.body, KEY in got.raw.decode(), "X-API-Key" in got) == (BODY, False, False)
     await other.sends(ok(b"second"))
     while (answer := await client.gets_answer()).status == 103:
@@ -355,10 +355,10 @@ async def test_the_signature_of_a_chunked_body_is_a_dash_at_both_upstreams(edge:
     client = await edge.client()
     await client.sends(head("POST /v1/x HTTP/1.1", *FIELDS, "Transfer-Encoding: chunked") + b"3\r\nabc\r\n0\r\n\r\n")
     first = await edge.upstream.accepts()
-    asked = await first.gets_request()
+    request = await first.gets_request()
     await first.sends(BUSY)
     got = await (await second.accepts()).gets_request()
-    assert [each["X-Edge-Signature"].rpartition("=")[2] for each in (asked, got)] == ["-", "-"]
+    assert [each["X-Edge-Signature"].rpartition("=")[2] for each in (request, got)] == ["-", "-"]
 
 
 # ---- the choice of the upstream
@@ -403,10 +403,10 @@ async def test_forward_key_applies_to_each_upstream_separately(edge: Edge, secon
     client = await edge.client()
     await client.sends(ask())
     first = await edge.upstream.accepts()
-    asked = await first.gets_request()
+    request = await first.gets_request()
     await first.sends(BUSY)
     got = await (await second.accepts()).gets_request()
-    assert (asked.all("X-API-Key"), got.all("X-API-Key")) == (([KEY], []) if which == "api" else ([], [KEY]))
+    assert (request.all("X-API-Key"), got.all("X-API-Key")) == (([KEY], []) if which == "api" else ([], [KEY]))
 
 
 async def test_an_upgrade_has_no_fallback(edge: Edge, second: Upstream) -> None:

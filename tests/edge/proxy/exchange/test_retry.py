@@ -136,12 +136,12 @@ async def test_retry_prefers_another_endpoint(edge: Edge) -> None:
     client = await edge.client()
     await client.sends(get())
     first = await edge.upstream.accepts()
-    asked = await first.gets_request()
+    request = await first.gets_request()
     edge.endpoint(0).outstanding += 7
     first.closes()
     edge.endpoint(1).outstanding -= 1
     second = await other.accepts()
-    assert (await second.gets_request()).raw == asked.raw
+    assert (await second.gets_request()).raw == request.raw
     assert (edge.endpoint(0).outstanding, edge.endpoint(1).outstanding) == (7, 1)
     edge.endpoint(0).outstanding -= 7
     assert (await second.tells(client, ok())).status == 200

@@ -20,10 +20,10 @@ def block(*lines: str) -> bytes:
 
 
 async def test_ordinary_blocks_are_cached_with_their_meaning(edge: Edge) -> None:
-    made = await snapshot(edge)
+    created = await snapshot(edge)
     for lines in ((), ("Accept: */*",), (f"X-API-Key: {KEY}",), (f"Authorization: Bearer {UNLIMITED}",)):
-        meaning = made.read_block(block(*lines), False)
-        assert made.heads[False][block(*lines)] is meaning
+        meaning = created.read_block(block(*lines), False)
+        assert created.heads[False][block(*lines)] is meaning
 
 
 @pytest.mark.parametrize(
@@ -37,18 +37,18 @@ async def test_ordinary_blocks_are_cached_with_their_meaning(edge: Edge) -> None
     ids=["trace", "unknown key", "unknown bearer", "long"],
 )
 async def test_blocks_with_unique_or_invented_values_are_not_cached(edge: Edge, lines: tuple[str, ...]) -> None:
-    made = await snapshot(edge)
-    made.read_block(block(*lines), False)
-    assert not made.heads[False]
+    created = await snapshot(edge)
+    created.read_block(block(*lines), False)
+    assert not created.heads[False]
 
 
 @pytest.mark.parametrize("line", ["X-Forwarded-For: 192.0.2.1", "X-Request-Id: abc"])
 async def test_blocks_with_a_trusted_proxys_client_fields_are_not_cached(edge: Edge, line: str) -> None:
-    made = await snapshot(edge)
-    made.read_block(block(line), True)
-    assert not made.heads[True]
-    made.read_block(block(line), False)
-    assert len(made.heads[False]) == 1
+    created = await snapshot(edge)
+    created.read_block(block(line), True)
+    assert not created.heads[True]
+    created.read_block(block(line), False)
+    assert len(created.heads[False]) == 1
 
 
 @pytest.mark.patches_methods
@@ -56,7 +56,7 @@ async def test_a_flood_of_heads_does_not_evict_regular_heads(edge: Edge, monkeyp
     """A client that sends one in 100 requests, with constant or with varying fields, is read once."""
     edge.config["tiers"]["basic"] = {"limits": []}
     edge.upstream.answers(lambda request: ok())
-    made = await snapshot(edge)
+    created = await snapshot(edge)
     blocks: list[bytes] = []
     read_block = Snapshot.read_block
 
@@ -71,22 +71,22 @@ async def test_a_flood_of_heads_does_not_evict_regular_heads(edge: Edge, monkeyp
         if n % 100 == 0:
             assert (await client.asks(get(f"/v1/x?page={n}", *lines))).status == 200
             assert (await client.asks(same)).status == 200
-            assert n < 200 or same in made.whole_heads[False]
+            assert n < 200 or same in created.whole_heads[False]
         await flood.asks(get("/public/x", f"X-A: {n}"))
         await flood.asks(get(f"/public/{n}"))
     assert sum(b"regular" in fields for fields in blocks) == 1
-    for caches in (made.heads, made.whole_heads):
+    for caches in (created.heads, created.whole_heads):
         assert len(caches[False]) + len(caches[False]._older) <= HEADS_MAX
 
 
 async def test_a_retired_snapshot_clears_its_caches(edge: Edge) -> None:
-    made = await snapshot(edge)
-    made.read_block(block(f"X-API-Key: {KEY}"), False)
-    made.read_block(block(), True)
-    assert made.heads[False]
-    assert made.heads[True]
-    made.retire()
-    assert not made.heads[False]
-    assert not made.heads[True]
-    assert not made.directory._identities
-    assert not any(KEY.encode() in line for line in made.lines.cache)
+    created = await snapshot(edge)
+    created.read_block(block(f"X-API-Key: {KEY}"), False)
+    created.read_block(block(), True)
+    assert created.heads[False]
+    assert created.heads[True]
+    created.retire()
+    assert not created.heads[False]
+    assert not created.heads[True]
+    assert not created.directory._identities
+    assert not any(KEY.encode() in line for line in created.lines.cache)

@@ -320,8 +320,8 @@ async def test_a_long_path_is_truncated(edge: Edge) -> None:
     await edge.passes(get("/public/" + "x" * 8000), ok())
     file = log_of(edge)
     await edge.until(lambda: file.exists() and file.read_bytes())
-    found = orjson.loads(file.read_bytes())
-    assert found["path"] == "/public/" + "x" * (PATH_CHARACTERS_MAX - 8) + "..."
+    body = orjson.loads(file.read_bytes())
+    assert body["path"] == "/public/" + "x" * (PATH_CHARACTERS_MAX - 8) + "..."
     assert len(file.read_bytes()) < 4096
 
 
@@ -371,9 +371,9 @@ async def test_unwritable_lines_are_counted_and_reported_once(edge: Edge, capfd:
     for n in range(1, 4):
         await client.asks(get())
         await edge.until(lambda n=n: edge.count("edge_access_log_dropped_total") == n)
-    said = "".join(capfd.readouterr())
-    assert said.count("access log lines dropped") == 1
-    assert "No space left on device" in said
+    text = "".join(capfd.readouterr())
+    assert text.count("access log lines dropped") == 1
+    assert "No space left on device" in text
 
 
 async def test_no_key_appears_in_the_log(edge: Edge) -> None:

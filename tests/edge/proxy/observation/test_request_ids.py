@@ -34,9 +34,9 @@ class Scripted:
 
 def test_a_request_id_is_a_uuid_of_version_7_that_begins_with_the_millisecond() -> None:
     """RFC 9562 section 5.7: 48 bits of Unix milliseconds, version 7, variant 10."""
-    made = IdGenerator()
+    id_generator = IdGenerator()
     for _ in range(2 * IDS_PER_DRAW):
-        rid, _ = made.create_ids(NOW)
+        rid, _ = id_generator.create_ids(NOW)
         parsed = uuid.UUID(rid.decode())
         assert str(parsed).encode() == rid, "lower case, with dashes"
         assert parsed.version == 7
@@ -45,9 +45,9 @@ def test_a_request_id_is_a_uuid_of_version_7_that_begins_with_the_millisecond() 
 
 
 def test_request_ids_are_unique_version_7_uuids() -> None:
-    made = IdGenerator()
-    drawn = [made.create_request_id(NOW) for _ in range(4 * IDS_PER_DRAW)] + [
-        made.create_ids(NOW)[0] for _ in range(IDS_PER_DRAW)
+    id_generator = IdGenerator()
+    drawn = [id_generator.create_request_id(NOW) for _ in range(4 * IDS_PER_DRAW)] + [
+        id_generator.create_ids(NOW)[0] for _ in range(IDS_PER_DRAW)
     ]
     assert len(set(drawn)) == len(drawn)
     for rid in drawn:
@@ -56,8 +56,8 @@ def test_request_ids_are_unique_version_7_uuids() -> None:
 
 
 def test_ids_of_later_milliseconds_sort_after_earlier_ones() -> None:
-    made = IdGenerator()
-    drawn = [made.create_ids(NOW + step / 1000)[0] for step in range(1000)]
+    id_generator = IdGenerator()
+    drawn = [id_generator.create_ids(NOW + step / 1000)[0] for step in range(1000)]
     assert drawn == sorted(drawn)
 
 
@@ -67,9 +67,9 @@ def test_times_before_the_digits_grow_keep_their_leading_zeros() -> None:
 
 
 def test_no_two_requests_share_an_id_a_trace_or_a_span() -> None:
-    made = IdGenerator()
+    id_generator = IdGenerator()
     n = 20 * IDS_PER_DRAW
-    drawn = [made.create_ids(NOW) for _ in range(n)]
+    drawn = [id_generator.create_ids(NOW) for _ in range(n)]
     assert len({rid for rid, _ in drawn}) == n
     assert len({begun for _, begun in drawn}) == n
     assert len({begun[SPAN_ID] for _, begun in drawn}) == n
@@ -97,11 +97,11 @@ def test_ids_follow_from_the_randomness_alone() -> None:
 
 def test_randomness_is_drawn_once_for_a_batch() -> None:
     randomness = Scripted(bytes(range(1, 256)))
-    made = IdGenerator(randomness)
+    id_generator = IdGenerator(randomness)
     for _ in range(IDS_PER_DRAW):
-        made.create_ids(NOW)
+        id_generator.create_ids(NOW)
     assert randomness.asked == [IDS_PER_DRAW * len(form) // 2 for form in (FORM, TAIL)]
-    made.create_ids(NOW)
+    id_generator.create_ids(NOW)
     assert len(randomness.asked) == 4
 
 
@@ -112,6 +112,6 @@ def test_a_trace_or_span_of_zeros_is_never_given(zero: slice) -> None:
     bad[zero] = b"0" * (zero.stop - zero.start)
     good = b"5" * len(FORM)
     draw = bytes.fromhex((bad + good).decode())
-    made = IdGenerator(Scripted(draw))
+    id_generator = IdGenerator(Scripted(draw))
     for _ in range(IDS_PER_DRAW // 2):
-        assert b"0" * 16 not in made.create_ids(NOW)[1]
+        assert b"0" * 16 not in id_generator.create_ids(NOW)[1]

@@ -552,8 +552,8 @@ MADE = (
 
 def there() -> dict[str, int]:
     """Count the objects of each class in MADE that this test created, including uncollected garbage."""
-    found = Counter(type(object_).__name__ for object_ in gc.get_objects())
-    return {made.__name__: found[made.__name__] for made in MADE}
+    counts = Counter(type(object_).__name__ for object_ in gc.get_objects())
+    return {made.__name__: counts[made.__name__] for made in MADE}
 
 
 @pytest.fixture

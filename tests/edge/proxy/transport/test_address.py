@@ -44,10 +44,10 @@ def addresses(*trusted: str, guard: Rule | None = GUARD) -> Addresses:
 
 
 def head(**said: bytes) -> RequestHead:
-    made = RequestHead()
+    request_head = RequestHead()
     for name, value in said.items():
-        setattr(made, name, value)
-    return made
+        setattr(request_head, name, value)
+    return request_head
 
 
 # ---- trust

@@ -29,7 +29,7 @@ def test_an_address_is_looked_up_as_if_each_network_were_asked() -> None:
 
     for _ in range(5):
         lists = {"allow": some(6), "deny": some(3)}
-        made = networks(**lists)
+        created = networks(**lists)
         tried = [f"10.{chance.randrange(5)}.{chance.randrange(9)}.{chance.randrange(256)}" for _ in range(100)]
         tried += [f"2001:db8:{chance.randrange(9):x}::{chance.randrange(9):x}" for _ in range(100)]
         edges = [ip_network(each) for each in (*lists["allow"], *lists["deny"])]
@@ -37,15 +37,15 @@ def test_an_address_is_looked_up_as_if_each_network_were_asked() -> None:
         for text in tried:
             address = ip_address(text)
             within = {name: any(address in ip_network(each) for each in some) for name, some in lists.items()}
-            assert made.admits(address) is (within["allow"] and not within["deny"]), text
+            assert created.admits(address) is (within["allow"] and not within["deny"]), text
 
 
 def test_large_lists_become_one_row_of_numbers() -> None:
     some = [f"{n >> 8 & 255}.{n & 255}.{n >> 16}.0/24" for n in range(0, 12_000, 2)]
-    made = networks(deny=some)
-    assert not made.admits(ip_address("0.2.0.77"))
-    assert made.admits(ip_address("0.3.0.77"))
-    assert len(made._changes[4]) == 2 * len(some) - 1  # the first of them begins at the lowest address
+    created = networks(deny=some)
+    assert not created.admits(ip_address("0.2.0.77"))
+    assert created.admits(ip_address("0.3.0.77"))
+    assert len(created._changes[4]) == 2 * len(some) - 1  # the first of them begins at the lowest address
 
 
 @pytest.mark.parametrize("text", ["::ffff:192.0.2.1", "192.0.2.1"])

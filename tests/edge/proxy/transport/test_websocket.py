@@ -22,11 +22,11 @@ PAYLOADS = st.one_of(
 def one_frame(draw: st.DrawFn) -> bytes:
     """A frame as clients or as servers send them; none that closes."""
     if draw(st.integers(0, 4)) == 0:
-        made = frame(draw(st.sampled_from([PING, PONG])), draw(st.binary(max_size=125)))
+        created = frame(draw(st.sampled_from([PING, PONG])), draw(st.binary(max_size=125)))
     else:
         opcode, rsv = draw(st.sampled_from([CONTINUATION, TEXT, BINARY])), draw(st.integers(0, 7))
-        made = frame(opcode, draw(PAYLOADS), fin=draw(st.booleans()), rsv=rsv)
-    return made if draw(st.booleans()) else unmasked(made)
+        created = frame(opcode, draw(PAYLOADS), fin=draw(st.booleans()), rsv=rsv)
+    return created if draw(st.booleans()) else unmasked(created)
 
 
 def unmasked(made: bytes) -> bytes:

@@ -29,7 +29,7 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    "--disable-features=RenderDocument,Translate",  # a new frame a page, the language of texts
+    "--disable-features=RenderDocument,Translate,PreloadTopChromeWebUI",  # a new frame a page; texts; own pages
     "--remote-debugging-port=0",
 )
 ARRIVE_SECONDS = 30.0

@@ -32,6 +32,7 @@ from tests.e2e.pressed_forms import (
     Place,
     Places,
     adapt,
+    find_covered,
     find_forms,
     list_forms,
     list_places,
@@ -53,8 +54,8 @@ pytestmark = pytest.mark.chromium
 AXE = Path(sys.prefix) / "npm/node_modules/axe-core/axe.min.js"
 needs_axe = pytest.mark.skipif(not AXE.exists(), reason="axe-core is not on this machine")
 NARROW, WIDE = 320, 1280
-PRESSED_WIDTHS = (360, 768, 1280, 1920)
-"""The page widths for sending each form with the mouse."""
+OTHER_WIDTHS = (360, 768, 1920)
+"""The page widths at which each button is found. With the mouse it is pressed at the width WIDE."""
 JUDGED: dict[str, tuple[tuple[tuple[int, str], ...], list[str] | None]] = {
     "de": (((WIDE, "dark"), (NARROW, "dark")), []),
     "en": (((NARROW, "light"), (WIDE, "light")), ["color-contrast"]),
@@ -287,12 +288,13 @@ def test_the_button_of_each_form_can_be_pressed_at_its_coordinates(
         faults: list[str] = []
         await page.look(WIDE, "light")
         await show_place(page, stage.site, place)
-        for width in PRESSED_WIDTHS:
+        faults += await press_all(page, f"{place} at {WIDE} px")
+        for width in OTHER_WIDTHS:
             await page.look(width, "light")
-            faults += await press_all(page, f"{place} at {width} px")
+            faults += await find_covered(page, f"{place} at {width} px")
         for need in NEEDS:
             await adapt(page, need)
-            faults += await press_all(page, f"{place}, {need}")
+            faults += await find_covered(page, f"{place}, {need}")
         return faults
 
     async def visit() -> list[str]:

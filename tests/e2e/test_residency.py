@@ -31,8 +31,8 @@ from loadtest.testbed.upstream import Upstream
 from loadtest.testbed.waiting import until
 
 NAMES = ("eu", "us")
-PAUSE_SECONDS = 0.02
-"""Seconds between two rounds of requests during a move. Without a pause they would take a core from the move itself."""
+PAUSE_SECONDS = 0.25
+"""Seconds between two rounds of requests during a move. Each round makes batches, which take a core from the move."""
 KILLS = 16
 """The number of API calls of a move; the command is killed after each of them in turn. The last calls wait for
 edges.
@@ -393,7 +393,7 @@ def test_move_waits_for_an_unreachable_collector_and_counts_requests_once(
         world.known(name, customer, "eu")
     with asking(world, customer) as statuses:
         world.links[region, residency].cut()
-        code, text = run_move(world, customer, 0, wait=8)
+        code, text = run_move(world, customer, 0, wait=5)
         assert (code, "not all edges are over" in text) == (1, True), text
         assert world.collectors["eu"].get(f"/v1/customers/{customer}", token=ADMIN).json()["state"] == "active"
         world.links[region, residency].heal()

@@ -41,11 +41,17 @@ def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path, "ours")
 
 
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of an authority in the place of the system's, of which each call would take 30 ms to read."""
+    return Authority(tmp_path_factory.mktemp("system")).file
+
+
 @pytest.fixture(autouse=True)
-def _own_trust(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Each test starts with the system's authorities."""
-    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "AWS_CA_BUNDLE"):
+def _own_trust(system: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in ("SSL_CERT_DIR", "AWS_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SSL_CERT_FILE", str(system))
     yield
     trust.set_trust(())
 
@@ -66,29 +72,14 @@ def call(name: str, port: int, monkeypatch: pytest.MonkeyPatch) -> str:
     return asyncio.run(run())
 
 
-@pytest.mark.parametrize("way", ["trust", "SSL_CERT_FILE"])
 @pytest.mark.parametrize("name", TRUSTING)
-def test_call_trusts_the_site_s_authority(
-    name: str, way: str, authority: Authority, monkeypatch: pytest.MonkeyPatch
+def test_call_trusts_the_authority_of_the_variable(
+    name: str, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if way == "trust":
-        trust.set_trust([authority.file])
-    else:
-        monkeypatch.setenv(way, str(authority.file))
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
     with TlsPeer(authority.issue(NAME)) as peer:
         result = call(name, peer.port, monkeypatch)
     assert peer.heard, result
-
-
-@pytest.mark.parametrize("name", TRUSTING)
-def test_call_refuses_another_authority(
-    name: str, tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trust.set_trust([Authority(tmp_path, "theirs").file])
-    with TlsPeer(authority.issue(NAME)) as peer:
-        result = call(name, peer.port, monkeypatch)
-    assert not peer.heard
-    assert any(word in result.lower() for word in ("certificate", "unreadable", "error sending request")), result
 
 
 @pytest.mark.parametrize("name", TRUSTING)
@@ -106,15 +97,18 @@ def replace(file: Path, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", TRUSTING)
-def test_call_follows_a_file_that_is_replaced(
+def test_call_refuses_another_authority_until_the_file_is_replaced(
     name: str, tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The site's authorities are trusted beside the system's."""
+    monkeypatch.delenv("SSL_CERT_FILE")
     file = tmp_path / "trusted.pem"
     file.write_bytes(Authority(tmp_path, "theirs").file.read_bytes())
     trust.set_trust([file])
     with TlsPeer(authority.issue(NAME)) as peer:
-        call(name, peer.port, monkeypatch)
+        result = call(name, peer.port, monkeypatch)
         assert not peer.heard
+        assert any(word in result.lower() for word in ("certificate", "unreadable", "error sending request")), result
         replace(file, authority.file.read_bytes())
         result = call(name, peer.port, monkeypatch)
     assert peer.heard, result

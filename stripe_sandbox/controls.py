@@ -56,10 +56,13 @@ class Controls:
         return respond_json({"now": self._state.clock()})
 
     async def advance_clock(self, request: web.Request) -> web.Response:
-        """Advance the clock, which never goes back. The answer waits up to DUE_SECONDS for the work that is now due."""
+        """Advance the clock. The answer waits up to DUE_SECONDS for the work that is now due.
+
+        The clock goes back only while there are no objects, so that a new sandbox may begin in the past.
+        """
         passing = await parse_body(request, ClockAdvance)
         seconds = passing.advance if passing.now is None else passing.now - self._state.clock()
-        if seconds is None or seconds < 0:
+        if seconds is None or (seconds < 0 and self._state.has_objects()):
             raise web.HTTPBadRequest(text="say advance: SECONDS or now: a time that is to come")
         now = self._state.advance(seconds)
         until = monotonic() + DUE_SECONDS

@@ -67,6 +67,10 @@ class State:
         self.wake()
         return self.clock()
 
+    def has_objects(self) -> bool:
+        """Return whether there is any object."""
+        return self.connection.execute("SELECT 1 FROM objects LIMIT 1").fetchone() is not None
+
     def wake(self) -> None:
         """Wake the timers and deliveries."""
         self.woken.set()

@@ -6,7 +6,7 @@ Each step may run again: existing objects stay.
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from typing import NamedTuple
 
@@ -41,7 +41,7 @@ thousand. 2,000,000 of `small` cost $0.004 a thousand.
 """
 TOKENS_CENTS = (("large", 1500), ("small", 800))
 HISTORY_DAYS = 90
-"""Days of usage, and of checks on the status page, before the first start."""
+"""Days of checks on the status page before the first start."""
 FIRST_CREDITS = 10_000_000
 """Millicredits that Atlas buys at the first start: ten dollars."""
 TOP_UP = {"below": 25_000_000, "millicredits": 25_000_000, "month_max": 100_000_000}
@@ -84,9 +84,11 @@ class Company:
             key = self._send("POST", f"/v1/customers/{customer.name}/keys", {"name": name}, 201)
             return str(key["secret"])
 
-        return self._data.secret(
-            f"key of {customer.name}" if name == FIRST_KEY else f"key {name} of {customer.name}", create
-        )
+        return self._data.secret(format_key(customer, name), create)
+
+    def add_key(self, customer: Customer, name: str, secret: str) -> None:
+        """Store the secret of a key that the history has created."""
+        self._data.secret(format_key(customer, name), lambda: secret)
 
     def token(self, customer: Customer) -> str:
         """Return the customer's token for the collector's API."""
@@ -105,7 +107,6 @@ class Company:
         # include usage in it. At a later start all of this usage is already counted.
         vega = {"time": self._begun[VEGA.name]} if VEGA.name in self._begun else {}
         events = [
-            *list_history(time.time()),
             *(
                 build_event(f"vega-{model}", VEGA, "llm_tokens", tokens, model=model) | vega
                 for model, tokens in TOKENS.items()
@@ -157,7 +158,7 @@ class Company:
             database.executemany("INSERT INTO checks (region, day, result, count) VALUES (?, ?, ?, ?)", rows)
 
     def _create_customer(self, customer: Customer) -> None:
-        address = f"{customer.name}@{customer.name}.example"
+        address = build_contact(customer)
         body = {"name": customer.name, "tier": customer.tier, "metadata": {"alert_email": address}}
         self._send("POST", "/v1/customers", body, 201, 409)
         self._send("PUT", f"/v1/customers/{customer.name}/contacts", {"emails": [address]}, 200)
@@ -189,19 +190,14 @@ def build_event(number: str, customer: Customer, meter: str, value: int, **dimen
     return event | ({"dimensions": dimensions} if dimensions else {})
 
 
-def list_history(now: float) -> Iterator[dict[str, object]]:
-    """Yield Atlas's usage of the last days: less at weekends."""
-    for ago in range(HISTORY_DAYS):
-        day = time.gmtime(now - ago * 86400)
-        at = time.strftime("%Y-%m-%dT%H:%M:00Z", day)
-        share = 0.35 if day.tm_wday >= 5 else 0.8 + 0.2 * (day.tm_yday * 7 % 11) / 10
-        for model, agent, tokens in (("large", "writer", 41_200), ("small", "reader", 295_000)):
-            used = build_event(
-                f"{at[:10]}-{model}", ATLAS, "llm_tokens", round(share * tokens), model=model, agent=agent
-            )
-            yield used | {"time": at}
-        runs = build_event(f"{at[:10]}-runs", ATLAS, "agent_executions", round(share * 37), agent="writer")
-        yield runs | {"time": at}
+def format_key(customer: Customer, name: str) -> str:
+    """Return the name of a key in the file of secrets."""
+    return f"key of {customer.name}" if name == FIRST_KEY else f"key {name} of {customer.name}"
+
+
+def build_contact(customer: Customer) -> str:
+    """Return the mail address of a customer's contact, who gets its alerts, too."""
+    return f"{customer.name}@{customer.name}.example"
 
 
 def register_webhooks(services: Services) -> str:

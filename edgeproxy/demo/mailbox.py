@@ -1,6 +1,7 @@
-"""The mailbox of the demonstration: it takes mail for anybody, keeps it in a folder, and shows it on a page.
+"""The mailbox of the demonstration: it takes all mail, keeps it in a folder, and shows it on a page.
 
-`python -m demo.mailbox SMTP_PORT HTTP_PORT FOLDER`, on the loopback only.
+`python -m demo.mailbox SMTP_PORT HTTP_PORT FOLDER BACK`, on the loopback only. It serves the identity provider too
+(`identity.py`), whose client gets its answers at BACK, and reads two lines: the client's secret, and the second factor.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from aiohttp import web
 from aiosmtpd.handlers import Mailbox
 from aiosmtpd.smtp import SMTP
 
+from edgeproxy.demo.identity import IdentityProvider
 from edgeproxy.demo.ports import HOST
 
 SHOWN = 100
@@ -44,7 +46,7 @@ def _read_mail(file: Path) -> EmailMessage:
 
 
 def describe_mail(mail: EmailMessage) -> dict[str, str]:
-    """Return what is shown of a mail."""
+    """Return the shown parts of a mail."""
     body = mail.get_body(("plain",))
     return {
         "date": str(mail["Date"]),
@@ -55,7 +57,7 @@ def describe_mail(mail: EmailMessage) -> dict[str, str]:
     }
 
 
-def build_app(folder: Path, port: int) -> web.Application:
+def build_app(folder: Path, port: int, provider: IdentityProvider) -> web.Application:
     """Build the page at `/`, and the mails as JSON at `/mails`."""
 
     @web.middleware
@@ -79,19 +81,23 @@ def build_app(folder: Path, port: int) -> web.Application:
 
     app = web.Application(middlewares=[guard])
     app.add_routes([web.get("/", show_page), web.get("/mails", list_mails)])
+    provider.add_routes(app)
     return app
 
 
-async def serve(smtp_port: int, http_port: int, folder: Path) -> None:
+async def serve(smtp_port: int, http_port: int, folder: Path, provider: IdentityProvider) -> None:
     """Serve until the process ends."""
     handler = Mailbox(folder)
     loop = asyncio.get_running_loop()
     await loop.create_server(lambda: SMTP(handler, hostname="localhost"), HOST, smtp_port)
-    runner = web.AppRunner(build_app(folder, http_port), access_log=None)
+    runner = web.AppRunner(build_app(folder, http_port, provider), access_log=None)
     await runner.setup()
     await web.TCPSite(runner, HOST, http_port).start()
     await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])))
+    smtp, http, mails, back = sys.argv[1:]
+    client_secret, factor = sys.stdin.read().split()
+    identity = IdentityProvider(f"http://{HOST}:{http}", back, client_secret, factor)
+    asyncio.run(serve(int(smtp), int(http), Path(mails), identity))

@@ -1,7 +1,6 @@
 """The output of the demonstration: addresses, sign-in links, and the lines of the tour."""
 
 import json
-import re
 import shlex
 import subprocess
 from collections.abc import Sequence
@@ -17,7 +16,6 @@ from edgeproxy.demo.tour import Stop, build_workload
 
 MIB = 1 << 20
 SIGN_IN_SECONDS = 60
-LINK = re.compile(r"http://\S+/sign-in/link\?token=[\w-]+")
 
 
 class Row(NamedTuple):
@@ -69,15 +67,10 @@ def create_customer_link(services: Services) -> str:
     return done.stdout.strip() if done.returncode == 0 else f"no link: {done.stderr.strip()}"
 
 
-def find_operator_link(services: Services) -> str:
-    """Return the operator's link for a single sign-in, which the collector printed at its start."""
-    links = LINK.findall(services.collector_log.read_text())
-    return links[-1] if links else f"no link in {services.collector_log}"
-
-
 def build_rows(services: Services, data: Data) -> list[Row]:
-    """Return the rows of addresses, and create the links for single sign-ins."""
+    """Return the rows of addresses, and create a link for a single sign-in of a customer."""
     admins = {region: f"{services.admin(region)}/status" for region in services.regions}
+    sign_in, link = f"{services.collector}/sign-in/operator", create_customer_link(services)
     hub = f"{services.hub}, where the edges agree on limits" if services.hub else "none: this edge is alone"
     return [
         *(Row(f"edge {region}", f"{services.edge(region)}, its status: {url}", url) for region, url in admins.items()),
@@ -89,13 +82,9 @@ def build_rows(services: Services, data: Data) -> list[Row]:
         Row("logs, data", str(data.folder)),
         Row("mailbox", f"{services.mailbox}/, where all mails arrive", f"{services.mailbox}/"),
         Row("status page", f"{services.collector}/status", f"{services.collector}/status"),
-        _build_link_row("operator", find_operator_link(services)),
-        _build_link_row("customer", create_customer_link(services)),
+        Row("operator", f"{sign_in}, with the code {services.second_factor}", sign_in),
+        Row("customer", f"{link} (signs in once)", link),
     ]
-
-
-def _build_link_row(name: str, link: str) -> Row:
-    return Row(name, f"{link} (signs in once)", link)
 
 
 def print_tour(tour: Sequence[Stop], environment: Path, data: Data) -> None:

@@ -1,17 +1,19 @@
 """The services of the demonstration: each a process with its own ports, configured by the files in config/."""
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 from base64 import b64encode
 from collections.abc import Sequence
 from pathlib import Path
-from secrets import token_bytes
+from secrets import randbelow, token_bytes
 
 import yaml
 
 from edgeproxy.base.json_values import JsonDocument
-from edgeproxy.demo import hub
+from edgeproxy.demo import hub, identity
 from edgeproxy.demo.api_description import DESCRIPTION
 from edgeproxy.demo.data import Data
 from edgeproxy.demo.ports import HOST, Ports
@@ -69,6 +71,15 @@ class Services:
         return _url(self._mailbox)
 
     @property
+    def second_factor(self) -> str:
+        """The code by which an operator shows a second factor."""
+        return self._data.secret("second factor", lambda: f"{randbelow(10**6):06}")
+
+    @property
+    def _client_secret(self) -> str:
+        return self._data.secret("client secret")
+
+    @property
     def prometheus(self) -> str | None:
         """The URL of Prometheus; None if it is not installed."""
         return None if self._prometheus is None else _url(self._prometheus)
@@ -90,11 +101,6 @@ class Services:
     def collector_file(self) -> Path:
         """The collector's configuration."""
         return self._data.path("collector.yaml")
-
-    @property
-    def collector_log(self) -> Path:
-        """The collector's log."""
-        return self._log("the collector")
 
     # ---- processes
 
@@ -124,12 +130,28 @@ class Services:
         return self._start("the Stripe sandbox", [*EDGEPROXY, "stripe-sandbox", *options])
 
     def start_mailbox(self) -> Process:
-        """Start the mailbox."""
-        options = [str(self._smtp), str(self._mailbox), str(self._data.path("mail"))]
-        return self._start("the mailbox", [*PYTHON, "edgeproxy.demo.mailbox", *options])
+        """Start the mailbox, with the identity provider."""
+        options = [str(self._smtp), str(self._mailbox), str(self._data.path("mail")), f"{self.collector}/sign-in/back"]
+        stdin = f"{self._client_secret}\n{self.second_factor}\n".encode()
+        return self._start("the mailbox", [*PYTHON, "edgeproxy.demo.mailbox", *options], stdin=stdin)
 
-    def start_collector(self, webhook_secret: str, admin_token_hash: str) -> Process:
-        """Start the collector: config/collector.yaml, and a mailbox for its mails."""
+    def write_history(self) -> dict[str, str]:
+        """Write the months before the first start; return the secrets of Atlas's keys, by name.
+
+        Raises subprocess.CalledProcessError.
+        """
+        command = [*PYTHON, "edgeproxy.demo.past", str(self.collector_file), self.stripe]
+        with self._log("the history").open("wb") as log:
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=log, env=self._environ)
+        secrets: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+        return secrets
+
+    def start_collector(self) -> Process:
+        """Start the collector."""
+        return self._start("the collector", [*EDGEPROXY, "collector", "-c", self.collector_file])
+
+    def configure_collector(self, webhook_secret: str, admin_token_hash: str) -> None:
+        """Write the collector's configuration: config/collector.yaml, and a mailbox for its mails."""
         settings = _read("collector.yaml")
         settings["listen"] = f"{HOST}:{self._collector}"
         settings["database"] = f"sqlite:///{self._data.path('ledger.db')}"
@@ -157,9 +179,14 @@ class Services:
         first = self.edge(self.regions[0])
         settings["pages"]["api"] = {"url": first, "example": "/get", "openapi": str(description)}
         encryption = self._data.secret("webhook encryption", lambda: b64encode(token_bytes(32)).decode())
+        settings["pages"] |= {"client": identity.CLIENT, "client_secret": self._client_secret}
+        settings["operators"] = {
+            "issuer": f"{self.mailbox}{identity.PATH}",
+            "audience": identity.CLIENT,
+            "roles": {"admin": [identity.GROUP]},
+        }
         settings["webhooks"] = {"encryption": encryption, "networks": ["127.0.0.0/8"]}
-        file = self._data.write("collector.yaml", yaml.safe_dump(settings, sort_keys=False))
-        return self._start("the collector", [*EDGEPROXY, "collector", "-c", file])
+        self._data.write("collector.yaml", yaml.safe_dump(settings, sort_keys=False))
 
     def start_edge(self, region: str, trust: str) -> Process:
         """Start the edge of a region: config/edge.yaml, with small tables."""
@@ -200,10 +227,13 @@ class Services:
         return self._start("Prometheus", [PROMETHEUS, f"--config.file={file}", storage, listen])
 
     def _start(self, name: str, command: Sequence[str | Path], *, stdin: bytes = b"") -> Process:
+        return Process(name, command, log=self._log(name), environ=self._environ, stdin=stdin)
+
+    @property
+    def _environ(self) -> dict[str, str]:
         # Variables that configure the shipped files elsewhere must not affect these.
-        environ = {"no_proxy": HOST, "EDGEPROXY_COLLECTOR": self.collector}
-        environ |= dict.fromkeys(("METRICS_TOKENS", "STRIPE_SECRET_KEY"), "")
-        return Process(name, command, log=self._log(name), environ=environ, stdin=stdin)
+        own = {"no_proxy": HOST, "EDGEPROXY_COLLECTOR": self.collector}
+        return os.environ | own | dict.fromkeys(("METRICS_TOKENS", "STRIPE_SECRET_KEY"), "")
 
     def _log(self, name: str) -> Path:
         return self._data.path(f"logs/{name.removeprefix('the ').replace(' ', '-').lower()}.log")

@@ -47,13 +47,17 @@ class Stage:
         if services.prometheus is not None:
             self._add(services.start_prometheus())
         trust = self._create_signing_key()
-        self._await(f"{services.stripe}/_sandbox/ready")
-        token_hash = hashlib.sha256(self.admin_token.encode()).hexdigest()
-        self._add(services.start_collector(register_webhooks(services), token_hash))
         if services.hub is not None:
             self._run(services.start_hub_loader())
-        for region in services.regions:
+        for region in services.regions:  # They wait for the collector.
             self._add(services.start_edge(region, trust))
+        self._await(f"{services.stripe}/_sandbox/ready")
+        token_hash = hashlib.sha256(self.admin_token.encode()).hexdigest()
+        if self._data.is_new:
+            services.configure_collector("whsec_none", token_hash)
+            self._write_history()
+        services.configure_collector(register_webhooks(services), token_hash)
+        self._add(services.start_collector())
         self._await(f"{services.collector}/readyz")
         self.company.create_customers()
         self.company.report_usage()
@@ -93,6 +97,16 @@ class Stage:
         process.end(0)
         if "with exit code 0" not in end:
             raise NotReadyError(end)
+
+    def _write_history(self) -> None:
+        """Write the months before the first start; raises NotReadyError."""
+        try:
+            secrets = self._services.write_history()
+        except subprocess.CalledProcessError as error:
+            # The next start begins with an empty database and creates the customers without a history.
+            raise NotReadyError(f"the history ended with exit code {error.returncode}: see logs/history.log") from error
+        for name, secret in secrets.items():
+            self.company.add_key(ATLAS, name, secret)
 
     def _await(self, url: str, headers: dict[str, str] | None = None) -> None:
         """Return once a URL of ours answers 200; raises NotReadyError when a process dies first, or it takes too long.

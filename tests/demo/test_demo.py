@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -62,16 +63,24 @@ SHOWN = {
     "/sign-up": "<form",
     "/account": "LLM tokens",
     "/account/usage": "large",
+    "/account/invoices": "change of plan",
     "/account/keys": "demo",
     "/account/credits": "Automatic top-up",
     "/account/webhooks": "Bookkeeping",
     "/account/docs": "httpbin",
 }
 """A text on pages of a new demonstration, as its customer sees them."""
+SHOWN_TO_OPERATORS = {
+    "/console": "Latency p95",
+    "/console/customers": "deneb",
+    "/console/customers/atlas": "API calls by key",
+    "/console/invoices": "altair",
+}
+"""The same, as its operator sees them."""
 
 
 def check_pages(data: Path) -> None:
-    """Look at the pages of a new demonstration, as its customer."""
+    """Look at the pages of a new demonstration, as its customer and as its operator, who has a second factor."""
     purchases = 'curl -s -H "Authorization: Bearer $ATLAS_TOKEN" $COLLECTOR/billing/purchases'
 
     def list_kinds() -> list[bool]:
@@ -83,7 +92,17 @@ def check_pages(data: Path) -> None:
     visitor.get(link)
     visitor.send("/sign-in/link")
     lacking = {path: text for path, text in SHOWN.items() if text not in visitor.client.get(path).text}
+    operator = Visitor(visitor.site)
+    operator.get("/sign-in/operator")
+    operator.send("", factor="000 000 0")
+    assert "This is not the code" in operator.read.text
+    operator.send("", factor=json.loads((data / "secrets.json").read_text())["second factor"])
+    assert operator.answer.url.path == "/console"
+    lacking |= {path: text for path, text in SHOWN_TO_OPERATORS.items() if text not in operator.client.get(path).text}
     assert not lacking
+    business = partial(operator.client.get, "/console/business-metrics")
+    until(lambda: "Enterprise" in business().text, "the figures of the business are computed", seconds=60)
+    assert "asks for a second factor" not in operator.client.get("/console/rollout").text
 
 
 @pytest.mark.timeout(600)

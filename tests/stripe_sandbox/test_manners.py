@@ -317,3 +317,13 @@ def test_database_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert modes == dict.fromkeys(("stripe.db", "stripe.db-wal", "stripe.db-shm"), 0o600)
+
+
+def test_clock_goes_back_only_while_the_sandbox_has_no_objects(tmp_path: Path) -> None:
+    with closing(Sandbox(tmp_path).start()) as sandbox:
+        assert sandbox.control("clock", {"now": 1_700_000_000})["now"] < 1_700_000_060
+        made = sandbox.call("POST", "/v1/products", "name=first").json()
+        assert 1_700_000_000 <= made["created"] < 1_700_000_060
+        fields = {"Content-Type": "application/json"}
+        back = ask(sandbox.port, "/_sandbox/clock", method="POST", body=b'{"now": 1600000000}', fields=fields)
+        assert back.status == 400

@@ -80,7 +80,9 @@ def _list_conditions(
         is_clear = customers.c.external_id_sealed.is_(None)
         begins = sa.select(customers.c.id).where(database.beginning(customers.c.external_id, text), is_clear)
         conditions.append(("external_id", customers.c.id.in_(begins.order_by(external_id).limit(limit))))
-        for column in (contacts.c.email, contacts.c.domain):
+        # After an @ there is a domain alone: not the beginning of an address.
+        columns = (contacts.c.domain,) if text.startswith("@") else (contacts.c.email, contacts.c.domain)
+        for column in columns:
             is_part = database.beginning(column, text.lower().removeprefix("@")), contacts.c.email_sealed.is_(None)
             owners = sa.select(contacts.c.customer).where(*is_part).order_by(database.by_character(column)).limit(limit)
             conditions.append(("email" if column is contacts.c.email else "domain", customers.c.id.in_(owners)))

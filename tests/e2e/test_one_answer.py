@@ -135,7 +135,7 @@ ROWS = {
     "prepaid": Row(grant, "credits", 402, "top_up", "Buy credits: until then requests get 402.", ("3 of 3",)),
     "budgeted": Row(give_budget("calls"), "budget", 429, "wait", "Wait until", ("3 requests of 3 requests",)),
     # The first call passes, and its answer has more bytes than the budget.
-    "overrun": Row(give_budget("egress"), "budget", 429, "wait", "Wait until", ("of 3 byte",)),
+    "overrun": Row(give_budget("egress"), "budget", 429, "wait", "Wait until", ("of 3 B",)),
     "suspended": Row(pause("402"), "account", 402, "pay", "Pay the open invoices"),
     "paused": Row(pause("403"), "account", 403, "contact", "An operator must resume"),
     "audited": Row(suspend_and_pause, "account", 403, "contact", "An operator must resume"),

@@ -20,8 +20,8 @@ AGO_SECONDS_MAX = 30 * 86400
 """Older times are written as a date."""
 COMPACT_MIN = 10_000
 """Smaller numbers are written out."""
-BYTES = ("byte", "kilobyte", "megabyte", "gigabyte", "terabyte")
-"""The units of bytes. Each is a thousand times the previous one."""
+BYTES = ("B", "kB", "MB", "GB", "TB")
+"""The symbols of units of bytes. Each unit is a thousand times the previous one."""
 DURATIONS = {1: "second", 60: "minute", 3600: "hour", 86400: "day"}
 """The units of durations, by their seconds."""
 
@@ -210,15 +210,16 @@ class Reader(NamedTuple):
         Bytes use the unit of the scale too, unless the number is below a hundredth of it and would look like zero.
         """
         if unit == "seconds" and scale is not None:
-            number, called = value / scale, f"duration-{DURATIONS[scale]}"
-        elif unit == "bytes":
-            size = value if scale is None or 0 < value < scale / 100 else scale
-            power = min(len(str(int(size))) - 1, 3 * len(BYTES) - 1) // 3
-            number, called = value / 1000**power, f"digital-{BYTES[power]}"
-        else:
+            number = drop_zero_sign(value / scale, 2)
+            called = f"duration-{DURATIONS[scale]}"
+            return units.format_unit(number, called, "short", format="#,##0.##", locale=self.locale)
+        if unit != "bytes":
             return self.compact(value)
-        number = drop_zero_sign(number, 2)
-        return units.format_unit(number, called, "short", format="#,##0.##", locale=self.locale)
+        size = value if scale is None or 0 < value < scale / 100 else scale
+        power = min(len(str(int(size))) - 1, 3 * len(BYTES) - 1) // 3
+        number = drop_zero_sign(value / 1000**power, 2)
+        # Babel writes 3 byte, in German 1 kbyte. The symbols are the same in all languages.
+        return f"{numbers.format_decimal(number, format='#,##0.##', locale=self.locale)} {BYTES[power]}"
 
     def quantity_of(self, unit: str, scale: int | None = None) -> Callable[[float], str]:
         """Return the function that formats a short number of this unit."""

@@ -15,6 +15,7 @@ from edgeproxy.collector.billing.credits.statements import (
     PENDING,
     TEXTS,
     Statement,
+    StatementLine,
     format_credits,
     format_day,
 )
@@ -28,6 +29,9 @@ FONT_SIZE = 9
 HEADINGS = ("Date", "What", "Reference", "Credits")
 """The column headings. The last column, the amount, is headed by its currency."""
 REFERENCE_CHARACTERS_MAX = 60
+LOST_LETTERS = (
+    "A question mark stands for a letter that this document cannot show. The same statement as CSV has all letters."
+)
 
 
 def render_pdf(statement: Statement) -> bytes:
@@ -48,6 +52,8 @@ def render_pdf(statement: Statement) -> bytes:
     styles = getSampleStyleSheet()
     worth = format_millicredits_with_code(1000 * CREDIT, statement.currency)
     introduction = f"Customer {escape(_to_latin(statement.customer))}. 1,000 credits are {worth}. Days are of UTC."
+    if any(map(_loses_letters, [statement.customer, *map(_format_reference, statement.lines)])):
+        introduction += f" {LOST_LETTERS}"
     story: list[Flowable] = [
         Paragraph(title, styles["Title"]),
         Paragraph(introduction, styles["Normal"]),
@@ -65,9 +71,8 @@ def _build_table(statement: Statement, style: PropertySet) -> Table:
         _format_sum_row(format_day(statement.month.begin), "Opening balance", statement.opening, statement.currency),
     ]
     for line in statement.lines:
-        reference = " ".join(filter(None, (line.reference, line.meter, line.model)))
         at = "" if line.at is None else format_day(line.at)
-        cells = [Paragraph(escape(text), style) for text in (TEXTS[line.kind], _to_latin(_shorten(reference)))]
+        cells = [Paragraph(escape(text), style) for text in (TEXTS[line.kind], _to_latin(_format_reference(line)))]
         rows.append((at, *cells, *_format_amounts(line.amount, statement.currency)))
     if statement.pending:
         rows.append(_format_sum_row("", PENDING, -statement.pending, statement.currency))
@@ -116,5 +121,11 @@ def _is_latin(letter: str) -> bool:
     return bool(letter.encode("cp1252", "ignore"))
 
 
-def _shorten(reference: str) -> str:
+def _loses_letters(text: str) -> bool:
+    """Return whether letters of a text become question marks."""
+    return _to_latin(text).count("?") > text.count("?")
+
+
+def _format_reference(line: StatementLine) -> str:
+    reference = " ".join(filter(None, (line.reference, line.meter, line.model)))
     return reference if len(reference) <= REFERENCE_CHARACTERS_MAX else f"{reference[: REFERENCE_CHARACTERS_MAX - 1]}…"

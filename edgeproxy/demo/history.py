@@ -188,13 +188,17 @@ class History:
             await self._charge()
 
     async def _move(self, moment: float) -> None:
-        """Count the usage up to a moment, and let it be that moment here and at Stripe."""
+        """Count the usage up to a moment, not after the present, and let it be that moment here and at Stripe."""
+        moment = min(moment, self._clock.present)
         events = list(list_usage(self._used_until, moment, self._clock.present, self._usage_keys))
         self._clock.now = moment
         if events:
             await self._writer.write_events(EventRequest("demo-service", list(enumerate(events)), []))
             self._used_until = moment
-        require(send(f"{self._stripe_url}/_sandbox/clock", json_body={"now": moment}), 200)
+        # The sandbox's clock goes on meanwhile, and may be ahead of a moment just before the present.
+        seconds = moment - require(send(f"{self._stripe_url}/_sandbox/clock"), 200)["now"]
+        if seconds > 0 or not self._usage_keys:
+            require(send(f"{self._stripe_url}/_sandbox/clock", json_body={"advance": seconds}), 200)
 
     async def _charge(self) -> None:
         """Close due invoices, have Stripe charge them, and book the payments."""

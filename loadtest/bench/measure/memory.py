@@ -51,6 +51,11 @@ class CrowdMemory:
     serving: Footprint
     control: Footprint
 
+    @property
+    def together(self) -> Footprint:
+        """The memory of all processes. Its RSS counts shared pages once for each."""
+        return self.serving + self.control
+
 
 def parse(smaps_rollup: str) -> Footprint:
     """The text of `/proc/PID/smaps_rollup`."""

@@ -31,7 +31,7 @@ _ADDED_MS = {"p50": 0.2, "p99": 1.0}
 _ADDED_TO_REFERENCE = 1.0
 _WORKER_BYTES = 60 << 20
 _CROWD_BYTES = {100_000: 250 << 20}
-"""Resident memory of worker and supervisor by number of customers."""
+"""Memory of worker and supervisor by number of customers: their PSS, as RSS counts shared pages twice."""
 _CONNECTION_BYTES = 8 << 10
 _DECISION_US = 0.5
 _NEW_CELL_US = 4.0
@@ -120,9 +120,8 @@ def _memory(results: Results) -> Iterator[Verdict]:
             yield Verdict("memory of an idle connection, KiB", _CONNECTION_BYTES / 2**10, each.connection / 2**10)
     for crowd in results.crowd_memory:
         if crowd.peer == _EDGE and crowd.customers in _CROWD_BYTES:
-            what = f"memory of worker and supervisor, {crowd.customers:,} customers, MiB"
-            total = crowd.serving.rss + crowd.control.rss
-            yield Verdict(what, _CROWD_BYTES[crowd.customers] / 2**20, total / 2**20)
+            what = f"memory of worker and supervisor, {crowd.customers:,} customers, PSS, MiB"
+            yield Verdict(what, _CROWD_BYTES[crowd.customers] / 2**20, crowd.together.pss / 2**20)
 
 
 def _decision(results: Results) -> Iterator[Verdict]:

@@ -196,14 +196,14 @@ def _memory(results: Results) -> str:
 def _crowd_memory(results: Results) -> str:
     if not results.crowd_memory:
         return ""
-    rows = [["customers", "peer", "serving: RSS, PSS, private MiB", "control", "RSS together"]]
+    rows = [["customers", "peer", "serving: RSS, PSS, private MiB", "control", "together: RSS, PSS"]]
     for each in results.crowd_memory:
         sizes = [
             ", ".join(f"{size / 2**20:.1f}" for size in (of.rss, of.pss, of.private))
             for of in (each.serving, each.control)
         ]
-        together = each.serving.rss + each.control.rss
-        rows.append([f"{each.customers:,}", each.peer, *sizes, f"{together / 2**20:.1f}"])
+        together = f"{each.together.rss / 2**20:.1f}, {each.together.pss / 2**20:.1f}"
+        rows.append([f"{each.customers:,}", each.peer, *sizes, together])
     return f"Memory once each customer has sent a request\n{table(rows)}"
 
 

@@ -43,7 +43,10 @@ def edge(
     use_outgoing(loaded.settings)
     from edgeproxy.edge.supervisor.main import run
 
-    raise typer.Exit(run(loaded.settings, config, watched=loaded.signs if watch else None, template=template))
+    # This frame lasts as long as the edge, and must not hold the first configuration after a reload.
+    held, watched = [loaded.settings], loaded.signs if watch else None
+    del loaded
+    raise typer.Exit(run(held.pop, config, watched=watched, template=template))
 
 
 def quick(
@@ -65,7 +68,7 @@ def quick(
             fail(str(error), 2)
         from edgeproxy.edge.supervisor.main import run
 
-        code = run(settings, None)
+        code = run(lambda: settings, None)
     raise typer.Exit(code)
 
 

@@ -7,7 +7,7 @@ and parsed once. The caller of a look-up caches it (edge/proxy/routing/identity.
 import json
 from array import array
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any
@@ -129,6 +129,43 @@ class RowIndex:
         return None
 
 
+class CustomerMap(Mapping[str, Customer]):
+    """Customers by name in little memory: a hundred thousand of them take 3 MB, and as a dict 9 MB in small objects.
+
+    A few such objects that live on keep the memory of all others that were needed to read a file.
+    """
+
+    __slots__ = ("_index", "numbers", "packed_names", "terms")
+
+    def __init__(self, customers: Mapping[str, Customer]) -> None:
+        self.terms = list({id(customer): customer for customer in customers.values()}.values())
+        """The different customers. Most customers of a tier are one object."""
+        numbers = {id(customer): number for number, customer in enumerate(self.terms)}
+        self.numbers = array("I", [numbers[id(customer)] for customer in customers.values()])
+        """For each name the number of its customer among the `terms`."""
+        self.packed_names = pack_names(customers)
+        self._index = RowIndex(self.packed_names, list_line_feeds(self.packed_names), 1)
+
+    def __len__(self) -> int:
+        """Return the number of names."""
+        return len(self.numbers)
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the names in their order."""
+        return (self._index.get_row(number).decode() for number in range(len(self)))
+
+    def __getitem__(self, name: str) -> Customer:
+        """Return a customer. Raises KeyError if there is none."""
+        number = self._index.find_number(name.encode())
+        if number is None:
+            raise KeyError(name)
+        return self.terms[self.numbers[number]]
+
+    def __repr__(self) -> str:
+        """Return the customers in the form of a dict."""
+        return repr(dict(self))
+
+
 class Customers:
     """Customers by name, and keys by SHA-256, from `dump_customers`."""
 
@@ -181,17 +218,16 @@ class Customers:
 def dump_customers(settings: EdgeSettings) -> bytes:
     """Return all customers and keys as a message."""
     texts: dict[bytes, int] = {NOTHING_MORE: 0}
-    numbers: dict[int, int] = {}
-    for customer in {id(customer): customer for customer in settings.customers.values()}.values():
-        # Most customers of a tier are one object.
-        numbers[id(customer)] = texts.setdefault(_dump_part(customer), len(texts))
+    customers = settings.customers
+    packed_customers = customers if isinstance(customers, CustomerMap) else CustomerMap(customers)
+    terms = [texts.setdefault(_dump_part(customer), len(texts)) for customer in packed_customers.terms]
     keys = KeyList.from_keys(settings.keys)
     key_texts = array("I", bytes(array("I").itemsize * len(keys)))
     for place, key in keys.list_others():
         key_texts[place] = texts.setdefault(_dump_part(key), len(texts))
-    customer_texts = array("I", [numbers[id(customer)] for customer in settings.customers.values()])
+    customer_texts = array("I", [terms[number] for number in packed_customers.numbers])
     packed = PackedCustomers(
-        pack_names(settings.customers),
+        packed_customers.packed_names,
         customer_texts.tobytes(),
         keys.digests,
         keys.names,

@@ -4,11 +4,12 @@ import platform
 import signal
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from edgeproxy.base import event_loop, log
+from edgeproxy.base.allocator import return_freed_memory
 from edgeproxy.base.core_dumps import forbid_core_dumps
 from edgeproxy.base.descriptor_limit import raise_descriptor_limit
 from edgeproxy.config.addresses import Address
@@ -25,7 +26,7 @@ from edgeproxy.edge.supervisor.workers import WorkersFailedError
 
 
 def run(
-    settings: EdgeSettings,
+    take_settings: Callable[[], EdgeSettings],
     config_path: Path | None,
     *,
     command: Sequence[str] = WORKER_COMMAND,
@@ -35,10 +36,12 @@ def run(
     """Run the supervisor until it is told to stop, and return the exit code of the process.
 
     The code is 0 after a drain; 1 if no worker could start; 2, with nothing started, if an address or the state
-    directory cannot be used. `config_path` is the file of the settings, or None without a file. `command` starts a
-    worker if no `template` forks it. `watched` are the files that were read; they are loaded again when they change.
+    directory cannot be used. `take_settings` hands over the first settings, so that no caller holds them after a
+    reload. `config_path` is the file of the settings, or None without a file. `command` starts a worker if no
+    `template` forks it. `watched` are the files that were read; they are loaded again when they change.
     """
     log.configure("supervisor")
+    settings = take_settings()
     if not _is_known_machine():
         return 2
     raise_descriptor_limit()
@@ -62,8 +65,10 @@ def run(
             print_error(str(error))
             return 2
         code = 0
+        serving = _serve(settings, store, listening, admin, config_path, command, watched, template)
+        del settings
         try:
-            event_loop.run(_serve(settings, store, listening, admin, config_path, command, watched, template))
+            event_loop.run(serving)
         except WorkersFailedError as error:
             print_error(f"no worker could start: {error}")
             code = 1
@@ -93,7 +98,10 @@ async def _serve(
     template: WorkerTemplate | None,
 ) -> None:
     # A separate coroutine, because the parts of a supervisor need a running loop.
-    await Supervisor(settings, store, listening, admin, config_path, command, watched, template).serve()
+    supervisor = Supervisor(settings, store, listening, admin, config_path, command, watched, template)
+    del settings
+    return_freed_memory()
+    await supervisor.serve()
 
 
 def list_addresses(settings: EdgeSettings) -> tuple[Address, ...]:

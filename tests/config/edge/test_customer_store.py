@@ -5,7 +5,7 @@ import pytest
 
 from edgeproxy.config.customers import Customer, Key
 from edgeproxy.config.edge import customer_store
-from edgeproxy.config.edge.customer_store import Customers, PackedCustomers, dump_customers
+from edgeproxy.config.edge.customer_store import CustomerMap, Customers, PackedCustomers, dump_customers
 from edgeproxy.config.edge.settings import EdgeSettings
 
 MANY = 3000
@@ -54,3 +54,19 @@ def test_a_message_whose_parts_do_not_fit_is_refused() -> None:
             Customers(msgspec.msgpack.encode(other))
     with pytest.raises(msgspec.DecodeError):
         Customers(b"")
+
+
+def test_packed_customers_of_a_file_are_read_as_a_mapping() -> None:
+    customers = dict(build_settings().customers)
+    packed = CustomerMap(customers)
+    assert packed == customers
+    assert list(packed) == list(customers)
+    assert packed["c1"] is customers["c1"]
+    assert (packed.get("c3000"), "c1\nc2" in packed, repr(packed) == repr(customers)) == (None, False, True)
+    assert (len(CustomerMap({})), list(CustomerMap({}))) == (0, [])
+
+
+def test_settings_with_packed_customers_are_dumped_as_before() -> None:
+    settings = build_settings()
+    packed = settings.model_copy(update={"customers": CustomerMap(settings.customers)})
+    assert dump_customers(packed) == dump_customers(settings)

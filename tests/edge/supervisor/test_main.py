@@ -178,6 +178,6 @@ def test_machine_with_unproven_memory_order_is_refused(
     # Logs of later tests would go where this one's standard error went, which is gone by then.
     monkeypatch.setattr(main.log, "configure", lambda process: None)
     settings = load_quick("http://127.0.0.1:1", listen="127.0.0.1:0", admin=None, rate=None, state=tmp_path / "state")
-    assert main.run(settings, None) == 2
+    assert main.run(lambda: settings, None) == 2
     assert "this machine is riscv64" in capsys.readouterr().err
     assert not (tmp_path / "state").exists()

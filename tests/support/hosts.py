@@ -24,7 +24,7 @@ from tests.support.tables import limits, make
 
 ROUND_TRIPS = (0.001, 0.080, 0.150)
 WORKERS = 2
-LAYOUT = Layout("customers", rows=64, columns=2 * WORKERS + 1, ring=32, cells=28, width=HEAD_WORDS)
+LAYOUT = Layout("customers", rows=64, columns=2 * WORKERS + 1, ring=32, cells=28, width=HEAD_WORDS, parts=2)
 NEWS = 0.0005
 """Seconds of a message between a worker and its supervisor."""
 DEADLINE = 1.0

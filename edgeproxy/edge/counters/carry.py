@@ -11,10 +11,11 @@ from time import perf_counter
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import MASK, SHIFT, bounds, cell_number, milliseconds
 from edgeproxy.edge.counters.heads import read_heads
+from edgeproxy.edge.counters.layout import FOREIGN_COLUMN
 from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
 from edgeproxy.edge.counters.reclaim import PERIOD_RETENTION_SECONDS
 from edgeproxy.edge.counters.row_key import HAS_GAUGES, HAS_PERIODS, KINDS_OF_ROWS, RowKey
-from edgeproxy.edge.counters.rows import FOREIGN_COLUMN, LimitTable, RowUnavailableError, TableBusyError
+from edgeproxy.edge.counters.rows import LimitTable, RowUnavailableError, TableBusyError
 
 ROWS_PER_CLOCK_READ = 256
 """Rows between two reads of the clock."""
@@ -73,7 +74,7 @@ class Carry:
             return False
         low, high = bounds(cell_number(now, words[row + at.ROW_WIDTH]), old.layout.cells)
         cells: dict[int, int] = {}
-        for word in words[row + at.FOREIGN : row + old.layout.rings + old.layout.ring * self._columns].tolist():
+        for word in old.read_rings(row, with_hub=self._left_out is None):
             if low <= word < high:
                 cells[word >> SHIFT] = cells.get(word >> SHIFT, 0) + (word & MASK)
         periods = bool(words[row + at.ROW_STATE] & HAS_PERIODS)

@@ -4,15 +4,16 @@ import fcntl
 import mmap
 import os
 import secrets
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.layout import Layout
 
 MAGIC = int.from_bytes(b"edge.tbl", "little")
-FORMAT_VERSION, FORMER_FORMAT_VERSION = 2, 1
-"""Versions of the format. In the former one tables of limits had other heads (layout.py); tallies are still written in
-it, so that an older program can go on with them.
+FIRST_FORMAT_VERSION, SECOND_FORMAT_VERSION, FORMAT_VERSION = 1, 2, 3
+"""Versions of the format: in the second one tables of limits have other heads, in the third one rows of two parts
+(layout.py). Tallies are still written in the first one, so that an older program can go on with them.
 """
 
 QUOTAS = "quotas"
@@ -44,7 +45,7 @@ class TableFile:
         kind = words[at.KIND]
         self.layout = Layout(
             KINDS[kind] if kind < len(KINDS) else "unknown",
-            *(words[word] for word in (at.ROWS, at.COLUMNS, at.RING, at.CELLS, at.WIDTH)),
+            *(words[word] for word in (at.ROWS, at.COLUMNS, at.RING, at.CELLS, at.WIDTH, at.PARTS)),
         )
         self.no_room: OSError | None = None
         """The reason why the last chunk of rows could not be allocated."""
@@ -66,10 +67,11 @@ class TableFile:
             raise TableError(path, f"has {layout.columns} columns, and {at.COLUMNS_MAX} is the most: fewer workers")
         header = memoryview(bytearray(at.PAGE)).cast("Q")
         header[at.MAGIC], header[at.KIND] = MAGIC, KINDS.index(layout.kind)
-        header[at.VERSION] = FORMAT_VERSION if layout.ring and layout.width else FORMER_FORMAT_VERSION
+        header[at.VERSION] = _format_of(layout)
         header[at.GENERATION], header[at.INSTANCE], header[at.BOOT] = generation, instance, boot
         header[at.ROWS], header[at.COLUMNS] = layout.rows, layout.columns
         header[at.RING], header[at.CELLS], header[at.WIDTH] = layout.ring, layout.cells, layout.width
+        header[at.PARTS] = layout.parts
         allocated = min(layout.rows, used_rows + layout.chunk) if layout.ring else layout.rows
         header[at.ALLOCATED] = allocated if layout.ring else 0
         header[at.SEED], header[at.SEED + 1] = secrets.randbits(64), secrets.randbits(64)
@@ -78,7 +80,7 @@ class TableFile:
         for column in active:
             for bitmap in (at.USED_COLUMNS, at.ACTIVE_COLUMNS):
                 header[bitmap + column // 64] |= 1 << column % 64
-        write_whole(path, bytes(header.cast("B")), size=layout.size, allocated=layout.compute_end(allocated))
+        write_whole(path, bytes(header.cast("B")), size=layout.size, extents=layout.list_extents(0, allocated))
 
     @classmethod
     def open(cls, path: Path, *, kind: str, instance: int) -> "TableFile":
@@ -109,7 +111,7 @@ class TableFile:
         words = self.words
         if words[at.MAGIC] != MAGIC:
             raise TableError(self.path, "is not a table of edgeproxy: move it away")
-        if words[at.VERSION] not in (FORMAT_VERSION, FORMER_FORMAT_VERSION):
+        if not FIRST_FORMAT_VERSION <= words[at.VERSION] <= FORMAT_VERSION:
             raise TableError(
                 self.path,
                 f"has format version {words[at.VERSION]}, and this program reads {FORMAT_VERSION}: move it away",
@@ -145,9 +147,8 @@ class TableFile:
         after = min(layout.rows, before + layout.chunk)
         if not 0 < before < after:
             return False
-        start = layout.compute_end(before)
         try:
-            os.posix_fallocate(self.fd, start, max(1, layout.compute_end(after) - start))
+            _allocate(self.fd, layout.list_extents(before, after))
         except OSError as error:
             self.no_room = error
             return False
@@ -168,7 +169,7 @@ class TableFile:
         Raises TableError if the disk has no room for it.
         """
         try:
-            os.posix_fallocate(self.fd, 0, self.layout.compute_end(self.words[at.ALLOCATED] or self.layout.rows))
+            _allocate(self.fd, self.layout.list_extents(0, self.words[at.ALLOCATED] or self.layout.rows))
         except OSError as error:
             raise TableError(self.path, f"cannot be used: {error.strerror}", error.errno) from error
 
@@ -212,17 +213,30 @@ class TableFile:
             os.close(self.fd)
 
 
-def write_whole(path: Path, content: bytes, *, size: int = 0, allocated: int | None = None) -> None:
+def _format_of(layout: Layout) -> int:
+    if layout.parts:
+        return FORMAT_VERSION
+    return SECOND_FORMAT_VERSION if layout.ring and layout.width else FIRST_FORMAT_VERSION
+
+
+def _allocate(fd: int, extents: Iterable[tuple[int, int]]) -> None:
+    """Allocate the space of a file from each first byte to its end."""
+    for start, end in extents:
+        os.posix_fallocate(fd, start, max(1, end - start))
+
+
+def write_whole(path: Path, content: bytes, *, size: int = 0, extents: Sequence[tuple[int, int]] | None = None) -> None:
     """Replace `path` by a file with `content`, and zeros up to `size` bytes: durable, all or nothing.
 
-    The space of the first `allocated` bytes is allocated; None: of all.
+    The space of `extents`, each from its first byte to its end, is allocated; None: of all.
     """
-    allocated = max(size if allocated is None else allocated, len(content))
+    if extents is None:
+        extents = [(0, max(size, len(content)))]
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            os.posix_fallocate(fd, 0, allocated)
+            _allocate(fd, extents)
             os.ftruncate(fd, max(size, len(content)))
             written = 0
             while written < len(content):
@@ -234,7 +248,7 @@ def write_whole(path: Path, content: bytes, *, size: int = 0, allocated: int | N
         sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        needed = f" ({allocated >> 20} MiB are needed)" if size else ""
+        needed = f" ({sum(end - start for start, end in extents) >> 20} MiB are needed)" if size else ""
         raise TableError(path, f"cannot be made: {error.strerror}{needed}", error.errno) from error
 
 

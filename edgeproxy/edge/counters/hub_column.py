@@ -33,7 +33,7 @@ class HubColumn:
     def __init__(self, words: memoryview, layout: Layout, column: int) -> None:
         self._words = words
         self._head = layout.head(column)
-        self._rings = layout.rings + layout.ring * column
+        self._rings = layout.ring_at(column)
         self._ring, self._cells = layout.ring, layout.cells
 
     # ---- of the whole table

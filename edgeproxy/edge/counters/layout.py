@@ -4,11 +4,15 @@
     index    a word per slot: 40 bits of the key's hash and the row's number (see index.py)
     rows     `rows` of `row_words` each, handed out from the first on
 
-A row of a limit table is 16 header words, a ring of R words for each column, and last a head of HEADS words for each
-column. The first column is the foreign one: counts of older files, written by the supervisor. If limits are shared with
-other hosts the last column is the hub's: their counts, also written by the supervisor. The rings lie side by side, and
-the heads do too, so that one slice reads them all. A row of a tally table is 32 header words (29 of them hold the key,
-and the last holds the mark), and `width` words for each column.
+    far      of a table of limits: the second parts of the rows, as far from each other as the first ones
+
+A row of a limit table is 16 header words, a ring of R words for each column in regular use, and last a head of HEADS
+words for each column. The first column is the foreign one: counts of older files, written by the supervisor. If limits
+are shared with other hosts the last column is the hub's: their counts, also written by the supervisor. The foreign ring
+and those of the spare columns are the row's second part. They are mostly empty, and pages that nobody reads or writes
+take no memory. The rings of a part lie side by side, and the heads do too, so that one slice reads them all. A row of a
+tally table is 32 header words (29 of them hold the key, and the last holds the mark), and `width` words for each
+column.
 
 Every word but a row's alarm has one writer at a time. A column's words are written by the process that holds the
 column. The foreign ring, the sync version and the marks are written by the supervisor that maintains the tables. The
@@ -51,6 +55,8 @@ nothing.
 """
 ALLOCATED = 27
 """For tables of limits: the first rows, whose space is allocated; 0: all of them (TableFile.grow)."""
+PARTS = 28
+"""For tables of limits: the parts of a row. Files of an earlier format have 0: all rings are in the first one."""
 ZERO = 31
 USED_COLUMNS, ACTIVE_COLUMNS = 32, 40
 """Bitmaps of BITMAP_WORDS words: columns that ever counted here, and columns whose words may change at any time."""
@@ -68,7 +74,8 @@ ROW_HASH, ROW_GENERATION, ROW_SYNC, ROW_STATE, ROW_WIDTH, ROW_ACKNOWLEDGED, ROW_
 """Hash 0: a free row, whose BORN links to the next. CLOSING and BORN are milliseconds of edge time."""
 ROW_KEY = 8
 KEY_BYTES = 64
-FOREIGN = 16
+RINGS = 16
+FOREIGN_COLUMN = -1
 HEAD_WORDS = 7
 # The head of a column. The name of a word depends on the kind of row, and on whether the column is the hub's:
 #
@@ -122,6 +129,7 @@ class Layout(NamedTuple):
     ring: int = 0
     cells: int = 0
     width: int = 0
+    parts: int = 0
 
     @property
     def hub(self) -> int | None:
@@ -137,14 +145,37 @@ class Layout(NamedTuple):
         return TALLIES + self.width * self.columns + 7 & ~7
 
     @property
+    def near(self) -> int:
+        """The rings in the first part of a row."""
+        if not self.parts:
+            return 1 + self.columns
+        return self.columns // 2 + (self.hub is not None)
+
+    @property
+    def far(self) -> int:
+        """The offset from a row to its second part, on a page of its own."""
+        return (self.rows * self.row_words + HEADER_WORDS - 1) // HEADER_WORDS * HEADER_WORDS
+
+    def ring_at(self, column: int) -> int:
+        """Return the offset in a row of a column's ring."""
+        if not self.parts:
+            return RINGS + self.ring * (1 + column)
+        workers = self.columns // 2
+        if column == self.hub:
+            return RINGS + self.ring * workers
+        if 0 <= column < workers:
+            return RINGS + self.ring * column
+        return self.far + self.ring * (0 if column == FOREIGN_COLUMN else 1 + column - workers)
+
+    @property
     def rings(self) -> int:
         """The offset in a row of the first column's ring."""
-        return FOREIGN + self.ring
+        return self.ring_at(0)
 
     @property
     def heads(self) -> int:
         """The offset in a row of the heads, the foreign column's first."""
-        return FOREIGN + self.ring * (1 + self.columns)
+        return RINGS + self.ring * self.near
 
     def head(self, column: int) -> int:
         """Return the offset in a row of a column's head."""
@@ -160,17 +191,27 @@ class Layout(NamedTuple):
         """The first word of the rows, on a page of its own."""
         return HEADER_WORDS + (self.slots + PROBES + HEADER_WORDS - 1) // HEADER_WORDS * HEADER_WORDS
 
-    def compute_end(self, rows: int) -> int:
-        """Return the bytes up to the end of this many rows, in whole pages."""
-        words = self.first_row + rows * self.row_words
-        return (words * WORD + PAGE - 1) // PAGE * PAGE
+    def list_extents(self, first: int, end: int) -> list[tuple[int, int]]:
+        """Return (first byte, end) of each part of these rows, in whole pages; the header and the index come before the
+        first row.
+        """
+        starts = [self.first_row, self.first_row + self.far] if self.parts else [self.first_row]
+        extents = [
+            (_end_page(start + first * self.row_words), _end_page(start + end * self.row_words)) for start in starts
+        ]
+        return extents if first else [(0, extents[0][1]), *extents[1:]]
 
     @property
     def size(self) -> int:
         """Bytes of the file."""
-        return self.compute_end(self.rows)
+        return self.list_extents(0, self.rows)[-1][1]
 
     @property
     def chunk(self) -> int:
         """The rows whose space is allocated at a time."""
-        return max(1, CHUNK_BYTES // (self.row_words * WORD))
+        return max(1, CHUNK_BYTES // (self.row_words * WORD * max(1, self.parts)))
+
+
+def _end_page(words: int) -> int:
+    """Return the bytes of this many words, in whole pages."""
+    return (words * WORD + PAGE - 1) // PAGE * PAGE

@@ -15,6 +15,7 @@ class LocalRow:
     own_at = 0
     siblings: tuple[int, ...] = ()
     siblings_at: tuple[int, ...] = ()
+    far_span = 0, 0
 
     def __init__(self, ring: int, cells: int) -> None:
         layout = Layout("local", rows=1, columns=1, ring=ring, cells=cells, width=at.HEAD_WORDS)

@@ -10,7 +10,7 @@ from edgeproxy.edge.counters.rows import LimitTable
 
 def private_table(rows: int) -> LimitTable:
     """Create a table of this many rows."""
-    layout = Layout("addresses", rows, columns=2, ring=16, cells=13, width=HEAD_WORDS)
+    layout = Layout("addresses", rows, columns=2, ring=16, cells=13, width=HEAD_WORDS, parts=2)
     with TemporaryDirectory(prefix="edgeproxy-limits-") as folder:
         file = Path(folder) / "addresses.1.tbl"
         TableFile.create(file, layout, generation=1, instance=1, boot=1)

@@ -95,7 +95,7 @@ class Reclaim:
         """
         table = self.table
         width = table.words[row + at.ROW_WIDTH] or 1
-        rings = table.words[row + at.FOREIGN : row + table.layout.heads].tolist()
+        rings = table.read_rings(row)
         newest = max(rings)
         _, high = bounds(cell_number(now, width), table.layout.cells)
         if newest >= high:

@@ -29,6 +29,7 @@ from edgeproxy.edge.counters.index import (
 from edgeproxy.edge.counters.layout import (
     ALLOCATED,
     CHANGES,
+    FOREIGN_COLUMN,
     FREE,
     HEADER_WORDS,
     HIGH,
@@ -53,8 +54,6 @@ from edgeproxy.edge.counters.row_key import (
 
 __all__ = ["LimitTable", "RowUnavailableError", "TableBusyError", "TableFullError"]
 
-FOREIGN_COLUMN = -1
-
 FLOCK_WAIT_SECONDS = 0.02
 """Seconds to wait for the flock. It is held for microseconds, unless the machine is busy."""
 FLOCK_RETRY_SECONDS = 1.0
@@ -71,9 +70,9 @@ CHUNKS_MAX = 4
 
 def create_row_packer(stride: int) -> Callable[[memoryview, int, int, int, int, bytes], None]:
     """Return the function that writes the state, width, moment of birth and key of a row of `stride` words, and zeros
-    into all other words but the first three. It writes from the word ROW_STATE on.
+    into all other words of its first part but the first three. It writes from the word ROW_STATE on.
     """
-    rest = (stride - at.FOREIGN) * at.WORD
+    rest = (stride - at.RINGS) * at.WORD
     return Struct(f"@QQ{2 * at.WORD}xQ{at.KEY_BYTES}s{rest}x").pack_into
 
 
@@ -102,6 +101,7 @@ class LimitTable:
         self._bytes = file.bytes
         self._first, self._stride = layout.first_row, layout.row_words
         self._pack_row = create_row_packer(self._stride)
+        self._no_counts = memoryview(bytes(layout.ring * WORD)).cast("Q")
         self.readers: WeakValueDictionary[bytes, Reader] = WeakValueDictionary()
         """The objects that are told of other columns and of a clock set back, by the key of a row or another name."""
         self.versions: list[int] = []
@@ -111,10 +111,12 @@ class LimitTable:
         self.zero = at.ZERO
         """A word that is always 0."""
         self.first_ring = layout.rings
-        """The offset in a row of the columns' rings; this process's own is `own_at` after that, its head at
+        """The offset in a row of the first column's ring; this process's own is `own_at` after that, its head at
         `head_at`.
         """
-        self.own_at = layout.ring * (column or 0)
+        self.own_at = layout.ring_at(column or 0) - layout.rings
+        self.foreign_at = layout.ring_at(FOREIGN_COLUMN)
+        self.hub_ring = 0 if layout.hub is None else layout.ring_at(layout.hub)
         self.head_at = layout.head(column or 0)
         self.owner = secrets.randbits(32) | 1 << 31
         """Gauges use this number to tell this process's words from the words of its predecessors in the column."""
@@ -230,10 +232,12 @@ class LimitTable:
         if freed:
             # A freed row holds the number of the next free one in this word.
             words[FREE] = words[row + ROW_BORN]
+            self._clear_far(row)
         else:
             words[HIGH] = number + 1
         # This clears the words of the last key, too: its cells had another width, and could pass for some of this
-        # one's. After a power cut a row above HIGH may have content as well. No key leads here yet.
+        # one's. After a power cut a row above HIGH may have content as well; tables that outlive it have empty rings.
+        # No key leads here yet.
         place = (row + ROW_STATE) * WORD
         self._pack_row(self._bytes, place, state | flags, width, milliseconds(now), stored)
         if IS_WEAK:
@@ -250,6 +254,17 @@ class LimitTable:
         self.record_change()
         return row
 
+    def _clear_far(self, row: int) -> None:
+        """Clear the second part of a row before another key gets it, as far as it was ever written."""
+        words, ring, foreign = self.words, self.layout.ring, row + self.foreign_at
+        if words[row + ROW_STATE] & HAS_FOREIGN:
+            words[foreign : foreign + ring] = self._no_counts
+        if words[at.COLUMNS_VERSION] != self.version:
+            self.refresh_columns()
+        for column in self.far_columns:
+            begin = row + self.layout.ring_at(column)
+            words[begin : begin + ring] = self._no_counts
+
     def record_change(self) -> None:
         """Record that a change is complete.
 
@@ -263,11 +278,12 @@ class LimitTable:
 
         `head` is the first words of the foreign column's head.
         """
+        # First the mark: who gets the row after its key clears the ring only if there is one.
+        self.words[row + at.ROW_STATE] |= HAS_FOREIGN
         for cell, count in cells.items():
-            self.words[row + at.FOREIGN + cell % self.layout.ring] = pack(cell, count)
+            self.words[row + self.foreign_at + cell % self.layout.ring] = pack(cell, count)
         for place, word in enumerate(head, row + self.layout.head(FOREIGN_COLUMN)):
             self.words[place] = word
-        self.words[row + at.ROW_STATE] |= HAS_FOREIGN
         # Last, because it makes workers look.
         self.notify_readers(row)
 
@@ -348,14 +364,29 @@ class LimitTable:
         """Return the counts of all columns in each cell that counts at `cell`, including the foreign and the hub's
         column.
         """
-        words = self.words[row + at.FOREIGN : row + self.layout.heads].tolist()
-        return counts(words, cell, self.layout.cells)
+        return counts(self.read_rings(row), cell, self.layout.cells)
 
     def own_counts(self, row: int, cell: int) -> dict[int, int]:
         """Return this host's counts in each cell that counts at `cell`: `counts` without the hub's column."""
-        layout = self.layout
-        end = layout.heads if layout.hub is None else layout.rings + layout.ring * layout.hub
-        return counts(self.words[row + at.FOREIGN : row + end].tolist(), cell, layout.cells)
+        return counts(self.read_rings(row, with_hub=False), cell, self.layout.cells)
+
+    def read_rings(self, row: int, *, with_hub: bool = True) -> list[int]:
+        """Read the words of all rings that were ever written.
+
+        Pages of rings that nobody has used take no memory until they are read.
+        """
+        words, layout = self.words, self.layout
+        end = layout.heads if with_hub or layout.hub is None else layout.ring_at(layout.hub)
+        read: list[int] = words[row + at.RINGS : row + end].tolist()
+        if layout.parts:
+            if words[at.COLUMNS_VERSION] != self.version:
+                self.refresh_columns()
+            begin, end = self.far_span
+            read += words[row + begin : row + end].tolist()
+            if words[row + ROW_STATE] & HAS_FOREIGN:
+                foreign = row + self.foreign_at
+                read += words[foreign : foreign + layout.ring].tolist()
+        return read
 
     # ---- for the maintenance of the table
 
@@ -429,11 +460,19 @@ class LimitTable:
         used, active = self._columns(at.USED_COLUMNS), self.active_columns()
         layout = self.layout
         ring = layout.ring
-        self.span = ring * (1 + max(used, default=0))
-        """Words from the first ring to the end of the last used one."""
+        own = set() if self.column is None else {self.column}
+        places = {column: layout.ring_at(column) for column in sorted(used | active | own)}
+        near = [place for place in places.values() if place < layout.heads]
+        self.span = max(near, default=layout.rings) + ring - layout.rings
+        """Words from the first ring to the end of the last used one, in the first part of a row."""
+        self.far_columns = tuple([column for column, place in places.items() if place >= layout.heads])
+        """The used columns whose rings are in the second part of a row."""
+        far = [places[column] for column in self.far_columns]
+        self.far_span = (min(far), max(far) + ring) if far else (0, 0)
+        """The begin of the first of their rings, and the end of the last."""
         self.siblings = tuple([column for column in sorted(active) if column != self.column])
-        self.siblings_at = tuple([ring * column for column in self.siblings])
-        """The places, among all rings, of rings whose words may change between two decisions."""
+        self.siblings_at = tuple([places[column] - layout.rings for column in self.siblings])
+        """The places, from the first ring on, of rings whose words may change between two decisions."""
         self.heads_end = layout.head(1 + max(used, default=-1))
         """The end in a row of the last used head."""
         self.active = len(active - {layout.hub})

@@ -3,8 +3,8 @@ from edgeproxy.edge.limits.headroom cimport Headroom as CHeadroom
 cdef class CellWindow:
     cdef object __weakref__
     cdef public double _per_second, since, until
-    cdef public object _local, _place, _seconds, cells, first, locals, ring, shared, span, table, turn, width
-    cdef public tuple runs, siblings
+    cdef public object _local, _place, _seconds, cells, far_span, first, locals, ring, shared, span, table, turn, width
+    cdef public tuple places, runs, siblings
     cdef public list versions
     cdef public long long cell
     cdef public unsigned long long base

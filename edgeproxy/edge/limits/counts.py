@@ -34,9 +34,9 @@ class CellWindow:
     """
 
     __slots__ = (
-        "__weakref__", "_local", "_per_second", "_place", "_seconds", "base", "cell", "cells", "cum_at", "first",
-        "locals", "own_at", "ring", "runs", "shared", "siblings", "since", "span", "table", "turn", "until", "versions",
-        "width",
+        "__weakref__", "_local", "_per_second", "_place", "_seconds", "base", "cell", "cells", "cum_at", "far_span",
+        "first", "locals", "own_at", "places", "ring", "runs", "shared", "siblings", "since", "span", "table", "turn",
+        "until", "versions", "width",
     )  # fmt: skip
 
     def __init__(self, table: LimitTable, window: float, locals_: Locals, place: LocalRow | None = None) -> None:
@@ -59,6 +59,9 @@ class CellWindow:
         self.runs: tuple[tuple[int, int], ...] = ()
         """The same as series of adjacent rings, if there are many siblings: the first word of each, and its end."""
         self.cell, self.base, self.own_at, self.span = NO_CELL, 0, 0, 0
+        self.far_span = (0, 0)
+        self.places: tuple[int, ...] = ()
+        """The places of the words at `own_at` and of the siblings in the list that `Counts.read_rings` returns."""
         self.since = self.until = 0.0
         if place is None:
             # No key of a row begins with this byte.
@@ -94,7 +97,13 @@ class CellWindow:
         self.runs = ()
         if begins and self.table.reads_runs:
             self.runs = tuple([(begin + slot, end) for begin, end in join_rings(begins, ring)])
-        self.span = max(place.span, place.own_at + ring)
+        self.span, self.far_span = place.span, place.far_span
+        first, words = self.first, (self.own_at, *self.siblings)
+        if self.far_span[1]:
+            end, far = first + self.span, self.far_span[0] - self.span
+            self.places = tuple([word - first if word < end else word - far for word in words])
+        else:
+            self.places = tuple([word - first for word in words])
         self.turn = object()
 
 
@@ -217,25 +226,36 @@ class Counts:
 
     def _sum(self, window: CellWindow) -> None:
         """Add the counts of all columns, less the ones of this cell that the columns in use may still change."""
-        words, row, ring, base = self.words, self.row, window.ring, window.base
-        first = row + window.first
-        begin = first - ring if words[row + at.ROW_STATE] & HAS_FOREIGN else first
-        read = words[begin : first + window.span].tolist()
+        base = window.base
+        read = self.read_rings()
         lowest = window.cell - window.cells
         low = lowest << SHIFT if lowest > 0 else 1
         high = base + (CELLS_AHEAD + 1 << SHIFT)
         live = [word for word in read if low <= word < high]
         closed = self._age = 0
         if live:
-            closed = sum_counts(live, one_ring=len(read) == ring)
+            closed = sum_counts(live, one_ring=len(read) == window.ring)
             # These words come from the list summed above. A second reading could be newer, and would subtract counts
             # that were never added.
-            for place in (window.own_at, *window.siblings):
-                theirs = read[row + place - begin] - base
+            for place in window.places:
+                theirs = read[place] - base
                 if 0 < theirs <= MASK:
                     closed -= theirs
             self._age = max(0, window.cell - (min(live) >> SHIFT))
         self.closed = closed
+
+    def read_rings(self) -> list[int]:
+        """Read the rings of all columns that were ever used."""
+        window, words, row = self.window, self.words, self.row
+        first = row + window.first
+        read: list[int] = words[first : first + window.span].tolist()
+        begin, end = window.far_span
+        if end:
+            read += words[row + begin : row + end].tolist()
+        if words[row + at.ROW_STATE] & HAS_FOREIGN:
+            foreign = row + window.table.foreign_at
+            read += words[foreign : foreign + window.ring].tolist()
+        return read
 
     def live(self) -> dict[int, int]:
         """Return the counts of each cell in the window, of all columns and other hosts.
@@ -246,14 +266,13 @@ class Counts:
         low = max(1, window.cell - window.cells << SHIFT)
         high = window.cell + CELLS_AHEAD + 1 << SHIFT
         cells: dict[int, int] = {}
-        first, ring = self.row + window.first, window.ring
-        end = first + window.span
-        for word in words[first - ring : end].tolist():
+        for word in self.read_rings():
             if low <= word < high:
                 cells[word >> SHIFT] = cells.get(word >> SHIFT, 0) + (word & MASK)
         if withheld := self.withheld:
-            # The withheld part is the latest of the counts in the hub's column, the last one.
-            for word in sorted(words[end - ring : end].tolist(), reverse=True):
+            # The withheld part is the latest of the counts in the hub's column.
+            ring = self.row + window.table.hub_ring
+            for word in sorted(words[ring : ring + window.ring].tolist(), reverse=True):
                 if low <= word < high:
                     some = min(withheld, word & MASK)
                     cells[word >> SHIFT] -= some

@@ -7,10 +7,10 @@ lock is free.
 
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import CELL_US_MIN, milliseconds
-from edgeproxy.edge.counters.layout import AWAY, COUNT_MASK, HOSTS, ROW_SYNC
+from edgeproxy.edge.counters.layout import AWAY, COUNT_MASK, FOREIGN_COLUMN, HOSTS, ROW_SYNC
 from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
 from edgeproxy.edge.counters.row_key import HAS_GAUGES
-from edgeproxy.edge.counters.rows import FOREIGN_COLUMN, LimitTable, RowUnavailableError, TableFullError
+from edgeproxy.edge.counters.rows import LimitTable, RowUnavailableError, TableFullError
 from edgeproxy.edge.limits.counts import ROW_RETRY_SECONDS, join_rings
 from edgeproxy.edge.limits.headroom import MARGIN_PARTS, Headroom
 from edgeproxy.edge.limits.local import Locals, LocalSlots

@@ -5,7 +5,7 @@ import pytest
 
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.carry import ROWS_PER_CLOCK_READ, Carry
-from edgeproxy.edge.counters.cells import cell_number, pack, unpack
+from edgeproxy.edge.counters.cells import cell_number, pack
 from edgeproxy.edge.counters.columns import acquire_column
 from edgeproxy.edge.counters.row_key import HAS_FOREIGN, HAS_GAUGES
 from edgeproxy.edge.counters.rows import LimitTable
@@ -20,9 +20,11 @@ from tests.support.tables import (
     claim,
     count_as_formerly,
     limits,
+    list_foreign_counts,
     make,
     number_of,
     opened,
+    write_cell,
 )
 
 BOTH_ORDERS = True
@@ -45,15 +47,13 @@ def new(tmp_path: Path) -> LimitTable:
 def count(table: LimitTable, key: bytes, column: int, cell: int, count: int) -> None:
     """Count in a column as a worker does."""
     row = claim(table, key)
-    table.words[row + table.first_ring + 32 * column + cell % 32] = pack(cell, count)
+    write_cell(table, row, column, cell, count)
     table.words[row + table.layout.head(column) + at.CUM] += count
 
 
 def foreign(table: LimitTable, key: bytes) -> dict[int, int]:
     row = table.peek(table.make_key(key))
-    if row is None:
-        return {}
-    return dict(unpack(word) for word in table.words[row + at.FOREIGN : row + table.first_ring].tolist() if word)
+    return {} if row is None else list_foreign_counts(table, row)
 
 
 def test_the_columns_of_a_row_become_one_foreign_count(old: LimitTable, new: LimitTable) -> None:
@@ -216,7 +216,7 @@ def test_counts_in_the_former_format_are_carried(tmp_path: Path, new: LimitTable
     count_as_formerly(old, b"acme", 0, CELL, 3)
     count_as_formerly(old, b"acme", 3, CELL, 4)
     row = claim(old, b"globex")
-    old.words[row + at.FOREIGN + (CELL - 1) % 32] = pack(CELL - 1, 5)
+    old.words[row + old.foreign_at + (CELL - 1) % 32] = pack(CELL - 1, 5)
     carry = Carry(old, new)
     assert carry.slice(NOW, NEVER) == (2, True)
     assert foreign(new, b"acme") == {CELL: 7}

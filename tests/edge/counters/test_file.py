@@ -12,11 +12,11 @@ from edgeproxy.edge.counters.file import TableError, TableFile, write_whole
 from edgeproxy.edge.counters.index import TableFullError
 from edgeproxy.edge.counters.row_repair import repair
 from edgeproxy.edge.counters.rows import CHUNKS_MAX
-from tests.support.tables import CUSTOMERS, FORMER, INSTANCE, QUOTAS, USAGE, limits, make, opened
+from tests.support.tables import CUSTOMERS, FORMER, INSTANCE, ONE_PART, QUOTAS, USAGE, limits, make, opened
 
 LARGE = CUSTOMERS._replace(rows=10_000, columns=8)
 """A layout of more than three chunks."""
-KINDS = (CUSTOMERS, QUOTAS, FORMER, USAGE)
+KINDS = (CUSTOMERS, QUOTAS, ONE_PART, FORMER, USAGE)
 
 
 def test_new_small_table_file_is_fully_allocated_and_zeroed(tmp_path: Path) -> None:
@@ -34,7 +34,8 @@ def test_new_small_table_file_is_fully_allocated_and_zeroed(tmp_path: Path) -> N
 def test_a_table_of_limits_grows_by_chunks_up_to_its_last_row(tmp_path: Path) -> None:
     path = make(tmp_path, LARGE)
     assert path.stat().st_size == LARGE.size
-    assert LARGE.compute_end(LARGE.chunk) <= path.stat().st_blocks * 512 < LARGE.size // 2
+    allocated = sum(end - start for start, end in LARGE.list_extents(0, LARGE.chunk))
+    assert allocated <= path.stat().st_blocks * 512 < LARGE.size // 2
     table = limits(path, 0)
     rows = [table.find(table.make_key(b"%d" % number), 1000, 0.0)[0] for number in range(LARGE.rows)]
     assert len(set(rows)) == LARGE.rows == table.words[at.ALLOCATED]
@@ -123,15 +124,16 @@ def test_a_new_file_has_room_for_the_rows_in_use(tmp_path: Path) -> None:
     TableFile.create(path, LARGE, generation=1, instance=INSTANCE, boot=1, used_rows=LARGE.chunk)
     file = opened(path)
     assert file.words[at.ALLOCATED] == 2 * LARGE.chunk
-    os.truncate(path, LARGE.compute_end(1))
+    os.truncate(path, LARGE.list_extents(0, 1)[0][1])
     os.truncate(path, LARGE.size)
     file.allocate_again()
-    assert path.stat().st_blocks * 512 >= LARGE.compute_end(2 * LARGE.chunk)
+    allocated = sum(end - start for start, end in LARGE.list_extents(0, 2 * LARGE.chunk))
+    assert path.stat().st_blocks * 512 >= allocated
 
 
-def test_the_former_format_is_read_and_tallies_are_in_it_still(tmp_path: Path) -> None:
+def test_former_formats_are_read_and_tallies_are_in_the_first_one_still(tmp_path: Path) -> None:
     versions = {layout: opened(make(tmp_path, layout, number)).words[at.VERSION] for number, layout in enumerate(KINDS)}
-    assert versions == {CUSTOMERS: 2, QUOTAS: 2, FORMER: 1, USAGE: 1}
+    assert versions == {CUSTOMERS: 3, QUOTAS: 2, ONE_PART: 2, FORMER: 1, USAGE: 1}
 
 
 def test_two_files_hash_with_different_seeds(tmp_path: Path) -> None:
@@ -159,7 +161,7 @@ def written(path: Path, word: int, value: int) -> None:
     ("word", "value", "why"),
     [
         (at.MAGIC, 1, "is not a table of edgeproxy: move it away"),
-        (at.VERSION, 9, "has format version 9, and this program reads 2: move it away"),
+        (at.VERSION, 9, "has format version 9, and this program reads 3: move it away"),
         (at.KIND, 1, "holds addresses, not customers: move it away"),
         (at.KIND, 77, "holds unknown, not customers: move it away"),
         (at.ROWS, 13, "bytes long and should be"),

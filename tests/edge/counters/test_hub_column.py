@@ -7,13 +7,13 @@ import pytest
 from edgeproxy.edge.counters import columns
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.carry import Carry
-from edgeproxy.edge.counters.cells import cell_number, pack
+from edgeproxy.edge.counters.cells import cell_number
 from edgeproxy.edge.counters.maintenance import UNHELD_SECONDS, TableMaintenance
 from edgeproxy.edge.counters.row_key import HAS_GAUGES
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.counters.setup import layouts
 from edgeproxy.edge.counters.store import Store
-from tests.support.tables import CUSTOMERS, QUOTAS, WIDTH, claim, limits, make, opened
+from tests.support.tables import CUSTOMERS, QUOTAS, WIDTH, claim, limits, list_foreign_counts, make, opened, write_cell
 
 NOW = 5000.0
 CELL = cell_number(NOW, WIDTH)
@@ -113,13 +113,13 @@ def test_hub_counts_carry_over_only_to_a_table_without_a_hub_column(
     new = limits(make(tmp_path, SHARED._replace(columns=columns_after), generation=2), 0)
     row = claim(old, b"acme")
     for column, count in ((0, 3), (HUB, 5)):
-        old.words[row + old.first_ring + 32 * column + CELL % 32] = pack(CELL, count)
+        write_cell(old, row, column, CELL, count)
         old.words[row + old.layout.head(column) + at.CUM] = count
     gauge, _, _ = old.find(old.make_key(b"gauge"), WIDTH, NOW, HAS_GAUGES)
     old.words[gauge + old.layout.head(HUB) + at.GAUGE] = 5
     Carry(old, new).slice(NOW, float("inf"))
     there = claim(new, b"acme")
-    assert new.words[there + at.FOREIGN + CELL % 32] == pack(CELL, carried)
+    assert list_foreign_counts(new, there) == {CELL: carried}
     assert new.words[there + new.layout.head(-1) + at.CUM] == carried
     assert (new.peek(new.make_key(b"gauge")) is None) == (carried == 3)
 

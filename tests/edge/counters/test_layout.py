@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 
 from edgeproxy.edge.counters import layout as at
@@ -18,18 +20,30 @@ def test_the_parts_of_a_file_do_not_overlap(workers: int) -> None:
         assert layout.row_words % 8 == 0
 
 
+def list_rings(layout: Layout) -> list[int]:
+    """Return the places of all rings in a row, in order."""
+    return sorted(layout.ring_at(column) for column in range(-1, layout.columns))
+
+
 @pytest.mark.parametrize("workers", WORKERS)
 def test_the_parts_of_a_row_do_not_overlap(workers: int) -> None:
     customers, addresses, quotas, usage, metrics, connections, end_users = layouts(workers, 100, 100)
     for layout in (customers, addresses, quotas, end_users):
-        assert layout.rings == at.FOREIGN + layout.ring
-        assert layout.heads == layout.head(-1) == layout.rings + layout.columns * layout.ring
+        rings = list_rings(layout)
+        assert all(after - before >= layout.ring for before, after in pairwise(rings))
+        near = [place for place in rings if place < layout.heads]
+        assert (near[0], near[-1] + layout.ring) == (at.RINGS, layout.heads)
+        assert layout.heads == layout.head(-1)
         assert [layout.head(column) - layout.head(column - 1) for column in (0, layout.columns - 1)] == [
             at.HEAD_WORDS
         ] * 2
         assert layout.head(layout.columns) <= layout.row_words
     for layout in (customers, addresses, end_users):
         assert layout.ring >= layout.cells + 3
+        # The second parts of rows do not overlap each other, and begin after all first parts.
+        far = layout.list_extents(0, layout.rows)[1][0] // at.WORD
+        assert far == layout.first_row + layout.far >= layout.first_row + layout.rows * layout.row_words
+        assert list_rings(layout)[-1] + layout.ring <= layout.far + layout.row_words
     for layout in (usage, metrics, connections):
         assert at.TALLIES + layout.columns * layout.width <= layout.row_words
     assert (at.TALLIES - at.TALLY_KEY) * at.WORD >= at.TALLY_KEY_BYTES
@@ -37,8 +51,8 @@ def test_the_parts_of_a_row_do_not_overlap(workers: int) -> None:
 
 def test_row_sizes_with_two_workers_are_as_documented() -> None:
     customers, addresses, quotas, *_ = layouts(2, 200_000, 200_000)
-    assert customers.row_words * at.WORD == 1728
-    assert addresses.row_words * at.WORD == 1088
+    assert customers.row_words * at.WORD == 960
+    assert addresses.row_words * at.WORD == 704
     assert quotas.row_words * at.WORD == 448
 
 

@@ -16,7 +16,7 @@ from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.counters.tallies import TallyTable
 from tests.edge.counters.conftest import Supervise
 from tests.edge.counters.gauges import use
-from tests.support.tables import claim
+from tests.support.tables import claim, list_foreign_counts
 
 Work = Callable[[], Store]
 NOW = 5e7
@@ -34,7 +34,7 @@ def count(table: LimitTable, key: bytes, count: int, now: float = NOW) -> None:
 
 def foreign(table: LimitTable, key: bytes) -> int | None:
     row = table.peek(table.make_key(key))
-    return None if row is None else table.words[row + at.FOREIGN + CELL % 32] & 0xFFFF
+    return None if row is None else list_foreign_counts(table, row).get(CELL, 0)
 
 
 def period(table: LimitTable, key: bytes, count: int) -> None:
@@ -159,7 +159,7 @@ def test_limits_carry_over_to_a_new_layout_until_the_last_old_worker_ends(
     def foreign_now(table: LimitTable) -> int:
         row = table.peek(table.make_key(b"acme"))
         assert row is not None
-        return sum(word & 0xFFFF for word in table.words[row + at.FOREIGN : row + table.first_ring].tolist())
+        return sum(list_foreign_counts(table, row).values())
 
     count(old.customers, b"acme", 3, monotonic() + offset)
     after = supervise(workers=2)

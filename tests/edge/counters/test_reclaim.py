@@ -4,11 +4,11 @@ from time import perf_counter
 import pytest
 
 from edgeproxy.edge.counters import layout as at
-from edgeproxy.edge.counters.cells import CELL_US_MIN, cell_number, pack
+from edgeproxy.edge.counters.cells import CELL_US_MIN, cell_number
 from edgeproxy.edge.counters.reclaim import GRACE_SECONDS, IDLE_SECONDS, PERIOD_RETENTION_SECONDS, Reclaim
 from edgeproxy.edge.counters.row_key import HAS_PERIODS
 from edgeproxy.edge.counters.rows import LimitTable
-from tests.support.tables import CUSTOMERS, QUOTAS, WIDTH, claim, limits, make, number_of
+from tests.support.tables import CUSTOMERS, QUOTAS, WIDTH, claim, limits, make, number_of, write_cell
 
 BOTH_ORDERS = True
 
@@ -36,8 +36,7 @@ def generation(table: LimitTable, row: int) -> int:
 def count(table: LimitTable, row: int, now: float, column: int = 1) -> float:
     """Count once in the cell of `now`. Returns when that cell ends."""
     cell = cell_number(now, WIDTH)
-    place = row + table.first_ring + column * 32 + cell % 32
-    table.words[place] = pack(cell, 1)
+    write_cell(table, row, column, cell, 1)
     return (cell + 1) * WIDTH / 1e6
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.edge.counters import layout as at
-from edgeproxy.edge.counters.cells import pack
 from edgeproxy.edge.counters.row_key import DIGESTED, RowKey
 from edgeproxy.edge.counters.row_repair import repair, repair_if_free
 from edgeproxy.edge.counters.rows import (
@@ -15,7 +14,19 @@ from edgeproxy.edge.counters.rows import (
     TableBusyError,
     TableFullError,
 )
-from tests.support.tables import CUSTOMERS, WIDTH, Cut, Killed, claim, limits, make, number_of, taken
+from tests.support.tables import (
+    CUSTOMERS,
+    WIDTH,
+    Cut,
+    Killed,
+    claim,
+    limits,
+    list_ring_words,
+    make,
+    number_of,
+    taken,
+    write_cell,
+)
 
 BOTH_ORDERS = True
 
@@ -223,7 +234,8 @@ def test_a_closing_row_stays_closing_while_the_flock_is_not_to_be_had(table: Lim
 
 def test_a_freed_row_is_given_to_the_next_key_clean_and_of_a_new_generation(table: LimitTable) -> None:
     row = claim(table, b"acme")
-    table.words[row + table.first_ring] = pack(77, 5)
+    write_cell(table, row, 0, 77, 5)
+    write_cell(table, row, 3, 78, 6)
     table.words[row + table.head_at] = 5
     table.write_foreign(row, {76: 3})
     sync = table.words[row + at.ROW_SYNC]
@@ -232,11 +244,32 @@ def test_a_freed_row_is_given_to_the_next_key_clean_and_of_a_new_generation(tabl
     assert table.peek(table.make_key(b"acme")) is None
     assert table.rows_in_use == 0
     assert claim(table, b"globex") == row
-    assert not any(table.words[row + at.FOREIGN : row + CUSTOMERS.row_words].tolist())
+    assert not any(list_ring_words(table, row))
+    assert not any(table.words[row + CUSTOMERS.heads : row + CUSTOMERS.row_words].tolist())
     assert table.words[row + at.ROW_STATE] == len(b"globex")
     assert table.words[row + at.ROW_GENERATION] == 4
     assert table.words[row + at.ROW_SYNC] > sync
     assert table.high == 1
+
+
+def measure_resident_bytes(path: Path) -> int:
+    """Return the bytes of a file that are in this process's memory (proc_pid_smaps(5))."""
+    mappings = Path("/proc/self/smaps").read_text().split("VmFlags:")
+    return sum(int(each.partition("Rss:")[2].split()[0]) << 10 for each in mappings if f"{path}\n" in each)
+
+
+def test_a_row_takes_memory_for_the_rings_in_use_alone(tmp_path: Path) -> None:
+    layout = CUSTOMERS._replace(rows=4000, columns=2)
+    path = make(tmp_path, layout)
+    table = limits(path, 0)
+    for number in range(layout.rows):
+        row = claim(table, b"%d" % number)
+        write_cell(table, row, 0, 77, 5)
+        assert table.counts(row, 77) == {77: 5}
+    near = layout.list_extents(0, layout.rows)[0][1]
+    assert near * 0.9 < measure_resident_bytes(path) < near + (256 << 10)
+    table.write_foreign(row, {76: 3})
+    assert table.counts(row, 77) == {77: 5, 76: 3}
 
 
 def test_foreign_head_write_changes_only_the_given_words(table: LimitTable) -> None:
@@ -342,7 +375,7 @@ def test_claim_clears_a_row_with_stale_content(table: LimitTable) -> None:
     row = table.row(0)
     table.words[row : row + CUSTOMERS.row_words] = memoryview(b"\x7e" * 8 * CUSTOMERS.row_words).cast("Q")
     assert claim(table, b"acme") == row
-    assert not any(table.words[row + at.FOREIGN : row + CUSTOMERS.row_words].tolist())
+    assert not any(table.words[row + at.RINGS : row + CUSTOMERS.row_words].tolist())
     assert table.words[row + at.ROW_STATE] == len(b"acme")
     assert not table.words[row + at.ROW_GENERATION] & 1
 
@@ -427,11 +460,13 @@ def test_a_worker_on_a_spare_column_is_seen_by_all_once_they_have_looked(path: P
     assert not spare.seen_by(frozenset({0, 1}), spare.version)
     assert first.refresh_columns()
     assert reader.times == 1
-    assert first.siblings_at == (32, 96)
-    assert first.span == 128
+    far = CUSTOMERS.far + 32 * 2 - CUSTOMERS.rings
+    assert first.siblings_at == (32, far)
+    assert (first.span, first.far_columns) == (64, (3,))
+    assert first.far_span == (CUSTOMERS.far + 32 * 2, CUSTOMERS.far + 32 * 3)
     assert not spare.seen_by(frozenset({0, 1}), spare.version)
     assert second.refresh_columns()
-    assert second.siblings_at == (0, 96)
+    assert second.siblings_at == (0, far)
     assert spare.seen_by(frozenset({0, 1}), spare.version)
     assert spare.siblings_at == (0, 32)
     assert not first.refresh_columns()
@@ -457,9 +492,10 @@ def test_a_supervisor_has_no_column_to_enter(path: Path) -> None:
 
 
 def test_columns_above_the_first_64_have_their_bits(tmp_path: Path) -> None:
-    path = make(tmp_path, CUSTOMERS._replace(columns=200, rows=2))
+    table = CUSTOMERS._replace(columns=200, rows=2)
+    path = make(tmp_path, table)
     last = limits(path, 199)
     assert last.declare_column()
     first = limits(path, 0)
-    assert first.siblings_at[-1] == 199 * 32
+    assert first.siblings_at[-1] == table.far + 100 * 32 - table.rings
     assert len(first.siblings_at) == 100

@@ -7,7 +7,7 @@ import pytest
 
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.base import Base
-from edgeproxy.edge.counters.cells import cell_number, pack, unpack
+from edgeproxy.edge.counters.cells import cell_number, pack
 from edgeproxy.edge.counters.columns import acquire_column
 from edgeproxy.edge.counters.control import Control, boot_digest
 from edgeproxy.edge.counters.file import KINDS, TableError, TableFile
@@ -23,7 +23,7 @@ from edgeproxy.edge.counters.setup import (
 )
 from edgeproxy.edge.counters.store import Store
 from tests.edge.counters.conftest import Supervise
-from tests.support.tables import WIDTH, claim, count_as_formerly
+from tests.support.tables import WIDTH, claim, count_as_formerly, list_foreign_counts
 
 FIRST = [
     f"{kind}.1.tbl" for kind in ("addresses", "connections", "customers", "end_users", "metrics", "quotas", "usage")
@@ -78,7 +78,7 @@ def former_release(state: Path, boot: str = "one") -> None:
     control = prepare_control(state / "control", state)
     control.begin_boot(boot_digest(boot), 5e7)
     customers, addresses, _, *tallies, _ = layouts(2, 40, 20)
-    wanted = (customers._replace(width=0), addresses._replace(width=0), *tallies)
+    wanted = (customers._replace(width=0, parts=0), addresses._replace(width=0, parts=0), *tallies)
     prepare_tables(state, control, wanted, Base(), 5e7)
     control.close()
 
@@ -95,7 +95,7 @@ def former_worker(state: Path, kind: str) -> LimitTable:
 def counted_elsewhere(table: LimitTable, key: bytes) -> dict[int, int]:
     row = table.peek(table.make_key(key))
     assert row is not None
-    return dict(unpack(word) for word in table.words[row + at.FOREIGN : row + table.first_ring].tolist() if word)
+    return list_foreign_counts(table, row)
 
 
 def test_counts_move_to_the_file_of_another_number_of_workers(

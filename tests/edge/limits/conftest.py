@@ -18,7 +18,7 @@ Worker = Callable[[int], LimitTable]
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """A table of twenty customers, with four workers' columns and as many spare."""
-    return make(tmp_path, Layout("customers", rows=20, columns=8, ring=32, cells=28, width=HEAD_WORDS))
+    return make(tmp_path, Layout("customers", rows=20, columns=8, ring=32, cells=28, width=HEAD_WORDS, parts=2))
 
 
 @pytest.fixture

@@ -138,7 +138,7 @@ EVENTS = st.lists(
 
 @given(events=EVENTS)
 def test_each_charge_counts_for_its_window_despite_reclaimed_rows(events: list[tuple[str, int, int]]) -> None:
-    with fresh(Layout("customers", rows=3, columns=4, ring=32, cells=28, width=HEAD_WORDS)) as path:
+    with fresh(Layout("customers", rows=3, columns=4, ring=32, cells=28, width=HEAD_WORDS, parts=2)) as path:
         come_and_go(path, events)
 
 

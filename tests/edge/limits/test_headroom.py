@@ -32,7 +32,7 @@ Join = Callable[[int], LimitTable]
 def make_table(folder: Path, workers: int = WORKERS, *, hub: bool = False) -> Join:
     """Return a table of so many workers, and as many spare columns, as the worker of a column has it."""
     columns = 2 * workers + hub
-    path = make(folder, Layout("customers", rows=20, columns=columns, ring=32, cells=28, width=HEAD_WORDS))
+    path = make(folder, Layout("customers", rows=20, columns=columns, ring=32, cells=28, width=HEAD_WORDS, parts=2))
     return lambda column: limits(path, column)
 
 

@@ -18,7 +18,7 @@ RULE = Rule("basic", 21, 60.0)
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """A table with two rows, for two workers."""
-    return make(tmp_path, Layout("customers", rows=2, columns=4, ring=32, cells=28, width=HEAD_WORDS))
+    return make(tmp_path, Layout("customers", rows=2, columns=4, ring=32, cells=28, width=HEAD_WORDS, parts=2))
 
 
 @pytest.fixture

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.edge.counters.cells import MASK, pack
-from edgeproxy.edge.counters.layout import GAUGE, HEAD_WORDS, Layout
+from edgeproxy.edge.counters.layout import GAUGE
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.limits.concurrency import Concurrency
 from edgeproxy.edge.limits.counts import Counts, join_rings
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.rule import Rule
 from edgeproxy.edge.limits.window import SlidingWindow
-from tests.support.tables import limits, make
+from tests.support.tables import CUSTOMERS, limits, make
 
 START = 51_000_000.0
 WINDOW = 60.0
@@ -27,7 +27,7 @@ Join = Callable[[int], LimitTable]
 @pytest.fixture
 def join(tmp_path: Path) -> Join:
     """A table with sixty-four workers and as many spare columns, opened by the worker of a column."""
-    path = make(tmp_path, Layout("customers", rows=20, columns=2 * WORKERS, ring=32, cells=28, width=HEAD_WORDS))
+    path = make(tmp_path, CUSTOMERS._replace(rows=20, columns=2 * WORKERS))
     return lambda column: limits(path, column)
 
 
@@ -50,8 +50,8 @@ def get_window(table: LimitTable, limit: int) -> SlidingWindow:
 def count_word_by_word(table: LimitTable, counts: Counts) -> int:
     """Return the siblings' counts of this cell, computed by the definition."""
     cell, base = counts.window.cell, counts.window.base
-    first = counts.row + table.first_ring + cell % table.layout.ring
-    words = [table.words[first + table.layout.ring * column] for column in table.siblings]
+    place = counts.row + cell % table.layout.ring
+    words = [table.words[place + table.layout.ring_at(column)] for column in table.siblings]
     return sum(word - base for word in words if 0 < word - base <= MASK)
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.edge.counters.layout import HEAD_WORDS, Layout
+from edgeproxy.edge.counters.layout import Layout
 from edgeproxy.edge.counters.reclaim import Reclaim
 from tests.support.program import Program
-from tests.support.tables import limits, make, opened, taken
+from tests.support.tables import CUSTOMERS, limits, make, opened, taken
 
 WORKER = """
 import random, sys
@@ -57,7 +57,7 @@ def test_a_row_is_freed_or_wanted_and_never_both(tmp_path: Path, seed: int, monk
     # Rows become idle right after their window, because this tests freeing rows, not waiting for it.
     monkeypatch.setattr("edgeproxy.edge.counters.reclaim.IDLE_SECONDS", 0.0)
     # Twenty rows for twenty-four subjects: rows change hands all the time.
-    table = limits(make(tmp_path, Layout("customers", rows=20, columns=4, ring=32, cells=28, width=HEAD_WORDS)))
+    table = limits(make(tmp_path, CUSTOMERS._replace(rows=20)))
     clock_path = make(tmp_path, Layout("usage", rows=1, columns=4, width=1))
     clock = opened(clock_path).words
     tick = 1_000_000

@@ -23,7 +23,7 @@ from tests.support.tables import fresh, limits, opened
 
 START = 51_000_000.0
 SUBJECT = b"acme"
-CUSTOMERS = Layout("customers", rows=5, columns=8, ring=32, cells=28, width=7)
+CUSTOMERS = Layout("customers", rows=5, columns=8, ring=32, cells=28, width=7, parts=2)
 QUOTAS = Layout("quotas", rows=5, columns=8, ring=1, cells=1, width=7)
 UTC = ZoneInfo("UTC")
 

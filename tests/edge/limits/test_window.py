@@ -15,11 +15,11 @@ from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.rule import Rule
 from tests.edge.limits.conftest import Worker
 from tests.edge.limits.reference import ask
-from tests.support.tables import fresh, limits, make
+from tests.support.tables import fresh, limits, list_ring_words, make
 
 BOTH_ORDERS = True
 
-CUSTOMERS = Layout("customers", 5, 8, ring=32, cells=28, width=HEAD_WORDS)
+CUSTOMERS = Layout("customers", 5, 8, ring=32, cells=28, width=HEAD_WORDS, parts=2)
 START = 51_000_000.0
 SUBJECT = b"acme"
 WIDTH = width_us(60.0, 28)
@@ -39,7 +39,7 @@ def test_the_oldest_cell_counts_in_full(worker: Worker) -> None:
 
 
 def test_a_single_worker_reads_no_siblings(tmp_path: Path) -> None:
-    path = make(tmp_path, Layout("customers", rows=5, columns=2, ring=32, cells=28, width=HEAD_WORDS))
+    path = make(tmp_path, Layout("customers", rows=5, columns=2, ring=32, cells=28, width=HEAD_WORDS, parts=2))
     window = Policies(limits(path, 0)).get_policy(Rule("basic", 3, 60.0), SUBJECT)
     assert [ask(window, START) for _ in range(4)] == [True, True, True, False]
 
@@ -109,7 +109,7 @@ def test_window_decides_as_the_exact_reference_within_one_cell(
     start: float,
     small: bool,
 ) -> None:
-    layout = Layout("addresses", 5, 8, ring=16, cells=13, width=HEAD_WORDS) if small else CUSTOMERS
+    layout = Layout("addresses", 5, 8, ring=16, cells=13, width=HEAD_WORDS, parts=2) if small else CUSTOMERS
     with fresh(layout) as path:
         hold_to_the_promise(path, layout, steps, Rule("basic", limit, window), start)
 
@@ -232,7 +232,7 @@ def reference(table: LimitTable, rule: Rule, now: float) -> int:
     if row is None:
         return 0
     cell = cell_number(now, WIDTH)
-    words = table.words[row + 16 : row + table.layout.heads].tolist()
+    words = list_ring_words(table, row)
     return sum(word & MASK for word in words if cell - 28 <= word >> 28 <= cell + 2)
 
 

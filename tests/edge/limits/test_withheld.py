@@ -33,7 +33,7 @@ from edgeproxy.hub.report import Cell, Gauge, Report, Window
 from loadtest.testbed.memory_hub import Memory
 from tests.support.tables import limits, make, opened
 
-LAYOUT = Layout("customers", rows=20, columns=3, ring=32, cells=28, width=HEAD_WORDS)
+LAYOUT = Layout("customers", rows=20, columns=3, ring=32, cells=28, width=HEAD_WORDS, parts=2)
 START = 51_000_000.0
 WINDOW = Rule("basic", 60, 60.0)
 BUCKET = Rule("bucket", 60, 60.0, algorithm="token_bucket", depth=60)

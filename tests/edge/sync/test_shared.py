@@ -25,7 +25,7 @@ from edgeproxy.hub.report import Bucket, Cell, Report, Window
 from loadtest.testbed.memory_hub import Memory
 from tests.support.tables import limits, make
 
-LAYOUT = Layout("customers", rows=400, columns=3, ring=32, cells=28, width=HEAD_WORDS)
+LAYOUT = Layout("customers", rows=400, columns=3, ring=32, cells=28, width=HEAD_WORDS, parts=2)
 RULE = Rule("basic", 600, 60.0)
 TERMS = RateTerms(600, 60.0, LAYOUT.cells)
 STEP = 0.05
@@ -170,7 +170,7 @@ def test_without_the_hub_rows_are_held_in_batches(edge: Edge) -> None:
     edge.told()
 
     def held() -> int:
-        words, ring = edge.shared.table.words, LAYOUT.rings + LAYOUT.ring * 2
+        words, ring = edge.shared.table.words, LAYOUT.ring_at(2)
         return sum(any(words[row + ring : row + ring + LAYOUT.ring].tolist()) for row in edge.rows.values())
 
     assert held() == 0
@@ -181,7 +181,7 @@ def test_without_the_hub_rows_are_held_in_batches(edge: Edge) -> None:
     edge.count("new")
     edge.use("new")
     edge.shared.hold_next_rows(edge.now, "share", 1)
-    assert any(edge.shared.table.words[edge.rows["new"] + LAYOUT.rings + LAYOUT.ring * 2 :][: LAYOUT.ring].tolist())
+    assert any(edge.shared.table.words[edge.rows["new"] + LAYOUT.ring_at(2) :][: LAYOUT.ring].tolist())
     edge.shared.hold_next_rows(edge.now, "share", 1000)
     assert held() == 51
     assert (edge.shared.find_next_due() or 0) > edge.now

@@ -16,8 +16,8 @@ import uvloop
 from tests.fuzz.__main__ import until
 from tests.fuzz.run import Run, edge_before
 
-CONVERSATIONS = 800
-"""The conversations of the short run. Each outcome of a request occurs at least some twenty times."""
+CONVERSATIONS = 400
+"""The conversations of the short run. Each outcome of a request occurs at least some ten times."""
 MINUTES = float(os.environ.get("EDGEPROXY_FUZZ_MINUTES") or 30)
 
 

@@ -264,11 +264,11 @@ def test_text_written_by_models_is_not_read_as_usage() -> None:
         assert read_stream(events(chat_chunk({"content": text, "usage": CHAT_USAGE}))) == NOTHING
 
 
-def test_a_million_events_use_no_memory() -> None:
+def test_many_events_use_no_memory() -> None:
     usage_format = UsageFormat("openai")
     reader = usage_format.create_reader(BodyKind.STREAM)
     piece = events(*[chat_chunk({"content": "x"})] * 1000)
-    for _ in range(1000):
+    for _ in range(100):
         reader.feed(piece)
     reader.feed(events({"usage": CHAT_USAGE}))
     assert usage_format.compute_counts(reader.values).find_number("total_tokens") == 29
@@ -342,7 +342,7 @@ AFTER = {"usage": CHAT_USAGE, "service_tier": "default", "list": [1, {"usage": 5
 
 
 @pytest.mark.parametrize("size", [1, 7, 100, 5000])
-@pytest.mark.parametrize("begin", range(8, 400, 13))
+@pytest.mark.parametrize("begin", [8, 21, 34, 60, 112, 216, 398])
 def test_the_ends_of_a_long_text_are_read(size: int, begin: int) -> None:
     assert json.loads(compact(LONG))
     counts = read_long(compact({**LONG, **AFTER}), size=size, begin=begin, end=500)

@@ -16,10 +16,10 @@ from tests.edge.http1.mutants import REQUEST_LINES, STATUS_LINES, mutants
 from tests.edge.http1.oracle import CHUNKED, UNTIL_CLOSE, Outcome, Reading, Rejected, Request, Response, Unfinished
 from tests.edge.http1.stance import COMMON, Different, Looser, Stance, Stricter
 
-MUTATED_REQUESTS = 50_000
-MUTATED_RESPONSES = 25_000
-IN_A_SOAK = 20
-"""Factor for the number of heads in a long run."""
+MUTATED_REQUESTS = 12_500
+MUTATED_RESPONSES = 6_000
+IN_THE_NIGHT, IN_A_SOAK = 4, 80
+"""Factors for the number of heads in longer runs."""
 
 Read = Callable[[bytes], Request | Response | Rejected | Unfinished]
 Hear = Callable[[bytes], Outcome]
@@ -42,7 +42,9 @@ def read_by_us(head: bytes, read: Read) -> Outcome:
 @pytest.fixture
 def times(pytestconfig: pytest.Config) -> int:
     """The factor for the numbers of heads."""
-    return IN_A_SOAK if pytestconfig.getoption("soak") else 1
+    if pytestconfig.getoption("soak"):
+        return IN_A_SOAK
+    return IN_THE_NIGHT if pytestconfig.getoption("properties") else 1
 
 
 def test_no_mutated_request_is_read_differently(seed: int, times: int) -> None:

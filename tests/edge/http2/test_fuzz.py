@@ -44,7 +44,7 @@ from tests.edge.http2.peer import (
     word,
 )
 
-CONVERSATIONS = 150
+CONVERSATIONS = 50
 STORED_BYTES_MAX = BLOCK_EXCESS * LIMITS.head + 2 * (16_384 + 9) + HEADS_BYTES_MAX + 4096
 WINDOWS = (0, 1, 100, 65_535, 1 << 20, (1 << 31) - 1)
 FRAME_BYTES_MAX = 16_384

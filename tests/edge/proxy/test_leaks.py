@@ -16,7 +16,7 @@ from loadtest.testbed.frames import TEXT, frame
 from tests.support.http2_wire import compute_accept, http2
 from tests.support.transcript import Edge, chunks, get, head, ok, post
 
-ROUNDS = 30
+ROUNDS = 15
 LARGE = 400_000
 """Bytes of a body that goes to disk."""
 NONCE = "dGhlIHNhbXBsZSBub25jZQ=="

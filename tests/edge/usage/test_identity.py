@@ -35,7 +35,7 @@ class Home:
         set_aside_if_moved(self.state, self.folder)
         tables = None if self.folder == self.state else self.folder
         store = Store.prepare(
-            self.state, workers=1, customers=40, addresses=8, tables_dir=tables, boot="one", offset=5e7
+            self.state, workers=1, customers=40, addresses=8, end_users=8, tables_dir=tables, boot="one", offset=5e7
         )
         assert store.identity.try_acquire()
         sealer = Sealer.open(store, "here", self.now)
@@ -152,7 +152,7 @@ def test_adopt_and_discard_need_a_name_among_several_directories(home: Home) -> 
 def test_identity_changes_are_refused_while_an_edge_runs(home: Home) -> None:
     home.serve()
     moved = home.copied("moved")
-    store = Store.prepare(moved.state, workers=1, customers=40, addresses=8, boot="one", offset=5e7,
+    store = Store.prepare(moved.state, workers=1, customers=40, addresses=8, end_users=8, boot="one", offset=5e7,
                           tables_dir=None if moved.folder == moved.state else moved.folder)  # fmt: skip
     worker = Store.join(moved.state, tables_dir=None if moved.folder == moved.state else moved.folder)
     acts: tuple[Callable[[Path, Path], object], ...] = (set_aside_if_moved, adopt_identity, discard_identity)

@@ -86,7 +86,7 @@ def find_naively(routes: list[Leads], path: bytes, method: bytes, fields: dict[s
     return 404
 
 
-@settings(max_examples=600)
+@settings(max_examples=8 * settings().max_examples)
 @given(
     st.lists(ROUTES, min_size=1, max_size=8),
     st.lists(st.sampled_from(["a", "b", "c", ""]), min_size=1, max_size=4),

@@ -9,7 +9,7 @@ V6_PREFIX_BITS = 64
 
 
 def parse_ip(text: str) -> IP | None:
-    """Parse an IP address, with IPv4-mapped IPv6 (`::ffff:10.0.0.1`) as IPv4. None: it is invalid."""
+    """Parse an IP address, with IPv4-mapped IPv6 (`::ffff:10.0.0.1`) as IPv4. Return None if it is invalid."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -20,7 +20,7 @@ def parse_ip(text: str) -> IP | None:
 
 
 def parse_forwarded(entry: str) -> IP | None:
-    """Parse an entry of X-Forwarded-For. None: it is no address.
+    """Parse an entry of X-Forwarded-For. Return None if it is no address.
 
     A zone is removed. It names an interface of another host, and its length and characters are unlimited.
     """

@@ -1,4 +1,4 @@
-"""One Redis of a hub: it is connected and reconnected, with one connection at a time."""
+"""The connection to one Redis of a hub, which is opened again whenever it is lost."""
 
 import asyncio
 import random
@@ -24,7 +24,7 @@ SendHeartbeat = Callable[["Node", Link], Awaitable[None]]
 
 
 class Node:
-    """One node. `run` maintains the connection. `changed` is called when it is reached, lost or tried in vain."""
+    """One Redis of a hub. `run` keeps it connected, and calls `changed` when it is connected, lost or not reached."""
 
     def __init__(self, url: str, tls: Tls, send_heartbeat: SendHeartbeat, changed: Callable[["Node"], None]) -> None:
         """`url`: redis:// or rediss://, as `config.hub_settings` reads it."""

@@ -90,8 +90,8 @@ class Latencies:
         if votes is None:
             return {}
         if votes.medians is None or now >= votes.until:
-            fresh = [vote for cast, vote in votes.by_voter.values() if now - cast < VOTE_SECONDS]
-            votes.medians = self._compute_medians(fresh, VOTERS_MIN)
+            current = [vote for cast, vote in votes.by_voter.values() if now - cast < VOTE_SECONDS]
+            votes.medians = self._compute_medians(current, VOTERS_MIN)
             casts = [cast for cast, _ in votes.by_voter.values() if now - cast < VOTE_SECONDS]
             votes.until = min(casts, default=now) + VOTE_SECONDS
         return votes.medians

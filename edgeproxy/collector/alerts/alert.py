@@ -99,9 +99,9 @@ async def raise_alerts(connection: AsyncConnection, alerts_to_raise: Iterable[Al
     """Raise alerts in the current transaction, the first one per key. Return the new ones."""
     first: dict[str, Alert] = {}
     for alert in alerts_to_raise:
-        before = first.setdefault(alert.key, alert)
-        if before is not alert and alert.gathered:
-            first[alert.key] = replace(before, gathered=merge_gathered(before.gathered, alert.gathered))
+        earlier = first.setdefault(alert.key, alert)
+        if earlier is not alert and alert.gathered:
+            first[alert.key] = replace(earlier, gathered=merge_gathered(earlier.gathered, alert.gathered))
     return [first[key] for key in sorted(first, key=_rank_key) if await raise_once(connection, first[key])]
 
 
@@ -134,8 +134,8 @@ async def _enqueue_event(connection: AsyncConnection, alert: Alert, customer: st
     """Write the webhook message for the customer concerned."""
 
     async def build_data() -> dict[str, object]:
-        about = {"customer": customer, "title": format_title(alert.title), "severity": alert.severity}
-        return {**about, "details": {**alert.details, **alert.gathered}}
+        summary = {"customer": customer, "title": format_title(alert.title), "severity": alert.severity}
+        return {**summary, "details": {**alert.details, **alert.gathered}}
 
     if (event_type := EVENT_TYPES.get(alert.kind)) is not None:
         try:

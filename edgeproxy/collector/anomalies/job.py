@@ -110,8 +110,8 @@ class AnomalyJob:
     async def _judge_hours(self, now: float, since: int | None) -> None:
         """Judge completed hours."""
         until = int(now - GRACE_SECONDS) // HOUR * HOUR
-        earliest = until - (HOUR if since is None else HOURS_BEHIND_MAX * HOUR)
-        for hour in range(max(since or 0, earliest), until, HOUR):
+        oldest = until - (HOUR if since is None else HOURS_BEHIND_MAX * HOUR)
+        for hour in range(max(since or 0, oldest), until, HOUR):
             async with aclosing(self._stream_findings(hour - HOUR, hour, judge_hour)) as findings:
                 async for customer, meter, finding in findings:
                     await self._record_finding(customer, meter, finding, now)
@@ -181,7 +181,9 @@ class AnomalyJob:
     async def _judge_open_hour(self, now: float) -> None:
         """Pause customers with far too much usage in the current hour, if `pause` is configured."""
         anomalies = self._settings.anomalies
-        if anomalies.pause is None and not any(own.pause is not None for own in anomalies.customers.values()):
+        if anomalies.pause is None and not any(
+            overrides.pause is not None for overrides in anomalies.customers.values()
+        ):
             return
         hour = int(now) // HOUR * HOUR
         async with aclosing(self._stream_findings(hour, hour, judge_pause)) as findings:
@@ -198,9 +200,9 @@ class AnomalyJob:
         """Write a finding and its alert. A customer gets one alert a day, and another if the severity rises."""
         day, keep = start_of_day(finding.at), self._settings.anomalies.keep
         async with self._database.writing() as connection:
-            whole = await store.record_finding(connection, customer, meter, day, finding, int(now), keep)
-            if whole is not None:
-                await raise_once(connection, build_alert(customer, meter, whole, now))
+            merged = await store.record_finding(connection, customer, meter, day, finding, int(now), keep)
+            if merged is not None:
+                await raise_once(connection, build_alert(customer, meter, merged, now))
 
     async def _pause_customer(self, customer: str, meter: str, finding: Finding, now: float) -> None:
         """Pause a customer at most once a day, so that an operator's resumption is not undone."""

@@ -28,7 +28,7 @@ HourlyUsage = Mapping[tuple[str, str], dict[int, int]]
 async def fetch_usage(connection: AsyncConnection, since: int, until: int, customers: Collection[str]) -> HourlyUsage:
     """Return the usage of at most NAMES_MAX customers by hour, as far as hours are retained."""
     streamed = stream_usage(connection, since, until, customers)
-    return {key: hours async for some in streamed for key, hours in some.items()}
+    return {key: hours async for page in streamed for key, hours in page.items()}
 
 
 async def stream_usage(
@@ -41,20 +41,20 @@ async def stream_usage(
     since = max(since, (await rollup.fetch_state(connection)).hours_from)
     if since >= until:
         return
-    some: dict[tuple[str, str], dict[int, int]] = {}
+    usage: dict[tuple[str, str], dict[int, int]] = {}
     names: set[str] = set()
     usage_query = LedgerQuery(None, None, since, until, ("customer", "meter", "hour"))
-    only = () if customers is None else (series.c.customer.in_(customers),)
-    async with aclosing(queries.stream_usage(connection, usage_query, *only)) as pages:
+    conditions = () if customers is None else (series.c.customer.in_(customers),)
+    async with aclosing(queries.stream_usage(connection, usage_query, *conditions)) as pages:
         async for rows in pages:
             for row in rows:
                 name = row["customer"]
                 if name not in names and len(names) == NAMES_MAX:
-                    yield some
-                    some, names = {}, set()
+                    yield usage
+                    usage, names = {}, set()
                 names.add(name)
-                some.setdefault((name, row["meter"]), {})[_second(row["hour"])] = row["value"]
-    yield some
+                usage.setdefault((name, row["meter"]), {})[_second(row["hour"])] = row["value"]
+    yield usage
 
 
 @lru_cache(1024)
@@ -99,8 +99,8 @@ async def fetch_baselines(connection: AsyncConnection, customers: Iterable[str])
     by_meter: dict[tuple[str, str], Baseline] = {}
     names = sorted(set(customers))
     for at in range(0, len(names), NAMES_MAX):
-        some = anomaly_baselines.c.customer.in_(names[at : at + NAMES_MAX])
-        for row in await connection.execute(sa.select(anomaly_baselines).where(some)):
+        is_in_page = anomaly_baselines.c.customer.in_(names[at : at + NAMES_MAX])
+        for row in await connection.execute(sa.select(anomaly_baselines).where(is_in_page)):
             if row.numbers:
                 name = anomaly_baselines.name
                 for baseline in parse_rows(name, [row], _parse_baseline, lambda row: f"{row.customer},{row.meter}"):
@@ -117,21 +117,21 @@ async def record_finding(
 ) -> Finding | None:
     """Write a finding merged with the day's earlier one. Return the result if the severity has risen."""
     columns = anomalies.c
-    own = (columns.customer == customer) & (columns.day == day)
-    rows = (await connection.execute(sa.select(anomalies).where(own).with_for_update())).all()
+    of_day = (columns.customer == customer) & (columns.day == day)
+    rows = (await connection.execute(sa.select(anomalies).where(of_day).with_for_update())).all()
     severest = max((SEVERITY_RANKS[row.severity] for row in rows), default=-1)
     before = next((row for row in rows if row.meter == meter), None)
-    whole = merge_findings(None if before is None else parse_finding(before), finding)
-    assert whole is not None
-    details = {**whole.details, "at": whole.at, "likeness_of_day": whole.likeness, "exact_score": whole.score}
-    values = {"kind": whole.kind, "severity": whole.severity, "details": orjson.dumps(details).decode()}
+    merged = merge_findings(None if before is None else parse_finding(before), finding)
+    assert merged is not None
+    details = {**merged.details, "at": merged.at, "likeness_of_day": merged.likeness, "exact_score": merged.score}
+    values = {"kind": merged.kind, "severity": merged.severity, "details": orjson.dumps(details).decode()}
     if before is None:
         times = {"found_at": now, "expires_at": round(now + keep)}
         new = {"customer": customer, "meter": meter, "day": day, **values, **times}
         await connection.execute(sa.insert(anomalies).values(new))
     else:
         await connection.execute(sa.update(anomalies).where(columns.id == before.id).values(values))
-    return whole if SEVERITY_RANKS[whole.severity] > severest else None
+    return merged if SEVERITY_RANKS[merged.severity] > severest else None
 
 
 def parse_finding(row: sa.Row[tuple[object, ...]]) -> Finding:
@@ -188,6 +188,6 @@ async def fetch_progress(connection: AsyncConnection) -> dict[str, int]:
 
 async def record_progress(connection: AsyncConnection, name: str, until: int) -> None:
     """Record the progress of a part of the job as a Unix second."""
-    own = anomaly_progress.c.name == name
-    if (await connection.execute(sa.update(anomaly_progress).where(own).values(until=until))).rowcount == 0:
+    is_part = anomaly_progress.c.name == name
+    if (await connection.execute(sa.update(anomaly_progress).where(is_part).values(until=until))).rowcount == 0:
         await connection.execute(sa.insert(anomaly_progress).values(name=name, until=until))

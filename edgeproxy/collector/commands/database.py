@@ -73,7 +73,7 @@ def report_rights(settings: CollectorSettings) -> RightsReport:
         finally:
             await database.close()
         sql = None if login.is_complete else row_security.roles_sql(login.name)
-        faults = [one for one in (gap, ownership.obstacle, ownership.altered) if one is not None]
+        faults = [fault for fault in (gap, ownership.obstacle, ownership.altered) if fault is not None]
         owner = ownership.weakness or f"the user {ownership.login} reads and writes rows, and owns nothing"
         # A login that owns the tables is a choice. A login that should own nothing but could become the owner is a
         # fault.
@@ -101,7 +101,7 @@ def migrate(settings: CollectorSettings, owner_url: str | None) -> CommandResult
     except PydanticCustomError as error:
         return 2, f"the owner's URL {error}"
     if owner_url is not None and _locate(make_url(owner_url)) != _locate(login):
-        urls = [one.render_as_string() for one in (make_url(owner_url), login)]
+        urls = [url.render_as_string() for url in (make_url(owner_url), login)]
         return 2, f"{urls[0]} is another database than {urls[1]}, where the collector serves"
 
     async def migrate_tables() -> str:
@@ -211,8 +211,10 @@ def replay_batch(
 
         result = await quarantine.replay_batch(database, edge, seq, body, record=record, meters=settings.meters)
         response = result.to_response()
-        what = f"{format_count(result.rows, 'row')} with a total of {result.total} in the minute {response['minute']}"
-        return f"batch {seq} of {edge} {'was counted before' if result.again else 'is counted'}: {what}"
+        summary = (
+            f"{format_count(result.rows, 'row')} with a total of {result.total} in the minute {response['minute']}"
+        )
+        return f"batch {seq} of {edge} {'was counted before' if result.again else 'is counted'}: {summary}"
 
     return run_on_database(settings, count)
 
@@ -241,14 +243,14 @@ def import_configuration(settings: CollectorSettings, *, dry: bool) -> CommandRe
         caller = get_command_caller()
         results = await transfer.import_settings(database, settings, caller, dry=dry)
         lines = [
-            f"{what}: {result.added} new, {result.changed} changed, {result.same} as they were"
-            for what, result in results.items()
+            f"{kind}: {result.added} new, {result.changed} changed, {result.same} as they were"
+            for kind, result in results.items()
         ]
         refused = [why for result in results.values() for why in result.refused]
         if refused:
-            more = [f"and {len(refused) - REFUSED_SHOWN_MAX} more"] if len(refused) > REFUSED_SHOWN_MAX else []
+            rest = [f"and {len(refused) - REFUSED_SHOWN_MAX} more"] if len(refused) > REFUSED_SHOWN_MAX else []
             raise CommandError(
-                "\n".join([*lines, *(f"not brought: {why}" for why in refused[:REFUSED_SHOWN_MAX]), *more])
+                "\n".join([*lines, *(f"not brought: {why}" for why in refused[:REFUSED_SHOWN_MAX]), *rest])
             )
         return "\n".join([*lines, *(["nothing was changed: it was a dry run"] if dry else [])])
 
@@ -270,7 +272,9 @@ def export_configuration(settings: CollectorSettings, to: TextIO, *, for_edges: 
 def export_journal(settings: CollectorSettings, day: date, form: accounting.Format, currency: str) -> CommandResult:
     """Write a day's journal in a currency as a file for bookkeeping software."""
 
-    names = {} if settings.billing is None else {str(one): name for one, name in settings.billing.accounts.items()}
+    names = (
+        {} if settings.billing is None else {str(account): name for account, name in settings.billing.accounts.items()}
+    )
 
     async def write(database: Database) -> str:
         try:

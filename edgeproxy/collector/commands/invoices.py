@@ -41,10 +41,10 @@ def close_invoices(settings: CollectorSettings, period: str, *, dry: bool) -> Co
         if settings.billing is None or settings.billing.mode == "off":
             raise CommandError("nobody is charged: see mode of billing")
         async with database.reading() as connection:
-            who = await charging.fetch_charging(connection, settings.billing)
-        if not who.is_on:
-            raise CommandError(f"nobody is charged: {who.stopped_by or 'the configuration'} has stopped it")
-        of_period = match_period(period)
+            charging_state = await charging.fetch_charging(connection, settings.billing)
+        if not charging_state.is_on:
+            raise CommandError(f"nobody is charged: {charging_state.stopped_by or 'the configuration'} has stopped it")
+        in_period = match_period(period)
         if dry:
             return await _format_invoices(database, period)
         try:
@@ -53,31 +53,33 @@ def close_invoices(settings: CollectorSettings, period: str, *, dry: bool) -> Co
             raise CommandError(str(error)) from None
         try:
             processor = build_processor(settings, database, stripe, lambda seconds: None)
-            await _close(database, PeriodCloseJob(database, stripe, lambda: settings, processor.complete), of_period)
+            await _close(database, PeriodCloseJob(database, stripe, lambda: settings, processor.complete), in_period)
         finally:
             await stripe.close()
         text = await _format_invoices(database, period)
         async with database.reading() as connection:
-            left = sa.select(table.c.id).where(of_period, table.c.state.in_(UNSETTLED)).limit(1)
-            if (await connection.execute(left)).first() is not None:
+            unsettled = sa.select(table.c.id).where(in_period, table.c.state.in_(UNSETTLED)).limit(1)
+            if (await connection.execute(unsettled)).first() is not None:
                 raise CommandError(text)
         return text
 
     return run_on_database(settings, close)
 
 
-async def _close(database: Database, closing: PeriodCloseJob, of_period: sa.ColumnElement[bool]) -> None:
+async def _close(database: Database, closing: PeriodCloseJob, in_period: sa.ColumnElement[bool]) -> None:
     """Run the period close without the freeze for these invoices. Raises TimeoutError if another run does not end."""
-    async with asyncio.timeout(ALONE_SECONDS) as patience:
+    async with asyncio.timeout(ALONE_SECONDS) as waiting:
         while True:
-            async with try_exclusive(database, JOB) as mine:
-                if mine:
-                    patience.reschedule(None)
+            async with try_exclusive(database, JOB) as is_exclusive:
+                if is_exclusive:
+                    waiting.reschedule(None)
                     now = int(time.time())
                     await closing.step(now)  # It creates the invoices of completed periods.
-                    over = sa.update(table).where(of_period, table.c.state == invoices.DRAFT, table.c.period_end <= now)
+                    ended = sa.update(table).where(
+                        in_period, table.c.state == invoices.DRAFT, table.c.period_end <= now
+                    )
                     async with database.writing() as connection:
-                        await connection.execute(over.values(closes_at=now, try_at=0))
+                        await connection.execute(ended.values(closes_at=now, try_at=0))
                     for _ in range(ROUNDS):
                         await closing.step(time.time())
                     return
@@ -89,7 +91,10 @@ async def _format_invoices(database: Database, period: str) -> str:
     async with database.reading() as connection:
         preview = await preview_close(connection, period)
     lines = [f"{format_count(count, 'invoice')} {state}" for state, count in preview["invoices"].items()]
-    lines += [f"held: {one['invoice']} of {one['customer']}: {one['why']}" for one in preview["held"]]
+    lines += [
+        f"held: {held_invoice['invoice']} of {held_invoice['customer']}: {held_invoice['why']}"
+        for held_invoice in preview["held"]
+    ]
     return "\n".join(lines) or "there is no invoice of this period"
 
 
@@ -98,16 +103,16 @@ def list_invoices(
 ) -> CommandResult:
     """List the newest invoices."""
 
-    async def look(database: Database) -> str:
+    async def list_rows(database: Database) -> str:
         async with database.reading(whole=True) as connection:
-            number = None if customer is None else (await resolve_customer(connection, customer)).id
+            customer_id = None if customer is None else (await resolve_customer(connection, customer)).id
             invoice_rows = await invoices.list_invoices(
-                connection, None, LISTED_MAX, customer=number, period=period, state=state
+                connection, None, LISTED_MAX, customer=customer_id, period=period, state=state
             )
         lines = parse_rows(table.name, invoice_rows, _format_invoice, itemgetter("id"))
         return "\n".join(lines) or "there is no such invoice"
 
-    return run_on_database(settings, look)
+    return run_on_database(settings, list_rows)
 
 
 def _format_invoice(invoice: Invoice) -> str:

@@ -89,10 +89,10 @@ def _parse_records(records: Iterable[EventRecord], meters: Mapping[str, Meter], 
         meter = meters.get(record.meter)
         if meter is None or not TEXT.fullmatch(record.id):
             raise InvalidEventError
-        if (who := (record.customer, record.source)) not in names:  # They recur from one event to the next.
+        if (sender := (record.customer, record.source)) not in names:  # They recur from one event to the next.
             if not (NAME.fullmatch(record.customer) and TEXT.fullmatch(record.source)):
                 raise InvalidEventError
-            names.add(who)
+            names.add(sender)
         for request_id in (record.request_id, record.upstream_request_id):
             if request_id is not None and not TEXT.fullmatch(request_id):
                 raise InvalidEventError

@@ -43,36 +43,38 @@ class LedgerWriter:
         Rows in minutes that are rolled up are also added to their hours and days, and hours that were fully rolled up
         before are recorded as late. If the transaction fails, call `forget`.
         """
-        begun: set[CountKey] = set()
-        grown: dict[int, dict[int, int]] = defaultdict(dict)
+        new_series: set[CountKey] = set()
+        increments: dict[int, dict[int, int]] = defaultdict(dict)
         latest: dict[str, int] = {}
         touched: set[tuple[str, int]] = set()
         for batch in batches:
-            numbers = await self._resolve_numbers(connection, batch, begun)
-            values = grown[batch.minute]
+            numbers = await self._resolve_numbers(connection, batch, new_series)
+            values = increments[batch.minute]
             for number, row in zip(numbers, batch.rows, strict=True):
                 values[number] = values.get(number, 0) + row[3]
             if batch.rows:
                 latest[batch.edge] = max(batch.minute, latest.get(batch.edge, 0))
                 touched.add((batch.edge, batch.minute - batch.minute % HOUR))
-        highest = max((max(values.values()) for values in grown.values() if values), default=0)
+        highest = max((max(values.values()) for values in increments.values() if values), default=0)
         if highest > MINUTE_VALUE_MAX:
             raise SumTooLargeError
-        if any(any(values.values()) for values in grown.values()):  # Corrections are negative.
-            rolled = await rollup.lock_state(self._database, connection)
-            for table, grows in zip((ledger, hours, days), rolled.split_increments(grown), strict=True):
-                await self._database.ledger.add(connection, table, grows)
-            late = ((edge, hour) for edge, hour in touched if rolled.hours_from <= hour < rolled.hour)
+        if any(any(values.values()) for values in increments.values()):  # Corrections are negative.
+            rollup_state = await rollup.lock_state(self._database, connection)
+            for table, table_increments in zip(
+                (ledger, hours, days), rollup_state.split_increments(increments), strict=True
+            ):
+                await self._database.ledger.add(connection, table, table_increments)
+            late = ((edge, hour) for edge, hour in touched if rollup_state.hours_from <= hour < rollup_state.hour)
             await self._database.ledger.record_late_hours(connection, late)
             await self._update_latest(connection, latest)
-        return begun
+        return new_series
 
     def forget(self, names: Iterable[str]) -> None:
         """Forget these edges' cached state, which may be uncommitted."""
-        gone = set(names)
-        for where in [where for where in self._known if where[0] in gone]:
-            del self._known[where]
-        for edge in gone:
+        forgotten = set(names)
+        for source in [source for source in self._known if source[0] in forgotten]:
+            del self._known[source]
+        for edge in forgotten:
             self._latest.pop(edge, None)
 
     async def _update_latest(self, connection: AsyncConnection, latest: Mapping[str, int]) -> None:
@@ -80,49 +82,49 @@ class LedgerWriter:
         later = {edge: minute for edge, minute in latest.items() if minute > self._latest.get(edge, -1)}
         if later:
             earlier = edges.c.latest.is_(None) | (edges.c.latest < sa.bindparam("minute"))
-            one = sa.update(edges).where(edges.c.edge == sa.bindparam("of"), earlier)
+            statement = sa.update(edges).where(edges.c.edge == sa.bindparam("of"), earlier)
             rows = [{"of": edge, "minute": minute} for edge, minute in later.items()]
-            await connection.execute(one.values(latest=sa.bindparam("minute")), rows)
+            await connection.execute(statement.values(latest=sa.bindparam("minute")), rows)
             self._latest |= later
 
-    async def _resolve_numbers(self, connection: AsyncConnection, batch: Batch, begun: set[CountKey]) -> list[int]:
+    async def _resolve_numbers(self, connection: AsyncConnection, batch: Batch, new_series: set[CountKey]) -> list[int]:
         """Return the series number of each row. New series get a number and are added to `begun`."""
-        where = (batch.edge, batch.region)
-        known = self._known.get(where)
-        if known is None:
-            known = self._known[where] = {}
-            await self._load_series(connection, where, known)
-        self._known.move_to_end(where)
-        counted = [count_key(row) for row in batch.rows]
-        missing = {one for one in counted if one not in known}
+        source = (batch.edge, batch.region)
+        numbers = self._known.get(source)
+        if numbers is None:
+            numbers = self._known[source] = {}
+            await self._load_series(connection, source, numbers)
+        self._known.move_to_end(source)
+        keys = [count_key(row) for row in batch.rows]
+        missing = {key for key in keys if key not in numbers}
         if missing:
-            await self._database.ledger.insert_series(connection, [(*where, *one) for one in sorted(missing)])
-            await self._load_series(connection, where, known)
-            split = [
-                {"series": known[one], "name": name, "value": value}
-                for one in missing
-                for name, value in dimensions.parse_dimensions(one[3]).items()
+            await self._database.ledger.insert_series(connection, [(*source, *key) for key in sorted(missing)])
+            await self._load_series(connection, source, numbers)
+            dimension_rows = [
+                {"series": numbers[key], "name": name, "value": value}
+                for key in missing
+                for name, value in dimensions.parse_dimensions(key[3]).items()
             ]
-            if split:
-                await self._database.ledger.insert_series_dimensions(connection, split)
-            begun |= missing
+            if dimension_rows:
+                await self._database.ledger.insert_series_dimensions(connection, dimension_rows)
+            new_series |= missing
             self._evict_series()
-        return [known[one] for one in counted]
+        return [numbers[key] for key in keys]
 
-    async def _load_series(self, connection: AsyncConnection, where: EdgeRegion, known: dict[CountKey, int]) -> None:
+    async def _load_series(self, connection: AsyncConnection, source: EdgeRegion, numbers: dict[CountKey, int]) -> None:
         """Read the unknown series of an edge. Their numbers are above those already cached."""
-        above = max(known.values(), default=-1)
+        above = max(numbers.values(), default=-1)
         columns = series.c
         rows = await connection.execute(
             sa.select(columns.id, columns.customer, columns.meter, columns.route, columns.dimensions).where(
-                columns.edge == where[0], columns.region == where[1], columns.id > above
+                columns.edge == source[0], columns.region == source[1], columns.id > above
             )
         )
-        for number, customer, meter, route, split in rows:
-            known[customer, meter, route, split] = number
+        for number, customer, meter, route, dimensions_text in rows:
+            numbers[customer, meter, route, dimensions_text] = number
 
     def _evict_series(self) -> None:
         size = sum(map(len, self._known.values()))
         while size > SERIES_REMEMBERED_MAX and len(self._known) > 1:
-            _, gone = self._known.popitem(last=False)
-            size -= len(gone)
+            _, evicted = self._known.popitem(last=False)
+            size -= len(evicted)

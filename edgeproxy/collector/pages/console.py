@@ -281,8 +281,8 @@ async def discard_letter(visit: Visit) -> web.Response:
 
 async def fetch_incidents(visit: Visit) -> list[Incident]:
     """Return the incidents, the latest first."""
-    listed: list[Incident] = (await visit.fetch("GET", "/v1/incidents"))["incidents"]
-    return listed
+    incidents: list[Incident] = (await visit.fetch("GET", "/v1/incidents"))["incidents"]
+    return incidents
 
 
 async def show_incidents(visit: Visit) -> web.Response:

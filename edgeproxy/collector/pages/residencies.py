@@ -21,20 +21,20 @@ async def show_residencies(visit: Visit) -> web.Response:
     """Show the residencies, with one table each for traffic, usage and payments."""
     body = await visit.fetch("GET", "/v1/residencies")
     residencies: list[JsonDocument] = body["residencies"]
-    there = [residency for residency in residencies if residency["aggregates"] is not None]
+    answered = [residency for residency in residencies if residency["aggregates"] is not None]
     return visit.render(
         "residencies.html",
         residencies=residencies,
-        there=[residency["residency"] for residency in there],
+        there=[residency["residency"] for residency in answered],
         severities_shown=SEVERITIES,
-        traffic=tabulate(there, "traffic", "region", "requests"),
-        usage=tabulate(there, "usage", "meter", "units"),
-        payments=tabulate(there, "payments", "currency", "amount"),
+        traffic=tabulate(answered, "traffic", "region", "requests"),
+        usage=tabulate(answered, "usage", "meter", "units"),
+        payments=tabulate(answered, "payments", "currency", "amount"),
     )
 
 
 def tabulate(residencies: list[JsonDocument], part: str, name: str, value: str) -> dict[str, list[int | None]]:
-    """Return the values of a part by name, one per residency or None if it has none. The empty name comes last."""
+    """Return the row of each name, with a value per residency, or None if it has none. The empty name comes last."""
     columns: list[Mapping[str, int]] = [
         {row[name]: row[value] for row in residency["aggregates"][part]} for residency in residencies
     ]

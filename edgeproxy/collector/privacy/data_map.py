@@ -81,5 +81,5 @@ def _render_places() -> Iterator[str]:
     yield "## Elsewhere\n"
     yield "| place | what | kept | when a customer is erased |\n|---|---|---|---|"
     for name, place in PLACES.items():
-        names = f" ({', '.join(f'`{one}`' for one in place.names)})" if place.names else ""
+        names = f" ({', '.join(f'`{column}`' for column in place.names)})" if place.names else ""
         yield f"| {name}{names} | {place.what} | {place.retention} | {place.erasure} |"

@@ -127,8 +127,8 @@ async def erase_customers(connection: AsyncConnection, caller: Caller, rows: Seq
         return Counter()
     counts = await _erase_rows(connection, [row.id for row in rows], [row.name for row in rows])
     # A service may have written the name of a customer with a pseudonym in a place without pseudonyms.
-    shown = frozenset(row.display_name for row in rows if row.display_name)
-    counts["dead_letters"] += await _delete_dead_letters(connection, shown)
+    display_names = frozenset(row.display_name for row in rows if row.display_name)
+    counts["dead_letters"] += await _delete_dead_letters(connection, display_names)
     await documents.enqueue_changes(connection, documents.ERASED, [""])
     forget_data_keys(connection)
     for row in rows:
@@ -145,8 +145,8 @@ async def clear_events(database: Database, names: Sequence[str], before: int | N
     count = 0
     while names:
         async with database.reading() as connection:
-            own = sa.select(events.c.id).where(_match_personal_events(names)).limit(1)
-            if (await connection.execute(own)).first() is None:
+            personal_events = sa.select(events.c.id).where(_match_personal_events(names)).limit(1)
+            if (await connection.execute(personal_events)).first() is None:
                 break
         async with database.writing() as connection:
             if before is not None:
@@ -160,8 +160,8 @@ async def clear_events(database: Database, names: Sequence[str], before: int | N
 def build_clearing(names: Sequence[str]) -> sa.Update:
     """Build the statement that clears some events of customers."""
     key = sa.tuple_(events.c.source, events.c.id)
-    some = sa.select(events.c.source, events.c.id).where(_match_personal_events(names)).limit(EVENTS_MAX)
-    return sa.update(events).where(key.in_(some)).values(dict.fromkeys(TABLES[events.name].cleared))
+    selected = sa.select(events.c.source, events.c.id).where(_match_personal_events(names)).limit(EVENTS_MAX)
+    return sa.update(events).where(key.in_(selected)).values(dict.fromkeys(TABLES[events.name].cleared))
 
 
 def _match_personal_events(names: Sequence[str]) -> sa.ColumnElement[bool]:
@@ -226,7 +226,7 @@ async def _erase_customer(connection: AsyncConnection, caller: Caller, row: Cust
         row = await customers.transition(connection, row, deleting_since=now_ms())
         await documents.enqueue_changes(connection, "customer", [row.name])
     bare_settings = orjson.dumps({"tier": row.tier}).decode()
-    left: customers.Columns = {
+    cleared: customers.Columns = {
         "display_name": None,
         "external_id": None,
         "metadata": "{}",
@@ -234,18 +234,18 @@ async def _erase_customer(connection: AsyncConnection, caller: Caller, row: Cust
         "public_key": None,
         "settings": bare_settings,
     }
-    await customers.transition(connection, row, **left, erased_at=now_ms())
+    await customers.transition(connection, row, **cleared, erased_at=now_ms())
     entry = AuditEntry("customer.erase", row.name, {"state": state}, {"state": "deleted"})
     await audit.append_entry(connection, caller, entry)
 
 
 async def end_allocations(connection: AsyncConnection, ending: sa.ColumnElement[bool]) -> None:
     """Record the times of allocations, which are billed, before their rows are deleted with their items."""
-    now, held = now_ms(), holdings.c
-    ended_at = sa.case((held.expires_at < now, held.expires_at), else_=now)
-    own = sa.select(held.customer, held.meter, held.taken_at, ended_at).where(ending)
+    now, allocation = now_ms(), holdings.c
+    ended_at = sa.case((allocation.expires_at < now, allocation.expires_at), else_=now)
+    ended_allocations = sa.select(allocation.customer, allocation.meter, allocation.taken_at, ended_at).where(ending)
     columns = ["customer", "meter", "taken_at", "ended_at"]
-    await connection.execute(sa.insert(past_holdings).from_select(columns, own))
+    await connection.execute(sa.insert(past_holdings).from_select(columns, ended_allocations))
 
 
 async def _delete_dead_letters(connection: AsyncConnection, names: frozenset[str]) -> int:

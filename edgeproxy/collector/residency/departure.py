@@ -84,30 +84,30 @@ def get_residency(settings: CollectorSettings) -> str:
 
 def require_other(settings: CollectorSettings, other: str, field: str) -> str:
     """Return the residency of this collector. Raises ChangeRejectedError if it equals the other one."""
-    if (own := get_residency(settings)) == other:
-        raise reject_field(field, f"is the residency of this collector, {own}")
-    return own
+    if (residency := get_residency(settings)) == other:
+        raise reject_field(field, f"is the residency of this collector, {residency}")
+    return residency
 
 
 async def preview(
     connection: AsyncConnection, ref: str, to: str, settings: CollectorSettings, *, end_plan: bool
 ) -> Departure:
     """Return the effects of a customer's move. Raises ChangeRejectedError."""
-    own = require_other(settings, to, "residency")
+    residency = require_other(settings, to, "residency")
     row = await customers.get_row(connection, ref)
     last = await moves.find_last(connection, row.id)
     is_leaving = last is not None and last.side == "out" and last.state != "withdrawn"
     statement = sa.select(sa.func.count()).select_from(contacts).where(contacts.c.customer == row.id)
     return {
         "customer_id": row.id,
-        "residency": own,
+        "residency": residency,
         "to": to,
         "obstacles": await _find_obstacles(connection, row, to, settings, end_plan=end_plan),
         "keys": len(await fetch_usable_keys(connection, row.id, now_ms())),
         "contacts": int((await connection.execute(statement)).scalar_one()),
         "millicredits": await credit_transfers.fetch_left(connection, row, settings),
         "staying": await list_staying(connection, row),
-        "move": await _show(connection, row, last, settings) if last is not None and is_leaving else None,
+        "move": await _describe_move(connection, row, last, settings) if last is not None and is_leaving else None,
     }
 
 
@@ -134,13 +134,13 @@ async def begin(
     row = await customers.get_row(connection, ref, lock=True)
     last = await moves.find_last(connection, row.id)
     if last is not None and last.side == "out" and last.residency == to and last.state != "withdrawn":
-        return await _show(connection, row, last, settings)
+        return await _describe_move(connection, row, last, settings)
     if obstacles := await _find_obstacles(connection, row, to, settings, end_plan=end_plan):
         raise ChangeRejectedError(operation_codes.MOVE_BLOCKED, "; ".join(obstacles))
     move = await moves.insert_move(connection, row.id, "out", to, peer=None)
     entry = AuditEntry("customer.move", row.name, None, {"move": move.id, "to": to, "state": move.state})
     await audit.append_entry(connection, caller, entry)
-    return await _show(connection, row, move, settings)
+    return await _describe_move(connection, row, move, settings)
 
 
 async def take_step(
@@ -156,7 +156,7 @@ async def take_step(
     row = await customers.get_row(connection, ref)
     move = await moves.find_last(connection, row.id, "out")
     assert move is not None
-    return await _show(connection, row, move, settings)
+    return await _describe_move(connection, row, move, settings)
 
 
 async def _change_state(
@@ -186,7 +186,7 @@ async def _change_state(
     await audit.append_entry(connection, caller, entry)
 
 
-async def _go(
+async def _start_switch(
     connection: AsyncConnection, caller: Caller, row: CustomerRow, move: MoveRow, settings: CollectorSettings
 ) -> MoveRow:
     """Make edges switch over as soon as the other residency has the keys. From now on keys are changed only there."""
@@ -223,7 +223,7 @@ async def _withdraw(
 
 
 Change = Callable[[AsyncConnection, Caller, CustomerRow, MoveRow, CollectorSettings], Awaitable[MoveRow]]
-CHANGES: Final[Mapping[str, Change]] = {"go": _go, "leave": _leave, "withdraw": _withdraw}
+CHANGES: Final[Mapping[str, Change]] = {"go": _start_switch, "leave": _leave, "withdraw": _withdraw}
 STATES: Final[Mapping[str, str]] = {"go": "gone", "leave": "left", "withdraw": "withdrawn"}
 """The state after each of these steps."""
 
@@ -243,8 +243,8 @@ async def _compute_due(connection: AsyncConnection, row: CustomerRow, settings: 
 
 async def fetch_counted(connection: AsyncConnection, name: str) -> dict[str, int]:
     """Return a customer's total usage in this ledger, by meter."""
-    question = LedgerQuery(name, None, 0, UNIX_SECONDS_MAX, ("meter",))
-    rows = (await queries.fetch_usage(connection, question))["rows"]
+    query = LedgerQuery(name, None, 0, UNIX_SECONDS_MAX, ("meter",))
+    rows = (await queries.fetch_usage(connection, query))["rows"]
     return {row["meter"]: row["value"] for row in rows if row["value"]}
 
 
@@ -255,11 +255,15 @@ async def _list_behind(connection: AsyncConnection, since: int) -> list[str]:
     return list(await connection.scalars(statement))
 
 
-async def _show(
+async def _describe_move(
     connection: AsyncConnection, row: CustomerRow, move: MoveRow, settings: CollectorSettings
 ) -> MoveProgress:
-    counted, before = await fetch_counted(connection, row.name), moves.parse_counted(move)
-    late = {meter: count - before.get(meter, 0) for meter, count in counted.items()} if move.state == "left" else {}
+    counted, counted_before = await fetch_counted(connection, row.name), moves.parse_counted(move)
+    late = (
+        {meter: count - counted_before.get(meter, 0) for meter, count in counted.items()}
+        if move.state == "left"
+        else {}
+    )
     return {
         **moves.to_response(move),
         "counted": sum(counted.values()),

@@ -59,11 +59,11 @@ def list_edge_warnings(settings: EdgeSettings) -> Iterator[str]:
 
 
 def _list_connection_warnings(settings: EdgeSettings) -> Iterator[str]:
-    most = settings.limits.connections_per_ip
-    if most is not None and not settings.trusted_proxies:
+    connections_max = settings.limits.connections_per_ip
+    if connections_max is not None and not settings.trusted_proxies:
         yield (
-            f"limits.connections_per_ip: {most} holds all clients behind one load balancer or NAT together: name the "
-            "load balancer in trusted_proxies, or leave it out"
+            f"limits.connections_per_ip: {connections_max} holds all clients behind one load balancer or NAT together: "
+            "name the load balancer in trusted_proxies, or leave it out"
         )
 
 
@@ -145,23 +145,27 @@ def _list_path_warnings(settings: EdgeSettings) -> Iterator[str]:
     """Yield paths stricter than the routes of their look-alikes. Services may take these for theirs."""
     rejects = set(settings.paths.reject)
     for index, route in enumerate(settings.routes):
-        looser = [other for other in settings.routes if _is_looser_route(other, route)]
+        candidates = [other for other in settings.routes if _is_looser_route(other, route)]
         stem = route.path.removesuffix("/*")
-        if not looser or not stem.strip("/"):
+        if not candidates or not stem.strip("/"):
             continue
-        odd = [] if ";" in rejects else [f"{stem};x"]
-        odd += ["//".join(stem.rsplit("/", 1))]
-        odd += [] if route.prefix else [stem.rstrip("/") if stem.endswith("/") else f"{stem}/"]
+        lookalikes = [] if ";" in rejects else [f"{stem};x"]
+        lookalikes += ["//".join(stem.rsplit("/", 1))]
+        lookalikes += [] if route.prefix else [stem.rstrip("/") if stem.endswith("/") else f"{stem}/"]
         above, _, last = stem.rpartition("/")
         upper = stem.upper() if last.upper() == last else f"{above}/{last.upper()}"
-        odd += [upper] if upper != stem else []
-        taken = {each: around for each in odd if (around := _find_looser(each, route, looser, settings.routes))}
-        if taken:
-            hint = ', or write paths: {reject: [";"]} against the `;`' if f"{stem};x" in taken else ""
+        lookalikes += [upper] if upper != stem else []
+        looser_routes = {
+            lookalike: route_taken
+            for lookalike in lookalikes
+            if (route_taken := _find_looser(lookalike, route, candidates, settings.routes))
+        }
+        if looser_routes:
+            hint = ', or write paths: {reject: [";"]} against the `;`' if f"{stem};x" in looser_routes else ""
             yield (
-                f"routes.{index}.path: {' and '.join(taken)} are not {route.path}, and go by "
-                f"{' and '.join(dict.fromkeys(each.label for each in taken.values()))}, which asks for less: see to it "
-                f"that the service takes them for other paths too{hint}"
+                f"routes.{index}.path: {' and '.join(looser_routes)} are not {route.path}, and go by "
+                f"{' and '.join(dict.fromkeys(looser.label for looser in looser_routes.values()))}, which asks for less"
+                f": see to it that the service takes them for other paths too{hint}"
             )
 
 
@@ -170,16 +174,16 @@ def _find_looser(path: str, route: Route, looser: list[Route], routes: Sequence[
 
     A client chooses whether it meets the conditions of a route.
     """
-    around = min((other for other in looser if _overlaps(other.path, path)), key=_rank_path, default=None)
-    if around is None:
+    taken = min((other for other in looser if _overlaps(other.path, path)), key=_rank_path, default=None)
+    if taken is None:
         return None
-    nearer = (
+    specific_routes = (
         other
         for other in routes
         if other.host == route.host and not other.headers and not other.query and not _is_looser_route(other, route)
     )
-    rank = _rank_path(around)
-    return None if any(_rank_path(other) < rank and _overlaps(other.path, path) for other in nearer) else around
+    rank = _rank_path(taken)
+    return None if any(_rank_path(other) < rank and _overlaps(other.path, path) for other in specific_routes) else taken
 
 
 def _is_looser_route(other: Route, route: Route) -> bool:
@@ -357,13 +361,13 @@ def _list_estimate_warnings(settings: EdgeSettings) -> Iterator[str]:
 
 def _list_cost_warnings(settings: EdgeSettings) -> Iterator[str]:
     """Yield costs beyond the capacity of a limit: all such requests are always refused."""
-    dear = [(index, route) for index, route in enumerate(settings.routes) if route.cost > 1]
+    costly_routes = [(index, route) for index, route in enumerate(settings.routes) if route.cost > 1]
     allowances = [(f"tiers.{name}", name, compute_allowance(tier, None)) for name, tier in settings.tiers.items()]
     for name, customer in settings.customers.items():
         if customer.limits is not None or customer.quotas is not None:
-            held = compute_allowance(settings.tiers[customer.tier], customer)
-            allowances.append((f"customers.{name}", customer.tier, held))
-    for index, route in dear:
+            allowance_held = compute_allowance(settings.tiers[customer.tier], customer)
+            allowances.append((f"customers.{name}", customer.tier, allowance_held))
+    for index, route in costly_routes:
         yield from _list_limit_cost_warnings(index, route, f"routes.{index}", route.limits, None)
         for where, tier, allowance in allowances:
             if route.auth != "optional" and (route.auth_mode in ("none", BASIC)) != (tier == ANONYMOUS):
@@ -391,8 +395,8 @@ def _list_quota_cost_warnings(
     index: int, route: Route, where: str, quotas: Iterable[Quota], settings: EdgeSettings
 ) -> Iterator[str]:
     for quota in quotas:
-        needs = compute_request_amount(settings.meters[quota.meter].count, route.cost)
-        if quota.cap == "hard" and needs > quota.included:
+        units_needed = compute_request_amount(settings.meters[quota.meter].count, route.cost)
+        if quota.cap == "hard" and units_needed > quota.included:
             yield (
                 f"routes.{index}.cost: {route.cost} is more than the quota {quota.name} of {where} includes, "
                 f"{quota.included}: such requests are always refused"

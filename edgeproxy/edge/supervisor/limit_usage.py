@@ -121,9 +121,9 @@ def to_usage(policies: Iterable[Policy], peaks: Peaks) -> list[LimitUsage]:
         assert isinstance(count, int)
         assert isinstance(window, (int, float))
         usage[key] = LimitUsage(*key, str(policy["mode"]), count, window, used, peaks[key])
-    return sorted(usage.values(), key=lambda one: (-one.used / max(one.count, 1), one.limit, one.scope, one.route))[
-        :LIMITS_MAX
-    ]
+    return sorted(
+        usage.values(), key=lambda limit: (-limit.used / max(limit.count, 1), limit.limit, limit.scope, limit.route)
+    )[:LIMITS_MAX]
 
 
 def parse_watched(body: bytes) -> list[str]:

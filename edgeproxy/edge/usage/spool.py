@@ -173,14 +173,14 @@ def record_discarded(folder: Path, more: tuple[DiscardedRange, ...]) -> None:
 
     Raises OSError or DamagedSpoolError.
     """
-    ranges = [list(given) for given in (*fetch_discarded(folder), *more)]
+    ranges = [list(interval) for interval in (*fetch_discarded(folder), *more)]
     write_whole(folder / DISCARDED, orjson.dumps(ranges, option=orjson.OPT_APPEND_NEWLINE))
 
 
 class Spool:
-    """The spool of its one writer. `end`: None if it is empty.
+    """The spool, for its only writer. `end` is None if the spool is empty.
 
-    `recent`: the records of the last segment at the opening; `damage`: the unreadable parts there.
+    `recent` has the records of the last segment when it was opened, and `damage` its unreadable parts.
     """
 
     def __init__(self, folder: Path, disk: Disk) -> None:
@@ -231,28 +231,29 @@ class Spool:
         self._saved = fetch_position(self.folder)
         self.passed, most = self._saved or (guess_position(paths), 0)
         self.most = max(most, self.passed.seq)
-        begun = parse_first_seq(paths[-1]) - 1 if paths else 0
+        last_of_full = parse_first_seq(paths[-1]) - 1 if paths else 0
         # Three places know a last batch: the tables, the acknowledged position, and the name of the last segment. None
         # of them may be ahead of the spool.
-        expected = max(sealed, self.most, begun)
-        there = 0 if self.last is None else self.last.seq
-        if there < expected:
-            why = f"batch {expected} was sealed, and {f'{there} is the last one' if there else 'none'} that can be read"
+        expected = max(sealed, self.most, last_of_full)
+        last_seq = 0 if self.last is None else self.last.seq
+        if last_seq < expected:
+            last_readable = f"{last_seq} is the last one" if last_seq else "none"
+            why = f"batch {expected} was sealed, and {last_readable} that can be read"
             raise BrokenSpoolError(f"{self.folder}: {why}")
         if not self.folder.exists():
             self.folder.mkdir(mode=0o700, parents=True)
             sync_folder(self.folder.parent)
         # A kill within `write_whole` leaves its temporary file.
-        for left in self.folder.glob(f"{WATERMARK}.*.tmp"):
-            left.unlink(missing_ok=True)
+        for temporary_file in self.folder.glob(f"{WATERMARK}.*.tmp"):
+            temporary_file.unlink(missing_ok=True)
         if not paths:
             self._saved = self.passed, self.most
             return
         size = _end_offset(self.recent) if self.recent else len(HEAD)
         self.damage = tuple(
-            LocatedDamage(paths[-1], one)
-            for one in parsed
-            if isinstance(one, Damage) and one.offset < size and self.recent
+            LocatedDamage(paths[-1], part)
+            for part in parsed
+            if isinstance(part, Damage) and part.offset < size and self.recent
         )
         fd = os.open(paths[-1], os.O_RDWR | os.O_CLOEXEC)
         try:
@@ -369,18 +370,18 @@ class Spool:
         if end is None or saved is None:
             return ()
         if retention_bytes is None:
-            there = os.statvfs(self.folder)
-            retention_bytes = min(RETENTION_BYTES, there.f_frsize * there.f_blocks // RETENTION_SHARE)
+            file_system = os.statvfs(self.folder)
+            retention_bytes = min(RETENTION_BYTES, file_system.f_frsize * file_system.f_blocks // RETENTION_SHARE)
         paths = list_segments(self.folder)
-        taken = sum(path.stat().st_size for path in paths)
+        used_bytes = sum(path.stat().st_size for path in paths)
         removed = []
         for path, following in pairwise(paths):
             status = path.stat()
-            is_retained = taken <= retention_bytes and now - status.st_mtime < retention_seconds
+            is_retained = used_bytes <= retention_bytes and now - status.st_mtime < retention_seconds
             if path == end.path or parse_first_seq(following) - 1 > min(saved[0].seq, self.passed.seq) or is_retained:
                 break
             path.unlink()
-            taken -= status.st_size
+            used_bytes -= status.st_size
             removed.append(path)
         return tuple(removed)
 
@@ -400,9 +401,9 @@ def _find_end(paths: list[Path], recent: tuple[Record, ...]) -> SpoolEnd | None:
         return SpoolEnd(paths[-1], _end_offset(recent), _parse_last(recent))
     if len(paths) > 1:
         # The segment was just begun. The previous one ends with the record before its first.
-        former = tuple(record for record in parse_records(paths[-2].read_bytes()) if isinstance(record, Record))
-        if former:
-            return SpoolEnd(paths[-2], _end_offset(former), _parse_last(former))
+        previous = tuple(record for record in parse_records(paths[-2].read_bytes()) if isinstance(record, Record))
+        if previous:
+            return SpoolEnd(paths[-2], _end_offset(previous), _parse_last(previous))
     return None
 
 

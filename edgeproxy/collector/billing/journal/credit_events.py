@@ -40,13 +40,11 @@ async def enqueue_credit_events(connection: AsyncConnection, transactions: Itera
 
         async def build_data(row: Mapping[str, object] = row, customer: str = customer) -> Mapping[str, object]:
             grant = None if row["kind"] == "usage_refund" else row["original"] or None
-            of_customer = sa.select(customers.c.name, credit_balances.c.balance)
-            of_customer = of_customer.join_from(
-                customers, credit_balances, credit_balances.c.customer == customers.c.id
-            )
-            name, balance = (await connection.execute(of_customer.where(customers.c.id == customer))).one()
-            expires = sa.select(credit_grants.c.expires_at).where(credit_grants.c.id == grant)
-            expires_at = await connection.scalar(expires)
+            statement = sa.select(customers.c.name, credit_balances.c.balance)
+            statement = statement.join_from(customers, credit_balances, credit_balances.c.customer == customers.c.id)
+            name, balance = (await connection.execute(statement.where(customers.c.id == customer))).one()
+            expiry = sa.select(credit_grants.c.expires_at).where(credit_grants.c.id == grant)
+            expires_at = await connection.scalar(expiry)
             return {
                 "customer": name,
                 "id": row["source"],

@@ -28,13 +28,13 @@ TRIED = ("charge.succeeded", "charge.failed")
 
 
 async def fetch_figures(
-    connection: AsyncConnection, now: Charging, at: float, billing: Billing, default: str = USD
+    connection: AsyncConnection, charging_state: Charging, at: float, billing: Billing, default: str = USD
 ) -> StageFigures:
     """Return the figures of the stage that began when this percentage was set.
 
     `default` is the currency of customers without a chosen one. The transaction must read one snapshot.
     """
-    since = now.since
+    since = charging_state.since
     webhooks, median = await _fetch_median(connection, since)
     compared, different = await shadow_log.fetch_comparison(connection, since)
     tried, succeeded = await _count_purchases(connection, since, at)
@@ -73,18 +73,18 @@ async def _count(connection: AsyncConnection, table: sa.Table, *where: sa.Column
 
 
 async def _count_paused(connection: AsyncConnection, kind: AlertKind, since: float, until: float) -> int:
-    """Return the number of customers paused in a span, according to alerts of this kind."""
-    within = (alerts.c.at >= int(since * 1000), alerts.c.at <= int(until * 1000))
-    return await _count(connection, alerts, alerts.c.kind == kind, *within)
+    """Return the number of customers paused between two Unix seconds, according to alerts of this kind."""
+    in_span = (alerts.c.at >= int(since * 1000), alerts.c.at <= int(until * 1000))
+    return await _count(connection, alerts, alerts.c.kind == kind, *in_span)
 
 
 async def _count_purchases(connection: AsyncConnection, since: int, at: float) -> tuple[int, int]:
     """Return the number of attempts to pay, and how many led to a payment and, for credits, to a booking."""
     columns = webhook_events.c
-    lately = columns.received >= since * 1000
+    is_recent = columns.received >= since * 1000
     charges = (
         sa.select(columns.object, sa.func.max(sa.case((columns.type == TRIED[0], 1), else_=0)).label("paid"))
-        .where(columns.type.in_(TRIED), lately)
+        .where(columns.type.in_(TRIED), is_recent)
         .group_by(columns.object)
         .subquery()
     )
@@ -96,7 +96,7 @@ async def _count_purchases(connection: AsyncConnection, since: int, at: float) -
         connection,
         webhook_events,
         *(columns.type == "checkout.session.completed", columns.state != EventState.APPLIED, ~booked),
-        *(lately, columns.received < int((at - BOOKED_SECONDS) * 1000)),
+        *(is_recent, columns.received < int((at - BOOKED_SECONDS) * 1000)),
     )
     # A customer who paid and has no credits is no success, whatever Stripe reports.
     return tried, max(0, int(paid) - unbooked)
@@ -123,6 +123,6 @@ async def _fetch_median(connection: AsyncConnection, since: int) -> tuple[int, f
     count = await _count(connection, webhook_events, *applied)
     if not count:
         return 0, None
-    taken = (columns.applied - columns.created * 1000).label("taken")
-    middle = sa.select(taken).where(*applied).order_by(taken).offset(count // 2).limit(1)
-    return count, max(0, (await connection.execute(middle)).scalar_one()) / 1000
+    duration = (columns.applied - columns.created * 1000).label("taken")
+    median_row = sa.select(duration).where(*applied).order_by(duration).offset(count // 2).limit(1)
+    return count, max(0, (await connection.execute(median_row)).scalar_one()) / 1000

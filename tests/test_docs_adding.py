@@ -32,7 +32,7 @@ def list_files_with(word: str) -> set[Path]:
     return {ROOT / name for name in listed if name.startswith(product) and not name.startswith(BESIDE)}
 
 
-def test_there_are_sixteen() -> None:
+def test_page_lists_sixteen_changes() -> None:
     assert len(ROWS) == 16
 
 

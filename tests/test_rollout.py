@@ -260,7 +260,7 @@ def test_invalid_regions_file_is_refused(text: str, tmp_path: Path) -> None:
         rollout.read_regions(file)
 
 
-def test_regions_file_lists_the_beacons_regions_and_the_workflow_none() -> None:
+def test_regions_are_named_in_the_regions_file_and_not_in_the_workflow() -> None:
     rollout = load_rollout()
     regions = rollout.read_regions(ROOT / "deploy/regions")
     beacons = yaml.safe_load((ROOT / "config/regions.yaml").read_text())["regions"]

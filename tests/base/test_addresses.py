@@ -7,7 +7,7 @@ import pytest
 from edgeproxy.base.addresses import parse_ip, subject_of
 
 
-def test_an_address_without_a_port() -> None:
+def test_ip_address_is_parsed_without_a_port() -> None:
     assert str(parse_ip("::ffff:10.0.0.1")) == "10.0.0.1"
     assert str(parse_ip("2001:db8::1")) == "2001:db8::1"
     assert parse_ip("10.0.0.01") is None

@@ -14,7 +14,7 @@ from edgeproxy.base.tasks import Tasks
 
 
 @pytest.mark.parametrize("family", [socket.AF_UNIX, socket.AF_INET])
-def test_the_descriptor_of_a_connection_that_is_cancelled_is_closed_once(family: int) -> None:
+def test_cancelled_connection_closes_its_descriptor_once(family: int) -> None:
     async def connect_and_cancel(sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         connect = loop.create_unix_connection if family == socket.AF_UNIX else loop.create_connection
@@ -36,7 +36,7 @@ def test_the_descriptor_of_a_connection_that_is_cancelled_is_closed_once(family:
         os.close(number)  # Raises OSError if the socket has closed it.
 
 
-def test_silent_name_server_holds_neither_other_names_nor_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_name_server_delays_neither_other_names_nor_shutdown(monkeypatch: pytest.MonkeyPatch) -> None:
     over, getaddrinfo = threading.Event(), socket.getaddrinfo
 
     def look_up(host: Any, *arguments: Any, **options: Any) -> Any:

@@ -21,11 +21,11 @@ def test_committed_picture_matches_the_algorithms(found: list[Outcome]) -> None:
     assert PICTURE.read_text() == drawing(found), AGAIN
 
 
-def test_the_table_beneath_it_too(found: list[Outcome]) -> None:
+def test_committed_table_matches_the_algorithms(found: list[Outcome]) -> None:
     assert f"]({PICTURE.name})\n\n{table(found)}\n" in PAGE.read_text(), AGAIN
 
 
-def test_every_algorithm_is_in_it() -> None:
+def test_picture_shows_every_algorithm() -> None:
     assert {plan.name for plan in PLANS} == KINDS.keys() == COLOURS.keys()
 
 

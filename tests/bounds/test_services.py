@@ -87,7 +87,7 @@ def get_number(row: Bound) -> int:
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_a_bound_of_bodies(name: str) -> None:
+def test_body_beyond_its_bound_is_refused(name: str) -> None:
     row, (path, headers, create) = BOUNDS[name], BODIES[name]
     number = get_number(row)
     assert post(path, headers, create(number), create(number + 1)) == [200, row.status]

@@ -166,7 +166,7 @@ def list_words(words: str, file: Path, text: str, **values: str) -> list[str]:
     return given
 
 
-def test_configurations_are_right(files: dict[str, Path]) -> None:
+def test_shipped_example_configurations_pass(files: dict[str, Path]) -> None:
     """Otherwise no command gets beyond its configuration."""
     for about in (
         "right",

@@ -116,19 +116,19 @@ def test_a_file_that_is_too_large(pair):
         (b"-----BEGIN CERTIFICATE-----\nAAAA\n", "has a certificate that cannot be read"),
     ],
 )
-def test_a_file_without_a_certificate(pair, content, what):
+def test_certificate_file_without_a_certificate_is_refused(pair, content, what):
     pair.cert.write_bytes(content)
     assert refused(pair) == ("cert", f"a.pem {what}", "it is PEM, and begins with -----BEGIN CERTIFICATE-----")
 
 
-def test_a_key_in_the_place_of_the_certificate(pair):
+def test_key_in_place_of_the_certificate_is_refused(pair):
     assert refused(Pair(pair.key, pair.key))[:2] == ("cert", "a.key has no certificate")
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", b"\x00\xff"]
 )
-def test_a_file_without_a_key(pair, content):
+def test_key_file_without_a_key_is_refused(pair, content):
     pair.key.write_bytes(content)
     what = "a.key has no private key that can be read"
     assert refused(pair) == ("key", what, "it is PEM, and begins with -----BEGIN PRIVATE KEY-----")
@@ -142,7 +142,7 @@ def test_a_key_with_a_password_is_not_requested_for_it(pair):
     assert refused(pair) == ("key", "a.key has a password", hint)
 
 
-def test_the_key_of_another_certificate(authority, pair):
+def test_key_of_another_certificate_is_refused(authority, pair):
     other = authority.issue("other.test")
     what = f"{other.key} is not the key of the certificate in a.pem"
     assert refused(Pair(pair.cert, other.key)) == ("key", what, "name the one that it was made for")
@@ -189,7 +189,7 @@ def test_authorities_are_certificates_of_any_number(authority, folder):
         (None, "has lists of revoked certificates alone"),
     ],
 )
-def test_a_file_without_authorities(authority, folder, content, what):
+def test_authority_file_without_authorities_is_refused(authority, folder, content, what):
     file = folder / "ca.pem"
     file.write_bytes(authority.revoked() if content is None else content)
     with pytest.raises(InvalidCertificateError) as refusal:
@@ -197,7 +197,7 @@ def test_a_file_without_authorities(authority, folder, content, what):
     assert (refusal.value.field, refusal.value.what) == ("ca", f"{file} {what}")
 
 
-def test_authorities_that_are_not_there(folder):
+def test_missing_authority_file_is_refused(folder):
     with pytest.raises(InvalidCertificateError, match="cannot be read: No such file"):
         read_authorities(folder / "nothing")
 

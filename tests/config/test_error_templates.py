@@ -67,7 +67,7 @@ def test_error_format_follows_the_route_then_its_usage_then_the_default(loaded):
          'write texts in quotes: {"error": "{{detail}}"}'),
     ],
 )  # fmt: skip
-def test_errors_that_cannot_be_meant(problems, errors, problem):
+def test_invalid_error_template_is_reported(problems, errors, problem):
     files = {"odd.html": b"\xff", "bad.json": '{"a": x}'}
     (found,) = problems(ROUTE % errors, files=files)
     assert found.endswith(problem), found

@@ -22,7 +22,7 @@ from tests.config.conftest import refusal
 
 
 @pytest.mark.parametrize("name", ["a", "7", "007", "acme", "Acme_Corp-2", "a" * 64])
-def test_names(name):
+def test_valid_name_is_read_unchanged(name):
     assert parsers.read_name(name) == name
 
 
@@ -68,7 +68,7 @@ def test_scopes_may_have_punctuation():
         ("LocalHost:80", Address("localhost", 80)),
     ],
 )
-def test_addresses(written, address):
+def test_valid_address_is_parsed(written, address):
     assert addresses.read_address(written) == address
     assert addresses.read_address(address) is address
     assert addresses.read_address(str(address)) == address
@@ -105,7 +105,7 @@ def test_every_ip_address_is_read_as_it_was_written(ip, port):
     assert addresses.read_address(str(address)) == address
 
 
-def test_networks():
+def test_valid_network_is_parsed():
     assert addresses.read_network("10.0.0.0/8") == ipaddress.ip_network("10.0.0.0/8")
     assert addresses.read_network("10.1.2.3") == ipaddress.ip_network("10.1.2.3/32")
     assert addresses.read_network("fd00::/8") == ipaddress.ip_network("fd00::/8")
@@ -150,7 +150,7 @@ def test_an_invalid_host_sent_to_upstreams_is_refused(host):
 @pytest.mark.parametrize(
     "path", ["/", "/*", "/v1", "/v1/", "/v1/*", "//a//b", "/a;v=1/~x", "/...", "/a..b", "/.well-known/*"]
 )
-def test_paths(path):
+def test_valid_path_is_read_unchanged(path):
     assert readers.read_path(path) == path
 
 
@@ -422,7 +422,7 @@ def test_token_must_be_one_word_and_is_hidden():
 
 
 @pytest.mark.parametrize("name", ["X-Cost", "x-usage_tokens", "A", "cost!#$%&'*+.^_`|~9"])
-def test_names_of_fields(name):
+def test_valid_field_name_is_read_unchanged(name):
     assert parsers.read_field_name(name) == name
 
 
@@ -455,7 +455,7 @@ def test_an_invalid_sentence_is_refused(written, what):
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/Argentina/Buenos_Aires", "Etc/GMT+5"])
-def test_time_zones(zone):
+def test_known_time_zone_is_accepted(zone):
     assert parsers.read_timezone(zone) == zone
 
 

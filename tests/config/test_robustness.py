@@ -103,7 +103,7 @@ def test_text_with_a_piece_taken_out_or_put_in(data):
 
 
 @given(st.binary(max_size=64))
-def test_any_bytes(content):
+def test_any_bytes_load_or_are_reported(content):
     assert outcome(content) is None
 
 

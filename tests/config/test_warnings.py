@@ -191,7 +191,7 @@ OVERWRITES = "upstreams.b.balance.cookie"
         (2, (", host: a.example", ""), OVERWRITES),
     ],
 )
-def test_upstreams_that_overwrite_one_cookie(tmp_path, other, hosts, field):
+def test_upstreams_with_one_affinity_cookie_are_warned_about(tmp_path, other, hosts, field):
     routes = f"{{path: /a/*, upstream: a{hosts[0]}}}, {{path: /b/*, upstream: b{hosts[1]}}}"
     text = f"upstreams: {{a: {STAY(1)}, b: {STAY(other)}}}\nroutes: [{routes}]"
     assert " ".join(warned(tmp_path, text)[0]) == field

@@ -110,5 +110,5 @@ def test_flat_mappings_are_validated_like_others(rows: dict[str, object]) -> Non
     assert repr(validate(build(FlatTable))) == repr(validate(build(Table)))
 
 
-def test_plain_dictionaries_are_read_too() -> None:
+def test_model_validates_plain_dictionaries() -> None:
     assert Pushed.model_validate({"customers": {"a": {"tier": "pro"}}}).customers["a"].tier == "pro"

@@ -23,31 +23,31 @@ def piece_of(data: bytes) -> int:
 
 
 @each("case", ASKED)
-def test_a_request(stage: Stage, case: Asked) -> None:
+def test_request_is_handled_as_its_rfc_says(stage: Stage, case: Asked) -> None:
     stage.run(stage.ask(case))
 
 
 @each("case", tuple((family, row) for family, row in ASKED if id(row) not in AT_ONCE))
-def test_a_request_in_pieces(stage: Stage, case: Asked) -> None:
+def test_request_in_pieces_is_handled_like_a_whole_one(stage: Stage, case: Asked) -> None:
     stage.run(stage.ask(case, piece=piece_of(case.sent)))
 
 
 @each("case", ANSWERED)
-def test_an_answer(stage: Stage, case: Answered) -> None:
+def test_answer_is_relayed_as_its_rfc_says(stage: Stage, case: Answered) -> None:
     stage.run(stage.answer(case))
 
 
 @each("case", tuple((family, row) for family, row in ANSWERED if id(row) not in AT_ONCE))
-def test_an_answer_in_pieces(stage: Stage, case: Answered) -> None:
+def test_answer_in_pieces_is_relayed_like_a_whole_one(stage: Stage, case: Answered) -> None:
     stage.run(stage.answer(case, piece=piece_of(case.sent)))
 
 
 @each("scene", PLAYS)
-def test_a_play(stage: Stage, scene: Play) -> None:
+def test_exchange_goes_as_its_scene_says(stage: Stage, scene: Play) -> None:
     stage.run(stage.act(scene))
 
 
 @each("scene", SLOW)
-def test_timeouts(late: dict[Play, BaseException | None], scene: Play) -> None:
+def test_slow_peer_runs_into_its_timeout(late: dict[Play, BaseException | None], scene: Play) -> None:
     if (wrong := late[scene]) is not None:
         raise wrong

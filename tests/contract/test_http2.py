@@ -87,7 +87,7 @@ def books(tmp_path_factory: pytest.TempPathFactory) -> tuple[Side, Side, Books, 
 
 
 @each_asked(SAME)
-def test_a_request(books: tuple[Side, Side, Books, Books], case: Asked) -> None:
+def test_request_is_handled_over_http2_as_over_http1(books: tuple[Side, Side, Books, Books], case: Asked) -> None:
     older, newer, *_ = books
     for side in (older, newer):
         if (failure := side.outcomes[id(case)].failure) is not None:
@@ -148,7 +148,7 @@ def http2_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 
 @pytest.mark.parametrize("case", [row for _, row in ROWS], ids=[f"{family}-{row.name}" for family, row in ROWS])
-def test_an_answer(http2_stage: Stage, case: Answered) -> None:
+def test_answer_is_relayed_over_http2_as_over_http1(http2_stage: Stage, case: Answered) -> None:
     http2_stage.run(answer(http2_stage, case))
 
 
@@ -241,7 +241,7 @@ UNREAD = frozenset(("a client that never reads", "a client that never reads a st
 
 
 @pytest.mark.parametrize("scene", [row for _, row in PLAYED], ids=[f"{family}-{row.name}" for family, row in PLAYED])
-def test_a_play(http2_stage: Stage, scene: Play) -> None:
+def test_exchange_over_http2_goes_as_its_scene_says(http2_stage: Stage, scene: Play) -> None:
     http2_stage.run(act(http2_stage, scene))
 
 
@@ -257,6 +257,8 @@ def late_over_http2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[P
 
 
 @pytest.mark.parametrize("scene", [row for _, row in LATE], ids=[f"{family}-{row.name}" for family, row in LATE])
-def test_timeouts(late_over_http2: dict[Play, BaseException | None], scene: Play) -> None:
+def test_slow_peer_over_http2_runs_into_its_timeout(
+    late_over_http2: dict[Play, BaseException | None], scene: Play
+) -> None:
     if (wrong := late_over_http2[scene]) is not None:
         raise wrong

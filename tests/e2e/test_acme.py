@@ -120,7 +120,7 @@ def test_first_certificate_over_http_survives_a_restart(site: Site) -> None:
     assert len(site.authority.accounts) == 1
 
 
-def test_first_certificate_in_a_handshake(site: Site) -> None:
+def test_first_certificate_is_issued_by_a_handshake_challenge(site: Site) -> None:
     site.authority.kinds = ["dns-01", "tls-alpn-01"]
     site.start()
     site.until_issued()

@@ -198,7 +198,7 @@ def test_refusal_of_the_edge_is_a_grpc_status(channel: grpc.Channel, edge: Edge,
     assert error.code() == grpc.StatusCode.UNAVAILABLE
 
 
-def test_limits_and_meters_by_method(edge: Edge) -> None:
+def test_grpc_method_has_its_own_limits_and_meters(edge: Edge) -> None:
     """A method is a route; and messages are metered, of streams too."""
     unary = {"name": "unary", "path": "/test.Echo/Unary", "upstream": "api", "limits": [{"rate": "2/min"}]}
     edge.settings["routes"].insert(0, unary)
@@ -241,7 +241,7 @@ def test_grpc_calls_reach_a_restarted_service(channel: grpc.Channel, server: Ser
         assert again.echo.peers
 
 
-def test_tls_on_both_sides(edge: Edge, tmp_path: Path) -> None:
+def test_grpc_passes_with_tls_on_both_sides(edge: Edge, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     (cert, key), (own_cert, own_key) = authority.issues("localhost", HOST), authority.issues("service.test", HOST)
     credentials = grpc.ssl_server_credentials([(own_key.read_bytes(), own_cert.read_bytes())])

@@ -1,6 +1,6 @@
 """The cases of h2spec at a whole edge, in turn over TLS and with prior knowledge, each over its own connection.
 
-`tests/edge/http2/test_h2spec.py` runs all of them on the protocol alone, without TLS. Only the preface is parsed
+`tests/edge/http2/test_edge_answers_each_h2spec_case.py` runs all of them on the protocol alone, without TLS. Only the preface is parsed
 elsewhere, so its case runs over both. Like h2spec, this client waits for the answer to a request before it sends the
 following frames of its row.
 """
@@ -121,7 +121,9 @@ TURNS += [(*case, not secure) for *case, secure in TURNS if case[0] == INVALID_P
     TURNS,
     ids=[f"{case}-{'TLS' if secure else 'prior knowledge'}" for case, _, _, secure in TURNS],
 )
-def test_h2spec(site: Http2Site, case: str, frames: bytes, expected: Expected, secure: bool) -> None:
+def test_edge_answers_each_h2spec_case(
+    site: Http2Site, case: str, frames: bytes, expected: Expected, secure: bool
+) -> None:
     asyncio.run(check(site, case, frames, expected, secure))
 
 

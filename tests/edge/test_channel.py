@@ -88,7 +88,7 @@ def test_messages_arrive_whole_and_in_order() -> None:
     between(scene)
 
 
-def test_both_ways_at_once() -> None:
+def test_channel_carries_messages_both_ways_at_once() -> None:
     async def scene(one: Supervisor, other: Worker) -> None:
         await one.send(Drain(5.0))
         await other.send(Ready(1))

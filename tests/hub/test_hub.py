@@ -106,7 +106,7 @@ def test_a_password_of_the_url_is_used_and_never_shown(tmp_path: Path) -> None:
         asyncio.run(play())
 
 
-def test_over_tls(tmp_path: Path) -> None:
+def test_hub_connects_over_tls(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     issued = authority.issue("localhost")
     files = ("--tls-cert-file", str(issued.cert), "--tls-key-file", str(issued.key), "--tls-auth-clients", "no")

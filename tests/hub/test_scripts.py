@@ -42,7 +42,7 @@ def server(redis_port: int) -> Server:
     return Server(redis_port)
 
 
-def test_rates(server: Server, seed: int) -> None:
+def test_rate_script_equals_the_memory_hub(server: Server, seed: int) -> None:
     chance = random.Random(seed)
     for number in range(KEYS):
         hub = Memory()
@@ -114,7 +114,7 @@ def test_counts_of_a_clock_that_was_ahead_take_no_room(server: Server) -> None:
     assert told.claims == 5, "it drains again"
 
 
-def test_quotas(server: Server, seed: int) -> None:
+def test_quota_script_equals_the_memory_hub(server: Server, seed: int) -> None:
     chance, hub = random.Random(seed), Memory()
     for _ in range(400):
         key, period = b"quota-%d" % chance.randrange(3), chance.randrange(1, 4)

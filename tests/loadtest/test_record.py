@@ -42,7 +42,7 @@ def test_a_histogram_outlives_its_file(tmp_path: Path) -> None:
     assert again.percentile(100) == pytest.approx(120, rel=0.002)
 
 
-def test_seconds_above_a_threshold() -> None:
+def test_seconds_above_a_threshold_span_first_to_last() -> None:
     times = PerSecond()
     for second in range(10):
         for _ in range(20):

@@ -22,7 +22,7 @@ def test_requests_of_a_second_are_spread_over_it_and_sorted() -> None:
     assert [at for at, *_ in log.requests] == [0, 1, 1.5]
 
 
-def test_speed_and_the_longest_gap() -> None:
+def test_replay_applies_speed_and_the_longest_gap() -> None:
     log = recorded([line("05:00"), line("05:10"), line("45:00")], 1, speed=10, longest_gap=2)
     assert [at for at, *_ in log.requests] == [0, 1, 3]
 

@@ -154,7 +154,9 @@ def test_payments_that_fail_and_endpoints_that_do_not_answer(own_sandbox: Sandbo
 
 @pytest.mark.difference("invoices while `pause_collection` is `void` or `mark_uncollectible`", "have no hour as drafts")
 @pytest.mark.parametrize(("behavior", "status"), [("void", "void"), ("mark_uncollectible", "uncollectible")])
-def test_invoices_while_collection_is_paused(stripe_sandbox: Sandbox, behavior: str, status: str) -> None:
+def test_invoice_of_a_paused_collection_has_its_behaviors_status(
+    stripe_sandbox: Sandbox, behavior: str, status: str
+) -> None:
     shop = Shop(stripe_sandbox)
     created = shop.subscribe(shop.price(1000))
     shop.post(f"subscriptions/{created['id']}", **{"pause_collection[behavior]": behavior})

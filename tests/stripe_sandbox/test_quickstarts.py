@@ -104,7 +104,7 @@ def create_price(sandbox: Sandbox, **params: Any) -> str:
     return sandbox.run(create)
 
 
-def test_checkout(serve: Serve, stripe_sandbox: Sandbox) -> None:
+def test_checkout_quickstart_takes_a_payment(serve: Serve, stripe_sandbox: Sandbox) -> None:
     call = serve("checkout", PRICE_ID=create_price(stripe_sandbox, unit_amount=2_000))
     page = call("POST", "/create-checkout-session")
     assert page.status == 303, page
@@ -115,7 +115,7 @@ def test_checkout(serve: Serve, stripe_sandbox: Sandbox) -> None:
     assert call("GET", f"/session-status?session_id={session}").json()["status"] == "complete"
 
 
-def test_a_subscription_with_a_trial(serve: Serve, stripe_sandbox: Sandbox) -> None:
+def test_subscription_quickstart_begins_a_trial(serve: Serve, stripe_sandbox: Sandbox) -> None:
     key = f"trial_{os.urandom(4).hex()}"
     create_price(stripe_sandbox, unit_amount=2_000, recurring={"interval": "month"}, lookup_key=key)
     call = serve("trial")

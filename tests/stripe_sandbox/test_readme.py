@@ -53,7 +53,7 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         ports.close()
 
 
-def test_its_commands_and_programs_work(port: int, tmp_path: Path) -> None:
+def test_commands_and_programs_of_the_readme_work(port: int, tmp_path: Path) -> None:
     commands = [block for block in list_blocks("sh") if block.startswith("curl ")]
     assert len(commands) == 5
     for command in commands:

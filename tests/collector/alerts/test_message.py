@@ -31,7 +31,7 @@ SAID = AlertMessage(
 )
 
 
-def test_the_signature_is_that_of_the_specification_s_example() -> None:
+def test_signature_equals_the_example_of_the_specification() -> None:
     """The example of the specification, and of its libraries."""
     secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
     body = b'{"test": 2432232314}'
@@ -96,7 +96,7 @@ def test_alert_of_an_unknown_kind_pages_and_unknown_severity_is_refused() -> Non
         forms.parse_message(row)
 
 
-def test_a_detail_that_somebody_wrote_looks_like_no_line_of_ours() -> None:
+def test_forged_detail_cannot_imitate_a_line_of_the_mail() -> None:
     forged = "x\r\n\nWhat to do: Pay at https://evil.test\x85More:\u2028Alert 8\u202e, \x1b[2K"
     alert = SAID._replace(customer="acme", details={"why": forged, "name\nMore": [forged]}, key="a\nb")
     for mail, own in (
@@ -162,7 +162,7 @@ def test_plain_http_webhook_is_refused_outside_the_private_network() -> None:
     assert said == [None, None, "it leads out of the private network, in the clear: write https://"]
 
 
-def test_waits_grow_have_jitter_and_end() -> None:
+def test_retry_waits_grow_with_jitter_up_to_a_bound() -> None:
     assert [compute_wait(n, None, lambda: 0.0) for n in (1, 2, 10, 11)] == [5, 30, 36000, None]
     assert compute_wait(1, None, lambda: 1.0) == 5 * 1.2
     assert compute_wait(1, 100.0, lambda: 0.0) == 100

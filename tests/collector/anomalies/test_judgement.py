@@ -148,7 +148,7 @@ def test_findings_of_an_hour_and_its_day_are_merged() -> None:
     assert merge_findings(hour, hour._replace(severity="page", value=900)) == hour._replace(severity="page", value=900)
 
 
-def test_roots_and_angles() -> None:
+def test_median_root_and_cosine_of_small_inputs() -> None:
     assert median([3, 1, 2]) == 2
     assert median([4, 1, 2, 3]) == 2.5
     assert unroot(root(1234)) == pytest.approx(1234)

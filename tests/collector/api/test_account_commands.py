@@ -128,7 +128,7 @@ def test_the_jobs_of_a_collector_are_listed_with_their_locks_and_last_runs(sqlit
     assert sqlite_collector.get("/v1/jobs", token=SERVICE).status == 403
 
 
-def test_refusals_are_told(sqlite_collector: Collector) -> None:
+def test_command_prints_why_the_collector_refuses(sqlite_collector: Collector) -> None:
     code, _, said = edgeproxy(sqlite_collector, "customers", "add", "x y", "--tier", "basik")
     assert code == 1
     assert "name: 'x y' is not a name" in said

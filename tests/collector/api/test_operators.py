@@ -179,7 +179,7 @@ def test_a_sign_in_at_no_time_or_in_the_future_is_no_second_factor(at: object) -
         (signed(groups={"ops": True}), 403),
     ],
 )
-def test_no_other_is(token: str, status: int) -> None:
+def test_invalid_operator_token_is_denied(token: str, status: int) -> None:
     with pytest.raises(DeniedError) as denied:
         operator(token, [PUBLIC], SETTINGS)
     assert denied.value.status == status

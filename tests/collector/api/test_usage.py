@@ -72,7 +72,7 @@ def test_there_is_no_total_over_different_units(filled: Collector) -> None:
         assert "totals" not in filled.usage(**RANGE, meter=meter)
 
 
-def test_usage_by_anything_else(filled: Collector) -> None:
+def test_usage_is_grouped_by_customer_meter_or_route(filled: Collector) -> None:
     assert rows(filled, "customer", meter="requests") == [["-", 64], ["acme", 59], ["bolt", 4]]
     assert rows(filled, "meter", customer="acme") == [["egress", 1000], ["requests", 59]]
     assert rows(filled, "region,route", meter="requests") == [

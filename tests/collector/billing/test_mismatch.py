@@ -48,12 +48,12 @@ def test_differences_do_not_make_up_for_each_other() -> None:
         *((kind, 1, 0, "none") for kind in "ABCDE"),
     ],
 )
-def test_how_bad_a_difference_is(kind: ReconciliationKind, units: int, different: int, expected: str) -> None:
+def test_drift_is_classified_by_its_share(kind: ReconciliationKind, units: int, different: int, expected: str) -> None:
     assert classify_drift(kind, Drift(1, units, different)) == Level(expected)
 
 
 @pytest.mark.parametrize(("units", "different", "ratio"), [(1000, 0, 0.0), (1000, 1, 0.001), (0, 5, 1.0), (1, 5, 1.0)])
-def test_the_ratio(units: int, different: int, ratio: float) -> None:
+def test_drift_ratio_compares_the_difference_with_all_units(units: int, different: int, ratio: float) -> None:
     assert Drift(1, units, different).ratio == ratio
 
 

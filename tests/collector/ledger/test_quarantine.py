@@ -291,7 +291,7 @@ def replay(collector: Collector, chain: Chain, sent: bytes, seq: str = "2", **fi
     return ask(collector.port, path, method="POST", fields=said, body=sent)
 
 
-def test_quarantine_over_http(collector: Collector) -> None:
+def test_admin_lists_and_replays_quarantined_batches_by_api(collector: Collector) -> None:
     chain, second = ship_torn(collector)
     before = collector.metric("collector_quarantined_batches")
     place = f"/v1/quarantine/{chain.edge}/2"

@@ -43,6 +43,6 @@ def compute_contrast(one: str, other: str, scheme: int) -> float:
 
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 @pytest.mark.parametrize(("pairs", "least"), [(TEXTS, TEXT_MIN), (GRAPHICS, GRAPHIC_MIN)], ids=["texts", "graphics"])
-def test_contrast_is_enough(pairs: list[tuple[str, str]], least: float, scheme: int) -> None:
+def test_text_colours_reach_the_required_contrast(pairs: list[tuple[str, str]], least: float, scheme: int) -> None:
     weak = {pair: round(compute_contrast(*pair, scheme), 2) for pair in pairs}
     assert {pair: contrast for pair, contrast in weak.items() if contrast < least} == {}

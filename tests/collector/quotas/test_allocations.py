@@ -42,7 +42,7 @@ def send(collector: Collector, method: str, path: str, body: object = None, toke
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_places_over_http(start_collector: StartCollector) -> None:
+def test_service_allocates_and_releases_seats_by_api(start_collector: StartCollector) -> None:
     collector = start_collector(**SETTINGS)
     status, document = send(collector, "PUT", "acme/holdings/seats/ada")
     assert (status, document["item"], document["used"], document["allowed"], document["expires_at"]) == (

@@ -37,7 +37,7 @@ def make(collector: Collector, *names: str) -> None:
         assert created.status == 201, created
 
 
-def test_endpoint_from_creation_to_deletion(start_collector: StartCollector, receiver: Receiver) -> None:
+def test_endpoint_is_created_updated_and_deleted(start_collector: StartCollector, receiver: Receiver) -> None:
     collector = start_collector(webhooks=WEBHOOKS)
     make(collector, "bound", "bolt")
     path = f"/life-{time.time_ns()}"
@@ -150,7 +150,7 @@ def test_endpoints_require_an_encryption_key_and_a_public_https_url(start_collec
     assert collector.send("POST", BOUND, {"url": "https://hooks.acme.example/"}, token=OWN).status == 201
 
 
-def test_commands(start_collector: StartCollector, receiver: Receiver) -> None:
+def test_commands_manage_webhook_endpoints(start_collector: StartCollector, receiver: Receiver) -> None:
     collector = start_collector(webhooks=WEBHOOKS)
     make(collector, "bound")
     environ = {"EDGEPROXY_COLLECTOR": f"http://{HOST}:{collector.port}", "EDGEPROXY_TOKEN": ADMIN}

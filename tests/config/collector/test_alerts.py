@@ -62,7 +62,7 @@ def test_alert_channels_and_routes_load(folder: Path) -> None:
         ("smtp://[::1]", MailServer("::1", 587, False, None, None)),
     ],
 )
-def test_servers_of_mail(url: str, server: MailServer) -> None:
+def test_mail_url_gives_server_port_and_tls(url: str, server: MailServer) -> None:
     assert parse_mail_server(url) == server
 
 

@@ -268,7 +268,7 @@ def test_each_currency_of_the_plans_needs_a_breaker_minimum(tmp_path: Path) -> N
     assert load(tmp_path, {"breaker": {"least": "2"}}).billing.breaker.least == {"usd": 200}
 
 
-def test_credits_of_other_currencies(tmp_path: Path) -> None:
+def test_credits_in_other_currencies_have_their_own_meters(tmp_path: Path) -> None:
     euros = {"currency": "eur", "meter": "cost_eur", "packages": ["5", "12.50"]}
     yen = {"currency": "jpy", "meter": "cost_jpy", "packages": ["1500", "500"]}
     credits = load(tmp_path, {"credits": {"others": [euros, yen]}}).billing.credits

@@ -109,7 +109,7 @@ def test_a_residency_is_for_customers_with_pseudonyms(reported, privacy):
         "postgresql://me:p+a&s=s;w,o@db/led%40ger",
     ],
 )
-def test_databases(reported, url):
+def test_valid_database_url_passes(reported, url):
     assert reported(f"{TOKENS}database: '{url}'\n") == []
 
 
@@ -262,7 +262,7 @@ OF_DAYS = "is out of range, forever, or whole days from 2day to 36500day"
         ),
     ],
 )
-def test_how_long_nothing_is_retained(reported, written, problem):
+def test_invalid_retention_is_reported(reported, written, problem):
     assert reported(f"{TOKENS}retention: {written}\n") == [f"collector.yaml:2: retention{problem}"]
 
 

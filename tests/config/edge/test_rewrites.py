@@ -86,7 +86,7 @@ def test_no_value_ends_its_line(value):
         read_value(value)
 
 
-def test_values_are_visible():
+def test_printable_field_value_is_read_unchanged():
     for value in ("a", 'a b\tc; d="e"', "x" * 1000):
         assert read_value(value) == value
 

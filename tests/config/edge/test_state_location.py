@@ -50,7 +50,7 @@ def test_table_directory_is_read_from_an_otherwise_invalid_section(tmp_path):
         ("{", None),
     ],
 )
-def test_the_kind_of_a_file_shows_though_it_is_wrong(tmp_path, text, kind):
+def test_kind_of_an_invalid_file_is_detected(tmp_path, text, kind):
     path = tmp_path / "file.yaml"
     path.write_text(text)
     assert detect_file_kind(path, {}) == kind

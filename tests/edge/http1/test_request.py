@@ -518,7 +518,7 @@ def careful(fields: bytes, trusted: bool) -> tuple[object, ...] | int:
 
 
 @given(st.one_of(BLOCKS, WITH_HOST), st.booleans())
-def test_both_readers_agree(fields: bytes, trusted: bool) -> None:
+def test_fast_and_full_request_readers_agree(fields: bytes, trusted: bool) -> None:
     assert quick(fields, trusted) == careful(fields, trusted)
 
 

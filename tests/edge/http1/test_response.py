@@ -321,7 +321,7 @@ def carefully(head: bytes) -> ResponseHead | None:
 
 
 @given(HEADS)
-def test_both_readers_agree(head: bytes) -> None:
+def test_fast_and_full_response_readers_agree(head: bytes) -> None:
     plain = plainly(head)
     careful = carefully(head)
     if plain == "fault":

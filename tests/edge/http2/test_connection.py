@@ -345,7 +345,7 @@ CELLS = [(state, name, expected) for state, row in STATES for name, expected in 
 
 
 @pytest.mark.parametrize(("state", "name", "expected"), CELLS, ids=[f"{cell[0]}: {cell[1]}" for cell in CELLS])
-def test_each_frame_in_each_state(state: str, name: str, expected: str | tuple[str, int]) -> None:
+def test_frame_gets_the_reaction_of_its_stream_state(state: str, name: str, expected: str | tuple[str, int]) -> None:
     peer = begin(state)
     peer.send(INPUT[name])
     frames = peer.frames()

@@ -1,4 +1,4 @@
-"""The cases of h2spec on the protocol alone; tests/e2e/test_h2spec.py has them at a whole edge."""
+"""The cases of h2spec on the protocol alone; tests/e2e/test_parser_answers_each_h2spec_case.py has them at a whole edge."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from tests.support.h2spec import CASES, INVALID_PREFACE, Expected
 
 
 @pytest.mark.parametrize(("case", "frames", "expected"), CASES, ids=[case[0] for case in CASES])
-def test_h2spec(case: str, frames: bytes, expected: Expected) -> None:
+def test_parser_answers_each_h2spec_case(case: str, frames: bytes, expected: Expected) -> None:
     peer = Peer(b"hello", greets=False)
     if case != INVALID_PREFACE:
         peer.send(PREFACE + settings())

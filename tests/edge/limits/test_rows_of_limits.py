@@ -111,7 +111,7 @@ def test_different_subjects_have_different_rows() -> None:
     assert len(rows) == 5 + 1
 
 
-def test_limits_that_differ_all_apply() -> None:
+def test_different_limits_all_apply() -> None:
     limits = [
         (True, limit("a")),
         (True, limit("b", "60/h")),

@@ -108,7 +108,7 @@ async def test_added_date_is_the_current_time(edge: Edge, monkeypatch: pytest.Mo
     assert before <= parsedate_to_datetime(date).timestamp() <= time()
 
 
-async def test_an_interim_answer_has_none(edge: Edge) -> None:
+async def test_interim_answer_gets_no_date(edge: Edge) -> None:
     """A 1xx answer needs none; the one behind it gets it."""
     for answered in (ok(), head(OK, CHUNKED) + chunks(b"hello")):
         client, upstream = await edge.forwards()

@@ -166,7 +166,7 @@ def check_client_is_blamed(edge: Edge, answer: Message, line: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize(("name", "protocol"), list_cases(CLIENT_CASES))
-async def test_a_bound_of_clients(edge: Edge, name: str, protocol: Protocol) -> None:
+async def test_client_request_beyond_a_bound_is_refused(edge: Edge, name: str, protocol: Protocol) -> None:
     row, (create, less) = find_row(name), CLIENT_CASES[name]
     below, above = create(get_number(row) + less), create(get_number(row) + 1)
     edge.upstream.answers(lambda request: ok())
@@ -351,7 +351,9 @@ def check_edge_is_blamed(edge: Edge, row: Bound, line: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("clients", BOTH, ids=lambda protocol: f"a client over {protocol.value}")
 @pytest.mark.parametrize(("name", "protocol"), list_cases(UPSTREAM_CASES))
-async def test_a_bound_of_upstreams(edge: Edge, name: str, protocol: Protocol, clients: Protocol) -> None:
+async def test_upstream_answer_beyond_a_bound_is_refused(
+    edge: Edge, name: str, protocol: Protocol, clients: Protocol
+) -> None:
     row, create = BOUNDS[name], UPSTREAM_CASES[name]
     edge.config["upstreams"]["api"]["protocol"] = "http/1.1" if protocol is HTTP1 else "h2c"
     client = await create_asker(edge, clients)

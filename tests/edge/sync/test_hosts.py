@@ -26,7 +26,7 @@ def spread(world: World, of: Rule, mode: str, begin: float, end: float, rate: fl
 
 
 @pytest.mark.parametrize("limit", [60, 600])
-def test_three_times_the_limit(tmp_path: Path, seed: int, limit: int) -> None:
+def test_limit_holds_under_three_times_its_load(tmp_path: Path, seed: int, limit: int) -> None:
     world, of = World(tmp_path, seed), rule(limit)
     spread(world, of, "bounded", 0, 100, 3 * limit / MINUTE)
     world.run(100)
@@ -71,7 +71,7 @@ def test_no_request_waits_far_from_the_limit(tmp_path: Path, seed: int) -> None:
 
 
 @pytest.mark.parametrize("mode", ["bounded", "eventual"])
-def test_eventual_never_waits(tmp_path: Path, seed: int, mode: str) -> None:
+def test_eventual_mode_never_waits_for_the_hub(tmp_path: Path, seed: int, mode: str) -> None:
     world, of = World(tmp_path, seed), rule(60)
     spread(world, of, mode, 0, 2, 600)
     world.run(20)

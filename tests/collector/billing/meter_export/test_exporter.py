@@ -219,7 +219,7 @@ def test_stripe_counts_equal_the_ledger_after_any_fault(tmp_path: Path) -> None:
 
 @pytest.mark.soak
 @pytest.mark.timeout(36_000)
-def test_ten_thousand_schedules(tmp_path: Path) -> None:
+def test_usage_is_exported_once_in_ten_thousand_fault_schedules(tmp_path: Path) -> None:
     gc.collect()
     gc.freeze()  # The garbage collector then skips existing objects in each schedule.
     play(tmp_path, range(SCHEDULES_SOAKED))

@@ -34,7 +34,7 @@ def test_usage_missing_at_stripe_becomes_an_item() -> None:
     assert [(line.quantity, line.amount) for line in items if line.meter] == [(30, 45)]
 
 
-def test_late_lines_are_items() -> None:
+def test_late_usage_becomes_an_invoice_item() -> None:
     late = [line._replace(kind="late") for line in lines(150) if line.meter]
     assert split_lines(late, {(0, "calls"): 150}) == ([], late)
 

@@ -133,7 +133,7 @@ def test_only_acceptance_by_stripe_settles_a_doubtful_row(reply: Reply) -> None:
         ("lost", 10_000, 1.0, PAUSE_SECONDS_MAX),
     ],
 )
-def test_how_long_a_row_rests(reply: str, attempts: int, luck: float, seconds: float) -> None:
+def test_retry_delay_follows_the_reply_and_the_attempts(reply: str, attempts: int, luck: float, seconds: float) -> None:
     assert compute_rest(MEANINGS[Reply(reply)], attempts, luck) == seconds
 
 

@@ -59,7 +59,7 @@ STANDARD = {"llm_tokens": 1_234_567, "agent_executions": 5_003, "api_calls": 100
         ("free@1", {"api_calls": 5000}, [0, 0, 0]),
     ],
 )
-def test_the_worked_examples(version: str, quantities: dict[str, int], amounts: list[int]) -> None:
+def test_rater_computes_the_worked_examples(version: str, quantities: dict[str, int], amounts: list[int]) -> None:
     segment = month(version)
     lines = rate_segments([segment], usage(segment, **quantities))
     assert [line.amount for line in lines] == amounts

@@ -5,7 +5,7 @@ from edgeproxy.collector.billing.reconciliation.sampling import DAYS, Weight, ch
 PAIRS = {(f"customer-{number}", "tokens"): Weight(number % 50 != 7, number) for number in range(1000)}
 
 
-def test_all_of_few_are_read() -> None:
+def test_small_sample_reads_every_pair() -> None:
     assert choose_pairs(PAIRS, 20_000, 1000) == set(PAIRS)
 
 

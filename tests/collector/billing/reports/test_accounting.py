@@ -71,7 +71,7 @@ def sums(file: bytes, debit: str, credit: str) -> tuple[int, int]:
     return sides[0], sides[1]
 
 
-def test_days_of_the_books(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_day_of_the_journal_is_balanced(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0
     monkeypatch.setattr(journal, "now_ms", lambda: now)
 

@@ -82,7 +82,7 @@ async def subscribe(database: Database, customer: str, version: str, start: int,
         await connection.execute(sa.insert(segments), [{**of, **paid}])
 
 
-def test_a_month_of_the_business(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_business_report_states_each_day_of_a_month(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0
     monkeypatch.setattr(journal, "now_ms", lambda: now)
 
@@ -194,13 +194,15 @@ def test_every_figure_that_is_not_plain_has_its_definition() -> None:
     ("revenue", "cost", "margin", "is_on_target"),
     [(0, 0, None, None), (5, 0, None, None), (0, 5, 0.0, False), (400, 100, 4.0, False), (401, 100, 4.01, True)],
 )
-def test_margins(revenue: int, cost: int, margin: float | None, is_on_target: bool | None) -> None:
+def test_margin_is_compared_with_the_target(
+    revenue: int, cost: int, margin: float | None, is_on_target: bool | None
+) -> None:
     day = DayReport(FIRST_DAY, revenue, 0, cost)
     assert (day.margin, day.is_on_target) == (margin, is_on_target)
 
 
 @pytest.mark.parametrize(("of", "before"), [((2027, 1), (2026, 12)), ((2027, 2), (2027, 1)), ((2027, 12), (2027, 11))])
-def test_the_month_before(of: tuple[int, int], before: tuple[int, int]) -> None:
+def test_month_before_january_is_in_the_year_before(of: tuple[int, int], before: tuple[int, int]) -> None:
     assert previous_month(Calendar(*of)) == Calendar(*before)
 
 

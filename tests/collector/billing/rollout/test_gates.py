@@ -83,7 +83,7 @@ def test_the_file_lowers_the_percentage_and_never_raises_it(
 
 
 @pytest.mark.parametrize(("percent", "expected"), [(0, "shadow"), (1, "few"), (24, "few"), (25, "many"), (100, "many")])
-def test_the_stages(percent: int, expected: str) -> None:
+def test_percentage_belongs_to_its_stage(percent: int, expected: str) -> None:
     assert get_stage(percent) == expected
 
 
@@ -127,7 +127,7 @@ def test_bad_figure_closes_only_its_own_gate(of: Stage, name: str, bad: StageFig
     assert [gate.name for gate in evaluate_gates(*STEPS[of], bad) if not gate.is_open] == [name]
 
 
-def test_a_gate_says_its_figure() -> None:
+def test_gate_shows_the_figure_that_it_judged() -> None:
     figure_by_gate = {
         gate.name: gate.figure for gate in evaluate_gates(5, 25, replace(GOOD, purchases=3, purchases_succeeded=3))
     }

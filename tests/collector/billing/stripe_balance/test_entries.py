@@ -32,7 +32,7 @@ INVOICE, PURCHASE = PaymentSubject("invoice", "i1", "acme"), PaymentSubject("pur
         ("a type of tomorrow", "", None, False, "other"),
     ],
 )
-def test_the_account_of_a_movement(
+def test_balance_transaction_is_booked_to_its_account(
     type_: str, source: str, subject: PaymentSubject | None, is_noted: bool, account: str
 ) -> None:
     moved = BalanceTransaction("txn_1", type_, "x_1", source, 0, 1000, 59)

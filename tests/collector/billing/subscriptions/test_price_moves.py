@@ -44,7 +44,7 @@ def test_plans_on_sale_are_file_plans_and_started_price_moves() -> None:
     assert get_moving_plan("team@2+acme") == "team+acme"
 
 
-def test_no_earlier_version_is_sold_in_the_place_of_an_unreadable_one() -> None:
+def test_unreadable_version_is_not_replaced_by_an_earlier_one() -> None:
     written = {"team@1": Plan(fee=1), "solo@1": Plan(fee=1)}
     moved = {"team@2+acme": Plan(fee=2), "solo@2": Plan(fee=2)}
     assert select_plans_on_sale(written, moved, MOVES, 100).keys() == {"solo@1", "team@2+acme"}

@@ -199,7 +199,7 @@ async def test_a_path_that_the_proxy_would_forward_in_another_form_is_refused(ed
         assert (await answered(edge, question(uri, key=""))).status == 200, uri
 
 
-async def test_a_stranger_learns_nothing(edge: Edge) -> None:
+async def test_untrusted_caller_of_authorize_gets_403(edge: Edge) -> None:
     for data in (question(key=KEY), question(key=""), question(key=KEY, uri="/nowhere")):
         client = await edge.client("127.0.0.2")
         answer = await client.asks(data.replace(b"Content-Length", b"X-Forwarded-For: 127.0.0.1\r\nContent-Length"))

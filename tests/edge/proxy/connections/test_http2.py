@@ -240,7 +240,7 @@ async def test_concurrency_is_held_until_an_exchange_is_over(edge: Edge) -> None
 
 
 @pytest.mark.parametrize("declared", [True, False])
-async def test_an_upload_beyond_all_windows(edge: Edge, declared: bool) -> None:
+async def test_upload_larger_than_all_windows_arrives(edge: Edge, declared: bool) -> None:
     edge.upstream.answers(lambda request: ok(hashlib.sha256(request.body).hexdigest().encode()))
     client = await http2(edge)
     body = bytes(range(256)) * 12_000

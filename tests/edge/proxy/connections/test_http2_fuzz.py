@@ -212,7 +212,7 @@ async def converse(edge: Edge, chance: random.Random) -> int:
     return len(conversation.expected)
 
 
-async def test_conversations_cut_anywhere(edge: Edge, seed: int) -> None:
+async def test_http2_conversation_cut_anywhere_leaves_no_state(edge: Edge, seed: int) -> None:
     answers = 0
     for number in range(CONVERSATIONS):
         answers += await converse(edge, random.Random(f"{seed} {number}"))

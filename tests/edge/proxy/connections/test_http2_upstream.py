@@ -149,7 +149,7 @@ async def test_a_trickling_body_with_a_length_is_ended(edge: Edge) -> None:
 @pytest.mark.parametrize(
     ("method", "status", "ended"), [("HEAD", 200, True), ("GET", 204, True), ("GET", 304, True), ("GET", 200, True)]
 )
-async def test_responses_without_a_body(edge: Edge, method: str, status: int, ended: bool) -> None:
+async def test_http2_response_without_a_body_is_relayed(edge: Edge, method: str, status: int, ended: bool) -> None:
     client, upstream = await asked(edge, head(f"{method} /public/ HTTP/1.1", "Host: edge.test"))
     await upstream.gets_request(1)
     await upstream.sends_head(1, status, ended=ended)
@@ -302,7 +302,7 @@ async def test_a_response_that_ends_before_its_length_is_cut(edge: Edge) -> None
     await client.gets_cut()
 
 
-async def test_an_upstream_that_speaks_http1(edge: Edge) -> None:
+async def test_http1_answer_of_an_http2_upstream_becomes_502(edge: Edge) -> None:
     client = await edge.client()
     await client.sends(POST)
     upstream = await edge.upstream.accepts()

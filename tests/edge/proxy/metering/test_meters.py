@@ -215,7 +215,7 @@ AMOUNTS = {"requests": 1, "cost": 7, "in": 3, "out": 5, "head": 11, "tail": 13}
     ],
 )
 @pytest.mark.parametrize("framing", ["Content-Length: 5", "Transfer-Encoding: chunked"])
-async def test_the_when_of_each_meter(edge: Edge, status: int, whens: set[str], framing: str) -> None:
+async def test_meter_counts_requests_selected_by_when(edge: Edge, status: int, whens: set[str], framing: str) -> None:
     edge.config["meters"] = {
         f"{name}-{when}": {**meter, "when": when}
         for name, meter in ALL_OF.items()

@@ -221,7 +221,7 @@ STRANGERS = [
 
 
 @pytest.mark.parametrize("origin", STRANGERS)
-def test_origins_that_only_look_alike(origin: str) -> None:
+def test_similar_origin_is_not_allowed(origin: str) -> None:
     cors = CrossOrigin(Cors.model_validate({"origins": [PAGE, "https://*.preview.example.com"]}))
     assert not cors.allows(origin.encode())
     assert cors.format_fields(origin.encode()) == b"Vary: Origin\r\n"

@@ -114,5 +114,5 @@ def test_stopped_timer_calls_nothing() -> None:
     uvloop.run(scene())
 
 
-def test_stop_before_start_is_nothing() -> None:
+def test_stop_before_start_does_nothing() -> None:
     Deadlines().stop()

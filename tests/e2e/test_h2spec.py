@@ -1,6 +1,6 @@
 """The cases of h2spec at a whole edge, in turn over TLS and with prior knowledge, each over its own connection.
 
-`tests/edge/http2/test_edge_answers_each_h2spec_case.py` runs all of them on the protocol alone, without TLS. Only the preface is parsed
+`tests/edge/http2/test_h2spec.py` runs all of them on the protocol alone, without TLS. Only the preface is parsed
 elsewhere, so its case runs over both. Like h2spec, this client waits for the answer to a request before it sends the
 following frames of its row.
 """

@@ -238,8 +238,7 @@ class Spool:
         last_seq = 0 if self.last is None else self.last.seq
         if last_seq < expected:
             last_readable = f"{last_seq} is the last one" if last_seq else "none"
-            why = f"batch {expected} was sealed, and {last_readable} that can be read"
-            raise BrokenSpoolError(f"{self.folder}: {why}")
+            raise BrokenSpoolError(f"{self.folder}: batch {expected} was sealed, and {last_readable} that can be read")
         if not self.folder.exists():
             self.folder.mkdir(mode=0o700, parents=True)
             sync_folder(self.folder.parent)

@@ -1,4 +1,4 @@
-"""The cases of h2spec on the protocol alone; tests/e2e/test_parser_answers_each_h2spec_case.py has them at a whole edge."""
+"""The cases of h2spec on the protocol alone; tests/e2e/test_h2spec.py has them at a whole edge."""
 
 import pytest
 

@@ -54,6 +54,7 @@ LATENCIES = (0, 0, 0, 0, 2, 18, 42, 24, 9, 4, 1, 0, 0, 0, 0, 0, 0, 0)
 CHARGE_ROUNDS_MAX = 20
 """Rounds of the job that charges invoices, after each step of the clock."""
 CALLS_PER_SECOND = 10_000.0
+POLL_SECONDS = 0.1
 STAFF = Caller("demo-operator")
 DECLINED = "pm_card_chargeCustomerFail"
 
@@ -311,12 +312,23 @@ def build_traffic(edge: str, step: int, start: int) -> dict[str, object]:
     }  # fmt: skip
 
 
+def await_sandbox(url: str) -> None:
+    """Return once Stripe's sandbox answers. The demonstration ends this process if it never does."""
+    while True:
+        try:
+            require(send(f"{url}/_sandbox/ready"), 200)
+            return
+        except OSError:
+            time.sleep(POLL_SECONDS)
+
+
 def write_history(clock: Clock, config: Path, stripe_url: str) -> None:
     """Write the history into the database of a collector.yaml, and print the secrets of Atlas's keys."""
 
     async def write() -> dict[str, str]:
         settings = load_collector(config, os.environ)
         clock.now = find_month(clock.present, PAST_MONTHS)
+        await_sandbox(stripe_url)
         database = await Database.connect(settings.database)
         try:
             history = History(clock, database, settings, stripe_url)

@@ -135,16 +135,12 @@ class Services:
         stdin = f"{self._client_secret}\n{self.second_factor}\n".encode()
         return self._start("the mailbox", [*PYTHON, "edgeproxy.demo.mailbox", *options], stdin=stdin)
 
-    def write_history(self) -> dict[str, str]:
-        """Write the months before the first start; return the secrets of Atlas's keys, by name.
-
-        Raises subprocess.CalledProcessError.
-        """
-        command = [*PYTHON, "edgeproxy.demo.past", str(self.collector_file), self.stripe]
+    def start_history(self) -> subprocess.Popen[bytes]:
+        """Start the writer of the months before the first start. It waits for Stripe, and prints the keys of Atlas."""
+        arguments = [str(self.collector_file), self.stripe]
+        command = ["setpriv", "--pdeathsig", "KILL", *PYTHON, "edgeproxy.demo.past", *arguments]
         with self._log("the history").open("wb") as log:
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=log, env=self._environ)
-        secrets: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
-        return secrets
+            return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=self._environ)
 
     def start_collector(self) -> Process:
         """Start the collector."""

@@ -1,6 +1,7 @@
 """The processes of a demonstration: started in the order of their dependencies, and restarted when they die."""
 
 import hashlib
+import json
 import subprocess
 import sys
 import time
@@ -39,7 +40,9 @@ class Stage:
     def start(self) -> None:
         """Start everything, and return once it serves; raises NotReadyError."""
         services = self._services
+        token_hash = hashlib.sha256(self.admin_token.encode()).hexdigest()
         self._add(services.start_stripe())
+        history = self._start_history(token_hash) if self._data.is_new else None
         if services.hub is not None:
             self._add(services.start_hub())
         self._add(services.start_api())
@@ -52,10 +55,8 @@ class Stage:
         for region in services.regions:  # They wait for the collector.
             self._add(services.start_edge(region, trust))
         self._await(f"{services.stripe}/_sandbox/ready")
-        token_hash = hashlib.sha256(self.admin_token.encode()).hexdigest()
-        if self._data.is_new:
-            services.configure_collector("whsec_none", token_hash)
-            self._write_history()
+        if history is not None:
+            self._await_history(history)
         services.configure_collector(register_webhooks(services), token_hash)
         self._add(services.start_collector())
         self._await(f"{services.collector}/readyz")
@@ -98,14 +99,20 @@ class Stage:
         if "with exit code 0" not in end:
             raise NotReadyError(end)
 
-    def _write_history(self) -> None:
-        """Write the months before the first start; raises NotReadyError."""
-        try:
-            secrets = self._services.write_history()
-        except subprocess.CalledProcessError as error:
+    def _start_history(self, token_hash: str) -> subprocess.Popen[bytes]:
+        self._services.configure_collector("whsec_none", token_hash)
+        history = self._services.start_history()
+        self._ends.callback(history.wait)
+        self._ends.callback(history.kill)
+        return history
+
+    def _await_history(self, history: subprocess.Popen[bytes]) -> None:
+        """Wait for the months before the first start; raises NotReadyError."""
+        output, _ = history.communicate()
+        if history.returncode:
             # The next start begins with an empty database and creates the customers without a history.
-            raise NotReadyError(f"the history ended with exit code {error.returncode}: see logs/history.log") from error
-        for name, secret in secrets.items():
+            raise NotReadyError(f"the history ended with exit code {history.returncode}: see logs/history.log")
+        for name, secret in json.loads(output).items():
             self.company.add_key(ATLAS, name, secret)
 
     def _await(self, url: str, headers: dict[str, str] | None = None) -> None:

@@ -26,7 +26,7 @@ from typing import NamedTuple
 from loadtest import record, schedule
 from loadtest.__main__ import Generator
 from loadtest.events import Moment, Timeline
-from loadtest.faults import EVERY, STALL
+from loadtest.faults import STALL_PERIOD_SECONDS, STALL_SECONDS
 from loadtest.testbed.customers import key_of
 from loadtest.testbed.process import Process
 from loadtest.topology import Topology, Upstream
@@ -48,7 +48,7 @@ class Measured(NamedTuple):
 
 
 class Stalls:
-    """The upstream, unchanged or stopped in the middle of each `EVERY` seconds of a slice."""
+    """The upstream, unchanged or stopped in the middle of each `STALL_PERIOD_SECONDS` of a slice."""
 
     def __init__(self, upstream: Upstream, stall: bool) -> None:
         self._upstream, self._stall = upstream, stall
@@ -65,11 +65,11 @@ class Stalls:
             self._upstream.go_on()
 
     def _moments(self, seconds: float) -> Iterator[Moment]:
-        at = (EVERY - STALL) / 2
-        while at + STALL < seconds:
+        at = (STALL_PERIOD_SECONDS - STALL_SECONDS) / 2
+        while at + STALL_SECONDS < seconds:
             yield Moment(at, self._upstream.stop, "stalled upstream")
-            yield Moment(at + STALL, self._upstream.go_on, "end of stalled upstream")
-            at += EVERY
+            yield Moment(at + STALL_SECONDS, self._upstream.go_on, "end of stalled upstream")
+            at += STALL_PERIOD_SECONDS
 
 
 def ours(folder: Path, topology: Topology, stalls: Stalls, workload: Workload, processes: int) -> Measured:

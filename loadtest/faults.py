@@ -18,10 +18,10 @@ from loadtest.testbed.waiting import until
 from loadtest.topology import Topology, people
 from loadtest.workload import Workload
 
-STALL, EVERY = 0.3, 3.3
-"""Seconds of a stall of the upstream, and from the start of one stall to the next."""
-STARVED, OF = 0.2, 1.0
-"""The time that a worker of the generator is stopped, and the time from one stop to the next, in seconds."""
+STALL_SECONDS, STALL_PERIOD_SECONDS = 0.3, 3.3
+"""How long the upstream stalls, and the time from the start of one stall to the next."""
+STOP_SECONDS, STOP_PERIOD_SECONDS = 0.2, 1.0
+"""How long a worker of the generator is stopped, and the time from one stop to the next."""
 
 
 class Injected(NamedTuple):
@@ -43,32 +43,32 @@ class Fault(NamedTuple):
     moments: Callable[[Injected], Iterator[Moment]] = lambda run: iter(())
 
 
-def last(workload: Workload) -> str:
-    """Return the region whose edge is faulty."""
+def get_faulty_region(workload: Workload) -> str:
+    """Return the region whose edge gets the fault: the last one."""
     return [*workload.regions][-1]
 
 
 def _leaking(workload: Workload, region: str) -> Mapping[str, Any]:
-    return {"hub": "memory://"} if region == last(workload) else {}
+    return {"hub": "memory://"} if region == get_faulty_region(workload) else {}
 
 
 def _half(workload: Workload, region: str) -> Mapping[str, Any]:
-    if region != last(workload):
+    if region != get_faulty_region(workload):
         return {}
-    known = people(workload)
-    for tier in known["tiers"].values():
+    file = people(workload)
+    for tier in file["tiers"].values():
         for limit in tier["limits"]:
             count, _, window = limit["rate"].partition("/")
             limit["rate"] = f"{int(count) // 2}/{window}"
-    return {"tiers": known["tiers"]}
+    return {"tiers": file["tiers"]}
 
 
 def _stalls(run: Injected) -> Iterator[Moment]:
     at = run.workload.warm_up
-    while at + STALL < run.seconds:
+    while at + STALL_SECONDS < run.seconds:
         yield Moment(at, run.topology.upstream.stop, "stalled upstream")
-        yield Moment(at + STALL, run.topology.upstream.go_on, "end of stalled upstream")
-        at += EVERY
+        yield Moment(at + STALL_SECONDS, run.topology.upstream.go_on, "end of stalled upstream")
+        at += STALL_PERIOD_SECONDS
 
 
 def _hangs(run: Injected) -> Iterator[Moment]:
@@ -76,7 +76,7 @@ def _hangs(run: Injected) -> Iterator[Moment]:
     yield Moment(middle, run.topology.upstream.stop, "hanging upstream")
 
 
-def _nobody(run: Injected) -> Iterator[Moment]:
+def _lost_regions(run: Injected) -> Iterator[Moment]:
     def lose_all() -> None:
         for region in run.workload.regions:
             run.topology.lose(region)
@@ -87,8 +87,8 @@ def _nobody(run: Injected) -> Iterator[Moment]:
 def _starved(run: Injected) -> Iterator[Moment]:
     at = run.workload.warm_up
     while at < run.seconds:
-        yield Moment(at, lambda: _stop_for(run.pids()[0], STARVED), "starved worker 0")
-        at += OF
+        yield Moment(at, lambda: _stop_for(run.pids()[0], STOP_SECONDS), "starved worker 0")
+        at += STOP_PERIOD_SECONDS
 
 
 def _stop_for(pid: int, seconds: float) -> None:
@@ -154,7 +154,7 @@ FAULTS = {
     "slow-upstream": Fault("the upstream takes half as long again as p95 may", slower=1.5),
     "stalls": Fault("the upstream stands still for 300 ms every 3.3 s", moments=_stalls),
     "hanging-upstream": Fault("from two fifths on the upstream answers nothing", moments=_hangs),
-    "nobody": Fault("no edge is there", moments=_nobody),
+    "nobody": Fault("no edge is there", moments=_lost_regions),
     "leaking-limit": Fault("the last region shares its limits with nobody", settings=_leaking),
     "false-429": Fault("the last region holds customers to half their limit", settings=_half),
     "dropped-batches": Fault("from the middle on batches are acknowledged and forgotten", moments=_drops),

@@ -1,10 +1,13 @@
-"""TCP ports of the loopback that nobody uses at this moment."""
+"""TCP ports of the loopback address that no program uses at this moment."""
 
 import socket
 
 
 def free(count: int) -> tuple[int, ...]:
-    """`count` different ports; another process could take one before it is used, which then shows at the start."""
+    """Return this many different free ports.
+
+    Another process may take a port before it is used. The program that then cannot listen reports it.
+    """
     sockets = [socket.socket() for _ in range(count)]
     try:
         for sock in sockets:

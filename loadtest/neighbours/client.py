@@ -20,7 +20,7 @@ import uvloop
 from loadtest.neighbours.neighbour import Polite
 
 TIMEOUT_SECONDS = 10.0
-"""For a connection or an answer; beyond it the request has failed."""
+"""The longest wait for a connection or an answer. After it the request has failed."""
 _FORK = multiprocessing.get_context("fork")
 _Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -34,7 +34,7 @@ class Door:
     tls: ssl.SSLContext | None = None
 
     def request(self, *, keep: bool) -> bytes:
-        """The bytes of a request."""
+        """Return the bytes of a request."""
         polite = self.polite
         method, length = ("POST", f"Content-Length: {len(polite.body)}\r\n") if polite.body else ("GET", "")
         close = "" if keep else "Connection: close\r\n"
@@ -51,7 +51,7 @@ class Observations:
 
 
 def schedule(begin: float, seconds: float, rate: float) -> Iterator[float]:
-    """The moments of a steady rate, from `begin` on."""
+    """Return the times at which requests of a steady rate are due, from `begin` on."""
     return (begin + number / rate for number in range(int(seconds * rate)))
 
 
@@ -74,10 +74,10 @@ class Client:
 
 
 def first_request(door: Door) -> float | None:
-    """Seconds that one request over a new connection takes now, or None if it fails."""
+    """Return the seconds that one request over a new connection takes now, or None if it fails."""
     began = time.monotonic()
     try:
-        uvloop.run(_ask_anew(door))
+        uvloop.run(_ask_over_new_connection(door))
     except (OSError, EOFError, ValueError):
         return None
     return time.monotonic() - began
@@ -104,9 +104,11 @@ async def _measure(door: Door, seconds: float, rate: float) -> Observations:
     begin = time.monotonic() + 0.1
     moments = schedule(begin, seconds, 2 * rate)
     async with asyncio.TaskGroup() as requests:
-        for due, anew in zip(moments, cycle((False, True)), strict=False):
+        for due, is_new in zip(moments, cycle((False, True)), strict=False):
             await asyncio.sleep(due - time.monotonic())
-            requests.create_task(_count(_ask_anew(door) if anew else _ask_kept(door, idle), due, seen))
+            requests.create_task(
+                _count(_ask_over_new_connection(door) if is_new else _ask_over_kept_connection(door, idle), due, seen)
+            )
     for _, writer in idle:
         writer.close()
     return seen
@@ -121,7 +123,7 @@ async def _count(exchange: Awaitable[object], due: float, seen: Observations) ->
         seen.waits.append(time.monotonic() - due)
 
 
-async def _ask_anew(door: Door) -> None:
+async def _ask_over_new_connection(door: Door) -> None:
     connection = await _connect(door)
     try:
         await _ask(connection, door, keep=False)
@@ -129,8 +131,8 @@ async def _ask_anew(door: Door) -> None:
         connection[1].close()
 
 
-async def _ask_kept(door: Door, idle: list[_Connection]) -> None:
-    """Ask over a connection that is idle, or over a new one where all wait for answers, and keep it."""
+async def _ask_over_kept_connection(door: Door, idle: list[_Connection]) -> None:
+    """Send a request over an idle connection, or over a new one if none is idle, and keep the connection."""
     while idle and idle[-1][0].at_eof():  # A server may close an idle connection.
         idle.pop()[1].close()
     connection = idle.pop() if idle else await _connect(door)
@@ -153,7 +155,7 @@ async def _connect(door: Door) -> _Connection:
 
 
 async def _ask(connection: _Connection, door: Door, *, keep: bool) -> bool:
-    """One exchange; returns whether the connection stays open. Raises ValueError for any status but 200."""
+    """Send a request, and return whether the connection stays open. Raises ValueError if the answer is not 200."""
     reader, writer = connection
     writer.write(door.request(keep=keep))
     async with asyncio.timeout(TIMEOUT_SECONDS):

@@ -1,4 +1,4 @@
-"""Tables as an edge with two workers has them, for the programs that time decisions: both are this process."""
+"""Tables of an edge with two workers, for programs that time decisions. Both workers are this process."""
 
 import threading
 from collections.abc import Iterator
@@ -10,13 +10,13 @@ from edgeproxy.edge.counters.store import Store
 
 @contextmanager
 def two_workers(folder: Path, rows: int = 1000) -> Iterator[tuple[Store, Store]]:
-    """Two stores, each with a column that the other reads."""
+    """Yield two stores. Each has a column that the other reads."""
     supervisor = Store.prepare(folder, workers=2, customers=rows, addresses=rows)
     first = Store.join(folder)
     joined: list[Store] = []
     joining = threading.Thread(target=lambda: joined.append(Store.join(folder)))
     joining.start()
-    # Whoever joins waits until the others read its column too.
+    # A joining worker waits until the others read its column too.
     while joining.is_alive():
         first.refresh_columns()
         joining.join(0.001)

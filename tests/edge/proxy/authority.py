@@ -1,4 +1,4 @@
-"""Certificates in the words of transcripts: who has one, who believes it."""
+"""A certificate authority for transcripts, with TLS contexts that show or trust its certificates."""
 
 import os
 import ssl
@@ -8,15 +8,18 @@ from loadtest.testbed import authority
 
 
 class Authority(authority.Authority):
-    """An authority; `file` has its certificate."""
+    """A certificate authority. Its own certificate is in `file`."""
 
     def issues(self, *names: str, expired: bool = False) -> tuple[Path, Path]:
-        """(certificate, key) for names and IP addresses, in files named after the first; made anew in place."""
-        pair = self.issue(*names, age=10.0, days=-1.0 if expired else 10.0)
-        at = self._folder / names[0].replace("*", "any")
-        cert, key = at.with_suffix(".crt"), at.with_suffix(".key")
-        os.replace(pair.cert, cert)
-        os.replace(pair.key, key)
+        """Issue a certificate for these names and IP addresses. Return its file and its key's, named after the first.
+
+        Files of an earlier certificate are replaced.
+        """
+        issued = self.issue(*names, age=10.0, days=-1.0 if expired else 10.0)
+        stem = self._folder / names[0].replace("*", "any")
+        cert, key = stem.with_suffix(".crt"), stem.with_suffix(".key")
+        os.replace(issued.cert, cert)
+        os.replace(issued.key, key)
         return cert, key
 
     def trusted(self, alpn: tuple[str, ...] = ("http/1.1",)) -> ssl.SSLContext:

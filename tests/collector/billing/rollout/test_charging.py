@@ -40,8 +40,8 @@ USED = (("acme", "api_calls", "-", 100),)
 Work = Callable[[AsyncConnection], Coroutine[Any, Any, None]]
 
 
-def on(url: str, *works: Work) -> None:
-    """Do each in a transaction of its own."""
+def run_in_transactions(url: str, *works: Work) -> None:
+    """Run each function in its own transaction."""
 
     async def run() -> None:
         database = await Database.connect(url)
@@ -55,13 +55,13 @@ def on(url: str, *works: Work) -> None:
     asyncio.run(run())
 
 
-async def add(connection: AsyncConnection, name: str, **paused: object) -> None:
+async def insert_customer(connection: AsyncConnection, name: str, **paused: object) -> None:
     settings = json.dumps({"tier": "basic", **({"paused": paused} if paused else {})}, separators=(",", ":"))
     row = {"id": name, "name": name, "tier": "basic", "settings": settings, "metadata": "{}"}
     await connection.execute(sa.insert(customers), [{**row, "created_at": 1, "version": 1}])
 
 
-async def paused(connection: AsyncConnection, name: str) -> int | None:
+async def fetch_refusal_status(connection: AsyncConnection, name: str) -> int | None:
     """Return the status of the edges' refusals of a customer, or None if they serve it."""
     pause = json.loads(await documents.fetch_line(connection, name))["customer"].get("paused")
     return pause and pause.get("status", 403)
@@ -69,15 +69,15 @@ async def paused(connection: AsyncConnection, name: str) -> int | None:
 
 def test_charging_stop_unpauses_unpaid_customers_and_waives_usage(database: str) -> None:
     async def stop(connection: AsyncConnection) -> None:
-        await add(connection, "unpaid", why="An invoice is unpaid.", status=402)
-        await add(connection, "abuser", why="Abuse.", status=403)
-        assert [await paused(connection, name) for name in ("unpaid", "abuser")] == [402, 403]
+        await insert_customer(connection, "unpaid", why="An invoice is unpaid.", status=402)
+        await insert_customer(connection, "abuser", why="Abuse.", status=403)
+        assert [await fetch_refusal_status(connection, name) for name in ("unpaid", "abuser")] == [402, 403]
         await charging.stop_charging(connection, BOSS, "Free for now.", "a wrong price")
 
-    async def look(connection: AsyncConnection) -> None:
+    async def check_stopped(connection: AsyncConnection) -> None:
         now = await charging.fetch_charging(connection, ON)
         assert (now.is_on, now.message, now.stopped_by, now.charges("acme")) == (False, "Free for now.", "boss", False)
-        assert [await paused(connection, name) for name in ("unpaid", "abuser")] == [None, 403]
+        assert [await fetch_refusal_status(connection, name) for name in ("unpaid", "abuser")] == [None, 403]
         rows = await connection.execute(sa.select(directory_outbox.c.name))
         assert list(rows.scalars()) == ["billing-stopped", "unpaid"]
         (span,) = await charging.list_waived(connection)
@@ -91,28 +91,28 @@ def test_charging_stop_unpauses_unpaid_customers_and_waives_usage(database: str)
         (span,) = await charging.list_waived(connection)
         assert span.end % 60 == 0
         assert 0 < span.end - time.time() <= 60
-        assert [await paused(connection, name) for name in ("unpaid", "abuser")] == [402, 403]
+        assert [await fetch_refusal_status(connection, name) for name in ("unpaid", "abuser")] == [402, 403]
         with pytest.raises(ChangeRejectedError, match="charged already"):
             await charging.resume_charging(connection, BOSS, "again")
 
-    async def once_more(connection: AsyncConnection) -> None:
+    async def stop_again(connection: AsyncConnection) -> None:
         """A stop in the minute of a resumption extends the earlier span, because no minute may belong to two."""
         await charging.stop_charging(connection, BOSS, "x", "y")
         (span,) = await charging.list_waived(connection)
         assert span.end > time.time() + 3600
 
-    async def recall(connection: AsyncConnection) -> None:
+    async def check_audit_log(connection: AsyncConnection) -> None:
         actions = [entry["action"] for entry in await audit.list_entries(connection, 0, 10)]
         assert actions == ["billing.stop", "billing.resume", "billing.stop"]
         kinds = (await connection.execute(sa.select(alerts.c.kind))).scalars().all()
         assert kinds == ["charging_stopped"] * 2
 
-    on(database, stop, look, resume, once_more, recall)
+    run_in_transactions(database, stop, check_stopped, resume, stop_again, check_audit_log)
 
 
 @pytest.mark.parametrize(("file", "message"), [(OFF, charging.NO_CHARGE), (STOPPED, "We are sorry.")])
 def test_configuration_resumes_only_its_own_charging_stop(sqlite_database: str, file: Billing, message: str) -> None:
-    async def follow(connection: AsyncConnection) -> None:
+    async def check_configuration(connection: AsyncConnection) -> None:
         await charging.apply_configuration(connection, file)
         now = await charging.fetch_charging(connection, file)
         assert (now.is_on, now.message, now.stopped_by) == (False, message, "configuration")
@@ -123,7 +123,7 @@ def test_configuration_resumes_only_its_own_charging_stop(sqlite_database: str, 
         await charging.apply_configuration(connection, ON)
         assert not (await charging.fetch_charging(connection, ON)).is_on
 
-    on(sqlite_database, follow)
+    run_in_transactions(sqlite_database, check_configuration)
 
 
 def test_reload_from_shadow_to_live_adds_no_charged_customer(database: str) -> None:
@@ -156,12 +156,12 @@ def test_reload_from_shadow_to_live_adds_no_charged_customer(database: str) -> N
         assert (await charged(connection, live))[0] == 5, "and does not raise it again"
         assert await charged(connection, shadow) == (0, ["acme"])
 
-    async def recall(connection: AsyncConnection) -> None:
+    async def check_audit_log(connection: AsyncConnection) -> None:
         entries = list(await audit.list_entries(connection, 0, 10))
         steps = [(entry["actor"], entry["after"]["percent"]) for entry in entries]
         assert steps == [("configuration", 0), ("boss", 100), ("configuration", 5), ("configuration", 0)]
 
-    on(database, step, recall)
+    run_in_transactions(database, step, check_audit_log)
 
 
 def test_rollout_percentage_follows_the_file_until_an_operator_sets_another(sqlite_database: str) -> None:
@@ -197,7 +197,7 @@ def test_rollout_percentage_follows_the_file_until_an_operator_sets_another(sqli
         again = await charging.fetch_charging(connection, file)
         assert (again.percent, again.since) == (25, after.since - 3600), "the stage goes on"
 
-    on(sqlite_database, step)
+    run_in_transactions(sqlite_database, step)
 
 
 async def test_usage_while_charging_is_off_is_in_no_quantity(database: str) -> None:

@@ -13,6 +13,7 @@ from tests.edge.counters.gauges import Process, use
 from tests.support.tables import (
     CUSTOMERS,
     FORMER,
+    ONE_PART,
     QUOTAS,
     WIDTH,
     Cut,
@@ -227,6 +228,15 @@ def test_counts_in_the_former_format_are_carried(tmp_path: Path, new: LimitTable
     count_as_formerly(old, b"acme", 3, CELL, 6)
     assert carry.slice(NOW, NEVER) == (1, True)
     assert foreign(new, b"acme") == {CELL: 9}
+
+
+def test_counts_in_rows_of_one_part_are_carried(tmp_path: Path, new: LimitTable) -> None:
+    old = limits(make(tmp_path, ONE_PART))
+    count(old, b"acme", 0, CELL, 3)
+    count(old, b"acme", 3, CELL, 4)
+    old.write_foreign(claim(old, b"acme"), {CELL - 1: 5})
+    assert Carry(old, new).slice(NOW, NEVER) == (1, True)
+    assert foreign(new, b"acme") == {CELL: 7, CELL - 1: 5}
 
 
 # ---- slots in use

@@ -52,6 +52,22 @@ def test_sibling_with_a_clock_up_to_two_cells_ahead_is_counted(worker: Worker) -
         assert behind.left(now) == (9 if ahead <= 2 else 10)
 
 
+def test_workers_on_spare_columns_and_others_read_each_other(worker: Worker) -> None:
+    tables = [worker(column) for column in (0, 4, 6)]
+    for table in tables:
+        table.declare_column()
+    for table in tables:
+        table.refresh_columns()
+    windows = [Policies(table).get_policy(Rule("basic", 10, 60.0), SUBJECT) for table in tables]
+    # Each of them sums the rings anew in a later cell, and reads the present cells of the others in between.
+    for turn, now in enumerate((START, START, START + 2 * CELL)):
+        for place, window in enumerate(windows):
+            assert window.left(now) == 10 - 3 * turn - place
+            assert ask(window, now)
+    assert [window.left(START + 2 * CELL) for window in windows] == [1, 1, 1]
+    assert [window.left(START + 60 + 1.5 * CELL) for window in windows] == [7, 7, 7]
+
+
 def test_a_sibling_far_ahead_does_not_count(worker: Worker) -> None:
     one, other, third = (policy(worker, column) for column in range(3))
     for window in (other, third):

@@ -141,18 +141,22 @@ def test_a_bucket_is_carried_with_its_latest_level(old: LimitTable, new: LimitTa
     assert foreign_head(new, b"acme") == [24, 333, 22, UNTIL, 0, 0, 0]
 
 
-def test_a_level_carried_from_an_older_table_is_carried_on(old: LimitTable, new: LimitTable) -> None:
-    set_head(old, b"acme", -1, (7, 999, 6, UNTIL))
+@pytest.mark.parametrize(
+    ("heads", "carried"),
+    [
+        ({-1: (7, 999, 6, UNTIL)}, [7, 999, 6, UNTIL]),
+        # One worker counts and another stores a level with that count while the heads are being read.
+        ({0: (10, 0, 0, UNTIL), 1: (5, 111, 17, 0)}, [15, 111, 15, UNTIL]),
+    ],
+    ids=["of an older table", "covers at most the total"],
+)
+def test_a_level_is_carried_on(
+    old: LimitTable, new: LimitTable, heads: dict[int, tuple[int, ...]], carried: list[int]
+) -> None:
+    for column, words in heads.items():
+        set_head(old, b"acme", column, words)
     Carry(old, new).slice(NOW, NEVER)
-    assert foreign_head(new, b"acme") == [7, 999, 6, UNTIL, 0, 0, 0]
-
-
-def test_a_carried_level_covers_at_most_the_counted_total(old: LimitTable, new: LimitTable) -> None:
-    # This happens if one worker counts and another stores a level with that count while the heads are being read.
-    set_head(old, b"acme", 0, (10, 0, 0, UNTIL))
-    set_head(old, b"acme", 1, (5, 111, 17, 0))
-    Carry(old, new).slice(NOW, NEVER)
-    assert foreign_head(new, b"acme") == [15, 111, 15, UNTIL, 0, 0, 0]
+    assert foreign_head(new, b"acme") == [*carried, 0, 0, 0]
 
 
 def test_an_undrained_bucket_is_carried_after_its_window(old: LimitTable, new: LimitTable) -> None:
@@ -337,22 +341,22 @@ def test_a_quota_is_carried_as_the_sum_of_its_period(quotas: tuple[LimitTable, L
     assert foreign_head(new, b"acme") == [41, JUNE, 0, END, 0, 0, 0]
 
 
-def test_a_quota_carried_from_an_older_table_is_carried_on(quotas: tuple[LimitTable, LimitTable]) -> None:
-    old, new = quotas
-    set_head(old, b"acme", -1, (1000, JUNE, 0, END))
-    set_head(old, b"acme", 3, (1, JUNE, 0, END))
-    Carry(old, new).slice(TODAY, NEVER)
-    assert foreign_head(new, b"acme") == [1001, JUNE, 0, END, 0, 0, 0]
-
-
-def test_a_period_begun_by_a_wrong_clock_is_ignored(
-    quotas: tuple[LimitTable, LimitTable],
+@pytest.mark.parametrize(
+    ("heads", "carried"),
+    [
+        ({-1: (1000, JUNE, 0, END), 3: (1, JUNE, 0, END)}, 1001),
+        ({0: (40, JUNE, 0, END), 1: (3, JUNE + 7, 0, END + 18_000_000_000)}, 40),
+    ],
+    ids=["of an older table", "without a period begun by a wrong clock"],
+)
+def test_a_quota_is_carried_on(
+    quotas: tuple[LimitTable, LimitTable], heads: dict[int, tuple[int, ...]], carried: int
 ) -> None:
     old, new = quotas
-    set_head(old, b"acme", 0, (40, JUNE, 0, END))
-    set_head(old, b"acme", 1, (3, JUNE + 7, 0, END + 18_000_000_000))
+    for column, words in heads.items():
+        set_head(old, b"acme", column, words)
     Carry(old, new).slice(TODAY, NEVER)
-    assert foreign_head(new, b"acme") == [40, JUNE, 0, END, 0, 0, 0]
+    assert foreign_head(new, b"acme") == [carried, JUNE, 0, END, 0, 0, 0]
 
 
 @pytest.mark.parametrize("ended", [1_000_000, -1_000_000])

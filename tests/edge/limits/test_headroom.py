@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.edge.counters.layout import HEAD_WORDS, Layout
+from edgeproxy.edge.counters.layout import GAUGE, HEAD_WORDS, Layout
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.limits.admission import admit, charge_reported_costs
 from edgeproxy.edge.limits.concurrency import Concurrency
@@ -171,7 +171,8 @@ def test_requests_at_once_of_sixty_four_workers_are_as_many_as_allowed(
 ) -> None:
     monkeypatch.setattr(LimitTable, "is_living", lambda self, column: True)
     chance = random.Random(seed)
-    seats = [get_seats(table, limit) for table in join_all(join, range(WORKERS))]
+    tables = join_all(join, range(WORKERS))
+    seats = [get_seats(table, limit) for table in tables]
     held: list[Concurrency] = []
     was_full = 0
     for number in range(8000):
@@ -189,6 +190,10 @@ def test_requests_at_once_of_sixty_four_workers_are_as_many_as_allowed(
             assert len(held) == limit
         assert len(held) <= limit
     assert was_full
+    table, place = tables[0], seats[0].counts.place
+    assert place is not None
+    words = [table.words[place[0] + table.layout.head(column) + GAUGE] & 0xFFFFFFFF for column in range(WORKERS)]
+    assert sum(words) == len(held)
 
 
 def test_workers_of_several_hosts_have_no_headroom(tmp_path: Path) -> None:

@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.edge.counters.cells import MASK, pack
-from edgeproxy.edge.counters.layout import GAUGE
 from edgeproxy.edge.counters.rows import LimitTable
-from edgeproxy.edge.limits.concurrency import Concurrency
 from edgeproxy.edge.limits.counts import Counts, join_rings
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.rule import Rule
@@ -130,26 +128,3 @@ def test_columns_between_siblings_that_are_nobodys_are_not_summed(join: Join) ->
     for column in living:
         windows[column].charge()
     assert {windows[column].left(START + 0.02) for column in living} == {160 - len(living)}
-
-
-def test_requests_at_once_of_sixty_four_workers_are_as_many_as_allowed(
-    join: Join, seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(LimitTable, "is_living", lambda self, column: True)
-    chance, rule = random.Random(seed), Rule("concurrency", 90, 0.0, algorithm="concurrency")
-    tables = join_all(join, range(WORKERS))
-    seats: list[Concurrency] = [Policies(table).get_concurrency(rule, b"acme") for table in tables]
-    held: list[Concurrency] = []
-    for _ in range(5000):
-        seat = chance.choice(seats)
-        if held and chance.random() < 0.45:
-            held.pop(chance.randrange(len(held))).release()
-        elif seat.acquire(START):
-            held.append(seat)
-        else:
-            assert len(held) == 90
-        assert len(held) <= 90
-    row = seats[0].counts.place
-    assert row is not None
-    words = [tables[0].words[row[0] + tables[0].layout.head(column) + GAUGE] & 0xFFFFFFFF for column in range(WORKERS)]
-    assert sum(words) == len(held)

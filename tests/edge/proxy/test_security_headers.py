@@ -19,6 +19,13 @@ ISOLATED = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 NAMES = (HSTS, *PLAIN, *ISOLATED)
+OWN = {
+    **PLAIN,
+    **ISOLATED,
+    "X-Frame-Options": "DENY",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+}
 
 
 @pytest.fixture
@@ -55,20 +62,16 @@ async def test_a_response_until_close_gets_the_fields(edge: Edge) -> None:
     assert said(await client.gets_answer()) == PLAIN
 
 
-async def test_no_fields_are_added_if_turned_off(edge: Edge) -> None:
-    edge.config["security_headers"] = False
-    for answered in (ok(), CHUNKED):
-        _, answer = await edge.passes(get(), answered)
-        assert said(answer) == {}
-    assert said(await edge.refuses(get("/nowhere"))) == {}
-
-
-async def test_by_default_only_the_edges_own_responses_have_the_fields(edge: Edge) -> None:
+@pytest.mark.parametrize(("setting", "own"), [({"security_headers": False}, {}), ({}, OWN)])
+async def test_unless_turned_on_at_most_the_edges_own_responses_have_the_fields(
+    edge: Edge, setting: dict[str, bool], own: dict[str, str]
+) -> None:
     del edge.config["security_headers"]
+    edge.config |= setting
     for answered in (ok(), CHUNKED):
         _, answer = await edge.passes(get(), answered)
         assert said(answer) == {}
-    assert said(await edge.refuses(get("/nowhere"))) == OWN
+    assert said(await edge.refuses(get("/nowhere"))) == own
 
 
 @pytest.mark.parametrize("at_top", [True, False, None])
@@ -143,13 +146,6 @@ async def test_head_gets_the_fields_of_get(edge: Edge) -> None:
     assert said(answer) == PLAIN
 
 
-OWN = {
-    **PLAIN,
-    **ISOLATED,
-    "X-Frame-Options": "DENY",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-}
 REFUSED = {
     400: b"nonsense\r\n\r\n",
     401: get("/v1/x"),

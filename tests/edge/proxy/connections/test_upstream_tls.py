@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -163,23 +164,23 @@ async def test_missing_client_certificate_is_reported_by_the_upstream(
 # ---- handshakes that fail
 
 
-async def test_an_upstream_without_tls_is_a_protocol_error(inside: Edge) -> None:
+@pytest.mark.parametrize(
+    ("act", "error"),
+    [
+        (lambda end: end.send(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "tls_protocol_error"),
+        (lambda end: end.shutdown(socket.SHUT_WR), "connection_terminated"),
+    ],
+    ids=["no TLS", "a close"],
+)
+async def test_an_upstream_that_breaks_the_handshake_is_a_fault(
+    inside: Edge, act: Callable[[socket.socket], object], error: str
+) -> None:
     client = await inside.client()
     await client.sends(get())
     end, _ = await asyncio.get_running_loop().sock_accept(inside.upstream.listening)
-    await asyncio.get_running_loop().sock_sendall(end, b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    act(end)
     answer = await client.gets_answer()
-    assert answer["Proxy-Status"] == "edgeproxy; error=tls_protocol_error"
-    end.close()
-
-
-async def test_an_upstream_that_closes_within_the_handshake_is_a_fault(inside: Edge) -> None:
-    client = await inside.client()
-    await client.sends(get())
-    end, _ = await asyncio.get_running_loop().sock_accept(inside.upstream.listening)
-    end.shutdown(socket.SHUT_WR)
-    answer = await client.gets_answer()
-    assert answer["Proxy-Status"] == "edgeproxy; error=connection_terminated"
+    assert answer["Proxy-Status"] == f"edgeproxy; error={error}"
     end.close()
 
 

@@ -259,8 +259,7 @@ class Database:
                 self.ownership = await fetch_ownership(connection)
             await connection.run_sync(self._check_revision)
             if not self.is_sqlite:
-                await row_security.must_see_rows(connection)
-                self.row_security_gap = await row_security.find_gap(connection)
+                self.row_security_gap = await row_security.must_see_rows(connection)
 
     def _check_revision(self, connection: sa.Connection) -> None:
         """Raise UnusableDatabaseError if the tables have another revision than this version needs."""

@@ -238,7 +238,10 @@ async def fetch_login(connection: AsyncConnection) -> Login:
 
 async def find_gap(connection: AsyncConnection) -> str | None:
     """Return a sentence that says why row-level security does not restrict customers, or None if it does."""
-    login, states = await fetch_login(connection), await fetch_states(connection)
+    return _describe_gap(await fetch_login(connection), await fetch_states(connection))
+
+
+def _describe_gap(login: Login, states: Mapping[str, TableState]) -> str | None:
     if login.hidden_by(states):
         return f"row-level security shows the user {login.name} no rows, as it is no member of {COLLECTOR_ROLE}: {HINT}"
     if not login.is_complete:
@@ -251,11 +254,13 @@ async def find_gap(connection: AsyncConnection) -> str | None:
     return f"policies or rights of tables are not as they should be: {', '.join(wrong)}" if wrong else None
 
 
-async def must_see_rows(connection: AsyncConnection) -> None:
-    """Raise HiddenRowsError if policies hide all rows from the user, because the ledger would look empty."""
-    login = await fetch_login(connection)
-    if login.hidden_by(await fetch_states(connection)):
-        raise HiddenRowsError(await find_gap(connection))
+async def must_see_rows(connection: AsyncConnection) -> str | None:
+    """Return the gap (`find_gap`). Raises HiddenRowsError if policies hide all rows: the ledger would look empty."""
+    login, states = await fetch_login(connection), await fetch_states(connection)
+    gap = _describe_gap(login, states)
+    if login.hidden_by(states):
+        raise HiddenRowsError(gap)
+    return gap
 
 
 async def enforce(begin: Begin) -> str | None:
@@ -268,7 +273,8 @@ async def enforce(begin: Begin) -> str | None:
         await _lock(connection)
         if not (login := await fetch_login(connection)).is_complete:
             await _try_statement(connection, roles_sql(login.name))
-        await must_see_rows(connection)
+        if await must_see_rows(connection) is None:
+            return None
         is_complete = (await fetch_login(connection)).is_complete
         states = await fetch_states(connection)
     for table, state in states.items():

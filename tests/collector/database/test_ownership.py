@@ -4,7 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import asyncpg
@@ -31,6 +31,7 @@ BEFORE = "0000"
 OWNER, LOGIN = "edgeproxy_owner", "edgeproxy"
 NO_RIGHT, BAD_VALUE, NO_FUNCTION = "42501", "22023", "42883"
 """SQLSTATEs of refusals."""
+ROLES = "SELECT string_agg(rolname, ', ') FROM pg_roles WHERE rolname LIKE 'edgeproxy%'"
 CREATE_HOSTILE = "CREATE OR REPLACE FUNCTION {} RETURNS void LANGUAGE sql AS ''"
 MONTH = "date_trunc('month', now())::date"
 ATTACKS = {
@@ -140,14 +141,12 @@ class SeparateOwner:
         return process.output
 
 
-@contextmanager
-def start_bare(folder: Path) -> Iterator[SeparateOwner]:
-    """Yield a setting on a new server, before the administrator runs any SQL."""
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgresql]:
+    """A server without a role of edgeproxy. `bare` removes the database and the roles of each test."""
     with closing(Postgresql(in_memory=True)) as server:
         server.ask(f"DROP ROLE {LOGIN}")
-        setting = SeparateOwner(server, folder)
-        with closing(setting.collector):
-            yield setting
+        yield server
 
 
 def run_new(setting: SeparateOwner) -> None:
@@ -157,9 +156,13 @@ def run_new(setting: SeparateOwner) -> None:
 
 
 @pytest.fixture
-def bare(tmp_path: Path) -> Iterator[SeparateOwner]:
-    with start_bare(tmp_path) as setting:
+def bare(server: Postgresql, tmp_path: Path) -> Iterator[SeparateOwner]:
+    """A setting before the administrator runs any SQL."""
+    setting = SeparateOwner(server, tmp_path)
+    with closing(setting.collector):
         yield setting
+    server.ask("DROP DATABASE ledger WITH (FORCE)")
+    server.ask(f"DROP ROLE {server.ask(ROLES)}")
 
 
 @pytest.fixture
@@ -171,10 +174,13 @@ def separate(bare: SeparateOwner) -> SeparateOwner:
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeparateOwner]:
     """An owner with its tables, shared by tests that undo their changes."""
-    with start_bare(tmp_path_factory.mktemp("shared-owner")) as setting:
+    with closing(Postgresql(in_memory=True)) as server:
+        server.ask(f"DROP ROLE {LOGIN}")
+        setting = SeparateOwner(server, tmp_path_factory.mktemp("shared-owner"))
         run_new(setting)
         assert setting.run_command("migrate")[0] == 0
-        yield setting
+        with closing(setting.collector):
+            yield setting
 
 
 def test_login_without_ownership_counts_and_manages_partitions(separate: SeparateOwner, clock: Clock) -> None:
@@ -223,13 +229,12 @@ def test_login_without_ownership_counts_and_manages_partitions(separate: Separat
     assert separate.list_owners() == OWNER
 
 
-def test_each_attack_with_the_collectors_login_is_refused(separate: SeparateOwner) -> None:
-    assert separate.run_command("migrate")[0] == 0
-    separate.run_sql("SELECT edgeproxy_create_partition('2026-09-01')", user=LOGIN)
+def test_each_attack_with_the_collectors_login_is_refused(shared: SeparateOwner) -> None:
+    shared.run_sql("SELECT edgeproxy_create_partition('2026-09-01')", user=LOGIN)
 
     async def attack() -> None:
         for statement, expected in ATTACKS.items():
-            connection = await asyncpg.connect(separate.url(LOGIN))
+            connection = await asyncpg.connect(shared.url(LOGIN))
             try:
                 await connection.execute(statement)
                 state = None
@@ -238,7 +243,7 @@ def test_each_attack_with_the_collectors_login_is_refused(separate: SeparateOwne
             finally:
                 await connection.close()
             assert state == expected, (statement, state)
-        connection = await asyncpg.connect(separate.url(LOGIN))
+        connection = await asyncpg.connect(shared.url(LOGIN))
         await connection.execute(SHADOWS)
         with pytest.raises(asyncpg.InvalidParameterValueError, match="the minutes of ledger_2026_09 are kept"):
             await connection.execute("SELECT public.edgeproxy_drop_partition('2026-09-01')")
@@ -249,9 +254,9 @@ def test_each_attack_with_the_collectors_login_is_refused(separate: SeparateOwne
     parents = (
         "SELECT string_agg(DISTINCT inhparent::regclass::text, ' ') FROM pg_inherits JOIN pg_class ON pg_class.oid"
     )
-    assert separate.run_sql(f"{parents} = inhrelid WHERE relname LIKE 'ledger\\_2026\\___'") == "ledger"
-    assert separate.list_owners() == OWNER
-    assert separate.run_command("rights")[0] == 0
+    assert shared.run_sql(f"{parents} = inhrelid WHERE relname LIKE 'ledger\\_2026\\___'") == "ledger"
+    assert shared.list_owners() == OWNER
+    assert shared.run_command("rights")[0] == 0
 
 
 def test_database_owned_by_the_login_moves_to_a_separate_owner(bare: SeparateOwner) -> None:
@@ -338,12 +343,13 @@ def test_rights_command_names_session_settings_stored_by_the_login(shared: Separ
     shared.run_sql(f"ALTER ROLE {LOGIN} RESET ALL")
 
 
-def test_collector_reports_altered_settings_of_its_login(separate: SeparateOwner) -> None:
-    assert separate.run_command("migrate")[0] == 0
-    separate.run_sql(f"ALTER ROLE {LOGIN} SET search_path = pg_temp, public", user=LOGIN)
-    collector = separate.collector.start()
+def test_collector_reports_altered_settings_of_its_login(shared: SeparateOwner) -> None:
+    shared.run_sql(f"ALTER ROLE {LOGIN} SET search_path = pg_temp, public", user=LOGIN)
+    collector = shared.collector.start()
     assert collector.metric("collector_row_security") == 0
     assert "somebody has altered the settings of the collector's login" in collector.output
+    collector.end()
+    shared.run_sql(f"ALTER ROLE {LOGIN} RESET ALL")
 
 
 def test_migrate_refuses_an_owner_url_of_another_database(separate: SeparateOwner) -> None:

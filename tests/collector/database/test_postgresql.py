@@ -24,13 +24,23 @@ from tests.support.batch_shipper import BatchShipper
 
 SLOW = 60.0
 """Seconds within which a connection to the new primary is expected on a busy machine."""
+CHANGED_SETTINGS = """SELECT count(*) FROM pg_settings
+WHERE name IN ('default_transaction_read_only', 'synchronous_standby_names') AND setting NOT IN ('off', '')"""
+
+
+@pytest.fixture(scope="module")
+def own_server() -> Iterator[Postgresql]:
+    with closing(Postgresql(in_memory=True)) as made:
+        yield made
 
 
 @pytest.fixture
-def server() -> Iterator[Postgresql]:
-    """A server of the test's own, which is demoted."""
-    with closing(Postgresql(in_memory=True)) as made:
-        yield made
+def server(own_server: Postgresql) -> Iterator[Postgresql]:
+    """A server that no other file uses, because it is demoted. It is a primary again after each test."""
+    yield own_server
+    own_server.ask("ALTER SYSTEM RESET ALL")
+    own_server.ask("SELECT pg_reload_conf()")
+    until(lambda: own_server.ask(CHANGED_SETTINGS) == "0", "new connections have the settings")
 
 
 @pytest.fixture

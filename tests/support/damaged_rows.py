@@ -214,13 +214,3 @@ def list_texts(table: sa.Table) -> list[sa.Column[Any]]:
         if not isinstance(column.type, sa.Integer | sa.BigInteger | sa.LargeBinary | sa.Float)
         if owner is None or column.name != owner.column
     ]
-
-
-def repair(url: str, damaged: list[Damaged]) -> None:
-    """Write damaged values back."""
-
-    async def work(database: Database) -> None:
-        for row in damaged:
-            await _write(database, metadata.tables[row.table], row.key, row.columns)
-
-    use_database(url, work)

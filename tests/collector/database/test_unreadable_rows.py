@@ -7,7 +7,7 @@ import re
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from traceback import format_exception
 from typing import Any, NamedTuple
@@ -42,7 +42,6 @@ from tests.support.damaged_rows import (
     damage_columns,
     damage_rows,
     draw_damages,
-    repair,
     undecodable,
 )
 from tests.support.filled_site import fill, invoice_of, pages_of
@@ -53,12 +52,11 @@ from tests.support.visitor import Visitor
 
 pytestmark = pytest.mark.usefixtures("sqlite_without_threads")
 
-CHANGERS = ("privacy erase", "quarantine replay", "encryption rotate", "encryption rows", "billing sync")
-"""Commands that change the database."""
 COMMANDS = (
     *("verify", "export", "backup", "sign-in", "quarantine ls", "quarantine show", "database rights"),
     *("encryption status", "privacy books", "privacy export", "privacy stripe", "billing close", "billing invoices"),
-    *("billing recover", "billing reconcile", "billing accounting", "directory back", *CHANGERS),
+    *("billing recover", "billing reconcile", "billing accounting", "directory back"),
+    *("privacy erase", "quarantine replay", "encryption rotate", "encryption rows", "billing sync"),
 )
 """Commands that open the database. The commands that call the API come from the table of all commands."""
 
@@ -88,6 +86,8 @@ ALERTED: dict[Damage, set[str]] = {
     },
 }
 """By damage: the tables with a row that is set aside."""
+DESCRIPTIONS = ("/docs", "/v1/openapi.json")
+"""Beginnings of paths that describe the API, from no row: each takes most of a second of CPU in a new collector."""
 CUSTOMERS = ("acme", "bolt", "zebra")
 SUMS = ("/billing/executive", "/console/business-metrics")
 """Sums of money. They are refused if a row of the books is unreadable, so that no sum leaves it out."""
@@ -106,25 +106,11 @@ class Filled(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
-    """A filled site on SQLite."""
-    with filled(tmp_path_factory.mktemp("poisoned"), None) as site:
-        yield site
-
-
-@pytest.fixture(scope="module")
-def on_postgresql(postgresql: Postgresql, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
-    """A filled site on PostgreSQL."""
-    with filled(tmp_path_factory.mktemp("poisoned"), postgresql.database()) as site:
-        yield site
-
-
-@contextmanager
-def filled(folder: Path, url: str | None) -> Iterator[Filled]:
-    """Fill a site, and end its collector."""
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
+    folder = tmp_path_factory.mktemp("poisoned")
     (folder / "master.key").write_bytes(os.urandom(32))
     (folder / "master.key").chmod(0o600)
-    stage = PagesStage(folder, url, collector={"encryption": {"file": str(folder / "master.key")}})
+    stage = PagesStage(folder, collector={"encryption": {"file": str(folder / "master.key")}})
     with closing(stage):
         fill(stage)
         fill_rest(stage)
@@ -138,6 +124,25 @@ def filled(folder: Path, url: str | None) -> Iterator[Filled]:
             yield Filled(
                 stage, customer, places, {path: answer.body for path, answer in answers.items() if answer.status == 200}
             )
+
+
+@pytest.fixture
+def on_sqlite(filled: Filled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Filled:
+    """The site with a copy of its database."""
+    collector = filled.stage.collector
+    shutil.copy(collector.database, tmp_path / "copy.db")
+    monkeypatch.setitem(collector.settings, "database", f"sqlite:///{tmp_path}/copy.db")
+    return filled
+
+
+@pytest.fixture
+def on_postgresql(filled: Filled, postgresql: Postgresql, monkeypatch: pytest.MonkeyPatch) -> Filled:
+    """The site with a copy of its database on PostgreSQL."""
+    settings, target = filled.stage.collector.settings, postgresql.empty_database()
+    result = CliRunner().invoke(cli.app, ["database", "copy", "--from", settings["database"], "--to", target])
+    assert result.exit_code == 0, result.output
+    monkeypatch.setitem(settings, "database", target)
+    return filled
 
 
 def find_places(stage: PagesStage) -> dict[str, str]:
@@ -221,11 +226,11 @@ def test_unreadable_row_affects_no_other_row(
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("damage", list_cases([20], [*DAMAGES[:2], *range(21, 25)]))
+@pytest.mark.parametrize("damage", list_cases([], [*DAMAGES[:2], *range(20, 25)]))
 def test_unreadable_row_affects_no_other_row_on_postgresql(
     on_postgresql: Filled, damage: Damage | Columns | int, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither database decides if JSON is damaged, so one case is enough. PostgreSQL stores UTF-8 only."""
+    """Each night only: neither database decides if JSON is damaged. PostgreSQL stores UTF-8 only."""
     poison(on_postgresql, damage, seed, tmp_path, monkeypatch)
 
 
@@ -233,23 +238,21 @@ def poison(
     filled: Filled, damage: Damage | Columns | int, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Damage rows of a filled site, then run all jobs, endpoints, pages and commands."""
-    stage, collector, url = filled.stage, filled.stage.collector, filled.stage.collector.settings["database"]
-    with restore_database(stage, tmp_path):
-        if isinstance(damage, int):
-            damaged = draw_damages(url, random.Random(seed + damage))
-        elif isinstance(damage, dict):
-            damaged = damage_columns(url, damage)
-        else:
-            damaged = damage_rows(url, damage)
-        logged = len(collector.output)
-        collector.start()
-        try:
-            failures = [*try_all(filled, damaged), *try_api_commands(filled, tmp_path, monkeypatch)]
-        finally:
-            collector.end()
-        failures += try_database_commands(filled, tmp_path)
-        if not url.startswith("sqlite"):
-            repair(url, damaged)
+    collector, url = filled.stage.collector, filled.stage.collector.settings["database"]
+    if isinstance(damage, int):
+        damaged = draw_damages(url, random.Random(seed + damage))
+    elif isinstance(damage, dict):
+        damaged = damage_columns(url, damage)
+    else:
+        damaged = damage_rows(url, damage)
+    logged = len(collector.output)
+    collector.start()
+    try:
+        failures = [*try_all(filled, damaged), *try_api_commands(filled, tmp_path, monkeypatch)]
+    finally:
+        collector.end()
+    for words in COMMANDS:
+        failures += try_command(filled, words, collector.file, tmp_path, {})
     output = collector.output[logged:]
     rows, keys = list_set_aside(output), {one.table: ",".join(map(str, one.key)) for one in damaged}
     if isinstance(damage, dict):  # An alert of another version may have an unknown kind.
@@ -267,24 +270,6 @@ def poison(
     assert '"task died"' not in output
 
 
-@contextmanager
-def restore_database(stage: PagesStage, folder: Path) -> Iterator[None]:
-    """Restore a SQLite database at the end."""
-    file = stage.collector.database
-    if not stage.collector.settings["database"].startswith("sqlite"):
-        yield
-        return
-    files = list(file.parent.glob(f"{file.name}*"))
-    (folder / "kept").mkdir()
-    for one in files:
-        shutil.copy(one, folder / "kept")
-    yield
-    for one in file.parent.glob(f"{file.name}*"):
-        one.unlink()
-    for one in files:
-        shutil.copy(folder / "kept" / one.name, one)
-
-
 def try_all(filled: Filled, damaged: Sequence[Damaged]) -> Iterator[object]:
     """Wait for each job, and read all endpoints and pages; return what failed."""
     stage, collector = filled.stage, filled.stage.collector
@@ -292,6 +277,8 @@ def try_all(filled: Filled, damaged: Sequence[Damaged]) -> Iterator[object]:
     yield from (job["name"] for job in list_jobs(stage) if job["result"] == "failed")
     own = {str(part) for one in damaged for part in one.key if len(str(part)) > 3}
     for path in list_paths(CUSTOMERS, filled.places):
+        if path.startswith(DESCRIPTIONS):
+            continue
         answer = collector.get(path, token=ADMIN)
         may_fail = "acme" in path or path.startswith(SUMS) or not own.isdisjoint(path.split("/"))
         if answer.status >= 500 and not (may_fail and answer.json()["detail"] == UNREADABLE):
@@ -332,14 +319,6 @@ def try_api_commands(filled: Filled, folder: Path, monkeypatch: pytest.MonkeyPat
     for words, function in FUNCTIONS.items():
         if "collector" in inspect.signature(function).parameters and words != "probe":
             yield from try_command(filled, words, folder / "list", folder, environ)
-
-
-def try_database_commands(filled: Filled, folder: Path) -> Iterator[object]:
-    """Run the commands that open the database; return what failed."""
-    is_sqlite = filled.stage.collector.settings["database"].startswith("sqlite")
-    for words in COMMANDS:
-        if is_sqlite or words not in CHANGERS:
-            yield from try_command(filled, words, filled.stage.collector.file, folder, {})
 
 
 def try_command(

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import orjson
@@ -142,6 +142,7 @@ def drawn(rng: random.Random) -> Iterator[str]:
 
 Place = tuple[str | int, ...]
 """The steps to a value in JSON."""
+Value = TypeVar("Value", str, bytes)
 
 
 def numbers_and_dates(schema: Any, schemas: dict[str, Any], path: Place = ()) -> dict[Place, bytes]:
@@ -156,9 +157,13 @@ def numbers_and_dates(schema: Any, schemas: dict[str, Any], path: Place = ()) ->
     if "items" in schema:
         found |= numbers_and_dates(schema["items"], schemas, (*path, 0))
     if schema.get("type") in ("integer", "number") or schema.get("format") in ("date", "date-time"):
-        bounds = {name: value for name, value in schema.items() if name not in DESCRIBING}
-        found[path] = orjson.dumps(bounds, option=orjson.OPT_SORT_KEYS)
+        found[path] = dump_bounds(schema)
     return found
+
+
+def dump_bounds(schema: dict[str, Any]) -> bytes:
+    bounds = {name: value for name, value in schema.items() if name not in DESCRIBING}
+    return orjson.dumps(bounds, option=orjson.OPT_SORT_KEYS)
 
 
 def nested(path: Place, body: dict[str, Any], value: object) -> dict[str, Any]:
@@ -200,23 +205,23 @@ def values_of(parameter: dict[str, Any], rng: random.Random) -> Iterator[str]:
 class Values:
     """Draws the values for parameters.
 
-    The first operation of a parser gets all values. Later operations get a part of them, or all of them with
-    `is_whole`.
+    The first parameter of a schema gets all values, and one with another name those that the schema did not refuse.
+    These and later parameters get a part of the rest, or all with `is_whole`.
     """
 
     def __init__(self, rng: random.Random, *, is_whole: bool) -> None:
         self._rng = rng
         self._is_whole = is_whole
         self._tried: set[bytes] = set()
-        self._refused: set[tuple[bytes, bytes]] = set()
+        self._refused: set[tuple[bytes, str | bytes]] = set()
 
-    def draw_json(self, schema: bytes) -> list[bytes]:
-        """Draw values for JSON of a schema: all accepted values, and a part of the refused ones."""
-        refused = [value for value in JSON if (schema, value) in self._refused]
+    def draw_for(self, schema: bytes, values: Sequence[Value]) -> list[Value]:
+        """Draw values for a schema: all accepted values, and a part of the refused ones."""
+        refused = [value for value in values if (schema, value) in self._refused]
         part = refused if self._is_whole else self._rng.sample(refused, len(refused) // PART)
-        return [value for value in JSON if (schema, value) not in self._refused or value in part]
+        return [value for value in values if (schema, value) not in self._refused or value in part]
 
-    def note(self, schema: bytes, value: bytes, place: Place, refusal: bytes) -> None:
+    def note(self, schema: bytes, value: str | bytes, place: Place, refusal: bytes) -> None:
         """Record a value that a schema refused. The refusal must name the field, otherwise it has another reason."""
         (*_, name) = (step for step in place if isinstance(step, str))
         if any(name in error["field"] for error in orjson.loads(refusal or b"{}").get("errors", ())):
@@ -227,7 +232,7 @@ class Values:
         reader = orjson.dumps([parameter[name] for name in ("in", "name", "schema")], option=orjson.OPT_SORT_KEYS)
         if self._is_whole or reader not in self._tried:
             self._tried.add(reader)
-            return values
+            return self.draw_for(dump_bounds(parameter["schema"]), values)
         return self._rng.sample(values, len(values) // PART)
 
 
@@ -247,7 +252,8 @@ def try_parameters(asker: Asker, method: str, path: str, parameters: list[dict[s
             text = "&".join(f"{key}={quote(said, safe='', errors='surrogatepass')}" for key, said in query.items())
             for token in (ADMIN, OWN) if places else (ADMIN,):
                 where = f"{filled(path, **places)}?{text}"
-                asker.ask(method, where, b"" if method == "get" else b"{}", token, **fields)
+                refusal = asker.ask(method, where, b"" if method == "get" else b"{}", token, **fields)
+                values.note(dump_bounds(parameter["schema"]), value, (name,), refusal)
 
 
 @pytest.mark.timeout(400)
@@ -264,7 +270,7 @@ def test_no_value_is_a_fault(unlimited: list[Collector], seed: int, request: pyt
                 bodies.add(operation["operationId"])
             for place, schema in sorted(places.items(), key=str):
                 sent = orjson.dumps(nested(place, BODIES[operation["operationId"]], "VALUE"))
-                for value in values.draw_json(schema):
+                for value in values.draw_for(schema, JSON):
                     refusal = asker.ask(method, filled(path), sent.replace(b'"VALUE"', value))
                     values.note(schema, value, place, refusal)
     for name, value in itertools.product(("value", "time"), JSON):

@@ -4,6 +4,7 @@ It sorts the entries, adds new texts without a translation (a test then demands 
 After a rebase with conflicts: keep both sides, and run it.
 """
 
+from functools import cache
 from pathlib import Path
 
 from babel.messages.extract import extract_from_dir
@@ -31,6 +32,7 @@ Text = tuple[str, ...]
 """A text, or its singular and its plural."""
 
 
+@cache
 def texts() -> set[Text]:
     """Return all texts of the templates and modules."""
     found = [text for room in ROOMS for text in extract_from_dir(COLLECTOR / room, METHODS, OPTIONS, keywords=KEYWORDS)]

@@ -55,17 +55,18 @@ SAID_ELSEWHERE = frozenset(
 
 
 @cache
-def parse_product() -> dict[str, ast.Module]:
-    """Parse each module that can raise a problem of the collector, by its path."""
+def parse_product() -> dict[str, list[ast.AST]]:
+    """Return the nodes of each module that can raise a problem of the collector, by its path."""
     rooms = (PACKAGE / "collector", PACKAGE / "config")
     files = [path for room in rooms for path in room.rglob("*.py") if path.parent.name != "problems"]
-    return {str(path.relative_to(PACKAGE)).removeprefix("collector/"): ast.parse(path.read_text()) for path in files}
+    parsed = {str(path.relative_to(PACKAGE)): ast.parse(path.read_text()) for path in files}
+    return {path.removeprefix("collector/"): list(ast.walk(module)) for path, module in parsed.items()}
 
 
 def list_uses() -> Iterator[tuple[str, str]]:
     """Yield each use of a constant of the table, with the module's path."""
-    for path, module in parse_product().items():
-        for node in ast.walk(module):
+    for path, nodes in parse_product().items():
+        for node in nodes:
             if isinstance(node, ast.Attribute) and node.attr in CONSTANTS:
                 yield path, node.attr
             elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("edgeproxy.collector.problems"):
@@ -74,29 +75,32 @@ def list_uses() -> Iterator[tuple[str, str]]:
 
 def list_raises() -> Iterator[tuple[str, str, set[str]]]:
     """Yield the place of each call with a constant that has figures, the words of the constant, and the figures."""
-    for path, module in parse_product().items():
-        for node in ast.walk(module):
+    for path, nodes in parse_product().items():
+        for node in nodes:
             if not isinstance(node, ast.Call):
                 continue
-            given = {word.arg or "" for word in node.keywords}
-            given |= {str(getattr(key, "value", "")) for part in ast.walk(node) for key in getattr(part, "keys", ())}
             for argument in node.args:
                 name = getattr(argument, "attr", None) or getattr(argument, "id", None) or ""
                 if words := find_words(name):
+                    keys = [key for part in ast.walk(node) for key in getattr(part, "keys", ())]
+                    given = {word.arg or "" for word in node.keywords} | {
+                        str(getattr(key, "value", "")) for key in keys
+                    }
                     yield f"{path}:{node.lineno}", words, given
 
 
 def list_quoting() -> Iterator[str]:
     """Yield each constant whose reason quotes another error."""
-    for module in parse_product().values():
-        for node in ast.walk(module):
+    for nodes in parse_product().values():
+        for node in nodes:
             if not isinstance(node, ast.Call):
                 continue
             names = [getattr(argument, "attr", None) or getattr(argument, "id", None) for argument in node.args]
             for name, reason in zip(names, node.args[1:], strict=False):
-                quoted = {getattr(part, "id", "") for part in ast.walk(reason)}
-                if name in CONSTANTS and quoted & {"error", "failure", "receipt"}:
-                    yield name
+                if name in CONSTANTS:
+                    quoted = {getattr(part, "id", "") for part in ast.walk(reason)}
+                    if quoted & {"error", "failure", "receipt"}:
+                        yield name
 
 
 def find_words(constant: str) -> str:
@@ -167,8 +171,8 @@ def test_every_code_of_a_field_has_words_unless_only_programs_can_cause_it() -> 
 def test_only_responses_module_writes_problem_documents() -> None:
     writers = {
         path
-        for path, module in parse_product().items()
-        for node in ast.walk(module)
+        for path, nodes in parse_product().items()
+        for node in nodes
         if isinstance(node, ast.Constant) and node.value == "application/problem+json"
     }
     assert writers - {"config/edge/compression.py", "config/edge/error_bodies.py"} == {"api/responses.py"}

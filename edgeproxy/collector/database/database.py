@@ -188,27 +188,40 @@ class Database:
             file.parent.mkdir(parents=True, exist_ok=True)
             # SQLite gives its write-ahead log the file's mode.
             os.close(open_owner_only(file, os.O_RDWR | os.O_CREAT))
-        async with self._migrating() as connection:
+        async with self._writer.begin() as connection:
             if not self.is_sqlite:
-                version = (await connection.exec_driver_sql("SHOW server_version_num")).scalar_one()
-                if int(version) < POSTGRESQL_VERSION_MIN:
-                    raise UnusableDatabaseError(
-                        f"{self.name} is PostgreSQL {int(version) // 10000}, and 15 is the oldest that will do"
-                    )
-                await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
-                self.ownership = await fetch_ownership(connection)
-                if self.ownership.obstacle is not None:
-                    raise UnusableDatabaseError(f"{self.name} cannot be used: {self.ownership.obstacle}")
+                await self._check_server(connection)
             if self.ownership is not None and not self.ownership.has_ownership:
                 await connection.run_sync(self._check_revision)
-            elif await connection.run_sync(_fetch_revision) != REVISION:
-                from edgeproxy.collector.database.migrate import LaterRevisionError, upgrade
+            is_current = await connection.run_sync(_fetch_revision) == REVISION
+        if not is_current:
+            await self._upgrade()
+        await self.enforce_row_security()
 
+    async def _check_server(self, connection: AsyncConnection) -> None:
+        """Look up the version of PostgreSQL and the owner of the tables. Raises UnusableDatabaseError."""
+        version = (await connection.exec_driver_sql("SHOW server_version_num")).scalar_one()
+        if int(version) < POSTGRESQL_VERSION_MIN:
+            raise UnusableDatabaseError(
+                f"{self.name} is PostgreSQL {int(version) // 10000}, and 15 is the oldest that will do"
+            )
+        self.ownership = await fetch_ownership(connection)
+        if self.ownership.obstacle is not None:
+            raise UnusableDatabaseError(f"{self.name} cannot be used: {self.ownership.obstacle}")
+
+    async def _upgrade(self) -> None:
+        """Create or migrate the tables, unless another process has just done so. Raises UnusableDatabaseError."""
+        from edgeproxy.collector.database.migrate import LaterRevisionError, upgrade
+
+        async with self._migrating() as connection:
+            if not self.is_sqlite:
+                await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
+                await self._check_server(connection)  # Tables that another process has just made may be another role's.
+            if await connection.run_sync(_fetch_revision) != REVISION:
                 try:
                     await connection.run_sync(upgrade)
                 except LaterRevisionError as error:
                     raise UnusableDatabaseError(f"{self.name} was made by a later version: {error}") from error
-        await self.enforce_row_security()
 
     @asynccontextmanager
     async def _migrating(self) -> AsyncIterator[AsyncConnection]:

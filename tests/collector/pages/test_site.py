@@ -499,11 +499,11 @@ def test_page_rate_limit_counts_visitors_and_ignores_api_requests(stage: PagesSt
     with stage.customer("busy") as busy:
         assert "Spending" in busy.get("/account/alerts").text
         opened = 1
-        while busy.status != 429:
-            busy.get("/account/docs/nothing")
+        while busy.client.get("/account/docs/nothing").status_code != 429:  # Not `busy.get`, which reads the page.
             opened += 1
-            assert opened <= PAGES_PER_MINUTE + 1, "nothing bounds it"
-        assert opened > PAGES_PER_MINUTE - 5, "signing in opens some, too"
+            assert opened <= PAGES_PER_MINUTE, "nothing bounds it"
+        assert opened > PAGES_PER_MINUTE - 6, "signing in opens some, too"
+        busy.get("/account/docs/nothing")
         assert "retry-after" in busy.answer.headers
         assert "You have opened too many pages." in busy.read.text
     with stage.customer("acme") as acme:

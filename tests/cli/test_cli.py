@@ -38,6 +38,9 @@ from loadtest.testbed.waiting import until
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = str(ROOT / "config" / "edge.yaml")
+SERVED = "upstreams: {api: {endpoints: [http://127.0.0.1:1]}}\nroutes: [{path: /*, upstream: api}]\n"
+"""The rest of an edge's configuration."""
+IN_CLEAR = "can be read by all on the way: write"
 TRUST = {"DIRECTORY_TRUST": f"ed25519:{'A' * 43}="}
 """The environment that a user must set."""
 
@@ -156,15 +159,18 @@ def test_check_reports_problems_of_a_part(tmp_path: Path) -> None:
     )
 
 
+def write(folder: Path, settings: str) -> str:
+    """Write an edge's configuration with these settings, and return its path."""
+    path = folder / "edge.yaml"
+    path.write_text(f"{settings}\n{SERVED}")
+    return str(path)
+
+
 def with_tls(folder: Path, authority: Authority, **issued: float) -> str:
     """A configuration whose listener has a certificate."""
     pair = authority.issue("a.test", **issued)  # type: ignore[arg-type]
-    path = folder / "edge.yaml"
-    path.write_text(
-        f"listen: {{address: 127.0.0.1:8443, tls: {{cert: {pair.cert}, key: {pair.key}}}}}\nadmin: 127.0.0.1:1\n"
-        "upstreams: {api: {endpoints: [http://127.0.0.1:1]}}\nroutes: [{path: /*, upstream: api}]\n"
-    )
-    return str(path)
+    tls = f"{{cert: {pair.cert}, key: {pair.key}}}"
+    return write(folder, f"listen: {{address: 127.0.0.1:8443, tls: {tls}}}\nadmin: 127.0.0.1:1")
 
 
 def test_check_warns_of_certificates_that_expire(tmp_path: Path) -> None:
@@ -177,58 +183,32 @@ def test_check_warns_of_certificates_that_expire(tmp_path: Path) -> None:
     assert result.stdout.startswith("OK: ")
 
 
-@pytest.mark.parametrize(("host", "warned"), [("127.0.0.1:9100", False), ("10.0.0.5:9100", True)])
-def test_check_warns_of_a_token_that_others_can_read(tmp_path: Path, host: str, warned: bool) -> None:
-    path = tmp_path / "edge.yaml"
-    path.write_text(
-        f"usage: {{collector: 'http://{host}', token: hush}}\n"
-        "upstreams: {api: {endpoints: [http://127.0.0.1:1]}}\nroutes: [{path: /*, upstream: api}]\n"
-    )
-    result = run("check", "-c", str(path))
-    assert (result.exit_code, result.stdout[:3]) == (0, "OK:")
-    text = f"warning: the token for http://{host} can be read by all on the way: write https://\n"
-    assert result.stderr == (text if warned else "")
-
-
 @pytest.mark.parametrize(
-    ("scheme", "host", "warned"),
+    ("settings", "warning"),
     [
-        ("redis", "127.0.0.1:6379/0", False),
-        ("redis", "10.0.0.5:6379/0", True),
-        ("redis+cluster", "127.0.0.1:7000,10.0.0.5:7001", True),
+        ("usage: {collector: 'http://127.0.0.1:9100', token: hush}", ""),
+        ("usage: {collector: 'http://10.0.0.5:9100', token: hush}", f"the token for http://10.0.0.5:9100 {IN_CLEAR} https://"),
+        ("hub: redis://me:hush@127.0.0.1:6379/0", ""),
+        ("hub: redis://me:hush@10.0.0.5:6379/0", f"the password for redis://me@10.0.0.5:6379/0 {IN_CLEAR} rediss://"),
+        (
+            "hub: redis+cluster://me:hush@127.0.0.1:7000,10.0.0.5:7001",
+            f"the password for redis+cluster://me@127.0.0.1:7000,10.0.0.5:7001 {IN_CLEAR} rediss+cluster://",
+        ),
+        (
+            "access_log: HERE/no/access.log",
+            "the access log HERE/no/access.log cannot be written from here: the directory HERE/no does not exist",
+        ),
+        ("access_log: HERE", "the access log HERE cannot be written from here: Is a directory"),
+        ("access_log: HERE/access.log", ""),
+        ("access_log: HERE/state/access.log", ""),
     ],
-)
-def test_check_warns_of_a_hubs_password_that_others_can_read(
-    tmp_path: Path, scheme: str, host: str, warned: bool
+)  # fmt: skip
+def test_check_warns_of_secrets_in_clear_and_of_logs_that_cannot_be_written(
+    tmp_path: Path, settings: str, warning: str
 ) -> None:
-    path = tmp_path / "edge.yaml"
-    path.write_text(
-        f"hub: {scheme}://me:hush@{host}\n"
-        "upstreams: {api: {endpoints: [http://127.0.0.1:1]}}\nroutes: [{path: /*, upstream: api}]\n"
-    )
-    result = run("check", "-c", str(path))
+    result = run("check", "-c", write(tmp_path, f"state: HERE/state\n{settings}".replace("HERE", str(tmp_path))))
     assert (result.exit_code, result.stdout[:3]) == (0, "OK:")
-    instead = scheme.replace("redis", "rediss")
-    text = f"warning: the password for {scheme}://me@{host} can be read by all on the way: write {instead}://\n"
-    assert result.stderr == (text if warned else "")
-
-
-def test_check_warns_of_an_access_log_that_could_not_be_written_here(tmp_path: Path) -> None:
-    path = tmp_path / "edge.yaml"
-    for log, warning in (
-        ("no/access.log", f"the directory {tmp_path / 'no'} does not exist"),
-        (".", "Is a directory"),
-        ("access.log", ""),
-        ("state/access.log", ""),
-    ):
-        path.write_text(
-            f"state: {tmp_path / 'state'}\naccess_log: {tmp_path / log}\n"
-            "upstreams: {api: {endpoints: [http://127.0.0.1:1]}}\nroutes: [{path: /*, upstream: api}]\n"
-        )
-        result = run("check", "-c", str(path))
-        assert (result.exit_code, result.stdout[:3]) == (0, "OK:")
-        text = f"warning: the access log {tmp_path / log} cannot be written from here: {warning}\n"
-        assert result.stderr == (text if warning else "")
+    assert result.stderr == (f"warning: {warning}\n".replace("HERE", str(tmp_path)) if warning else "")
 
 
 def test_queries_of_a_running_edge_do_not_read_its_key_files(served: list[Any], tmp_path: Path) -> None:
@@ -280,9 +260,7 @@ def test_edge_serves_a_file(served: list[tuple[EdgeSettings, Path | None]]) -> N
 
 
 def test_edge_watches_its_files_with_watch(served: list[Any], tmp_path: Path) -> None:
-    path = tmp_path / "edge.yaml"
-    path.write_text("upstreams: {a: {endpoints: [http://a]}}\nroutes: [{path: /, upstream: a}]\n")
-    assert run("edge", "-c", str(path), "--watch").exit_code == 8
+    assert run("edge", "-c", write(tmp_path, ""), "--watch").exit_code == 8
     assert len(served) == 1
 
 
@@ -470,14 +448,6 @@ def test_limits_json_equals_the_answer_of_the_edge(edge: Edge) -> None:
     assert run("limits", "nobody", "--json", "--admin", admin).exit_code == 1
 
 
-@pytest.mark.parametrize("body", [b"<html>", b"{}", b"[]", b'{"policies": 7}', b'{"policies": [{"name": "a"}]}'])
-def test_limits_rejects_an_invalid_answer(body: bytes) -> None:
-    with answering(200, body) as address:
-        result = run("limits", "acme", "--admin", address)
-    assert result.exit_code == 1
-    assert result.stderr == f"http://{address}/limits/acme does not answer as an edge does\n"
-
-
 def test_limits_of_an_unknown_customer(edge: Edge) -> None:
     result = run("limits", "a/b c", "--admin", f"127.0.0.1:{edge.admin}")
     assert result.exit_code == 1
@@ -491,12 +461,6 @@ def test_probe_asks_whether_an_edge_is_ready_or_alive(edge: Edge, tmp_path: Path
         for question, said in (([], "ready\n"), (["--live"], "alive\n")):
             result = run("probe", *how, *question)
             assert (result.exit_code, result.stdout, result.stderr) == (0, said, "")
-
-
-def test_probe_says_why_an_edge_is_not_ready() -> None:
-    with answering(503, b'{"ready": false, "reason": "draining"}') as address:
-        result = run("probe", "--admin", address)
-    assert (result.exit_code, result.stdout, result.stderr) == (1, "", "draining\n")
 
 
 def test_probe_fails_without_an_answer_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -539,22 +503,26 @@ def answering(status: int, body: bytes) -> Iterator[str]:
             thread.join()
 
 
+STRANGE = "http://{}/{} does not answer as an edge does"
+
+
 @pytest.mark.parametrize(
-    ("status", "body", "said"),
+    ("command", "status", "body", "said"),
     [
-        (200, b"<html>", "http://{}/status does not answer as an edge does\n"),
-        (200, b"[]", "http://{}/status does not answer as an edge does\n"),
-        (200, b"{}", "http://{}/status does not answer as an edge does\n"),
-        (500, b"oops", "http://{}/status answered 500 So\n"),
-        (500, b"[]", "http://{}/status answered 500 So\n"),
-        (503, b'{"detail": "not now"}', "not now\n"),
+        *(("status", 200, body, STRANGE) for body in (b"<html>", b"[]", b"{}")),
+        *(("limits/acme", 200, body, STRANGE) for body in (b"<html>", b"{}", b"[]", b'{"policies": 7}')),
+        ("limits/acme", 200, b'{"policies": [{"name": "a"}]}', STRANGE),
+        *(("status", 500, body, "http://{}/{} answered 500 So") for body in (b"oops", b"[]")),
+        ("status", 503, b'{"detail": "not now"}', "not now"),
+        ("probe", 503, b'{"ready": false, "reason": "draining"}', "draining"),
     ],
 )
-def test_status_reports_an_answer_of_another_server(status: int, body: bytes, said: str) -> None:
+def test_command_reports_an_answer_of_another_server_or_the_reason(
+    command: str, status: int, body: bytes, said: str
+) -> None:
     with answering(status, body) as address:
-        result = run("status", "--admin", address)
-    assert result.exit_code == 1
-    assert result.stderr == said.format(address)
+        result = run(*command.split("/"), "--admin", address)
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", f"{said.format(address, command)}\n")
 
 
 def test_status_reports_an_answer_that_is_not_http() -> None:
@@ -630,11 +598,7 @@ def test_an_invalid_admin_address_exits_with_2() -> None:
 
 
 def test_without_an_admin_address_the_socket_is_queried(tmp_path: Path) -> None:
-    without = tmp_path / "without.yaml"
-    without.write_text(
-        f"state: {tmp_path}\nupstreams: {{a: {{endpoints: [http://a]}}}}\nroutes: [{{path: /, upstream: a}}]\n"
-    )
-    result = run("status", "-c", str(without))
+    result = run("status", "-c", write(tmp_path, f"state: {tmp_path}"))
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith(f"nobody answers at unix:{tmp_path}/admin.sock: ")
 
@@ -676,19 +640,18 @@ def test_a_running_edge_is_found_with_a_broken_file(tmp_path: Path) -> None:
     assert (result.exit_code, result.stderr) == (2, f"{tmp_path / 'none.yaml'} is not there: say --state DIR\n")
 
 
-@pytest.mark.parametrize("command", [("status",), ("limits", "acme"), ("spool", "ls"), ("edge",)])
-def test_a_file_of_another_kind_is_named(tmp_path: Path, command: tuple[str, ...]) -> None:
-    path = str(ROOT / "config" / "collector.yaml")
-    result = run(*command, "-c", path)
-    text = f"{path} is the configuration of a collector, and this command takes the configuration of an edge\n"
-    assert (result.exit_code, result.stderr) == (2, text)
-
-
-@pytest.mark.parametrize("command", [("collector",), ("verify",), ("quarantine", "ls")])
-def test_collector_commands_reject_the_file_of_an_edge(command: tuple[str, ...]) -> None:
-    result = run(*command, "-c", EXAMPLE)
-    text = f"{EXAMPLE} is the configuration of an edge, and this command takes the configuration of a collector\n"
-    assert (result.exit_code, result.stderr) == (2, text)
+@pytest.mark.parametrize(
+    ("file", "kind", "taken", "commands"),
+    [
+        (ROOT / "config/collector.yaml", "a collector", "an edge", ("status", "limits acme", "spool ls", "edge")),
+        (EXAMPLE, "an edge", "a collector", ("collector", "verify", "quarantine ls")),
+    ],
+)
+def test_a_file_of_another_kind_is_named(file: object, kind: str, taken: str, commands: tuple[str, ...]) -> None:
+    text = f"{file} is the configuration of {kind}, and this command takes the configuration of {taken}\n"
+    for command in commands:
+        result = run(*command.split(), "-c", str(file))
+        assert (result.exit_code, result.stderr) == (2, text), command
 
 
 def test_version_is_printed() -> None:

@@ -18,6 +18,7 @@ import pytest
 import yaml
 from aiohttp import web
 
+from loadtest.testbed.authority import Authority
 from loadtest.testbed.customers import key_of, people
 from loadtest.testbed.edge import Edge
 from loadtest.testbed.ports import HOST, Ports
@@ -43,6 +44,8 @@ OPENAI_CALLS = {
     "/images/generations": "images",
 }
 ANTHROPIC_NUMBERS = (*("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"),)
+LITELLM_MAX = 5
+"""The answers of a call that LiteLLM asks for, apart from streams: one reader of LiteLLM serves all providers."""
 LITELLM_CALLS = {"/api/chat": "ollama", "/v2/chat": "cohere"}
 NOT_READ = {
     ("google", "application/json", "streamGenerateContent"): "no SDK asks for a stream as a list",
@@ -106,18 +109,20 @@ def list_calls(answer: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "litellm", LITELLM_CALLS[path]
 
 
-def list_asked() -> list[Asked]:
-    return [
-        Asked(sdk, call, answer, f"{sdk}-{index}")
-        for index, answer in enumerate(ANSWERS)
-        for sdk, call in list_calls(answer)
-        if not any(
-            (sdk, answer["type"]) == (name, type_) and answer["path"].endswith(end) for name, type_, end in NOT_READ
-        )
-    ]
+def list_asked() -> Iterator[Asked]:
+    """Yield the calls. The SDKs of providers ask for each answer, LiteLLM for the first few of each kind."""
+    kinds = Counter[tuple[str, bool]]()
+    for index, answer in enumerate(ANSWERS):
+        for sdk, call in list_calls(answer):
+            if any([sdk, answer["type"]] == kind and answer["path"].endswith(end) for *kind, end in NOT_READ):
+                continue
+            each = Asked(sdk, call, answer, f"{sdk}-{index}")
+            kinds[call, each.is_stream] += sdk == "litellm"
+            if sdk != "litellm" or kinds[call, each.is_stream] <= LITELLM_MAX:
+                yield each
 
 
-ASKED = list_asked()
+ASKED = list(list_asked())
 
 
 def build_settings(port: int) -> dict[str, Any]:
@@ -172,7 +177,7 @@ async def serve_recorded(port: int) -> Any:
         await runner.cleanup()
 
 
-async def run_session(port: int, edge_port: int) -> list[dict[str, list[Any]]]:
+async def run_session(port: int, edge_port: int, authorities: Path) -> list[dict[str, list[Any]]]:
     """Return the results of the SDKs, directly and behind the edge, in the order of ASKED."""
     cases = [
         {
@@ -185,7 +190,8 @@ async def run_session(port: int, edge_port: int) -> list[dict[str, list[Any]]]:
         for asked in ASKED
     ]
     addresses = {"directly": f"http://{HOST}:{port}", "behind": f"http://{HOST}:{edge_port}"}
-    environ = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # It would ask the internet.
+    # LiteLLM would ask the internet, and each client would read the system's authorities.
+    environ = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "SSL_CERT_FILE": str(authorities)}
     pipe = asyncio.subprocess.PIPE
     async with asyncio.timeout(SECONDS_MAX), serve_recorded(port):
         session = await asyncio.create_subprocess_exec(PYTHON, SESSION, stdin=pipe, stdout=pipe, env=environ)
@@ -206,9 +212,9 @@ class Session(NamedTuple):
 def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
     with ExitStack() as ends:
         (port,) = ends.enter_context(closing(Ports(1))).numbers
-        edge = ends.enter_context(closing(Edge(tmp_path_factory.mktemp("sdks"), port, **build_settings(port))))
-        edge.start()
-        results = asyncio.run(run_session(port, edge.port))
+        folder = tmp_path_factory.mktemp("sdks")
+        edge = ends.enter_context(closing(Edge(folder / "edge", port, **build_settings(port)))).start()
+        results = asyncio.run(run_session(port, edge.port, Authority(folder).file))
         counted = {asked.name: Counter[str]() for asked in ASKED}
         for customer, meter, _, number, *split in edge._told("/usage").json()["rows"]:
             is_estimated = bool(split) and json.loads(split[0] or "{}").get("estimated") == "yes"

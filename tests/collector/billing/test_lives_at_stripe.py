@@ -10,12 +10,13 @@ import itertools
 import os
 import random
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
-import yaml
+from hypothesis import settings
 
 from edgeproxy.collector.billing.invoices import invoices, note_requests
 from edgeproxy.collector.billing.invoices.bookings import book_invoices
@@ -24,21 +25,20 @@ from edgeproxy.collector.billing.invoices.invoice_row import InvoiceRow
 from edgeproxy.collector.billing.journal.verification import verify_journal
 from edgeproxy.collector.jobs import billing as billing_jobs
 from tests.collector.billing.test_lives import (
-    COUPONS,
-    METERS,
     MONTHS,
-    PLANS,
     DifferenceError,
+    Life,
     LifePlayer,
     Step,
     draw_life,
     fetch_accounts,
+    write_plans,
 )
 from tests.support.era import Era, era
 from tests.support.invoiced import FREEZE, JANUARY, ON_BOTH_IF_SOAKED, apply_stripe_events
-from tests.support.sold import KEY
 from tests.support.stripe_sandbox import Sandbox
 
+LIVES = max(1, min(12, settings().max_examples // 25))
 STEPS_MIN = 8
 """The minimum number of steps of a life."""
 STEPS_MAX = 4
@@ -49,10 +49,9 @@ DISPUTED_CARD, GOOD_CARD = "pm_card_createDispute", "pm_card_visa"
 class StripePlayer(LifePlayer):
     """A life with invoices at Stripe."""
 
-    def __init__(self, of: Era, sandbox: Sandbox, name: str, seed: int) -> None:
-        super().__init__(of.of, name, draw_life(random.Random(seed)))
+    def __init__(self, of: Era, sandbox: Sandbox, name: str, life: Life) -> None:
+        super().__init__(of.of, name, life)
         self._sandbox = sandbox
-        self._seed = seed
 
     async def ask(self, method: str, path: str, form: str = "") -> dict[str, Any]:
         """Call Stripe and return the answer. An error has the key `error`."""
@@ -194,38 +193,32 @@ async def live(of: Era, players: list[StripePlayer]) -> None:
         await turn(MONTHS[-1] + FREEZE + 3600 * hours)
 
 
-@pytest.mark.timeout(3600)
-@ON_BOTH_IF_SOAKED
-@pytest.mark.parametrize("collection", ["invoice_items", "meters"])
-async def test_random_lives_agree_with_stripe(
-    new_sandbox: Sandbox,
-    tmp_path: Path,
-    database: str,
-    seed: int,
-    collection: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("STRIPE_SECRET_KEY", KEY["STRIPE_SECRET_KEY"])
-    count = int(os.environ.get("EDGEPROXY_LIVES", "2"))
-    file = tmp_path / "plans.yaml"
-    plans = {version: {**terms, "meters": {"calls": METERS[version]}} for version, terms in PLANS.items()}
-    file.write_text(yaml.safe_dump({"plans": plans}))
-    terms: dict[str, Any] = {"plans": str(file), "meters": {"calls": {"count": "events"}}, "coupons": COUPONS}
-    terms |= {"breaker": {"enabled": False}, "collection": collection}
-
-    async with era(tmp_path, database, new_sandbox, JANUARY, **terms) as of:
+async def play(
+    folder: Path, url: str, sandbox: Sandbox, collection: str, lives: Mapping[str, Life], player_of: type[StripePlayer]
+) -> Counter[str]:
+    """Play lives, by the name of the customer, and check them. Return the number of invoices in each state."""
+    async with era(folder, url, sandbox, JANUARY, collection=collection, **write_plans(folder)) as of:
         of.collection = collection
-        clock = mock.patch.object(billing_jobs, "time", mock.Mock(time=of.now))
-        long = (one for one in itertools.count(seed) if len(draw_life(random.Random(one)).steps) >= STEPS_MIN)
-        players = [StripePlayer(of, new_sandbox, f"{collection}-{one}", one) for one in itertools.islice(long, count)]
-        with clock:
+        players = [player_of(of, sandbox, name, life) for name, life in lives.items()]
+        with mock.patch.object(billing_jobs, "time", mock.Mock(time=of.now)):
             await live(of, players)
             for player in players:
                 await player.check()
         async with of.of.database.reading(whole=True) as connection:
             await verify_journal(connection)
-        rows = Counter[str]()
-        for player in players:
-            rows.update(row.state for row in await player.fetch_rows())
-        assert rows
-        print(f"{count} lives from seed {seed} by {collection}: {dict(rows)}")
+        return Counter([row.state for player in players for row in await player.fetch_rows()])
+
+
+@pytest.mark.timeout(3600)
+@ON_BOTH_IF_SOAKED
+@pytest.mark.parametrize("collection", ["invoice_items", "meters"])
+@pytest.mark.usefixtures("secret_key")
+async def test_random_lives_agree_with_stripe(
+    new_sandbox: Sandbox, tmp_path: Path, database: str, seed: int, collection: str
+) -> None:
+    count = int(os.environ.get("EDGEPROXY_LIVES", LIVES))
+    long = (one for one in itertools.count(seed) if len(draw_life(random.Random(one)).steps) >= STEPS_MIN)
+    lives = {f"{collection}-{one}": draw_life(random.Random(one)) for one in itertools.islice(long, count)}
+    states = await play(tmp_path, database, new_sandbox, collection, lives, StripePlayer)
+    assert states
+    print(f"{count} lives from seed {seed} by {collection}: {dict(states)}")

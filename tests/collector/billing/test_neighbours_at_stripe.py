@@ -4,20 +4,13 @@ The combinations are plausible: a lost dispute and a void, a partial credit note
 exact end of a period. `test_lives_at_stripe.py` draws random lives.
 """
 
+import itertools
 from pathlib import Path
-from typing import Any
-from unittest import mock
 
 import pytest
-import yaml
 
-from edgeproxy.collector.billing.journal.verification import verify_journal
-from edgeproxy.collector.jobs import billing as billing_jobs
-from tests.collector.billing.test_lives import COUPONS, METERS, MONTHS, PLANS, Life, Step, read_lives
-from tests.collector.billing.test_lives_at_stripe import StripePlayer, live
-from tests.support.era import Era, era
-from tests.support.invoiced import JANUARY
-from tests.support.sold import KEY
+from tests.collector.billing.test_lives import Step, read_lives
+from tests.collector.billing.test_lives_at_stripe import StripePlayer, play
 from tests.support.stripe_sandbox import Sandbox
 
 OUT_OF_BAND = 1
@@ -191,16 +184,16 @@ note-void-note small@1 month eur - 0.1
   change 0 0.8 plan=middle@1
   end 0 0.9
 """)
-SHORT = ("note-void-note", "partial-up-down", "end-seconds")
+SHORT = {
+    ("meters", "note-void-note"),
+    ("invoice_items", "partial-up-down"),
+    ("meters", "end-seconds"),
+}
 """The lives of a run that is not long."""
 
 
 class Neighbour(StripePlayer):
-    """A life that is written down, with payments out of band."""
-
-    def __init__(self, of: Era, sandbox: Sandbox, name: str, life: Life) -> None:
-        super().__init__(of, sandbox, name, 0)
-        self._life, self._begun = life, JANUARY + life.share * (MONTHS[1] - JANUARY)
+    """A life with payments out of band."""
 
     async def _settle(self, step: Step) -> None:
         if step.kind != "pay" or step.calls != OUT_OF_BAND:
@@ -213,30 +206,16 @@ class Neighbour(StripePlayer):
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("collection", ["invoice_items", "meters"])
 @pytest.mark.parametrize(
-    "label", [label if label in SHORT else pytest.param(label, marks=pytest.mark.soak) for label in LIVES]
+    ("collection", "label"),
+    [
+        pytest.param(*case, marks=() if case in SHORT else pytest.mark.soak)
+        for case in itertools.product(("invoice_items", "meters"), LIVES)
+    ],
 )
+@pytest.mark.usefixtures("secret_key")
 async def test_unusual_life_agrees_with_stripe(
-    new_sandbox: Sandbox,
-    tmp_path: Path,
-    database: str,
-    collection: str,
-    label: str,
-    monkeypatch: pytest.MonkeyPatch,
+    new_sandbox: Sandbox, tmp_path: Path, database: str, collection: str, label: str
 ) -> None:
-    monkeypatch.setenv("STRIPE_SECRET_KEY", KEY["STRIPE_SECRET_KEY"])
-    file = tmp_path / "plans.yaml"
-    plans = {version: {**terms, "meters": {"calls": METERS[version]}} for version, terms in PLANS.items()}
-    file.write_text(yaml.safe_dump({"plans": plans}))
-    terms: dict[str, Any] = {"plans": str(file), "meters": {"calls": {"count": "events"}}, "coupons": COUPONS}
-    terms |= {"breaker": {"enabled": False}, "collection": collection}
-
-    async with era(tmp_path, database, new_sandbox, JANUARY, **terms) as of:
-        of.collection = collection
-        player = Neighbour(of, new_sandbox, f"{collection}-{label}", LIVES[label])
-        with mock.patch.object(billing_jobs, "time", mock.Mock(time=of.now)):
-            await live(of, [player])
-            await player.check()
-        async with of.of.database.reading(whole=True) as connection:
-            await verify_journal(connection)
+    lives = {f"{collection}-{label}": LIVES[label]}
+    assert await play(tmp_path, database, new_sandbox, collection, lives, Neighbour)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import pytest
 import sqlalchemy as sa
+from hypothesis import settings
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts.change import ChangeRejectedError
@@ -35,7 +36,7 @@ from tests.support.credited import ALICE, count, read, run, write
 
 START = 20_000 * DAY
 HOURS = 20
-LIVES = 40
+LIVES = min(40, settings().max_examples // 3)
 METERS = CreditMeters("cost")
 LATE = 20_028 * DAY - 10 * HOUR
 """Ten hours before the end of a month, as a Unix second."""

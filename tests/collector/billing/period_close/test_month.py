@@ -27,7 +27,9 @@ DEATHS = {10: 3, 1000: 60}
 """Times that it is killed, by the number of customers."""
 
 
-@pytest.mark.parametrize("customers", [10, pytest.param(1000, marks=[pytest.mark.soak, pytest.mark.timeout(900)])])
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("customers", DEATHS)
 def test_month_of_invoices_equals_the_second_rater(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, seed: int, customers: int
 ) -> None:

@@ -3,6 +3,7 @@
 No alert is false, and the invoices are equal to those without a stop.
 """
 
+import itertools
 from collections.abc import Awaitable, Callable, Container
 from contextlib import ExitStack
 from pathlib import Path
@@ -31,7 +32,6 @@ from edgeproxy.collector.jobs import billing as billing_jobs
 from edgeproxy.collector.jobs.billing import BillingJobs, build_processor
 from tests.support.era import Era, era
 from tests.support.invoiced import FEBRUARY, FREEZE, JANUARY, ON_BOTH_IF_SOAKED, at, fetch_invoices
-from tests.support.sold import KEY
 from tests.support.stripe_sandbox import Sandbox
 
 DAY = 86400
@@ -166,11 +166,10 @@ class Month:
 
 
 ACTS = range(8)
-STOPS = (
-    *(pytest.param(ACTS[first::2], id=name) for first, name in enumerate(("every even act", "every odd act"))),
-    *(pytest.param(range(act, act + 1), id=f"act {act}", marks=pytest.mark.soak) for act in ACTS),
-    pytest.param((), id="no act", marks=pytest.mark.soak),
-)
+STOPS: dict[str, Container[int]] = {"every even act": ACTS[::2], "every odd act": ACTS[1::2], "no act": ()}
+STOPS |= {f"act {act}": (act,) for act in ACTS}
+SHORT = {("invoice_items", "every even act"), ("meters", "every odd act")}
+"""The collections and stops of a run that is not long."""
 EXPECTED = {
     "visa": {"2027-01-01 start": 10000, "2027-01-01 change": 20000, "2027-01-01 period": 52000},
     "page": {"2027-01-01 start": 10000, "2027-01-01 period": 12500},
@@ -180,17 +179,21 @@ EXPECTED = {
 
 @pytest.mark.timeout(600)
 @ON_BOTH_IF_SOAKED
-@pytest.mark.parametrize("collection", ["invoice_items", "meters"])
-@pytest.mark.parametrize("stops", STOPS)
+@pytest.mark.parametrize(
+    ("collection", "stops"),
+    [
+        pytest.param(*case, marks=() if case in SHORT else pytest.mark.soak)
+        for case in itertools.product(("invoice_items", "meters"), STOPS)
+    ],
+)
+@pytest.mark.usefixtures("secret_key")
 async def test_a_collector_that_stopped_in_a_month_catches_up_without_a_false_alert(
     new_sandbox: Sandbox,
     tmp_path: Path,
     database: str,
     collection: str,
-    stops: Container[int],
-    monkeypatch: pytest.MonkeyPatch,
+    stops: str,
 ) -> None:
-    monkeypatch.setenv("STRIPE_SECRET_KEY", KEY["STRIPE_SECRET_KEY"])
     file = tmp_path / "plans.yaml"
     file.write_text(yaml.safe_dump({"plans": PLANS}))
     terms: dict[str, Any] = {"plans": str(file), "meters": {"calls": {"count": "events"}}, "collection": collection}
@@ -203,5 +206,5 @@ async def test_a_collector_that_stopped_in_a_month_catches_up_without_a_false_al
             clocks.enter_context(mock.patch.object(billing_jobs, "time", SimpleNamespace(time=of.now)))
             clocks.enter_context(mock.patch.object(journal, "now_ms", side_effect=lambda: int(of.now() * 1000)))
             month = Month(of, of.closing._retries._stripe)
-            await month.live(stops)
+            await month.live(STOPS[stops])
             assert await month.check() == EXPECTED

@@ -183,7 +183,6 @@ RESTS: dict[Callable[[Shop], Any], dict[str, int]] = {
 }
 
 
-@pytest.mark.both_databases
 @pytest.mark.parametrize("take_back", RESTS, ids=lambda one: one.__name__)
 def test_returned_credits_are_as_if_the_usage_had_never_been(
     database: str, monkeypatch: pytest.MonkeyPatch, take_back: Callable[[Shop], Any]

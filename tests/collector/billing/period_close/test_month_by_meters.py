@@ -55,7 +55,7 @@ async def by_its_meters(client: Any) -> Counter[str]:
     return cents
 
 
-@pytest.mark.parametrize("customers", [4, pytest.param(1000, marks=LONG)])
+@pytest.mark.parametrize("customers", [2, pytest.param(1000, marks=LONG)])
 def test_month_by_meters_and_by_items_equals_the_second_rater(
     own_sandbox: Sandbox, tmp_path: Path, seed: int, customers: int
 ) -> None:
@@ -128,7 +128,7 @@ def test_month_by_meters_and_by_items_equals_the_second_rater(
 
 @pytest.mark.parametrize(
     ("database", "customers"),
-    [("postgresql", 4), pytest.param("sqlite", 200, marks=LONG), pytest.param("postgresql", 200, marks=LONG)],
+    [("postgresql", 3), pytest.param("sqlite", 200, marks=LONG), pytest.param("postgresql", 200, marks=LONG)],
     indirect=["database"],
 )
 def test_two_killed_collectors_charge_a_month_by_meters_once(

@@ -103,7 +103,7 @@ async def live(timeline: Era, payers: list[Payer], months: int) -> None:
             await timeline.turns(1, 601)
 
 
-@pytest.mark.parametrize(("customers", "months"), [(4, 2), pytest.param(20, 12, marks=LONG)])
+@pytest.mark.parametrize(("customers", "months"), [(4, 1), pytest.param(20, 12, marks=LONG)])
 def test_prices_by_dimension_value_charge_equally_by_meters_and_items(
     own_sandbox: Sandbox, new_sandbox: Sandbox, tmp_path: Path, seed: int, customers: int, months: int
 ) -> None:

@@ -37,8 +37,6 @@ from tests.support.invoiced import FREEZE, fetch_invoices
 from tests.support.sold import CALLER, KEY, Killed, Sold, sold
 from tests.support.stripe_sandbox import Sandbox
 
-pytestmark = pytest.mark.both_databases
-
 DAY = 86400
 
 
@@ -147,6 +145,7 @@ async def paid_spans(of: Moved, name: str) -> list[tuple[int, int]]:
     return sorted((-(-start // 60) * 60, -(-end // 60) * 60) for start, end in spans)
 
 
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)  # The other tests run on SQLite.
 async def test_killed_imports_charge_each_month_once(new_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
     async with moved(tmp_path, database, new_sandbox) as of:
         before = await of.effects()

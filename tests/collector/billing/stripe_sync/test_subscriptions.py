@@ -230,7 +230,6 @@ async def test_charging_stop_ends_the_sending_of_usage(own_sandbox: Sandbox, tmp
         assert await of.exports.send_rows() == CHAIN_ROWS_MAX, "what was under way"
 
 
-@pytest.mark.both_databases
 @ON_BOTH_IF_SOAKED
 async def test_a_draft_of_stripes_stays_one_while_charging_is_off(
     new_sandbox: Sandbox, tmp_path: Path, database: str

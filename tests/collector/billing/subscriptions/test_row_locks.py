@@ -28,7 +28,7 @@ from loadtest.testbed.postgresql import Postgresql
 from tests.support.credited import read, write
 from tests.support.interleaved import Act, interleave
 from tests.support.invoiced import FEBRUARY, FREEZE, JANUARY, amounts, apply_stripe_events, fetch_invoices
-from tests.support.sold import CALLER, KEY, Sold, sold
+from tests.support.sold import CALLER, Sold, sold
 from tests.support.stripe_sandbox import Sandbox
 
 PLANS = 'plans: {team@1: {fee: "31", tier: standard}}'
@@ -145,16 +145,15 @@ async def test_no_two_changes_wait_for_each_other(
 
 @pytest.mark.parametrize("is_erased_amidst", [True, False], ids=["erased amidst it", "amidst the erasure"])
 @pytest.mark.parametrize("is_of_stripe", [True, False], ids=["webhook", "closing"])
+@pytest.mark.usefixtures("secret_key")
 async def test_an_erasure_and_an_invoice_of_the_customer_do_not_wait_for_each_other(
     postgresql: Postgresql,
     stripe_sandbox: Sandbox,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     is_of_stripe: bool,
     is_erased_amidst: bool,
 ) -> None:
     """Erasing a customer while its invoice closes or a Stripe report arrives does not change the invoice's total."""
-    monkeypatch.setenv("STRIPE_SECRET_KEY", KEY["STRIPE_SECRET_KEY"])
     url, name, closes_at = postgresql.database(), f"erased-{is_of_stripe}-{is_erased_amidst}", FEBRUARY + FREEZE
     email, master_key = f"ada@{name.lower()}.example", tmp_path / "master.key"
     master_key.write_bytes(os.urandom(32))

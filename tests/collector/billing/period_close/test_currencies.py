@@ -19,7 +19,6 @@ from edgeproxy.collector.billing.subscriptions import coupons, subscription_rows
 from edgeproxy.collector.billing.subscriptions.coupons import CouponRejectedError
 from edgeproxy.collector.billing.subscriptions.customer_currency import choose_credit_currency
 from edgeproxy.collector.database.alert_tables import alerts
-from tests.support.collector_fixtures import only_sqlite
 from tests.support.invoiced import (
     FEBRUARY,
     FREEZE,
@@ -32,8 +31,10 @@ from tests.support.invoiced import (
     fetch_invoices,
     set_card,
 )
-from tests.support.sold import CALLER, KEY, Sold, sold
+from tests.support.sold import CALLER, Sold, sold
 from tests.support.stripe_sandbox import Sandbox
+
+pytestmark = pytest.mark.usefixtures("secret_key")
 
 PLANS = """
 plans:
@@ -97,99 +98,94 @@ def pay_all(sandbox: Sandbox, name: str) -> None:
             assert sandbox.call("POST", path, "payment_method=pm_card_visa").status == 200
 
 
-@only_sqlite("database")
-@pytest.mark.parametrize("worked", WORKED, ids=[worked.currency for worked in WORKED])
 async def test_customer_is_charged_in_its_currency_from_plan_to_payment(
-    stripe_sandbox: Sandbox, tmp_path: Path, database: str, worked: Worked, monkeypatch: pytest.MonkeyPatch
+    stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
 ) -> None:
-    monkeypatch.setenv("STRIPE_SECRET_KEY", KEY["STRIPE_SECRET_KEY"])
-    name, currency = f"{worked.currency}-{database.partition(':')[0]}", worked.currency
-
-    async with sold(tmp_path, database, stripe_sandbox.url, **settings(tmp_path)) as (shop, closing):
-        await shop.customer(name, "team", now=JANUARY, currency=currency, coupon="OFF")
-        await shop.use(name, {"calls": 113}, at=JANUARY + 60)
+    async with sold(tmp_path, sqlite_database, stripe_sandbox.url, **settings(tmp_path)) as (shop, closing):
+        for worked in WORKED:
+            await shop.customer(worked.currency, "team", now=JANUARY, currency=worked.currency, coupon="OFF")
+            await shop.use(worked.currency, {"calls": 113}, at=JANUARY + 60)
         await closing.step(JANUARY + 120)
-        await shop.change(name, "large", now=NOON)
-        await shop.use(name, {"calls": 10}, at=NOON + 60)
+        for worked in WORKED:
+            await shop.change(worked.currency, "large", now=NOON)
+            await shop.use(worked.currency, {"calls": 10}, at=NOON + 60)
         for time in (NOON + 120, FEBRUARY + 60, FEBRUARY + FREEZE, FEBRUARY + FREEZE + 60):
             await closing.step(time)
-        made = await fetch_invoices(shop, name)
-        expected = {"start": worked.first, "change": worked.change, "period": worked.period}
-        assert {
-            invoice["kind"]: [amount for amount in amounts(invoice) if amount] for invoice in made.values()
-        } == expected
-        assert {(invoice["currency"], invoice["state"]) for invoice in made.values()} == {(currency, "open")}
-        stripe_invoices = at_stripe(stripe_sandbox, name)
-        assert {stripe_invoice["currency"] for stripe_invoice in stripe_invoices} == {currency}
-        sums = sorted(sum(lines) for lines in expected.values())
-        assert sorted(stripe_invoice["total"] for stripe_invoice in stripe_invoices) == sums
-        await asyncio.to_thread(pay_all, stripe_sandbox, name)
+        all_sums = []
+        for name, *lines in WORKED:
+            made = (await fetch_invoices(shop, name)).values()
+            expected = dict(zip(("start", "change", "period"), lines, strict=True))
+            assert {invoice["kind"]: [amount for amount in amounts(invoice) if amount] for invoice in made} == expected
+            assert {(invoice["currency"], invoice["state"]) for invoice in made} == {(name, "open")}
+            all_sums.append(sorted(map(sum, lines)))
+            there = sorted((invoice["total"], invoice["currency"]) for invoice in at_stripe(stripe_sandbox, name))
+            assert there == [(total, name) for total in all_sums[-1]]
+            await asyncio.to_thread(pay_all, stripe_sandbox, name)
         await apply_stripe_events(shop)
-        assert {invoice["state"] for invoice in (await fetch_invoices(shop, name)).values()} == {"paid"}
         while await bookings.book_invoices(shop.database):
             pass
         async with shop.database.reading() as connection:
-            balances = await accounting.fetch_balances_before(connection, 1 << 50, currency)
-            dollars = await accounting.fetch_balances_before(connection, 1 << 50)
-        paid = balances.get("cash", 0) + balances.get("clearing", 0)
-        assert (paid, balances.get("receivable", 0), dollars) == (10_000 * sum(sums), 0, {})
+            assert await accounting.fetch_balances_before(connection, 1 << 50) == {}, "nothing is in dollars"
+            for (name, *_), sums in zip(WORKED, all_sums, strict=True):
+                assert {invoice["state"] for invoice in (await fetch_invoices(shop, name)).values()} == {"paid"}
+                balances = await accounting.fetch_balances_before(connection, 1 << 50, name)
+                paid = balances.get("cash", 0) + balances.get("clearing", 0)
+                assert (paid, balances.get("receivable", 0)) == (10_000 * sum(sums), 0)
 
 
 LEAST_CHARGES = {"usd": 50, "eur": 50, "gbp": 30, "jpy": 50}
 """Stripe's minimum card charge in the smallest unit. Dinars have no minimum."""
-SMALL = [(currency, least - 1, 0) for currency, least in LEAST_CHARGES.items()]
-ENOUGH = [(currency, least, least) for currency, least in LEAST_CHARGES.items()]
+SMALL = {currency: least - 1 for currency, least in LEAST_CHARGES.items()}
+UNITS = {"kwd": 10}
+"""The price of a call in the smallest unit, where it is not 1."""
 
 
-@pytest.mark.parametrize(("currency", "used", "charged"), [*SMALL, *ENOUGH, ("kwd", 10, 10)])
+@pytest.mark.parametrize(("used", "is_charged"), [(SMALL, False), (LEAST_CHARGES | UNITS, True)])
 async def test_invoice_below_the_minimum_charge_is_paid_with_the_next_one(
-    stripe_sandbox: Sandbox,
-    tmp_path: Path,
-    sqlite_database: str,
-    monkeypatch: pytest.MonkeyPatch,
-    currency: str,
-    used: int,
-    charged: int,
+    stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str, used: dict[str, int], is_charged: bool
 ) -> None:
-    monkeypatch.setenv("STRIPE_SECRET_KEY", KEY["STRIPE_SECRET_KEY"])
-    name, unit = f"least-{currency}-{used}", 10 if currency == "kwd" else 1
+    names = {currency: f"least-{currency}-{is_charged}" for currency in used}
 
     async with sold(tmp_path, sqlite_database, stripe_sandbox.url, **settings(tmp_path)) as (shop, closing):
 
-        async def close(amount: int, begin: int, end: int) -> dict[str, int]:
-            """Use, invoice and book the given amount in a month, and return the balances of the accounts."""
-            await shop.use(name, {"calls": amount // unit}, at=begin + 60)
+        async def close(amounts: dict[str, int], begin: int, end: int) -> dict[str, dict[str, int]]:
+            """Use, invoice and book these amounts in a month, and return the balances of the accounts, by currency."""
+            for currency, amount in amounts.items():
+                await shop.use(names[currency], {"calls": amount // UNITS.get(currency, 1)}, at=begin + 60)
             await closing.step(end + 60)
-            set_card(stripe_sandbox, name)
+            for name in names.values():
+                set_card(stripe_sandbox, name)
             for time in (end + FREEZE, end + FREEZE + 60):
                 await closing.step(time)
             await apply_stripe_events(shop)
             while await bookings.book_invoices(shop.database):
                 pass
+            balances = {}
             async with shop.database.reading() as connection:
-                accounts = await accounting.fetch_balances_before(connection, 1 << 50, currency)
-            return {account: total // CENT for account, total in accounts.items() if total}
+                for currency in names:
+                    accounts = await accounting.fetch_balances_before(connection, 1 << 50, currency)
+                    balances[currency] = {account: total // CENT for account, total in accounts.items() if total}
+            return balances
 
-        await shop.customer(name, "calls", now=JANUARY, currency=currency)
-        sent = await close(100 * unit, JANUARY, FEBRUARY)
-        assert sent == {"receivable": 100 * unit, "revenue": -100 * unit}, "there was no card yet"
+        for currency, name in names.items():
+            await shop.customer(name, "calls", now=JANUARY, currency=currency)
+        first, last = ({currency: count * UNITS.get(currency, 1) for currency in names} for count in (100, 70))
+        sent = await close(first, JANUARY, FEBRUARY)
         small = await close(used, FEBRUARY, MARCH)  # The mailed invoice is due by then.
-        owed = {"customer_balance": used} if used != charged else {}
-        assert small == {**owed, "clearing": 100 * unit + charged, "revenue": -100 * unit - used}
-        paid = await close(70 * unit, MARCH, APRIL)
-        total = used + 70 * unit
-        assert paid == {"clearing": 100 * unit + total, "revenue": -100 * unit - total}
-        stripe_invoices = at_stripe(stripe_sandbox, name)
-        of_stripe = [
-            (stripe_invoice["status"], stripe_invoice["amount_paid"]) for stripe_invoice in reversed(stripe_invoices)
-        ]
-        assert of_stripe == [("paid", 100 * unit), ("paid", charged), ("paid", total - charged)]
-        made = [invoice for invoice in (await fetch_invoices(shop, name)).values() if invoice["total"]]
-        assert [(invoice["state"], invoice["amount_paid"], invoice["amount_due"]) for invoice in made] == [
-            ("paid", 100 * unit, 0),
-            ("paid", charged, 0),
-            ("paid", total - charged, 0),
-        ]
+        paid = await close(last, MARCH, APRIL)
+        for currency, name in names.items():
+            begun, total = first[currency], used[currency] + last[currency]
+            charged = used[currency] if is_charged else 0
+            assert sent[currency] == {"receivable": begun, "revenue": -begun}, "there was no card yet"
+            owed = {} if is_charged else {"customer_balance": used[currency]}
+            assert small[currency] == {**owed, "clearing": begun + charged, "revenue": -begun - used[currency]}
+            assert paid[currency] == {"clearing": begun + total, "revenue": -begun - total}
+            expected = [("paid", amount) for amount in (begun, charged, total - charged)]
+            there = reversed(at_stripe(stripe_sandbox, name))
+            assert [(invoice["status"], invoice["amount_paid"]) for invoice in there] == expected
+            made = [invoice for invoice in (await fetch_invoices(shop, name)).values() if invoice["total"]]
+            assert [(invoice["state"], invoice["amount_paid"]) for invoice in made] == expected
+            assert {invoice["amount_due"] for invoice in made} == {0}
 
 
 async def test_currency_of_a_customer_is_chosen_once(stripe_sandbox: Sandbox, tmp_path: Path, database: str) -> None:

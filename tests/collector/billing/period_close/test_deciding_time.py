@@ -42,6 +42,18 @@ LATE_DUE = "2027-02-01 period"
 """The invoice that has the late usage of January."""
 
 
+LateUses = tuple[tuple[int, int], ...]
+"""Numbers of calls that are reported late, each with its time."""
+
+
+def write_settings(folder: Path) -> dict[str, Any]:
+    """Write the plans, and return the settings of billing."""
+    file = folder / "plans.yaml"
+    file.write_text(PLANS)
+    coupons = {"JANUARY": {"percent_off": "50%", "duration": "once"}}
+    return {"plans": str(file), "meters": METERS, "coupons": coupons}
+
+
 def read_table() -> dict[str, str]:
     """Return the deciding time of each term, as the page says it."""
     text = (ROOT / "docs/billing/billing.md").read_text().partition("## The time that decides")[2].partition("\n## ")[0]
@@ -200,94 +212,80 @@ def test_table_has_a_row_for_each_term() -> None:
 async def test_late_usage_is_charged_by_the_time_in_the_table(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, term: str
 ) -> None:
-    file = tmp_path / "plans.yaml"
-    file.write_text(PLANS)
     name = f"{database.partition(':')[0]}-late-{term.replace(' ', '-')}"
-    settings: dict[str, Any] = {"plans": str(file), "meters": METERS}
-    settings["coupons"] = {"JANUARY": {"percent_off": "50%", "duration": "once"}}
-    if term == "taxes":
-        settings["tax"] = {"stripe_tax": True}
-
+    settings = write_settings(tmp_path) | ({"tax": {"stripe_tax": True}} if term == "taxes" else {})
     async with sold(tmp_path, database, stripe_sandbox.url, **settings) as (shop, closing):
         assert await FIND_TIME[term](shop, closing, name) == read_table()[term]
 
 
-async def charge_all_late(shop: Sold, closing: Any, name: str, *uses: tuple[int, int]) -> Counter[str]:
-    """Close January and February, have usage of both arrive late, close March; return the amounts of late lines by
-    plan version. Each of the `uses` is a number of calls and its time."""
-    for month in (FEBRUARY, MARCH):
-        await closing.step(month)
-        await closing.step(month + FREEZE)
-    for calls, when in uses:
-        await shop.use(name, {"calls": calls}, at=when)
-    for time in (APRIL, APRIL + FREEZE):
-        await closing.step(time)
-    amounts: Counter[str] = Counter()
-    for line in (await fetch_invoices(shop, name))["2027-03-01 period"]["lines"]:
-        if line["kind"] in ("late", "discount"):
-            amounts[f"{line['kind']} {line['plan']}"] += line["amount"]
-    return Counter({what: amount for what, amount in amounts.items() if amount})
-
-
-async def charge_around_the_end_of_a_trial(shop: Sold, closing: Any, name: str) -> Counter[str]:
+async def begin_around_the_end_of_a_trial(shop: Sold, closing: Any, name: str) -> LateUses:
     await shop.customer(name, "tried", now=JANUARY)
     end = JANUARY + 14 * 86400
     await closing.step(end + 60)
-    return await charge_all_late(shop, closing, name, (7, end - 1), (3, end), (5, JANUARY))
+    return (7, end - 1), (3, end), (5, JANUARY)
 
 
-async def charge_around_a_change(shop: Sold, closing: Any, name: str) -> Counter[str]:
+async def begin_around_a_change(shop: Sold, _: Any, name: str) -> LateUses:
     await shop.customer(name, "small@1", now=JANUARY)
     await shop.change(name, "large", now=NOON)
-    return await charge_all_late(shop, closing, name, (12, NOON - 1), (13, NOON))
+    return (12, NOON - 1), (13, NOON)
 
 
-async def charge_two_price_versions(shop: Sold, closing: Any, name: str) -> Counter[str]:
+async def begin_two_price_versions(shop: Sold, _: Any, name: str) -> LateUses:
     await shop.customer(name, "small@1", now=JANUARY)
     await shop.change(name, "small@2", now=NOON, when="period_end")
-    return await charge_all_late(shop, closing, name, (12, FEBRUARY - 1), (12, FEBRUARY))
+    return (12, FEBRUARY - 1), (12, FEBRUARY)
 
 
-async def charge_before_a_change_of_the_month_after(shop: Sold, closing: Any, name: str) -> Counter[str]:
+async def begin_two_periods_of_which_one_has_a_coupon(shop: Sold, _: Any, name: str) -> LateUses:
+    await shop.customer(name, "small@1", now=JANUARY, coupon="JANUARY")
+    return (14, NOON), (14, FEBRUARY + 3600)
+
+
+async def begin_corrected_usage(shop: Sold, _: Any, name: str) -> LateUses:
+    """Usage that arrives late is taken back as late, and neither month pays for the other."""
+    await shop.customer(name, "small@1", now=JANUARY)
+    return (30, NOON), (-25, NOON), (11, FEBRUARY + 60), (-1, FEBRUARY + 120)
+
+
+async def begin_before_a_change_of_the_month_after(shop: Sold, closing: Any, name: str) -> LateUses:
     await shop.customer(name, "small@1", now=JANUARY)
     await closing.step(FEBRUARY)
     await shop.change(name, "large", now=FEBRUARY + 86400)
-    return await charge_all_late(shop, closing, name, (11, NOON), (11, FEBRUARY + 3600), (11, FEBRUARY + 90000))
+    return (11, NOON), (11, FEBRUARY + 3600), (11, FEBRUARY + 90000)
 
 
-async def charge_two_periods_of_which_one_has_a_coupon(shop: Sold, closing: Any, name: str) -> Counter[str]:
-    await shop.customer(name, "small@1", now=JANUARY, coupon="JANUARY")
-    return await charge_all_late(shop, closing, name, (14, NOON), (14, FEBRUARY + 3600))
-
-
-async def charge_corrected_usage(shop: Sold, closing: Any, name: str) -> Counter[str]:
-    """Usage that arrives late is taken back as late, and neither month pays for the other."""
-    await shop.customer(name, "small@1", now=JANUARY)
-    return await charge_all_late(
-        shop, closing, name, (30, NOON), (-25, NOON), (11, FEBRUARY + 60), (-1, FEBRUARY + 120)
-    )
-
-
-LATE_CHARGES: dict[Callable[[Sold, Any, str], Awaitable[Counter[str]]], dict[str, int]] = {
-    charge_around_the_end_of_a_trial: {"late tried@1": 300},
-    charge_around_a_change: {"late small@1": 200, "late large@1": 1500},
-    charge_two_price_versions: {"late small@1": 200, "late small@2": 600},
-    charge_before_a_change_of_the_month_after: {"late small@1": 200, "late large@1": 500},
-    charge_two_periods_of_which_one_has_a_coupon: {"late small@1": 800, "discount small@1": -200},
-    charge_corrected_usage: {},
+LATE_CHARGES: dict[Callable[[Sold, Any, str], Awaitable[LateUses]], dict[str, int]] = {
+    begin_around_the_end_of_a_trial: {"late tried@1": 300},
+    begin_around_a_change: {"late small@1": 200, "late large@1": 1500},
+    begin_two_price_versions: {"late small@1": 200, "late small@2": 600},
+    begin_two_periods_of_which_one_has_a_coupon: {"late small@1": 800, "discount small@1": -200},
+    begin_corrected_usage: {},
+    begin_before_a_change_of_the_month_after: {"late small@1": 200, "late large@1": 500},
 }
+"""Customers, in the order of their steps, and the amounts of their late lines by plan version."""
 
 
 @ON_BOTH_IF_SOAKED
-@pytest.mark.parametrize("charge", LATE_CHARGES, ids=lambda charge: charge.__name__)
 async def test_late_usage_of_several_times_is_charged_by_each(
-    stripe_sandbox: Sandbox, tmp_path: Path, database: str, charge: Callable[[Sold, Any, str], Awaitable[Counter[str]]]
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str
 ) -> None:
-    file = tmp_path / "plans.yaml"
-    file.write_text(PLANS)
-    name = f"{database.partition(':')[0]}-{charge.__name__.replace('_', '-')}"
-    settings: dict[str, Any] = {"plans": str(file), "meters": METERS}
-    settings["coupons"] = {"JANUARY": {"percent_off": "50%", "duration": "once"}}
+    """January and February are closed, usage of both arrives late, and March is closed."""
+    names = {begin: f"{database.partition(':')[0]}-{begin.__name__.replace('_', '-')}" for begin in LATE_CHARGES}
 
-    async with sold(tmp_path, database, stripe_sandbox.url, **settings) as (shop, closing):
-        assert await charge(shop, closing, name) == LATE_CHARGES[charge]
+    async with sold(tmp_path, database, stripe_sandbox.url, **write_settings(tmp_path)) as (shop, closing):
+        uses = {name: await begin(shop, closing, name) for begin, name in names.items()}
+        for month in (FEBRUARY, MARCH):
+            await closing.step(month)
+            await closing.step(month + FREEZE)
+        for name, late in uses.items():
+            for calls, when in late:
+                await shop.use(name, {"calls": calls}, at=when)
+        for time in (APRIL, APRIL + FREEZE):
+            await closing.step(time)
+        for begin, name in names.items():
+            amounts: Counter[str] = Counter()
+            for line in (await fetch_invoices(shop, name))["2027-03-01 period"]["lines"]:
+                if line["kind"] in ("late", "discount"):
+                    amounts[f"{line['kind']} {line['plan']}"] += line["amount"]
+            assert {what: amount for what, amount in amounts.items() if amount} == LATE_CHARGES[begin], name

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
 import sqlalchemy as sa
 
 from edgeproxy.collector.billing.invoices import invoices
@@ -41,30 +40,33 @@ async def fetch_lines(shop: Sold, name: str, invoice: str) -> list[tuple[str, in
     return [(line["kind"], line["amount"]) for line in (await fetch_invoices(shop, name))[invoice]["lines"]]
 
 
+UNUSED = {"paid": -5000, "void": 0, "voiding": 0, "uncollectible": 0, "writing_off": 0, "waived": 0}
+UNUSED |= {"credit 4000": -3000, "credit 10000": 0}
+"""The credit for half of a fee of $100, by the state of its invoice."""
+
+
 @ON_BOTH_IF_SOAKED
-@pytest.mark.parametrize(
-    ("state", "unused"),
-    [
-        *[("paid", -5000), ("void", 0), ("voiding", 0), ("uncollectible", 0), ("writing_off", 0), ("waived", 0)],
-        *[("credit 4000", -3000), ("credit 10000", 0)],
-    ],
-)
 async def test_upgrade_credits_the_unused_part_of_the_remaining_fee(
-    stripe_sandbox: Sandbox, tmp_path: Path, database: str, state: str, unused: int
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str
 ) -> None:
     file = tmp_path / "plans.yaml"
     file.write_text(PLANS)
-    name = f"{database.partition(':')[0]}-{state.replace(' ', '-')}-then-upgrade"
+    names = {f"{database.partition(':')[0]}-{state.replace(' ', '-')}-then-upgrade": state for state in UNUSED}
 
     async with sold(tmp_path, database, stripe_sandbox.url, plans=str(file)) as (shop, closing):
-        await shop.customer(name, "small", now=JANUARY)
+        for name in names:
+            await shop.customer(name, "small", now=JANUARY)
         await closing.step(JANUARY + 5)
-        await take_off(shop, (await fetch_invoices(shop, name))[START], state)
-        await shop.change(name, "large", now=NOON)
-        assert await fetch_lines(shop, name, CHANGE) == [("proration", unused), ("proration", 25000)]
+        for name, state in names.items():
+            await take_off(shop, (await fetch_invoices(shop, name))[START], state)
+            await shop.change(name, "large", now=NOON)
+            change = await fetch_lines(shop, name, CHANGE)
+            assert change == [("proration", UNUSED[state]), ("proration", 25000)], state
         for time in (FEBRUARY, FEBRUARY + FREEZE):
             await closing.step(time)
-        assert await fetch_lines(shop, name, PERIOD) == [("fee", 50000)], "nothing of the change is charged again"
+        for name, state in names.items():
+            period = await fetch_lines(shop, name, PERIOD)
+            assert period == [("fee", 50000)], f"{state}: nothing of the change is charged again"
 
 
 async def test_later_invoices_account_for_lines_taken_off_earlier_invoices(

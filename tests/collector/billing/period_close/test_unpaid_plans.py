@@ -65,18 +65,20 @@ def plans(tmp_path: Path) -> str:
     return str(file)
 
 
-async def pause_and_release(of: Sold, name: str, now: int) -> tuple[list[str], list[str]]:
+async def pause_and_release(of: Sold, now: int, *names: str) -> tuple[list[str], list[str]]:
     async with of.database.writing() as connection:
-        return await dunning.pause_and_release(connection, of.known, now, [name])
+        return await dunning.pause_and_release(connection, of.known, now, names)
 
 
-async def stay_unpaid(of: Sold, closing: PeriodCloseJob, name: str, until: int) -> None:
-    """Have a card declined for good, the customer paused, and months pass."""
-    await of.customer(name, "small", now=JANUARY)
-    await enter_card(of, name, DECLINED)
+async def stay_unpaid(of: Sold, closing: PeriodCloseJob, *names: str, until: int) -> None:
+    """Have cards declined for good, the customers paused, and months pass."""
+    for name in names:
+        await of.customer(name, "small", now=JANUARY)
+        await enter_card(of, name, DECLINED)
     for days in (0, 1, 3, 5, 7):
         await closing.step(JANUARY + 5 + days * DAY)
-    assert await pause_and_release(of, name, JANUARY + 22 * DAY) == ([name], [])
+    paused, released = await pause_and_release(of, JANUARY + 22 * DAY, *names)
+    assert (sorted(paused), released) == (sorted(names), [])
     for month in (FEBRUARY, MARCH, APRIL):
         if month <= until:
             await closing.step(month)
@@ -95,7 +97,7 @@ async def test_fees_rest_after_two_unpaid_periods_and_begin_again_with_a_new_car
     name = f"{database.partition(':')[0]}-rests"
 
     async with sold(tmp_path, database, stripe_sandbox.url, plans=plans) as (of, closing):
-        await stay_unpaid(of, closing, name, MARCH)
+        await stay_unpaid(of, closing, name, until=MARCH)
         of_customer = await fetch_invoices(of, name)
         totals = {period: one["total"] for period, one in of_customer.items()}
         assert totals == {"2027-01-01 start": 10000, "2027-01-01 period": 10000, "2027-02-01 period": 0}
@@ -112,7 +114,7 @@ async def test_fees_rest_after_two_unpaid_periods_and_begin_again_with_a_new_car
         await apply_stripe_events(of)
         await closing.step(NOON)
         assert {invoice["state"] for invoice in (await fetch_invoices(of, name)).values()} == {"paid"}
-        assert await pause_and_release(of, name, NOON) == ([], [name])
+        assert await pause_and_release(of, NOON, name) == ([], [name])
         async with of.database.writing() as connection:
             (customer,) = await resumed_fees.list_paid(connection, NOON, 10)
             for _ in range(2):
@@ -128,7 +130,7 @@ async def test_fee_rests_at_the_next_period_until_the_last_invoice_is_paid(
     stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str, plans: str
 ) -> None:
     async with sold(tmp_path, sqlite_database, stripe_sandbox.url, plans=plans) as (of, closing):
-        await stay_unpaid(of, closing, "part", MARCH)
+        await stay_unpaid(of, closing, "part", until=MARCH)
         first = (await fetch_invoices(of, "part"))["2027-01-01 start"]
         async with of.database.writing() as connection:
             await invoices.transition(connection, first["id"], invoices.OPEN, invoices.PAID)
@@ -145,7 +147,7 @@ async def test_unpaid_plan_follows_the_unpaid_setting(
 ) -> None:
     more: dict[str, Any] = {"plans": plans, "unpaid": {"after": after, "periods": 2}}
     async with sold(tmp_path, sqlite_database, stripe_sandbox.url, **more) as (of, closing):
-        await stay_unpaid(of, closing, after, APRIL)
+        await stay_unpaid(of, closing, after, until=APRIL)
         async with of.database.writing() as connection:
             state = (await connection.execute(sa.select(subscriptions_table.c.state))).scalar_one()
             if after == "uncollectible":
@@ -203,33 +205,36 @@ RESTING_ACTS: dict[str, tuple[Callable[[Sold, str], Awaitable[None]], list[int],
 """Acts while a fee of $100 rests, with the lines of March and the fee of April."""
 
 
-@pytest.mark.parametrize("act", RESTING_ACTS)
 async def test_resting_fee_is_charged_once_after_each_ending_action(
-    stripe_sandbox: Sandbox, tmp_path: Path, database: str, act: str
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str
 ) -> None:
     file = tmp_path / "resting.yaml"
     file.write_text(
         'plans:\n  small@1: {fee: "100", tier: standard, annual: {discount: 10%}}\n'
         '  large@1: {fee: "500", tier: enterprise}\n'
     )
-    name = f"{database.partition(':')[0]}-rests-{act.replace(' ', '-')}"
+    acts = {f"{database.partition(':')[0]}-rests-{act.replace(' ', '-')}": act for act in RESTING_ACTS}
 
     async with sold(tmp_path, database, stripe_sandbox.url, plans=str(file)) as (of, closing):
-        await stay_unpaid(of, closing, name, MARCH)
-        do, lines, fee = RESTING_ACTS[act]
-        await do(of, name)
+        await stay_unpaid(of, closing, *acts, until=MARCH)
+        for name, act in acts.items():
+            await RESTING_ACTS[act][0](of, name)
         for time in (NOON, NOON + DAY):
             async with of.database.writing() as connection:
                 for customer in await resumed_fees.list_paid(connection, time, 10):
                     await resumed_fees.resume_fees(connection, customer, time)
-            await set_states(of, name, *[invoices.PAID] * 9)
-        months = await fetch_invoices(of, name)
-        assert [period for period in months if "03-01 change" in period] == ["2027-03-01 change"]
-        assert [amount for amount in amounts(months["2027-03-01 change"]) if amount] == lines
+            for name in acts:
+                await set_states(of, name, *[invoices.PAID] * 9)
+        for name, act in acts.items():
+            months = await fetch_invoices(of, name)
+            assert [period for period in months if "03-01 change" in period] == ["2027-03-01 change"], act
+            assert [amount for amount in amounts(months["2027-03-01 change"]) if amount] == RESTING_ACTS[act][1], act
         for time in (APRIL, APRIL + FREEZE):
             await closing.step(time)
-        months = await fetch_invoices(of, name)
-        assert sum(month["total"] for period, month in months.items() if "03-01 period" in period) == fee
+        for name, act in acts.items():
+            months = await fetch_invoices(of, name)
+            fees = [invoice["total"] for period, invoice in months.items() if "03-01 period" in period]
+            assert sum(fees) == RESTING_ACTS[act][2], act
 
 
 async def pay_at_stripe(of: Sold, name: str) -> None:
@@ -248,8 +253,11 @@ async def list_stripe_ids(of: Sold, name: str) -> list[str]:
     return [str(invoice["stripe_id"]) for invoice in (await fetch_invoices(of, name)).values()]
 
 
-@pytest.mark.both_databases
-@pytest.mark.parametrize("after", ["pause", "cancel", "uncollectible"])
+@pytest.mark.parametrize(
+    ("database", "after"),
+    [("sqlite", "pause"), ("postgresql", "cancel"), ("sqlite", "uncollectible")],
+    indirect=["database"],
+)
 async def test_a_plan_that_was_paid_while_no_collector_ran_goes_on(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, plans: str, after: str
 ) -> None:
@@ -261,7 +269,7 @@ async def test_a_plan_that_was_paid_while_no_collector_ran_goes_on(
     more: dict[str, Any] = {"plans": plans, "unpaid": {"after": after, "periods": 2}}
     async with sold(tmp_path, database, stripe_sandbox.url, **more) as (of, closing):
         await apply_stripe_events(of)
-        await stay_unpaid(of, closing, name, FEBRUARY)
+        await stay_unpaid(of, closing, name, until=FEBRUARY)
         await pay_at_stripe(of, name)
         closing._roll._complete_events = fail
         await closing.step(MARCH + 4 * DAY)
@@ -283,8 +291,7 @@ async def test_a_plan_that_was_paid_while_no_collector_ran_goes_on(
         assert (february["total"], sum(amounts(february))) == (10000, 10000), "the fee of March"
 
 
-@pytest.mark.both_databases
-@pytest.mark.parametrize("is_dead", [False, True])
+@pytest.mark.parametrize(("database", "is_dead"), [("postgresql", False), ("sqlite", True)], indirect=["database"])
 async def test_payment_during_a_collector_outage_prevents_the_pause(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, plans: str, monkeypatch: pytest.MonkeyPatch, is_dead: bool
 ) -> None:

@@ -13,7 +13,6 @@ import pytest
 
 from edgeproxy.base import trust
 from edgeproxy.base.client_tls import ClientTls
-from edgeproxy.base.http_peer import HttpPeer, open_session
 from edgeproxy.config.tls import UpstreamTls
 from loadtest.testbed.authority import Authority
 from tests.support.documented_tables import read_table
@@ -200,28 +199,6 @@ def test_each_row_of_the_documented_table_is_tried() -> None:
     for row, names in TRUST_ROWS.items():
         for cell, tried in zip(rows[row], (OWN_CALLS, PRESENTING, UNVERIFYING), strict=True):
             assert (cell != "–") == any(name in tried for name in names), (row, cell)
-
-
-def test_session_follows_a_file_that_is_replaced(tmp_path: Path, authority: Authority) -> None:
-    """A session lives as long as the process. Its next connection trusts the new authority."""
-    other = Authority(tmp_path, "theirs")
-    file = tmp_path / "trusted.pem"
-    file.write_bytes(other.file.read_bytes())
-    trust.set_trust([file])
-
-    async def run(peer: TlsPeer) -> None:
-        url = f"https://{NAME}:{peer.port}"
-        async with open_session(HttpPeer("the peer", 5.0, 1024), force_close=True) as session:
-            for content, expected in ((None, 0), (authority.file.read_bytes(), 1), (other.file.read_bytes(), 1)):
-                if content is not None:
-                    replace(file, content)
-                with suppress(Exception):
-                    async with session.get(url) as response:
-                        await response.read()
-                assert len(peer.heard) == expected
-
-    with TlsPeer(authority.issue(NAME)) as peer:
-        asyncio.run(run(peer))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no certificate"])

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeproxy.base.percent import compute_percent
 from edgeproxy.base.shares import ALL, Allowance, Exhausted, Places, Share, build_network_claim
 
 FRACTIONS = st.sampled_from([1 / 10, 1 / 5, 1 / 2, 3 / 4])
@@ -99,3 +100,12 @@ def test_network_of_many_addresses_has_one_share(attackers: list[str], newcomer:
         taken += more
     assert taken <= 50
     assert sum(allowance.take(build_network_claim(newcomer), 0.0) is None for _ in range(5)) == 5
+
+
+# ---- percentages
+
+
+def test_percentage_is_truncated_and_a_little_is_not_nothing() -> None:
+    assert compute_percent(99_999, 100_000) == 99.99
+    assert compute_percent(1, 100_000) == 0.01
+    assert [compute_percent(used, 200) for used in (0, 100, 200, 250)] == [0.0, 50.0, 100.0, 125.0]

@@ -2,6 +2,7 @@
 
 import pytest
 
+from edgeproxy.config.addresses import split_address
 from tests.config.conftest import LEAST
 
 UPSTREAM = LEAST.splitlines()[0] + "\n"
@@ -107,3 +108,21 @@ def test_authorize_listener_refuses_http2(problems):
         "edge.yaml:4: listen.http2: is not spoken where proxies ask, leave it out here: they ask over HTTP/1.1"
     ]
     assert problems(text % "false") == []
+
+
+# ---- addresses to listen on
+
+
+@pytest.mark.parametrize(
+    ("written", "reachable"),
+    [
+        ("0.0.0.0:9", "127.0.0.1:9"),
+        ("[::]:9", "[::1]:9"),
+        ("[::2]:9", "[::2]:9"),
+        ("edge.test:9", "edge.test:9"),
+    ],
+)
+def test_listener_at_every_address_is_reached_at_loopback(written: str, reachable: str) -> None:
+    address = split_address(written)
+    assert address is not None
+    assert str(address.reachable) == reachable

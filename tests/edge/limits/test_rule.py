@@ -1,7 +1,14 @@
+import re
+from typing import get_args
+
 import pytest
 
+from edgeproxy.config.algorithms import DEFAULT_DEPTHS, AlgorithmName
+from edgeproxy.edge.limits.fields import format_legacy, format_rate_limit, remove_legacy
 from edgeproxy.edge.limits.kinds import KINDS
+from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.rule import MODES, SCOPES, Rule
+from tests.edge.limits.conftest import Worker
 
 BUCKETS = ("token_bucket", "hybrid", "burst_credits")
 
@@ -78,3 +85,44 @@ def test_largest_burst_of_an_unused_limit(algorithm: str, depth: int, most: int)
 def test_a_limit_of_other_requests_is_another_limit() -> None:
     keys = {Rule("basic", 60, 60.0, requests=requests).key(b"acme") for requests in ("", "chat", "chat,run")}
     assert len(keys) == 3
+
+
+# ---- the table of kinds
+
+
+def test_each_configurable_algorithm_with_a_depth_has_a_bucket() -> None:
+    configured = {name: depth is not None for name, depth in DEFAULT_DEPTHS.items()}
+    assert set(get_args(AlgorithmName)) == configured.keys()
+    rates = {name: kind.rate for name, kind in KINDS.items()}
+    assert configured == {
+        name: rate is not None and rate.has_bucket for name, rate in rates.items() if name in configured
+    }
+
+
+# ---- the fields of the rate limit
+
+
+START = 51_000_000.0
+
+
+def test_rate_limit_lines_follow_the_draft(worker: Worker) -> None:
+    policy = Policies(worker(0)).get_policy(Rule("basic", 60, 60.0), b"acme")
+    left = policy.left(START)
+    policy.charge()
+    lines = format_rate_limit(policy, left - 1, START)
+    seconds = re.fullmatch(rb'RateLimit-Policy: "basic";q=60;w=60\r\nRateLimit: "basic";r=59;t=([0-9]+)\r\n', lines)
+    assert seconds is not None
+    assert 60 <= int(seconds[1]) <= 63
+
+
+def test_the_lines_of_old_say_the_same(worker: Worker) -> None:
+    policy = Policies(worker(0)).get_policy(Rule("basic", 60, 60.0), b"acme")
+    policy.left(START)
+    assert format_legacy(policy, 12, START) == (
+        b"X-RateLimit-Limit: 60\r\nX-RateLimit-Remaining: 12\r\nX-RateLimit-Reset: %d\r\n" % policy.reset(START)
+    )
+
+
+def test_lines_of_old_that_are_not_ours_go() -> None:
+    head = b"HTTP/1.1 200 OK\r\nX-RateLimit-Limit: 7\r\nDate: x\r\nX-RateLimit-Policy: y\r\nx-ratelimit-reset:1\r\n"
+    assert remove_legacy(head) == b"HTTP/1.1 200 OK\r\nDate: x\r\nX-RateLimit-Policy: y\r\n"

@@ -2,20 +2,32 @@
 
 import asyncio
 import os
+import resource
 import signal
 import socket
+import subprocess
+import sys
 import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
 from msgspec import to_builtins
 
 from edgeproxy.config.addresses import Address
+from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.messages import AcmeChallenges, EndpointAddresses, LoadCertificates, SetEndpoints
-from edgeproxy.edge.supervisor import workers
+from edgeproxy.edge.supervisor import sockets, workers
+from edgeproxy.edge.supervisor.backoff import FIRST_WAIT_SECONDS, LONG_LIFE_SECONDS, MAX_WAIT_SECONDS, compute_backoff
+from edgeproxy.edge.supervisor.heartbeat import CHECKS_PER_HUNG_TIME, Heartbeat
+from edgeproxy.edge.supervisor.table_reader import TableReader
+from edgeproxy.edge.supervisor.vitals import Vitals, fetch_usage
 from edgeproxy.edge.supervisor.workers import Workers, WorkersFailedError
 from loadtest.testbed.waiting import turned, within
-from tests.edge.supervisor.standing_in import ask, importable, ready, run, start
+from tests.edge.supervisor.standing_in import STAND_IN, ask, importable, ready, run, start
+from tests.support.logs import capture_logs
 
 __all__ = ["importable"]
 
@@ -254,3 +266,167 @@ def test_time_in_which_the_supervisor_did_not_run_is_nobodys_silence() -> None:
         assert workers.restarts == 0
 
     assert run(scene, silence=2.0) == [0, 0]
+
+
+# ---- vitals
+
+
+def play(tmp_path: Path, scene: Callable[[Workers, Vitals], Awaitable[None]], behaviour: str = "serves") -> None:
+    """Play `scene` with the vitals of two stand-ins."""
+
+    async def run() -> None:
+        store = Store.prepare(tmp_path / "state", workers=2, customers=100, addresses=100)
+        listening = sockets.bind_all([Address("127.0.0.1", 0)])
+        workers = Workers(2, STAND_IN, listening, start(behaviour))
+        workers.start()
+        try:
+            await scene(workers, Vitals(workers, TableReader(store)))
+        finally:
+            sockets.close_all(listening)
+            await within(30, workers.drain(1.0))
+            store.close()
+
+    uvloop.run(run())
+
+
+def test_a_process_is_seen_as_it_is() -> None:
+    before = fetch_usage(os.getpid())
+    assert before is not None
+    assert 1 << 20 < before.resident < 1 << 33
+    assert before.limit == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    with open(os.devnull), open(os.devnull):
+        after = fetch_usage(os.getpid())
+        assert after is not None
+        assert after.descriptors == before.descriptors + 2
+
+
+def test_dead_process_has_no_usage() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        # Ended, and not waited for: its entries are there, and empty.
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        found = fetch_usage(child.pid)
+        assert found is None or found.resident == 0
+    assert fetch_usage(child.pid) is None
+
+
+def test_vitals_name_workers_by_place_across_restarts(tmp_path: Path) -> None:
+    async def scene(workers: Workers, vitals: Vitals) -> None:
+        await within(20, workers.first_ready)
+        first = await vitals.report()
+        assert [worker["place"] for worker in first] == [0, 1]
+        for worker in first:
+            assert worker["resident_bytes"] > 1 << 20
+            assert worker["descriptors"] >= 3
+            assert worker["connections"] == 0
+        os.kill(first[0]["pid"], signal.SIGKILL)
+        await turned(lambda: workers.restarts == 1 and workers.ready == 2, "a new worker is ready")
+        second = await vitals.report()
+        assert [worker["place"] for worker in second] == [0, 1]
+        assert second[0]["pid"] != first[0]["pid"]
+        assert second[1]["pid"] == first[1]["pid"]
+        series: dict[Any, Any] = {(name, labels): words for name, labels, words in await vitals.series()}
+        for place in "0", "1":
+            assert series["edge_worker_resident_bytes", (place,)][0] > 1 << 20
+            assert series["edge_worker_open_descriptors", (place,)][0] >= 3
+            assert series["edge_worker_connections", (place,)] == (0,)
+        assert series["edge_descriptor_limit", ()] == (resource.getrlimit(resource.RLIMIT_NOFILE)[0],)
+        assert len(series) == 7
+
+    play(tmp_path, scene)
+
+
+def test_report_without_live_workers_is_empty(tmp_path: Path) -> None:
+    async def scene(workers: Workers, vitals: Vitals) -> None:
+        await turned(lambda: workers.restarts >= 1 and not workers.workers, "both are dead")
+        assert await vitals.report() == []
+
+    play(tmp_path, scene, "dies")
+
+
+def test_starting_workers_have_no_vital_series(tmp_path: Path) -> None:
+    async def scene(workers: Workers, vitals: Vitals) -> None:
+        await turned(lambda: len(workers.workers) == 2, "both are started")
+        assert len(await vitals.report()) == 2
+        assert [name for name, _, _ in await vitals.series()] == ["edge_descriptor_limit"]
+
+    play(tmp_path, scene, "mute")
+
+
+def test_worker_out_of_descriptors_is_logged_once(tmp_path: Path) -> None:
+    async def scene(workers: Workers, vitals: Vitals) -> None:
+        await ready(workers)
+        scarce, other = workers.workers
+        _, most = resource.prlimit(scarce.pid, resource.RLIMIT_NOFILE)
+        used = fetch_usage(scarce.pid)
+        assert used is not None
+
+        async def said(limit: int) -> list[dict[str, Any]]:
+            resource.prlimit(scarce.pid, resource.RLIMIT_NOFILE, (limit, most))
+            with capture_logs() as lines:
+                await vitals.check()
+            return [dict(line) for line in lines]
+
+        assert await said(used.descriptors * 2) == []
+        (line,) = await said(used.descriptors)
+        assert (line["event"], line["log_level"]) == ("worker runs out of descriptors", "warning")
+        assert (line["pid"], line["open"], line["limit"]) == (scarce.pid, used.descriptors, used.descriptors)
+        assert await said(used.descriptors) == []
+        assert await said(used.descriptors * 2) == []
+        assert len(await said(used.descriptors)) == 1
+        assert other in workers.workers
+
+    play(tmp_path, scene)
+
+
+# ---- the pause before a restart
+
+
+def waits(*lives: float) -> list[float]:
+    """The waits after workers that lived so long, one after the other."""
+    early, found = 0, []
+    for lived in lives:
+        early, wait = compute_backoff(early, lived)
+        found.append(wait)
+    return found
+
+
+def test_a_worker_that_lived_long_is_replaced_at_once() -> None:
+    assert waits(LONG_LIFE_SECONDS, 3600.0) == [0.0, 0.0]
+
+
+def test_each_early_death_doubles_the_wait_up_to_the_longest() -> None:
+    assert waits(*[0.01] * 8) == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+
+
+def test_long_life_resets_the_backoff() -> None:
+    assert waits(0.0, 0.0, LONG_LIFE_SECONDS, 0.0) == [
+        FIRST_WAIT_SECONDS,
+        2 * FIRST_WAIT_SECONDS,
+        0.0,
+        FIRST_WAIT_SECONDS,
+    ]
+
+
+def test_a_year_of_early_deaths_does_not_overflow() -> None:
+    assert compute_backoff(10_000_000, 0.0) == (10_000_001, MAX_WAIT_SECONDS)
+
+
+# ---- the silence that a worker is allowed, counted in checks
+
+
+def test_worker_without_a_first_heartbeat_is_not_hung() -> None:
+    heartbeat = Heartbeat()
+    assert not any(heartbeat.is_hung() for _ in range(3 * CHECKS_PER_HUNG_TIME))
+
+
+def test_silent_worker_is_hung_after_the_configured_checks() -> None:
+    heartbeat = Heartbeat()
+    heartbeat.beat()
+    assert [heartbeat.is_hung() for _ in range(CHECKS_PER_HUNG_TIME + 1)] == [False] * CHECKS_PER_HUNG_TIME + [True]
+
+
+def test_worker_with_one_heartbeat_in_time_is_not_hung() -> None:
+    heartbeat = Heartbeat()
+    for _ in range(5):
+        heartbeat.beat()
+        assert not any(heartbeat.is_hung() for _ in range(CHECKS_PER_HUNG_TIME))

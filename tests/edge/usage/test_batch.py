@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeproxy import __version__
 from edgeproxy.config.dimensions import format_dimensions
 from edgeproxy.wire import batch as batches
 from edgeproxy.wire.batch import (
@@ -26,6 +27,7 @@ from edgeproxy.wire.batch import (
     format_batch,
     parse_batch,
 )
+from edgeproxy.wire.edge_report import SYNC_FIELD, EdgeReport, format_fields, parse_fields
 
 ALPHANUMERIC = string.ascii_letters + string.digits
 ROW = ("acme", "requests", "v1", 3)
@@ -299,3 +301,24 @@ def test_batch_span_is_long_if_it_leaves_its_minute(since, until, long):
 
 def test_batch_and_gap_state_their_last_number():
     assert (BATCH.last, GAP.last) == (1, 9)
+
+
+# ---- an edge's description of itself beside a batch
+
+
+@pytest.mark.parametrize(("age", "read"), [(None, None), (0.0, 0), (2.6, 3)])
+def test_edge_report_survives_a_round_trip(age: float | None, read: int | None) -> None:
+    assert parse_fields(format_fields(age)) == EdgeReport(__version__, read)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {},
+        {"User-Agent": "Python/3.11 aiohttp/3.9", SYNC_FIELD: "-1"},
+        {"User-Agent": "edgeproxy/<b>", SYNC_FIELD: "9" * 10},
+        {"User-Agent": "edgeproxy/" + "9" * 41, SYNC_FIELD: "٣"},
+    ],
+)
+def test_odd_report_fields_are_ignored(said: dict[str, str]) -> None:
+    assert parse_fields(said) == EdgeReport()

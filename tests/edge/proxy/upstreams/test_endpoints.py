@@ -3,10 +3,24 @@
 import asyncio
 import socket
 
+import pytest
 import uvloop
 from h2.errors import ErrorCodes
 
 from edgeproxy.edge.messages import Drain, EndpointAddresses, Ready, SetEndpoints
+from edgeproxy.edge.proxy.upstreams.endpoint_states import (
+    CHOSEN,
+    DOWN,
+    DRAINING,
+    EJECTED,
+    HEALTHY,
+    PROBING,
+    TRANSITIONS,
+    UP,
+    EndpointEvent,
+    EndpointState,
+    advance,
+)
 from tests.edge.proxy.failing import is_fault
 from tests.edge.proxy.worker_process import Process
 from tests.support.http2_server import Http2Server
@@ -160,3 +174,40 @@ def test_a_worker_starts_with_its_first_endpoint_update_and_follows_later_ones(e
     uvloop.run(scene())
     assert process.ends()[0] == 0
     process.close()
+
+
+# ---- the table of an endpoint's states
+
+
+def test_every_state_is_reached_from_the_first() -> None:
+    reached = {HEALTHY}
+    while more := {after for state in reached for after in TRANSITIONS[state].values()} - reached:
+        reached |= more
+    assert reached == set(EndpointState) == set(TRANSITIONS)
+
+
+@pytest.mark.parametrize("event", EndpointEvent)
+def test_removed_endpoint_stays_draining_after_any_event(event: EndpointEvent) -> None:
+    for state in EndpointState:
+        assert advance(advance(state, EndpointEvent.ADDRESS_REMOVED), event) is DRAINING
+
+
+@pytest.mark.parametrize(
+    ("state", "events"),
+    [
+        (DOWN, {EndpointEvent.CHECK_PASSED}),
+        (EJECTED, {EndpointEvent.CHECK_PASSED, EndpointEvent.SUCCEEDED, EndpointEvent.EJECTION_EXPIRED}),
+    ],
+)
+def test_only_listed_events_bring_an_endpoint_back(state: EndpointState, events: set[EndpointEvent]) -> None:
+    assert {event for event in EndpointEvent if advance(state, event) in CHOSEN} == events
+
+
+def test_an_event_that_a_state_has_no_row_for_changes_nothing() -> None:
+    assert advance(DOWN, EndpointEvent.ERRORS_EXCEEDED) is DOWN
+    assert advance(HEALTHY, EndpointEvent.EJECTION_EXPIRED) is HEALTHY
+
+
+def test_failed_health_check_takes_down_each_up_state() -> None:
+    assert {state for state in EndpointState if advance(state, EndpointEvent.CHECK_FAILED) is DOWN} == {*UP, DOWN}
+    assert advance(PROBING, EndpointEvent.ERRORS_EXCEEDED) is EJECTED

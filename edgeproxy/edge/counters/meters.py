@@ -217,7 +217,7 @@ class UsageMeters:
 
     def __init__(self, table: TallyTable, *, full: Callable[[], None] | None = None) -> None:
         """`full` is called if the table has no row; later counts go to customer `-`, route `-`."""
-        self._table = table
+        self.table = table
         self.full = full
 
     def counter(self, customer: str, meter: str, route: str, split: str = "") -> UsageCounter:
@@ -231,7 +231,7 @@ class UsageMeters:
         if split and not has_room(key):
             return self.counter(customer, meter, route)
         try:
-            return UsageCounter(self._table, key)
+            return UsageCounter(self.table, key)
         except TableFullError:
             if (customer, route, split) == ("-", "-", ""):
                 raise

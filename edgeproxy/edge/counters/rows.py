@@ -76,6 +76,12 @@ def create_row_packer(stride: int) -> Callable[[memoryview, int, int, int, int, 
     return Struct(f"@QQ{2 * at.WORD}xQ{at.KEY_BYTES}s{rest}x").pack_into
 
 
+Claim = tuple[int, int, int, int, bytes]
+"""A new key: its slot in the index, its hash, the state of its row, the width of its cells, and the key as stored."""
+RowLookup = tuple[int, int, bool]
+"""The first word of a row, its generation, and whether it was claimed just now."""
+
+
 class Reader(Protocol):
     """An object that remembers which columns of a row it must read."""
 
@@ -139,13 +145,13 @@ class LimitTable:
         if state > at.KEY_BYTES:
             key = blake2b(key, digest_size=16).digest()
             state = len(key) | DIGESTED
-        return RowKey(self.index.hash(key), state, key.ljust(at.KEY_BYTES, b"\0"))
+        return RowKey(self.index.hash(key), state, key)
 
     def make_key_of(self, other: "LimitTable", row: int) -> RowKey:
         """Return the key of another table's row for a look-up in this one: each file hashes with its own seed."""
         stored = other.stored_key(row)
         state = other.words[row + at.ROW_STATE] & KEY_STATE
-        return RowKey(self.index.hash(stored), state, stored.ljust(at.KEY_BYTES, b"\0"))
+        return RowKey(self.index.hash(stored), state, stored)
 
     def stored_key(self, row: int) -> bytes:
         """Return the stored form of a row's key: the key itself, or its digest, which is equal in every file."""
@@ -166,10 +172,10 @@ class LimitTable:
         start = (row + at.ROW_KEY) * at.WORD
         return (
             self.words[row + at.ROW_STATE] & KEY_STATE == key.state
-            and self._bytes[start : start + at.KEY_BYTES].tobytes() == key.stored
+            and self._bytes[start : start + len(key.stored)].tobytes() == key.stored
         )
 
-    def find(self, key: RowKey, width: int, now: float, flags: int = 0) -> tuple[int, int, bool]:
+    def find(self, key: RowKey, width: int, now: float, flags: int = 0) -> RowLookup:
         """Return the first word of the key's row, its generation, which is even, and whether it was claimed now.
 
         `width` is the microseconds of the key's cells, `now` edge time, `flags` the state of a new row. Raises
@@ -195,14 +201,48 @@ class LimitTable:
             if row is not None or words[CHANGES] != changes:
                 row = self.peek(key)
             if row is None:
-                row = self._claim(key, width, now, flags)
-                return row, words[row + ROW_GENERATION], True
+                slot = self.index.find_vacancy(key.hash)
+                if slot is None:
+                    raise TableFullError(self.name)
+                return self._claim([(slot, key.hash, key.state | flags, width, key.stored)], now)[0]
             if words[row + ROW_GENERATION] & 1:
                 # Closing, and needed again: both ways out of that are taken under this lock only.
                 words[row + ROW_GENERATION] += 1
             return row, words[row + ROW_GENERATION], False
         finally:
             self.file.unlock()
+
+    def find_all(self, keys: Sequence[tuple[bytes, int, int]], now: float) -> list[RowLookup]:
+        """Return the result of `find` for each of these keys, with its `width` and its `flags`.
+
+        If all keys are new, as those of a new customer, the flock is acquired once for them. Raises the errors of
+        `find`.
+        """
+        words, index = self.words, self.index
+        changes = words[CHANGES]
+        claims: list[Claim] = []
+        taken = [0]  # 0 stands for no slot.
+        for key, width, flags in keys:
+            if len(key) > at.KEY_BYTES:
+                break
+            key_hash = index.hash(key)
+            slot = HEADER_WORDS + key_hash % index.slots
+            if words[slot] != EMPTY:
+                # Another key has its first slot, or it is not new.
+                known = self.peek(RowKey(key_hash, len(key), key))
+                slot = index.find_vacancy(key_hash) or 0 if known is None else 0
+            if slot in taken:
+                break
+            taken.append(slot)
+            claims.append((slot, key_hash, len(key) | flags, width, key))
+        else:
+            if claims and words[IN_USE] + len(claims) <= self.layout.rows and self.file.lock():
+                try:
+                    if words[CHANGES] == changes:
+                        return self._claim(claims, now)
+                finally:
+                    self.file.unlock()
+        return [self.find(self.make_key(key), width, now, flags) for key, width, flags in keys]
 
     def _wait_for_lock(self) -> bool:
         """Wait for the flock. Without a row each worker would count alone, so a moment's wait is the better choice."""
@@ -216,43 +256,48 @@ class LimitTable:
         self._waits_from = began + FLOCK_RETRY_SECONDS
         return False
 
-    def _claim(self, key: RowKey, width: int, now: float, flags: int) -> int:
+    def _claim(self, claims: Sequence[Claim], now: float) -> list[RowLookup]:
+        """Claim a row for each of these keys. For the flock's holder."""
         words = self.words
-        key_hash, state, stored = key
-        in_use = words[IN_USE]
-        slot = self.index.find_vacancy(key_hash)
-        if slot is None or in_use >= self.layout.rows:
-            raise TableFullError(self.name)
-        freed = words[FREE]
-        number = freed - 1 if freed else words[HIGH]
-        if number >= words[ALLOCATED] and not self.file.allocate(number + 1):
-            raise TableFullError(self.name)
+        in_use, freed, high, allocated = words[IN_USE], words[FREE], words[HIGH], words[ALLOCATED]
+        born = milliseconds(now)
+        claimed: list[RowLookup] = []
         words[PENDING] = 1
-        row = self._first + number * self._stride
-        if freed:
-            # A freed row holds the number of the next free one in this word.
-            words[FREE] = words[row + ROW_BORN]
-            self._clear_far(row)
-        else:
-            words[HIGH] = number + 1
-        # This clears the words of the last key, too: its cells had another width, and could pass for some of this
-        # one's. After a power cut a row above HIGH may have content as well; tables that outlive it have empty rings.
-        # No key leads here yet.
-        place = (row + ROW_STATE) * WORD
-        self._pack_row(self._bytes, place, state | flags, width, milliseconds(now), stored)
-        if IS_WEAK:
-            fence()  # A process that reads the generation from here on does not find the last key any more.
-        words[row + ROW_GENERATION] = (words[row + ROW_GENERATION] | 1) + 1
-        if IS_WEAK:
-            fence()
-        words[row + ROW_SYNC] += 1
-        if IS_WEAK:
-            fence()
-        words[row + ROW_HASH] = key_hash
-        self.index.publish(slot, key_hash, number)
-        words[IN_USE] = in_use + 1
+        for slot, key_hash, state, width, key in claims:
+            number = freed - 1 if freed else high
+            has_space = number < allocated or self.file.allocate(number + 1)
+            if in_use + len(claimed) >= self.layout.rows or not has_space:
+                break
+            row = self._first + number * self._stride
+            if freed:
+                # A freed row holds the number of the next free one in this word.
+                generation, sync = (words[row + ROW_GENERATION] | 1) + 1, words[row + ROW_SYNC] + 1
+                words[FREE] = freed = words[row + ROW_BORN]
+                self._clear_far(row)
+            else:
+                # No process remembers a row that was never used.
+                generation, sync = 2, 1
+                words[HIGH] = high = number + 1
+            # This clears the words of the last key, too: its cells had another width, and could pass for some of this
+            # one's. After a power cut a row above HIGH may have content as well; tables that outlive it have empty
+            # rings. No key leads here yet.
+            self._pack_row(self._bytes, (row + ROW_STATE) * WORD, state, width, born, key)
+            if IS_WEAK:
+                fence()  # A process that reads the generation from here on does not find the last key any more.
+            words[row + ROW_GENERATION] = generation
+            if IS_WEAK:
+                fence()
+            words[row + ROW_SYNC] = sync
+            if IS_WEAK:
+                fence()
+            words[row + ROW_HASH] = key_hash
+            self.index.publish(slot, key_hash, number)
+            claimed.append((row, generation, True))
+        words[IN_USE] = in_use + len(claimed)
         self.record_change()
-        return row
+        if len(claimed) < len(claims):
+            raise TableFullError(self.name)  # The first keys have their rows, and are found from now on.
+        return claimed
 
     def _clear_far(self, row: int) -> None:
         """Clear the second part of a row before another key gets it, as far as it was ever written."""

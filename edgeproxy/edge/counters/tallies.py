@@ -12,7 +12,7 @@ from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.columns import is_held
 from edgeproxy.edge.counters.file import TableFile
 from edgeproxy.edge.counters.index import EMPTY, Index, TableBusyError, TableFullError
-from edgeproxy.edge.counters.layout import HEADER_WORDS
+from edgeproxy.edge.counters.layout import HEADER_WORDS, HIGH, TALLY_HASH, WORD
 from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
 
 COUNTER, GAUGE, HISTOGRAM = 1, 2, 3
@@ -73,7 +73,7 @@ class TallyTable:
         number = self._find(key_hash, key)
         if number is None:
             number = self._claim(key_hash, key, kind)
-        return self._row(number) + self._own_at
+        return self._first + number * self._stride + self._own_at
 
     def columns_of(self, own: int) -> slice:
         """Return the slice of the words of all columns beside `own`, this process's word from `own()`."""
@@ -118,37 +118,42 @@ class TallyTable:
         return self.index.find_row(key_hash, lambda number: self._has(number, key))
 
     def _claim(self, key_hash: int, key: bytes, kind: int) -> int:
-        words = self.words
+        words, index = self.words, self.index
         if len(key) > at.TALLY_KEY_BYTES:
             raise ValueError(f"the key is {len(key)} bytes long, and {at.TALLY_KEY_BYTES} is the most")
-        if words[at.HIGH] >= self.layout.rows:
+        if words[HIGH] >= self.layout.rows:
             raise TableFullError(self.name)
+        if not self.file.lock():
+            self._wait_for_lock()
+        try:
+            number = self._find(key_hash, key)
+            if number is not None:
+                return number
+            slot = index.find_vacancy(key_hash)
+            number = words[HIGH]
+            if slot is None or number >= self.layout.rows:
+                raise TableFullError(self.name)
+            # If this process is killed from here on, it leaves a row that no key leads to: nothing that needs repair.
+            words[HIGH] = number + 1
+            row = self._first + number * self._stride
+            # This writes zeros into all other words: after a power cut a row may have content though it was not handed
+            # out, as far as the disk knew.
+            self._pack_row(self._bytes, row * WORD, kind << 8 | len(key), key)
+            if IS_WEAK:
+                fence()
+            words[row + TALLY_HASH] = key_hash
+            index.publish(slot, key_hash, number)
+            return number
+        finally:
+            self.file.unlock()
+
+    def _wait_for_lock(self) -> None:
+        """Wait until the flock is held. Raises TableBusyError after FLOCK_WAIT_SECONDS."""
         deadline = monotonic() + FLOCK_WAIT_SECONDS
         while not self.file.lock():
             if monotonic() >= deadline:
                 raise TableBusyError(self.name)
             sleep(0.0002)
-        try:
-            number = self._find(key_hash, key)
-            if number is not None:
-                return number
-            slot = self.index.find_vacancy(key_hash)
-            number = words[at.HIGH]
-            if slot is None or number >= self.layout.rows:
-                raise TableFullError(self.name)
-            # If this process is killed from here on, it leaves a row that no key leads to: nothing that needs repair.
-            words[at.HIGH] = number + 1
-            row = self._row(number)
-            # This writes zeros into all other words: after a power cut a row may have content though it was not handed
-            # out, as far as the disk knew.
-            self._pack_row(self._bytes, row * at.WORD, kind << 8 | len(key), key)
-            if IS_WEAK:
-                fence()
-            words[row + at.TALLY_HASH] = key_hash
-            self.index.publish(slot, key_hash, number)
-            return number
-        finally:
-            self.file.unlock()
 
     @property
     def rows_in_use(self) -> int:

@@ -2,8 +2,9 @@ from edgeproxy.edge.limits.headroom cimport Headroom as CHeadroom
 
 cdef class CellWindow:
     cdef object __weakref__
-    cdef public double _per_second, since, until
-    cdef public object _local, _place, _seconds, cells, far_span, first, locals, ring, shared, span, table, turn, width
+    cdef public double _per_second, second, since, until
+    cdef public bint has_hub
+    cdef public object _local, _place, _resets, _resets_turn, _seconds, cells, far_span, first, locals, ring, shared, span, table, turn, width
     cdef public tuple places, runs, siblings
     cdef public list versions
     cdef public long long cell
@@ -16,7 +17,7 @@ cdef class Counts:
     cdef public object _generation, _stem, _subject, local, sync, turn, version, words
     cdef public CHeadroom headroom
     cdef public CellWindow window
-    cdef public long long _age, closed, own
+    cdef public long long age, closed, own
     cdef public unsigned long long cum
     cdef public Py_ssize_t number, row
     cpdef refresh(self, double now)

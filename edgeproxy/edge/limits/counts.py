@@ -14,7 +14,7 @@ from edgeproxy.edge.counters.cells import CELLS_AHEAD, MASK, SHIFT, per_second, 
 from edgeproxy.edge.counters.local_row import LocalRow
 from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
 from edgeproxy.edge.counters.row_key import HAS_FOREIGN
-from edgeproxy.edge.counters.rows import LimitTable, RowUnavailableError, TableFullError
+from edgeproxy.edge.counters.rows import LimitTable, RowLookup, RowUnavailableError, TableFullError
 from edgeproxy.edge.limits.headroom import FULL_SECONDS, MARGIN_PARTS, UNSETTLED, Headroom
 from edgeproxy.edge.limits.local import LocalCounts, Locals
 
@@ -22,6 +22,8 @@ ROW_RETRY_SECONDS = 1.0
 """Seconds until a full table is asked again for a row."""
 NO_CELL = -1
 """A cell number before every cell."""
+ROUNDING_SECONDS = 1e-6
+"""Seconds that delay a moment, so that rounding never makes it come early."""
 BOUNDS_MAX = 256
 """Cells whose bounds are shared: the latest of each width."""
 
@@ -34,9 +36,9 @@ class CellWindow:
     """
 
     __slots__ = (
-        "__weakref__", "_local", "_per_second", "_place", "_seconds", "base", "cell", "cells", "cum_at", "far_span",
-        "first", "locals", "own_at", "places", "ring", "runs", "shared", "siblings", "since", "span", "table", "turn",
-        "until", "versions", "width",
+        "__weakref__", "_local", "_per_second", "_place", "_resets", "_resets_turn", "_seconds", "base", "cell",
+        "cells", "cum_at", "far_span", "first", "has_hub", "locals", "own_at", "places", "ring", "runs", "second",
+        "shared", "siblings", "since", "span", "table", "turn", "until", "versions", "width",
     )  # fmt: skip
 
     def __init__(self, table: LimitTable, window: float, locals_: Locals, place: LocalRow | None = None) -> None:
@@ -63,6 +65,12 @@ class CellWindow:
         self.places: tuple[int, ...] = ()
         """The places of the words at `own_at` and of the siblings in the list that `Counts.read_rings` returns."""
         self.since = self.until = 0.0
+        self.has_hub = table.layout.hub is not None
+        """True if limits are shared with other hosts."""
+        self.second = -1.0
+        self._resets: dict[int, int] = {}
+        """The results of `compute_reset` by age, in this second and turn."""
+        self._resets_turn: object = None
         if place is None:
             # No key of a row begins with this byte.
             table.readers[b"\0%d" % id(self)] = self
@@ -106,6 +114,19 @@ class CellWindow:
             self.places = tuple([word - first for word in words])
         self.turn = object()
 
+    def compute_reset(self, age: int, now: float) -> int:
+        """Return the whole seconds ≥ 1 until the cell of this age has left the window, as of the second's first call:
+        computed once for all subjects.
+        """
+        if not 0.0 <= now - self.second < 1.0 or self._resets_turn is not self.turn:
+            self.second = float(int(now))
+            self._resets_turn = self.turn
+            self._resets = {}
+        seconds = self._resets.get(age)
+        if seconds is None:
+            seconds = self._resets[age] = seconds_until_gone(self.cell - age, self.cells, self.width, now)
+        return seconds
+
 
 class Counts:
     """The counts of one row. Several objects of a process may count in one row: each reads the process's own counts
@@ -116,7 +137,7 @@ class Counts:
     """
 
     __slots__ = (
-        "__weakref__", "_age", "_generation", "_stem", "_subject", "closed", "cum", "headroom", "local", "number",
+        "__weakref__", "_generation", "_stem", "_subject", "age", "closed", "cum", "headroom", "local", "number",
         "own", "row", "sync", "turn", "version", "window", "words",
     )  # fmt: skip
 
@@ -132,7 +153,7 @@ class Counts:
         # No turn, no version: the first decision looks for the row.
         self.turn: object = None
         self.sync = -1
-        self.closed = self._age = self.own = self.cum = 0
+        self.closed = self.age = self.own = self.cum = 0
         self.headroom: Headroom | None = None
         """This object's headroom; None if it reads its siblings one by one."""
 
@@ -149,7 +170,7 @@ class Counts:
     @property
     def oldest(self) -> int:
         """The oldest cell with a count as of the last sum."""
-        return self.window.cell - self._age
+        return self.window.cell - self.age
 
     @property
     def withheld(self) -> int:
@@ -183,7 +204,7 @@ class Counts:
         if not window.since <= now < window.until:
             window.advance(now)
         if fresh:
-            self.closed = self._age = self.own = self.cum = 0
+            self.closed = self.age = self.own = self.cum = 0
             self._claim_version(window)
         else:
             self._sum(window)
@@ -232,7 +253,7 @@ class Counts:
         low = lowest << SHIFT if lowest > 0 else 1
         high = base + (CELLS_AHEAD + 1 << SHIFT)
         live = [word for word in read if low <= word < high]
-        closed = self._age = 0
+        closed = self.age = 0
         if live:
             closed = sum_counts(live, one_ring=len(read) == window.ring)
             # These words come from the list summed above. A second reading could be newer, and would subtract counts
@@ -241,7 +262,7 @@ class Counts:
                 theirs = read[place] - base
                 if 0 < theirs <= MASK:
                     closed -= theirs
-            self._age = max(0, window.cell - (min(live) >> SHIFT))
+            self.age = max(0, window.cell - (min(live) >> SHIFT))
         self.closed = closed
 
     def read_rings(self) -> list[int]:
@@ -333,6 +354,26 @@ class Counts:
 
     # ---- the place of the row
 
+    def describe_row(self) -> tuple[bytes, int, int] | None:
+        """Return the key of the row, and the width and flags of a new one; None if it was looked up before."""
+        return None if self.row or self.local is not None else (self._stem + self._subject, self.window.width, 0)
+
+    def bind_row(self, lookup: RowLookup, now: float) -> None:
+        """Count in a row that was looked up before the first decision. If it was claimed just now, it has no counts, so
+        the first decision need not sum any.
+        """
+        row, generation, fresh = lookup
+        window = self.window
+        self.row, self._generation = row, generation
+        self.number = number = window.table.number_version(row)
+        if fresh and not window.runs:
+            if not window.since <= now < window.until:
+                window.advance(now)
+            versions = window.versions
+            self.version = versions[number] = versions[number] + 1
+            self.sync = self.words[row + at.ROW_SYNC]
+            self.turn = window.turn
+
     def _resolve_row(self, now: float) -> bool:
         """Find the row, claim it if there is none, or use a row in this process's memory.
 
@@ -395,6 +436,11 @@ class Counts:
         self.row, self._generation = row, generation
         self.number = self.window.table.number_version(row) if row else 0
         self.headroom = None
+
+
+def seconds_until_gone(cell: int, cells: int, width: int, now: float) -> int:
+    """Return the whole seconds ≥ 1 until this cell of `width` microseconds is out of a window of this many `cells`."""
+    return max(1, int((cell + cells + 1) * width / 1e6 - now + ROUNDING_SECONDS) + 1)
 
 
 @lru_cache(BOUNDS_MAX)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.heads import read_heads
 from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
-from edgeproxy.edge.counters.rows import LimitTable
+from edgeproxy.edge.counters.rows import LimitTable, RowLookup
 from edgeproxy.edge.limits.counts import CellWindow, Counts
 from edgeproxy.edge.limits.local import LocalCounts
 
@@ -280,6 +280,10 @@ class LevelCounts(Counts):
         """Read other columns from now on."""
         if self.row:
             self._bind_columns()
+
+    def bind_row(self, lookup: RowLookup, now: float) -> None:
+        """Count in a row that was looked up before the first decision, which reads its levels."""
+        self._bind(lookup[0], lookup[1])
 
     def _bind(self, row: int, generation: int) -> None:
         Counts._bind(self, row, generation)

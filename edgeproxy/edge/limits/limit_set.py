@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
+from edgeproxy.edge.counters.rows import LimitTable, RowUnavailableError
 from edgeproxy.edge.limits.concurrency import Concurrency
+from edgeproxy.edge.limits.counts import Counts
 from edgeproxy.edge.limits.gate import Gate
 from edgeproxy.edge.limits.policies import Total
 from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.quota import Quota
+from edgeproxy.edge.limits.slots import Slots
 from edgeproxy.edge.limits.unit_limit import BudgetReservation, RequestTokens, UnitLimit
 
 NOTHING: Mapping[str, tuple[Quota | UnitLimit, ...]] = MappingProxyType({})
@@ -185,6 +188,26 @@ class LimitSet:
             reporting_gates=sharing.reporting_gates,
             totals=sharing.totals,
         )
+
+    def find_rows(self, table: LimitTable, now: float) -> None:
+        """Find or claim the rows of all limits at once, at edge time `now`: all are rates and concurrency in `table`.
+
+        Otherwise, or if there is no row to be had, each looks for its own row at its first decision.
+        """
+        holders: list[Counts | Slots] = []
+        keys: list[tuple[bytes, int, int]] = []
+        for limit in (*self.policies, *self.slots):
+            counts = limit.counts
+            key = counts.describe_row()
+            if key is not None:
+                holders.append(counts)
+                keys.append(key)
+        try:
+            rows = table.find_all(keys, now)
+        except RowUnavailableError:
+            return
+        for counts in holders:
+            counts.bind_row(rows.pop(0), now)
 
     def release(self) -> None:
         """Release the slots of an admitted request at its end, whatever its outcome."""

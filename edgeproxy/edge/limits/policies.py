@@ -68,7 +68,7 @@ class Policies:
         (edge_table_full_total), and log it rarely. Such a subject is limited in this process's own memory to max(1,
         limit // (hosts × workers)) until it gets a row.
         """
-        self._table = table
+        self.table = table
         self._locals = Locals(hosts, full)
         self._sharing = None if table.layout.hub is None else sharing
         self.shares = self._sharing is not None
@@ -82,20 +82,20 @@ class Policies:
 
     def refresh_hosts(self) -> None:
         """Update the number of hosts to the one that the supervisor has from the hub."""
-        if self._table.hub is not None:
-            self._locals.hosts = self._table.hub.hosts
+        if self.table.hub is not None:
+            self._locals.hosts = self.table.hub.hosts
 
     def gate(self, rule: Rule, subject: bytes, mode: Mode) -> Gate | None:
         """Return the gate before the row of a policy from `get_policy`; None if no other host shares it."""
         if self._sharing is None:
             return None
-        counts = self._table.readers[rule.key(subject)]
+        counts = self.table.readers[rule.key(subject)]
         assert isinstance(counts, Counts)
-        return self._sharing.gate(self._table, rule, subject, counts, mode)
+        return self._sharing.gate(self.table, rule, subject, counts, mode)
 
     def total(self, of: Concurrency | Quota | UnitLimit | BudgetReservation) -> Total | None:
         """Return the object that reports it to other hosts; None if no other host shares it."""
-        return None if self._sharing is None else self._sharing.total(self._table, of.counts, of.limit)
+        return None if self._sharing is None else self._sharing.total(self.table, of.counts, of.limit)
 
     def get_policy(self, rule: Rule, subject: bytes, cost: int = 1, *, is_late: bool = False) -> Policy:
         """Return the policy of `subject` under `rule`, a rate, for requests of this `cost`; `is_late`: their answers
@@ -109,25 +109,25 @@ class Policies:
         if rate.counts is Counts and not self._is_shared:
             return rate.policy(rule, Counts(window, rule.stem, subject), cost, is_late)
         key = rule.key(subject)
-        counts = self._table.readers.get(key)
+        counts = self.table.readers.get(key)
         if not isinstance(counts, rate.counts):
-            counts = self._table.readers[key] = rate.counts(window, rule.stem, subject)
+            counts = self.table.readers[key] = rate.counts(window, rule.stem, subject)
         return rate.policy(rule, counts, cost, is_late)
 
     def _add_window(self, seconds: float) -> CellWindow:
         if len(self._windows) >= WINDOWS_MAX:
             self._windows.clear()
-        window = self._windows[seconds] = CellWindow(self._table, seconds, self._locals)
+        window = self._windows[seconds] = CellWindow(self.table, seconds, self._locals)
         return window
 
     def get_concurrency(self, rule: Rule, subject: bytes) -> Concurrency:
         """Return the limit on simultaneous requests of `subject`."""
-        if not (self._is_shared or self._table.reads_runs):
+        if not (self._is_shared or self.table.reads_runs):
             return Concurrency(rule, Slots(self._gauges, rule.stem, subject))
         key = rule.key(subject)
-        slots = self._table.readers.get(key)
+        slots = self.table.readers.get(key)
         if not isinstance(slots, Slots):
-            slots = self._table.readers[key] = Slots(self._gauges, rule.stem, subject)
+            slots = self.table.readers[key] = Slots(self._gauges, rule.stem, subject)
         return Concurrency(rule, slots)
 
     def get_unit_limit(
@@ -165,8 +165,8 @@ class Policies:
         balance. `holds`: it limits the requests that it is charged for.
         """
         key = quota_key(count_name or name, zone, subject)
-        counts = self._table.readers.get(key)
+        counts = self.table.readers.get(key)
         if not isinstance(counts, QuotaCounts):
-            counts = self._table.readers[key] = QuotaCounts(self._table, key, per, zone, self._locals)
+            counts = self.table.readers[key] = QuotaCounts(self.table, key, per, zone, self._locals)
         made = Balance if is_balance else Quota
         return made(name, included, hard=hard, when=when, counts=counts, cost=cost, why=why, holds=holds, kind=kind)

@@ -2,6 +2,8 @@
 
 from typing import Protocol
 
+from edgeproxy.edge.limits.counts import Counts
+
 
 class RuleTerms(Protocol):
     """The terms of a decision: a Rule (rule.py) without its subject and its storage."""
@@ -45,6 +47,10 @@ class Policy(Protocol):
     @property
     def rule(self) -> RuleTerms:
         """The terms of its decisions."""
+
+    @property
+    def counts(self) -> Counts:
+        """The counts of its row."""
 
     @property
     def cost(self) -> int:

@@ -73,7 +73,7 @@ class LimitTerms:
 
     __slots__ = (
         "allowance", "by_address", "headers", "is_anonymous", "limits", "meters", "name_places", "plain",
-        "plain_rates", "plain_slots", "plain_traits", "route", "selector", "tables",
+        "plain_rates", "plain_slots", "plain_table", "plain_traits", "route", "selector", "tables",
     )  # fmt: skip
 
     def __init__(
@@ -123,6 +123,9 @@ class LimitTerms:
         concurrency = None if self.allowance is None else self.allowance.concurrency
         self.plain_slots = None if concurrency is None else concurrency_rule(concurrency.max, "customer")
         """The concurrency beside the `plain` limits."""
+        is_alone = self.plain is not None and not tables.customers.shares
+        self.plain_table = tables.customers.table if is_alone else None
+        """The table that has the rows of the `plain` limits, if no other host shares them."""
         self.plain_traits = SetTraits(has_policies=bool(self.plain), has_slots=concurrency is not None)
         """The traits of sets with the `plain` limits, if no other host shares them."""
 

@@ -6,9 +6,9 @@ from typing import NamedTuple
 from edgeproxy.edge.counters.cells import cell_number, width_us
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.limits.bucket import compute_room
+from edgeproxy.edge.limits.counts import seconds_until_gone
 from edgeproxy.edge.limits.levels import compute_level, compute_scale
 from edgeproxy.edge.limits.policy import RuleTerms
-from edgeproxy.edge.limits.window import seconds_until_gone
 
 
 class Usage(NamedTuple):

@@ -8,6 +8,8 @@ cdef class Gauges:
     cdef public list versions
     cdef public bint has_hub
     cdef public unsigned long long owner
+    cdef public object retained
+    cdef public double second, touched
     cdef public Py_ssize_t foreign_at, own_at
 
 cdef class Slots:

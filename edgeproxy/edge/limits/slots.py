@@ -10,11 +10,10 @@ from edgeproxy.edge.counters.cells import CELL_US_MIN, milliseconds
 from edgeproxy.edge.counters.layout import AWAY, COUNT_MASK, FOREIGN_COLUMN, HOSTS, ROW_SYNC
 from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
 from edgeproxy.edge.counters.row_key import HAS_GAUGES
-from edgeproxy.edge.counters.rows import LimitTable, RowUnavailableError, TableFullError
+from edgeproxy.edge.counters.rows import LimitTable, RowLookup, RowUnavailableError, TableFullError
 from edgeproxy.edge.limits.counts import ROW_RETRY_SECONDS, join_rings
 from edgeproxy.edge.limits.headroom import MARGIN_PARTS, Headroom
 from edgeproxy.edge.limits.local import Locals, LocalSlots
-from edgeproxy.edge.limits.window import share_second
 
 ROW_RETENTION_SECONDS = 60.0
 """A row is retained for these seconds after its last use."""
@@ -24,8 +23,8 @@ class Gauges:
     """The places of all columns' gauges in the rows of one table, as offsets: once for all subjects."""
 
     __slots__ = (
-        "__weakref__", "columns", "foreign_at", "has_hub", "locals", "own_at", "owner", "places", "runs",
-        "table", "versions", "words",
+        "__weakref__", "columns", "foreign_at", "has_hub", "locals", "own_at", "owner", "places", "retained", "runs",
+        "second", "table", "touched", "versions", "words",
     )  # fmt: skip
 
     def __init__(self, table: LimitTable, locals_: Locals) -> None:
@@ -35,6 +34,10 @@ class Gauges:
         self.has_hub = table.layout.hub is not None
         self.own_at = table.head_at + at.GAUGE
         self.foreign_at = table.layout.head(FOREIGN_COLUMN) + at.GAUGE
+        self.second, self.touched, self.retained = -1.0, -1.0, 0
+        """A second, the time from which on rows used in it must be retained again, and the end of their retention in
+        milliseconds: computed once for all subjects.
+        """
         # No key of a row begins with this byte.
         table.readers[b"\0%d" % id(self)] = self
         self.invalidate()
@@ -50,6 +53,12 @@ class Gauges:
         """
         if self.places and self.table.reads_runs:
             self.runs = tuple(join_rings([*self.places], layout.width))
+
+    def begin_second(self, now: float) -> None:
+        """Compute the retention of rows that are used in the second of `now`."""
+        self.second = float(int(now))
+        self.touched = self.second + ROW_RETENTION_SECONDS / 2
+        self.retained = milliseconds(self.second + 1 + ROW_RETENTION_SECONDS)
 
     def recover_clock(self, now: float) -> None:
         """Do nothing: slots in use depend on no clock."""
@@ -301,10 +310,12 @@ class Slots:
 
     def _touch(self, now: float) -> None:
         """Keep the row from being reclaimed for ROW_RETENTION_SECONDS, even if it is unused by then."""
-        self._touched = share_second(int(now + ROW_RETENTION_SECONDS / 2))
+        gauges = self._gauges
+        if not 0.0 <= now - gauges.second < 1.0:
+            gauges.begin_second(now)
+        self._touched = gauges.touched
         if self._row:
-            place = self._row + self._gauges.own_at + at.UNTIL - at.GAUGE
-            self._gauges.words[place] = milliseconds(now + ROW_RETENTION_SECONDS)
+            gauges.words[self._row + gauges.own_at + (at.UNTIL - at.GAUGE)] = gauges.retained
 
     def _resolve_row(self, now: float) -> None:
         """Find the row, or claim it if there is none. Without one this process counts alone for a while."""
@@ -336,15 +347,33 @@ class Slots:
                 local.retry_at = now + ROW_RETRY_SECONDS
             local.share = max(1, gauges.locals.hosts * table.active)
             return
-        used = 0 if fresh else self._read_own(row)
-        if local is not None:
-            used += self._pour_local(local, row, key)
-        words[row + gauges.own_at] = gauges.owner | used
-        self._row, self._generation, self._number = row, generation, table.number_version(row)
-        self._sync = words[row + ROW_SYNC]  # Before the rest, so that any later change moves it again.
-        self._reload(row)
+        self._bind(row, generation, fresh)
         self._touch(now)
-        self._bind_headroom()
+
+    def describe_row(self) -> tuple[bytes, int, int] | None:
+        """Return the key of the row, and the width and flags of a new one; None if it was looked up before."""
+        is_new = not self._row and self._local is None
+        return (self._stem + self._subject, CELL_US_MIN, HAS_GAUGES) if is_new else None
+
+    def bind_row(self, lookup: RowLookup, now: float) -> None:
+        """Count in a row that was looked up before the first decision."""
+        self._bind(*lookup)
+
+    def _bind(self, row: int, generation: int, fresh: bool) -> None:
+        """Count in this row from now on. `fresh`: it was claimed just now."""
+        gauges = self._gauges
+        words = gauges.words
+        used = 0 if fresh else self._read_own(row)
+        if self._local is not None:
+            used += self._pour_local(self._local, row, self.key)
+        words[row + gauges.own_at] = gauges.owner | used
+        self._row, self._generation = row, generation
+        self._number = number = gauges.table.number_version(row)
+        self._sync = words[row + ROW_SYNC]  # Before the rest, so that any later change moves it again.
+        self._used = used
+        self._version = gauges.versions[number] = gauges.versions[number] + 1
+        if gauges.runs or self._headroom is not None:
+            self._bind_headroom()
 
     def _pour_local(self, local: LocalSlots, row: int, key: bytes) -> int:
         """Return the slots that were used without a row. The row has them from now on."""

@@ -10,37 +10,21 @@ from functools import lru_cache
 from edgeproxy.edge.counters.cells import MASK
 from edgeproxy.edge.counters.layout import ROW_SYNC
 from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
-from edgeproxy.edge.limits.counts import Counts
+from edgeproxy.edge.limits.counts import ROUNDING_SECONDS, Counts, seconds_until_gone
 from edgeproxy.edge.limits.headroom import BEYOND_HEADROOM
 from edgeproxy.edge.limits.policy import RuleTerms
 
-ROUNDING_SECONDS = 1e-6
-"""Seconds that delay a moment, so that rounding never makes it come early."""
-
 SHARED_MAX = 4096
 """Maximum objects that the windows of a process share."""
-SECONDS_MAX = 8
-"""Maximum seconds that the limits of a process share: the present one, and those of rows' retention."""
 
 HUB_RETRY_SECONDS = 5
 """Seconds until a retry if nothing passes until the hub is back: about when the hub is tried again (hub/breaker.py)."""
-
-
-def seconds_until_gone(cell: int, cells: int, width: int, now: float) -> int:
-    """Return the whole seconds ≥ 1 until this cell of `width` microseconds is out of a window of this many `cells`."""
-    return max(1, int((cell + cells + 1) * width / 1e6 - now + ROUNDING_SECONDS) + 1)
 
 
 @lru_cache(SHARED_MAX)
 def format_tail(seconds: int) -> bytes:
     """Return the end of the RateLimit lines. All subjects with the same end share the object."""
     return b";t=%d\r\n" % seconds
-
-
-@lru_cache(SECONDS_MAX)
-def share_second(second: int) -> float:
-    """Return a second as a float, one object for all subjects."""
-    return float(second)
 
 
 class SlidingWindow:
@@ -63,6 +47,11 @@ class SlidingWindow:
     def name(self) -> str:
         """The label of the limit."""
         return self.rule.name
+
+    @property
+    def counts(self) -> Counts:
+        """The counts of its row."""
+        return self._counts
 
     @property
     def most(self) -> int:
@@ -179,6 +168,9 @@ class SlidingWindow:
     def tail(self, now: float) -> bytes:
         """Return the end of the RateLimit lines, after the number; computed once a second. Call it after `left`."""
         if not 0.0 <= now - self._second < 1.0:
-            self._second = share_second(int(now))
-            self._tail = format_tail(self._reset(now))
+            counts = self._counts
+            window = counts.window
+            seconds = window.compute_reset(counts.age, now)
+            self._second = window.second
+            self._tail = format_tail(HUB_RETRY_SECONDS if window.has_hub and counts.is_shut else seconds)
         return self._tail

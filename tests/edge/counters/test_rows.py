@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.edge.counters import layout as at
-from edgeproxy.edge.counters.row_key import DIGESTED, RowKey
+from edgeproxy.edge.counters.cells import CELL_US_MIN
+from edgeproxy.edge.counters.row_key import DIGESTED, HAS_GAUGES, RowKey
 from edgeproxy.edge.counters.row_repair import repair, repair_if_free
 from edgeproxy.edge.counters.rows import (
     FLOCK_RETRY_SECONDS,
@@ -313,6 +314,65 @@ def test_row_key_is_recomputed_for_a_table_with_another_seed(table: LimitTable, 
         row = claim(table, key)
         table.write_foreign(row, {1: 1})
         assert other.make_key_of(table, row) == other.make_key(key) != table.make_key(key)
+
+
+def test_rows_of_new_keys_are_claimed_together(path: Path) -> None:
+    table, other = limits(path, 0), limits(path, 1)
+    by_slot = {table.index.hash(b"%d" % number) % table.index.slots: b"%d" % number for number in range(50)}
+    rate, slots = list(by_slot.values())[:2]
+    keys = [(rate, 1_000_000, 0), (slots, CELL_US_MIN, HAS_GAUGES)]
+    changes = table.words[at.CHANGES]
+    first = table.find_all(keys, 5.0)
+    assert [fresh for _, _, fresh in first] == [True, True]
+    assert table.words[at.CHANGES] == changes + 1
+    assert other.find_all(keys, 6.0) == [(row, generation, False) for row, generation, _ in first]
+    for (row, _, _), (key, width, flags) in zip(first, keys, strict=True):
+        assert (other.stored_key(row), other.cell_width(row), other.counts_gauges(row)) == (key, width, bool(flags))
+        assert other.born(row) == 5000
+    assert table.rows_in_use == 2
+
+
+def test_known_and_new_keys_are_looked_up_together(path: Path) -> None:
+    table = limits(path, 0)
+    known = claim(table, b"acme")
+    long = b"k" * (at.KEY_BYTES + 1)
+    (row, _, fresh), (new, _, is_new), (digested, _, _) = table.find_all(
+        [(b"acme", 1_000_000, 0), (b"globex", 1_000_000, 0), (long, 1_000_000, 0)], 0.0
+    )
+    assert (row, fresh, is_new) == (known, False, True)
+    assert (new, digested) == (claim(table, b"globex"), claim(table, long))
+
+
+@pytest.mark.parametrize("freed", [0, 1, 3])
+def test_keys_that_are_claimed_together_find_no_row_of_others(path: Path, freed: int) -> None:
+    table, chance = limits(path, 0), random.Random(freed)
+    rows: dict[bytes, int] = {}
+    for round_ in range(CUSTOMERS.rows // 2):
+        keys = [b"%d:%d" % (round_, part) for part in range(2)]
+        claimed = table.find_all([(key, 1_000_000, 0) for key in keys], 0.0)
+        rows.update(zip(keys, [row for row, _, _ in claimed], strict=True))
+        for key in chance.sample(sorted(rows), min(freed, len(rows) - 1)) if round_ == 3 else ():
+            table.free(number_of(table, rows.pop(key)))
+    assert len(set(rows.values())) == len(rows) == table.rows_in_use
+    assert all(claim(table, key) == row for key, row in rows.items())
+
+
+def test_keys_that_share_a_slot_get_rows_of_their_own(table: LimitTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashes = {b"a": 7 << 24, b"b": 8 << 24, b"c": 7 << 24}
+    monkeypatch.setattr(table.index, "hash", hashes.__getitem__)
+    rows = [row for row, _, _ in table.find_all([(key, WIDTH, 0) for key in hashes], 0.0)]
+    assert rows == [claim(table, key) for key in hashes]
+    assert len(set(rows)) == 3
+    assert table.find_all([], 0.0) == []
+
+
+def test_keys_without_room_for_all_are_refused(path: Path) -> None:
+    table = limits(path, 0)
+    for number in range(CUSTOMERS.rows - 1):
+        claim(table, b"%d" % number)
+    with pytest.raises(TableFullError):
+        table.find_all([(b"acme", 1_000_000, 0), (b"globex", 1_000_000, 0)], 0.0)
+    assert not table.words[at.PENDING]
 
 
 CLAIM_STORES = 9

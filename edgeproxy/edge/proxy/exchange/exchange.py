@@ -213,7 +213,7 @@ class Exchange(Forwarding):
                 return False
             identity = refreshed
         try:
-            self.binding = identity.binding if identity.route is route else identity.bind(route)
+            self.binding = identity.binding if identity.route is route else identity.bind(route, self.now)
         except UnidentifiedError as error:
             self.binding = self._bind_preflight(route, error)
         return True

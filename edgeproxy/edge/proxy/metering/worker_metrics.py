@@ -1,10 +1,13 @@
 """The counters of a worker, under the names that metrics and invoices know."""
 
+from typing import NamedTuple
+
 from edgeproxy.base import log
 from edgeproxy.edge.counters.counted_ids import CountedIds
-from edgeproxy.edge.counters.index import RowUnavailableError, TableBusyError
+from edgeproxy.edge.counters.index import RowUnavailableError, TableBusyError, TableFullError
 from edgeproxy.edge.counters.meters import Counter, Histogram, Metrics, SharedGauge, UsageCounter, UsageMeters
 from edgeproxy.edge.counters.store import Store
+from edgeproxy.edge.counters.usage_key import has_room
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.proxy.metering.error_counts import ErrorCounts
 from edgeproxy.edge.proxy.metering.labels import format_status_label
@@ -34,6 +37,14 @@ FULL = {
     "metrics": "what has no row is not shown; nothing that is billed",
 }
 """The consequence of each full table."""
+
+
+class UsageMeter(NamedTuple):
+    """A meter on a route, and the end of the keys of its rows, behind the customer (edge/counters/usage_key.py)."""
+
+    name: str
+    route: str
+    key_end: bytes
 
 
 class DiscardingCounter(Counter):
@@ -78,10 +89,19 @@ class WorkerMetrics:
         try:
             return self._billing.counter(customer, meter, route, split)
         except TableBusyError as error:
-            again = b"Retry-After: 1\r\n"
-            raise RejectedError(
-                503, "This edge cannot count the request at the moment", close=False, fields=again
-            ) from error
+            raise create_busy_error() from error
+
+    def get_whole_usage_counter(self, customer: bytes, meter: UsageMeter) -> UsageCounter:
+        """Return the counter of a customer's usage without dimensions. Raises RejectedError as `get_usage_counter`."""
+        key = customer + meter.key_end
+        if has_room(key):
+            try:
+                return UsageCounter(self._billing.table, key)
+            except TableFullError:
+                pass
+            except TableBusyError as error:
+                raise create_busy_error() from error
+        return self.get_usage_counter(customer.decode(), meter.name, meter.route)
 
     def get_request_counter(self, route: str, tier: str, status: int) -> Counter:
         """Return the counter of requests answered with this status."""
@@ -308,3 +328,9 @@ class WorkerMetrics:
         except RowUnavailableError:
             self._log.error("a table is full", "metrics", then=FULL["metrics"])
             return DISCARDING
+
+
+def create_busy_error() -> RejectedError:
+    """Return the refusal of a request that cannot be counted now."""
+    again = b"Retry-After: 1\r\n"
+    return RejectedError(503, "This edge cannot count the request at the moment", close=False, fields=again)

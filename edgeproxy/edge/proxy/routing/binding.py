@@ -14,11 +14,13 @@ from edgeproxy.config.dimensions import format_dimensions, parse_dimensions
 from edgeproxy.config.edge.timeouts import Timeouts
 from edgeproxy.config.meters import KEY, MEASURES, OVER_CAP, compute_request_amount, is_by_key
 from edgeproxy.edge.body_usage.prompts import PromptReader
+from edgeproxy.edge.counters.usage_key import usage_key
 from edgeproxy.edge.proxy.metering.bodies import BodyMetering
 from edgeproxy.edge.proxy.metering.labels import NO_LABEL
 from edgeproxy.edge.proxy.metering.meters import CappedCounter, CostCounter, Countable, Metering, is_billed
 from edgeproxy.edge.proxy.metering.refusals import RefusalMeters
 from edgeproxy.edge.proxy.metering.split import DAY_SECONDS, SplitMetering, is_split
+from edgeproxy.edge.proxy.metering.worker_metrics import UsageMeter
 from edgeproxy.edge.proxy.routing.basic_credentials import BasicUsers
 from edgeproxy.edge.proxy.routing.conditions import Conditions
 from edgeproxy.edge.proxy.routing.end_users import EndUserLimits
@@ -221,7 +223,7 @@ class BindingTerms:
     __slots__ = (
         "_by_status", "counts_plainly", "customer", "end_user_sets", "fallback", "forwards_key", "has_own_limit_sets",
         "has_rare_parts", "has_special_meters", "has_unusual_head", "limits", "message", "meters", "metrics",
-        "networks", "prefer", "priority", "prompts", "route", "shape", "stamps", "tier",
+        "networks", "plain_meters", "prefer", "priority", "prompts", "route", "shape", "stamps", "tier",
     )  # fmt: skip
 
     def __init__(
@@ -267,6 +269,8 @@ class BindingTerms:
         self.has_unusual_head = forwards_key or is_stamped_per_request or is_bounded or is_altered
         self.counts_plainly = not any(self._needs_counter_of_its_own(name) for name in meters.by_request)
         """True if each meter of requests has one counter for all keys of a customer."""
+        label = route.label
+        self.plain_meters = [UsageMeter(name, label, usage_key(("", name, label, ""))) for name in meters.by_request]
         self.has_special_meters = bool(meters.refusing or usage is not None or meters.others)
         """True if anything but requests and their costs is counted."""
         self.has_rare_parts = self.has_special_meters or fallback is not None or "admitted" in meters.when
@@ -455,6 +459,12 @@ class RouteBinding:
         usage = self.route.settings.response_usage
         return usage is not None and usage.refuses_unasked and self.asks_for_usage
 
+    def find_rows(self, now: float) -> None:
+        """Find or claim the rows of the limits at edge time `now`, if they may be looked up together."""
+        table = self.terms.limits.plain_table
+        if table is not None and self.limit_set is not None:
+            self.limit_set.find_rows(table, now)
+
     def is_ejected(self) -> bool:
         """Return whether all endpoints of the first upstream are ejected while the fallback has one that is not."""
         assert self.fallback is not None
@@ -463,13 +473,14 @@ class RouteBinding:
     def _create_meters(self, terms: BindingTerms, limits: "RouteLimits | None") -> None:
         """Create the counters of requests, sorted by the time and the subject of each meter's counts."""
         meters, metrics = terms.meters, terms.metrics
-        customer, label = self.counted_as, self.route.label
-        usage: list[Countable]
+        usage: list[Countable] = []
         if terms.counts_plainly:
-            usage = [metrics.get_usage_counter(customer, name, label) for name in meters.by_request]
+            subject = self.subject if self.rare is None and self.subject else self.counted_as.encode()
+            for meter in terms.plain_meters:
+                usage.append(metrics.get_whole_usage_counter(subject, meter))
         else:
             assert limits is not None
-            usage = [_create_counter(customer, terms, limits, name) for name in meters.by_request]
+            usage = [_create_counter(self.counted_as, terms, limits, name) for name in meters.by_request]
         self._usage: tuple[Countable, ...] = tuple(usage)
         """The counters of the meters that count each request alike."""
         self.latest_status, self.latest_usage = 0, NO_COUNTERS

@@ -38,8 +38,10 @@ class RouteBindings:
         self._all: dict[Route, RouteBinding] | None = None
         """The bindings by route, once there are several."""
 
-    def bind(self, route: Route) -> RouteBinding:
-        """Return the binding on this route."""
+    def bind(self, route: Route, now: float | None = None) -> RouteBinding:
+        """Return the binding on this route. `now`: the edge time of the request that it is for; its first decision on
+        limits follows at once.
+        """
         known, binding = self._all, self.binding
         if known is not None:
             binding = known.get(route)
@@ -48,6 +50,8 @@ class RouteBindings:
         if binding is None:
             key = self.key
             binding = self._make(route) if key is None else self._make(route, key)
+            if now is not None:
+                binding.find_rows(now)
             if known is not None:
                 known[route] = binding
             elif self.route is not None and self.binding is not None:

@@ -122,16 +122,16 @@ async def test_a_request_that_cannot_be_billed_now_is_refused_and_passes_later(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await edge.starts()
-    billing = edge.worker.store.billing
-    counter = billing.counter
+    table = edge.worker.store.billing.table
+    own = table.own
 
-    def busy(*key: str) -> None:
+    def busy(*key: object) -> int:
         raise TableBusyError
 
-    monkeypatch.setattr(billing, "counter", busy)
+    monkeypatch.setattr(table, "own", busy)
     answer = await edge.refuses(get("/v1/x", f"X-API-Key: {KEY}"))
     assert (answer.status, answer["Retry-After"]) == (503, "1")
-    monkeypatch.setattr(billing, "counter", counter)
+    monkeypatch.setattr(table, "own", own)
     _, answer = await edge.passes(get("/v1/x", f"X-API-Key: {KEY}"), ok())
     assert answer.status == 200
     assert edge.usage() == {("acme", "requests", "v1"): 1}

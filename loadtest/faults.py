@@ -19,9 +19,9 @@ from loadtest.topology import Topology, people
 from loadtest.workload import Workload
 
 STALL_SECONDS, STALL_PERIOD_SECONDS = 0.3, 3.3
-"""How long the upstream stalls, and the time from the start of one stall to the next."""
+"""The length of a stall of the upstream, and the time from the start of one stall to the next."""
 STOP_SECONDS, STOP_PERIOD_SECONDS = 0.2, 1.0
-"""How long a worker of the generator is stopped, and the time from one stop to the next."""
+"""The length of a stop of a worker of the generator, and the time from one stop to the next."""
 
 
 class Injected(NamedTuple):

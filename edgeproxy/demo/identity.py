@@ -89,18 +89,18 @@ class IdentityProvider:
     async def sign_in(self, request: web.Request) -> web.Response:
         """Send the browser back with a code, or show the form again."""
         form = {name: str(value) for name, value in (await request.post()).items()}
-        asked = {name: form.get(name, "") for name in ASKED}
-        if asked["redirect_uri"] != self._back:
+        parameters = {name: form.get(name, "") for name in ASKED}
+        if parameters["redirect_uri"] != self._back:
             raise web.HTTPBadRequest(text="The client has another address.\n")
         factor = form.get("factor", "").replace(" ", "")
         if self._wrong >= WRONG_CODES_MAX or not hmac.compare_digest(factor.encode(), self._factor.encode()):
             self._wrong += 1
-            return self._render(asked, "<p><strong>This is not the code.</strong></p>")
+            return self._render(parameters, "<p><strong>This is not the code.</strong></p>")
         code = secrets.token_urlsafe(24)
-        self._sign_ins[code] = SignIn(asked["nonce"], asked["code_challenge"], time.time())
+        self._sign_ins[code] = SignIn(parameters["nonce"], parameters["code_challenge"], time.time())
         while len(self._sign_ins) > CODES_MAX:
             del self._sign_ins[next(iter(self._sign_ins))]
-        query = urlencode({"code": code, "state": asked["state"], "iss": self._issuer})
+        query = urlencode({"code": code, "state": parameters["state"], "iss": self._issuer})
         raise web.HTTPSeeOther(f"{self._back}?{query}")
 
     async def exchange_code(self, request: web.Request) -> web.Response:
@@ -120,6 +120,6 @@ class IdentityProvider:
         token = jwt.encode(claims, self._key, "ES256", {"kid": self._key_id})
         return web.json_response({"access_token": token, "id_token": token, "token_type": "Bearer"})
 
-    def _render(self, asked: dict[str, str], fault: str = "") -> web.Response:
-        fields = "".join(f'<input type="hidden" name="{name}" value="{escape(asked[name])}">' for name in ASKED)
+    def _render(self, parameters: dict[str, str], fault: str = "") -> web.Response:
+        fields = "".join(f'<input type="hidden" name="{name}" value="{escape(parameters[name])}">' for name in ASKED)
         return web.Response(text=PAGE.format(fields=fields, fault=fault), content_type="text/html")

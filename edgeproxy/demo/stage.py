@@ -64,12 +64,7 @@ class Stage:
         self.company.report_usage()
         self.company.create_webhook()
         self.company.buy_credits()
-        for url in (f"{services.api}/status/200", f"{services.mailbox}/mails"):
-            self._await(url)
-        for region in services.regions:
-            self._await(f"{services.admin(region)}/readyz")
-            # The directory has reached the edge once it knows the customer who was created last.
-            self._await(f"{services.edge(region)}/get", {"X-API-Key": self.company.key(ATLAS)})
+        self._await_edges()
         self.company.record_checks()
         callers = Callers(services, self.company)
         self._ends.callback(callers.end)
@@ -86,6 +81,16 @@ class Stage:
             restarted.add(dead)
             print(f"demo: {end}; it is started again", file=sys.stderr, flush=True)
             dead.restart()
+
+    def _await_edges(self) -> None:
+        """Wait for the upstreams, and for the directory on each edge."""
+        services = self._services
+        for url in (f"{services.api}/status/200", f"{services.mailbox}/mails"):
+            self._await(url)
+        for region in services.regions:
+            self._await(f"{services.admin(region)}/readyz")
+            # The directory has reached the edge once it knows the customer who was created last.
+            self._await(f"{services.edge(region)}/get", {"X-API-Key": self.company.key(ATLAS)})
 
     def _add(self, process: Process) -> None:
         self._processes.append(process)

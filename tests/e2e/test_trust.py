@@ -42,7 +42,7 @@ def authority(tmp_path: Path) -> Authority:
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file of an authority in the place of the system's, of which each call would take 30 ms to read."""
+    """The file of one authority in the place of the system's: each call would take 30 ms to read them."""
     return Authority(tmp_path_factory.mktemp("system")).file
 
 

@@ -116,26 +116,30 @@ class LimitTable:
         """
         self.zero = at.ZERO
         """A word that is always 0."""
-        self.first_ring = layout.rings
-        """The offset in a row of the first column's ring; this process's own is `own_at` after that, its head at
-        `head_at`.
-        """
-        self.own_at = layout.ring_at(column or 0) - layout.rings
-        self.foreign_at = layout.ring_at(FOREIGN_COLUMN)
-        self.hub_ring = 0 if layout.hub is None else layout.ring_at(layout.hub)
-        self.head_at = layout.head(column or 0)
+        self._set_offsets()
         self.owner = secrets.randbits(32) | 1 << 31
         """Gauges use this number to tell this process's words from the words of its predecessors in the column."""
         self.gauge_owner = self.owner << at.OWNER_SHIFT
         """The part of this process's gauges above their count."""
         self.reads_runs = layout.columns // 2 > LOOPED_WORKERS_MAX
         """True if readers sum adjacent words by one call, and may have headroom. All processes agree on it."""
-        self.alarm_at = layout.head(FOREIGN_COLUMN) + at.ALARM
-        """The offset in a row of its alarm."""
         self._alarms = 0
         self.version = -1
         self._waits_from = 0.0
         self.refresh_columns()
+
+    def _set_offsets(self) -> None:
+        layout, column = self.layout, self.column or 0
+        self.first_ring = layout.rings
+        """The offset in a row of the first column's ring; this process's own is `own_at` after that, its head at
+        `head_at`.
+        """
+        self.own_at = layout.ring_at(column) - layout.rings
+        self.foreign_at = layout.ring_at(FOREIGN_COLUMN)
+        self.hub_ring = 0 if layout.hub is None else layout.ring_at(layout.hub)
+        self.head_at = layout.head(column)
+        self.alarm_at = layout.head(FOREIGN_COLUMN) + at.ALARM
+        """The offset in a row of its alarm."""
 
     # ---- looking rows up
 
@@ -270,10 +274,7 @@ class LimitTable:
                 break
             row = self._first + number * self._stride
             if freed:
-                # A freed row holds the number of the next free one in this word.
-                generation, sync = (words[row + ROW_GENERATION] | 1) + 1, words[row + ROW_SYNC] + 1
-                words[FREE] = freed = words[row + ROW_BORN]
-                self._clear_far(row)
+                generation, sync, freed = self._take_freed(row)
             else:
                 # No process remembers a row that was never used.
                 generation, sync = 2, 1
@@ -298,6 +299,13 @@ class LimitTable:
         if len(claimed) < len(claims):
             raise TableFullError(self.name)  # The first keys have their rows, and are found from now on.
         return claimed
+
+    def _take_freed(self, row: int) -> tuple[int, int, int]:
+        """Take the first freed row. Return its next generation, its next sync, and the number of the next free row."""
+        words = self.words
+        words[FREE] = freed = words[row + ROW_BORN]  # A freed row holds the number of the next one in this word.
+        self._clear_far(row)
+        return (words[row + ROW_GENERATION] | 1) + 1, words[row + ROW_SYNC] + 1, freed
 
     def _clear_far(self, row: int) -> None:
         """Clear the second part of a row before another key gets it, as far as it was ever written."""

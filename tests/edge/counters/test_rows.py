@@ -336,8 +336,8 @@ def test_known_and_new_keys_are_looked_up_together(path: Path) -> None:
     table = limits(path, 0)
     known = claim(table, b"acme")
     long = b"k" * (at.KEY_BYTES + 1)
-    (row, _, fresh), (new, _, is_new), (digested, _, _) = table.find_all(
-        [(b"acme", 1_000_000, 0), (b"globex", 1_000_000, 0), (long, 1_000_000, 0)], 0.0
+    (digested, _, _), (row, _, fresh), (new, _, is_new) = table.find_all(
+        [(long, 1_000_000, 0), (b"acme", 1_000_000, 0), (b"globex", 1_000_000, 0)], 0.0
     )
     assert (row, fresh, is_new) == (known, False, True)
     assert (new, digested) == (claim(table, b"globex"), claim(table, long))
@@ -364,6 +364,24 @@ def test_keys_that_share_a_slot_get_rows_of_their_own(table: LimitTable, monkeyp
     assert rows == [claim(table, key) for key in hashes]
     assert len(set(rows)) == 3
     assert table.find_all([], 0.0) == []
+
+
+def test_keys_are_looked_up_again_if_another_process_claims_one_first(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, other = limits(path, 0), limits(path, 1)
+    lock, rows = table.file.lock, []
+
+    def lock_late() -> bool:
+        if not rows:
+            rows.append(claim(other, b"acme"))
+        return lock()
+
+    monkeypatch.setattr(table.file, "lock", lock_late)
+    (row, _, fresh), (new, _, is_new) = table.find_all([(b"acme", WIDTH, 0), (b"globex", WIDTH, 0)], 0.0)
+    assert ([row], fresh, is_new) == (rows, False, True)
+    assert table.rows_in_use == 2
+    assert new != row
 
 
 def test_keys_without_room_for_all_are_refused(path: Path) -> None:

@@ -76,8 +76,13 @@ def test_a_key_without_a_free_slot_near_it_has_no_row(table: TallyTable) -> None
         table.own(b"requests", COUNTER)
 
 
-def test_a_claim_waits_for_the_flock_but_not_for_ever(table: TallyTable, path: Path) -> None:
+def test_a_claim_waits_for_the_flock_but_not_for_ever(
+    table: TallyTable, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, refusals = table.file.lock, [False, False]
+    monkeypatch.setattr(table.file, "lock", lambda: refusals.pop() if refusals else lock())
     table.own(b"known", COUNTER)
+    assert refusals == []
     other = opened(path)
     assert other.lock()
     table.own(b"known", COUNTER)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -18,6 +19,7 @@ from edgeproxy.edge.limits.refusal import describe_refusal, find_stated_bound
 from edgeproxy.edge.limits.rule import Rule
 from edgeproxy.edge.limits.unit_limit import PARTS, BudgetReservation, RequestReserve, UnitLimit
 from tests.edge.limits.conftest import Worker
+from tests.support.tables import CUSTOMERS, limits, make
 
 START = 51_000_000.0
 AT_ONCE = Rule("concurrency", 2, 0.0, algorithm="concurrency")
@@ -58,6 +60,33 @@ def test_remaining_is_shown_as_zero_rather_than_negative(table: LimitTable) -> N
     before.charge(8)
     after = policies.get_policy(Rule("after", 5, 1.0), b"acme")
     assert admit(LimitSet((after,)), START) == (True, after, 0, None)
+
+
+@pytest.mark.parametrize("workers", [1, 64])
+@pytest.mark.parametrize("algorithm", ["sliding_window", "token_bucket"])
+def test_rows_that_are_found_together_decide_like_any_others(tmp_path: Path, workers: int, algorithm: str) -> None:
+    path = make(tmp_path, CUSTOMERS._replace(rows=20, columns=2 * workers))
+    table, sibling = limits(path, 0), limits(path, 1)
+    policies, rule = Policies(table), Rule("basic", 60, 60.0, algorithm=algorithm, depth=60)
+    for subject in (b"acme", b"globex"):  # The second customer finds the cell of the window computed.
+        terms = LimitSet((policies.get_policy(rule, subject),), slots=(policies.get_concurrency(AT_ONCE, subject),))
+        terms.find_rows(table, START)
+        in_use = table.rows_in_use
+        assert [admit(terms, START)[2] for _ in range(2)] == [59, 58]
+        terms.find_rows(table, START)
+        assert table.rows_in_use == in_use
+        assert Policies(sibling).get_policy(rule, subject).left(START) == 58
+    assert table.rows_in_use == 4
+
+
+def test_limits_without_rows_to_be_had_count_in_the_process(worker: Worker) -> None:
+    table = worker(0)
+    for number in range(table.layout.rows):
+        Policies(table).get_policy(Rule("basic", 60, 60.0), b"%d" % number).left(START)
+    terms = LimitSet((Policies(table).get_policy(Rule("basic", 60, 60.0), b"acme"),))
+    terms.find_rows(table, START)
+    before, after = [admit(terms, START)[2] for _ in range(2)]
+    assert before == after + 1 > 0
 
 
 def test_slot_refusal_without_a_rate_limit_states_no_rate(table: LimitTable) -> None:
@@ -162,10 +191,10 @@ def test_answer_is_charged_in_full_beyond_the_remaining_units(table: LimitTable)
 
 def test_the_limit_with_least_left_beside_its_reservation_is_shown(table: LimitTable) -> None:
     small, large = build_limit(table, 50, 10, "small"), build_limit(table, 1000, 10, "large", 3600.0)
-    for limits in ((small, large), (large, small)):
-        terms = LimitSet(units=limits)
+    for both in ((small, large), (large, small)):
+        terms = LimitSet(units=both)
         assert admit(terms, START) == (False, small.policy, 40, None)
-        for limit in limits:
+        for limit in both:
             limit.release()
     plain = Policies(table).get_policy(Rule("plain", 3, 1.0), b"acme")
     assert admit(LimitSet((plain,), units=(large,)), START)[1:3] == (plain, 2)

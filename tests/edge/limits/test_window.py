@@ -336,3 +336,18 @@ def test_the_tail_is_made_once_a_second(worker: Worker) -> None:
     assert first == b";t=%d\r\n" % window.reset(now)
     assert window.tail(now + 0.999) is first
     assert window.tail(now + 1.0) == b";t=%d\r\n" % (window.reset(now) - 1)
+
+
+def test_subjects_of_one_second_share_the_resets_of_equal_ages(worker: Worker) -> None:
+    policies, rule = Policies(worker(0)), Rule("basic", 10, 60.0)
+    old, young, new = [policies.get_policy(rule, subject) for subject in (b"acme", b"globex", b"initech")]
+    start = cell_number(START, WIDTH) * CELL
+    assert ask(old, start + 0.01)
+    now = start + 20.0
+    assert ask(young, now)
+    assert ask(new, now)
+    assert old.left(now) == 9
+    assert [window.tail(now) for window in (old, young, new)] == [
+        b";t=%d\r\n" % window.reset(now) for window in (old, young, new)
+    ]
+    assert old.reset(now) < young.reset(now) == new.reset(now)

@@ -64,7 +64,7 @@ def test_remaining_is_shown_as_zero_rather_than_negative(table: LimitTable) -> N
 
 @pytest.mark.parametrize("workers", [1, 64])
 @pytest.mark.parametrize("algorithm", ["sliding_window", "token_bucket"])
-def test_rows_that_are_found_together_decide_like_any_others(tmp_path: Path, workers: int, algorithm: str) -> None:
+def test_rows_looked_up_together_decide_like_any_others(tmp_path: Path, workers: int, algorithm: str) -> None:
     path = make(tmp_path, CUSTOMERS._replace(rows=20, columns=2 * workers))
     table, sibling = limits(path, 0), limits(path, 1)
     policies, rule = Policies(table), Rule("basic", 60, 60.0, algorithm=algorithm, depth=60)

@@ -57,12 +57,13 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[EdgeSettings, Path | N
     calls: list[tuple[EdgeSettings, Path | None]] = []
 
     def serve(
-        settings: EdgeSettings,
+        take_settings: Callable[[], EdgeSettings],
         path: Path | None,
         *,
         watched: Mapping[str, object] | None = None,
         template: object = None,
     ) -> int:
+        settings = take_settings()
         assert path is not None or settings.state.is_dir()
         assert watched is None or [*watched] == [str(path)]
         calls.append((settings, path))

@@ -161,7 +161,8 @@ def place_demo(place: Place) -> SetUp:
     with closing(demo_ports.Ports()) as claimed:
         services = WrittenServices(Data(place.folder / "demo"), claimed)
         trust = directory_signatures.create_key_file(place.folder / "demo" / "directory.key")
-        services.start_collector("whsec_demo", sha256(ADMIN))
+        services.configure_collector("whsec_demo", sha256(ADMIN))
+        services.start_collector()
         services.start_edge("eu-west", trust)
         ports = {services.collector: place.port, services.edge("eu-west"): place.edge}
         ports |= {services.admin("eu-west"): place.admin, services.api: place.api}

@@ -368,7 +368,8 @@ class LimitTable:
 
     def has(self, row: int, generation: int) -> bool:
         """Return whether the row still belongs to the key that it had at this generation."""
-        return self.words[row + at.ROW_GENERATION] == generation
+        # A limit that has no row yet has the place 0, the table's header.
+        return row > 0 and self.words[row + at.ROW_GENERATION] == generation
 
     def generation(self, row: int) -> int:
         """Return the row's generation: it changes with the row's key, and is odd while the row is about to be freed."""

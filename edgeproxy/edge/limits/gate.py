@@ -269,13 +269,13 @@ class Gate:
     def request_count(self, now: float) -> None:
         """Make the supervisor fetch the count for a request that was admitted and is charged at its response."""
         counts = self._counts
-        if counts.local is None and self._words[counts.row + self._heads + WARM_UNTIL] <= now * 1000:
+        if counts.row and counts.local is None and self._words[counts.row + self._heads + WARM_UNTIL] <= now * 1000:
             self.record_refusal(now)
 
     def record_late_charge(self, now: float) -> None:
         """Account for a charge without a question to the hub. It may be large, and is reported without delay."""
         counts = self._counts
-        if counts.local is not None:
+        if not counts.row or counts.local is not None:
             return
         words, row = self._words, counts.row
         hub = row + self._heads
@@ -299,5 +299,5 @@ class Gate:
 
     def _update_waiting(self, more: int) -> None:
         self.waiting += more
-        if not self.is_local:
-            claims.request_claims(self._table, self._counts.row, self.waiting)
+        if self.row and not self.is_local:
+            claims.request_claims(self._table, self.row, self.waiting)

@@ -316,6 +316,10 @@ def test_row_key_is_recomputed_for_a_table_with_another_seed(table: LimitTable, 
         assert other.make_key_of(table, row) == other.make_key(key) != table.make_key(key)
 
 
+def test_header_passes_for_no_row(table: LimitTable) -> None:
+    assert not table.has(0, table.words[at.ROW_GENERATION])
+
+
 def test_rows_of_new_keys_are_claimed_together(path: Path) -> None:
     table, other = limits(path, 0), limits(path, 1)
     by_slot = {table.index.hash(b"%d" % number) % table.index.slots: b"%d" % number for number in range(50)}

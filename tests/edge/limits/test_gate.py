@@ -312,3 +312,13 @@ def test_without_a_row_a_worker_has_a_share_of_the_share(tmp_path: Path) -> None
     gate.remove_waiting(-1)
     assert not told
     close_all()
+
+
+def test_limit_without_a_row_reports_nothing_and_writes_nothing(stand: Stand) -> None:
+    gate = Gate(stand.table, stand.policies.get_policy(RULE, b"globex").counts, 600, "global", stand.told.append)
+    header = stand.table.words[: at.HEADER_WORDS].tobytes()
+    gate.request_count(NOW)
+    gate.record_late_charge(NOW)
+    assert stand.told == []
+    gate.add_waiting(1)
+    assert stand.table.words[: at.HEADER_WORDS].tobytes() == header

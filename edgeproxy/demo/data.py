@@ -4,11 +4,15 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 FOLDERS_MAX = 10
 """Demonstrations that can run at once, from one checkout."""
+
+STARTING = "starting"
+"""A file in a folder that was empty, until the first start is complete."""
 
 
 class FolderInUseError(Exception):
@@ -29,11 +33,26 @@ class Data:
             except BlockingIOError:
                 os.close(self._lock)
                 continue
+            if (self.folder / STARTING).exists():
+                self._empty()
+            if not any(self.folder.iterdir()):
+                (self.folder / STARTING).touch()
             file = self.folder / "secrets.json"
             self.is_new = not file.exists()
             self._secrets: dict[str, str] = {} if self.is_new else json.loads(file.read_text())
             return
         raise FolderInUseError(f"{FOLDERS_MAX} demonstrations run already with data beside {folder}")
+
+    def complete(self) -> None:
+        """Keep the data from now on. Until then the next start begins again, because half of it is missing."""
+        (self.folder / STARTING).unlink(missing_ok=True)
+
+    def _empty(self) -> None:
+        for entry in sorted(self.folder.iterdir(), key=lambda entry: entry.name == STARTING):  # The mark goes last.
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
 
     def path(self, name: str) -> Path:
         """Return the path of a file or a folder of this name, in a folder that is there."""

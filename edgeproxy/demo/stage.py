@@ -66,6 +66,7 @@ class Stage:
         self.company.buy_credits()
         self._await_edges()
         self.company.record_checks()
+        self._data.complete()
         callers = Callers(services, self.company)
         self._ends.callback(callers.end)
         callers.start()
@@ -115,7 +116,6 @@ class Stage:
         """Wait for the months before the first start; raises NotReadyError."""
         output, _ = history.communicate()
         if history.returncode:
-            # The next start begins with an empty database and creates the customers without a history.
             raise NotReadyError(f"the history ended with exit code {history.returncode}: see logs/history.log")
         for name, secret in json.loads(output).items():
             self.company.add_key(ATLAS, name, secret)

@@ -184,6 +184,30 @@ def test_two_demonstrations_claim_different_ports_and_folders(tmp_path: Path) ->
         data.close()
 
 
+def test_folder_of_a_first_start_that_was_cut_off_begins_again(tmp_path: Path) -> None:
+    def open_folder() -> tuple[bool, list[str]]:
+        data = Data(tmp_path / "demo")
+        names = sorted(path.name for path in data.folder.iterdir())
+        data.secret("token")
+        data.write("redis/data", "")
+        if len(opened) == 1:
+            data.complete()
+        data.close()
+        return data.is_new, names
+
+    opened: list[tuple[bool, list[str]]] = []
+    for _ in range(3):
+        opened.append(open_folder())
+    assert opened == [(True, ["starting"]), (True, ["starting"]), (False, ["redis", "secrets.json"])]
+
+
+def test_folder_with_other_files_is_never_emptied(tmp_path: Path) -> None:
+    (tmp_path / "notes").touch()
+    for _ in range(2):
+        Data(tmp_path).close()
+    assert [path.name for path in tmp_path.iterdir()] == ["notes"]
+
+
 @pytest.fixture
 def same_signals() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}

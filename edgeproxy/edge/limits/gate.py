@@ -106,13 +106,8 @@ class Gate:
 
     @property
     def row(self) -> int:
-        """The first word of its row."""
+        """The first word of its row. 0: the table has none, before the first decision or because it is full."""
         return self._counts.row
-
-    @property
-    def is_local(self) -> bool:
-        """True if the row is in this process alone, because the table had none free."""
-        return self._counts.local is not None
 
     @property
     def unspent_claims(self) -> int:
@@ -262,20 +257,20 @@ class Gate:
     def record_refusal(self, now: float) -> None:
         """Make the supervisor ask after a refusal: other hosts may use less by now."""
         self.has_refused = True
-        if not (is_quiet(self._quiet_until, now) or self.is_local):
+        if self.row and not is_quiet(self._quiet_until, now):
             self._quiet_until = now + QUIET_SECONDS
             self._notify(self)
 
     def request_count(self, now: float) -> None:
         """Make the supervisor fetch the count for a request that was admitted and is charged at its response."""
         counts = self._counts
-        if counts.row and counts.local is None and self._words[counts.row + self._heads + WARM_UNTIL] <= now * 1000:
+        if counts.row and self._words[counts.row + self._heads + WARM_UNTIL] <= now * 1000:
             self.record_refusal(now)
 
     def record_late_charge(self, now: float) -> None:
         """Account for a charge without a question to the hub. It may be large, and is reported without delay."""
         counts = self._counts
-        if not counts.row or counts.local is not None:
+        if not counts.row:
             return
         words, row = self._words, counts.row
         hub = row + self._heads
@@ -299,5 +294,5 @@ class Gate:
 
     def _update_waiting(self, more: int) -> None:
         self.waiting += more
-        if self.row and not self.is_local:
+        if self.row:
             claims.request_claims(self._table, self.row, self.waiting)

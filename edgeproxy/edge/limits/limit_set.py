@@ -206,8 +206,8 @@ class LimitSet:
             rows = table.find_all(keys, now)
         except RowUnavailableError:
             return
-        for counts in holders:
-            counts.bind_row(rows.pop(0), now)
+        for counts, row in zip(holders, rows, strict=True):
+            counts.bind_row(row, now)
 
     def release(self) -> None:
         """Release the slots of an admitted request at its end, whatever its outcome."""

@@ -319,6 +319,7 @@ def test_limit_without_a_row_reports_nothing_and_writes_nothing(stand: Stand) ->
     header = stand.table.words[: at.HEADER_WORDS].tobytes()
     gate.request_count(NOW)
     gate.record_late_charge(NOW)
+    gate.record_refusal(NOW)
     assert stand.told == []
     gate.add_waiting(1)
     assert stand.table.words[: at.HEADER_WORDS].tobytes() == header

@@ -107,7 +107,7 @@ class World:
                 chance.choice((0, 1, 5, 20, 100, NEVER)),
             )
             (share, warm, tight), given, worth = drawn
-            if gate.is_local or not gate.row:
+            if not gate.row:
                 continue
             row, hub = gate.row, gate.row + layout.head(layout.columns - 1)
             own = row + self.table.head_at
@@ -136,7 +136,7 @@ class World:
     def back(self, chance: random.Random) -> None:
         """Return unused claims."""
         for _, gate in self.terms.traits.sharing.gates:
-            if gate.row and not gate.is_local:
+            if gate.row:
                 claims.return_claims(self.table, gate.row)
 
     def seen(self) -> list[list[int]]:

@@ -142,7 +142,7 @@ def test_a_request_refused_by_another_limit_does_not_wait(policies: Policies, sh
 def test_a_gate_knows_whether_the_table_has_its_row(terms: LimitSet, tmp_path: Path, sharing: Sharing) -> None:
     ((policy, gate),) = terms.traits.sharing.gates
     policy.left(NOW)
-    assert not gate.is_local
+    assert gate.row
 
 
 def test_a_refusal_by_concurrency_reports_its_slots(terms: LimitSet, table: LimitTable) -> None:
@@ -289,7 +289,7 @@ class Stand:
             policy.left(NOW)
             policy.charge(policy.left(NOW))
         for gate in self.gates:
-            if not gate.is_local and gate.row:
+            if gate.row:
                 self.told(gate)
 
     def told(self, gate: Gate) -> None:

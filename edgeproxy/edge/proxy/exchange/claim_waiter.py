@@ -110,10 +110,10 @@ class ClaimWaiter:
         """Return all uses to report, as one message."""
         rates = []
         for gate in self._reported_gates:
-            if gate.is_local:
+            row = gate.row
+            if not row:
                 continue  # Its row has been removed, and the table has no other.
             table, terms = self._gate_rows[gate]
-            row = gate.row
             generation = table.generation(row)
             rates.append(
                 RateUse.from_terms(table.name, table.file.generation, row, generation, terms, gate.has_refused)

@@ -158,10 +158,8 @@ class Company:
             database.executemany("INSERT INTO checks (region, day, result, count) VALUES (?, ?, ?, ?)", rows)
 
     def _create_customer(self, customer: Customer) -> None:
-        address = build_contact(customer)
-        body = {"name": customer.name, "tier": customer.tier, "metadata": {"alert_email": address}}
-        self._send("POST", "/v1/customers", body, 201, 409)
-        self._send("PUT", f"/v1/customers/{customer.name}/contacts", {"emails": [address]}, 200)
+        self._send("POST", "/v1/customers", build_new_customer(customer), 201, 409)
+        self._send("PUT", f"/v1/customers/{customer.name}/contacts", {"emails": [build_contact(customer)]}, 200)
 
     def _leave_card(self, customer: Customer, card: str) -> None:
         """Save a card at Stripe, as the customer does on the page that the portal sends browsers to."""
@@ -198,6 +196,11 @@ def format_key(customer: Customer, name: str) -> str:
 def build_contact(customer: Customer) -> str:
     """Return the mail address of a customer's contact, who gets its alerts, too."""
     return f"{customer.name}@{customer.name}.example"
+
+
+def build_new_customer(customer: Customer) -> dict[str, object]:
+    """Return the body of the request that creates a customer."""
+    return {"name": customer.name, "tier": customer.tier, "metadata": {"alert_email": build_contact(customer)}}
 
 
 def register_webhooks(services: Services) -> str:

@@ -39,7 +39,7 @@ from edgeproxy.collector.ledger.rollup import roll_up_slice
 from edgeproxy.config.collector.load import load_collector
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.dimensions import format_dimensions
-from edgeproxy.demo.company import ATLAS, CUSTOMERS, FIRST_KEY, Customer, build_contact
+from edgeproxy.demo.company import ATLAS, CUSTOMERS, FIRST_KEY, Customer, build_contact, build_new_customer
 from edgeproxy.demo.services import REGIONS
 from edgeproxy.demo.web import require, send
 
@@ -211,12 +211,10 @@ class History:
             pass
 
     async def _create_customer(self, customer: Customer) -> None:
-        address = build_contact(customer)
-        new = {"name": customer.name, "tier": customer.tier, "metadata": {"alert_email": address}}
         async with self._database.writing() as connection:
-            request = CreateCustomerRequest.model_validate(new)
+            request = CreateCustomerRequest.model_validate(build_new_customer(customer))
             await customers.create_customer(connection, STAFF, request, self._settings)
-            await contacts.put_contacts(connection, STAFF, customer.name, Contacts(emails=(address,)))
+            await contacts.put_contacts(connection, STAFF, customer.name, Contacts(emails=(build_contact(customer),)))
         if customer is ATLAS or customer not in CUSTOMERS:
             for name in KEYS if customer is ATLAS else (FIRST_KEY,):
                 async with self._database.writing() as connection:

@@ -244,7 +244,7 @@ class Client(ClientInput):
             return
         self.resume_reading()
         if self.half_closed:
-            self._close_when_served()
+            self._end_half_closed()
 
     def reject(self, exchange: Forwarding, refusal: Refusal, data: bytes, end: int) -> bytes:
         """Answer a request that is not forwarded. Return the bytes after it, or none if its end is unknown."""
@@ -327,12 +327,18 @@ class Client(ClientInput):
             self._serve(data)
         self.resume_reading()
         if self.half_closed:
-            self._close_when_served()
+            self._end_half_closed()
 
-    def _close_when_served(self) -> None:
-        """Close a connection whose client has closed its side, once all its requests are served."""
-        if self.exchange is None and not self.buffer and not self.has_backlog:
-            self.close()
+    def _end_half_closed(self) -> None:
+        """End a connection whose client has closed its side, if no request is left or the last one is incomplete."""
+        exchange = self.exchange
+        if self.has_backlog:
+            return
+        if exchange is None:
+            if not self.buffer:
+                self.close()
+        elif (self.body is not None or exchange.state is AWAITS_BODY) and not self._abandon_exchange(exchange):
+            self.transport.close()
 
     # ---- deadlines
 
@@ -410,6 +416,8 @@ class Client(ClientInput):
     def eof_received(self) -> bool:
         if was_reset(self.transport):
             return False
+        if self.half_closed:
+            return True  # The transport reports the end again when its reading resumes.
         self.half_closed = True
         if self.state == RESETTING:
             return True  # A close now would give a broken answer a clean end.
@@ -432,7 +440,6 @@ class Client(ClientInput):
             asyncio.get_running_loop().call_later(probes.due - now, self._send_first_probe)
         else:
             self.send_probe(now)
-        self._close_when_served()
         return True
 
     def _abandon_exchange(self, exchange: Forwarding) -> bool:

@@ -6,7 +6,7 @@ import pytest
 
 from edgeproxy.edge.proxy.connections import probe_schedule
 from edgeproxy.edge.proxy.transport import deadlines
-from tests.support.transcript import Edge, get, head, ok
+from tests.support.transcript import Edge, get, head, ok, post
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -143,3 +143,31 @@ async def test_reset_of_a_half_closed_client_is_noticed_without_a_probe(
     await upstream.gets_cut()
     assert (await others.tells(other, ok())).status == 200
     await other.gets_eof()
+
+
+async def test_resumed_reading_after_a_half_close_loses_no_answer(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The transport reports the end once more at each resumption."""
+    monkeypatch.setattr(probe_schedule, "PROBE_SECONDS", (3600.0,))
+    client, upstream = await edge.forwards(get() + get())
+    client.sends_eof()
+    await edge.until(lambda: edge.runtime.connections.half_closed)
+    (held,) = edge.runtime.connections.clients
+    held.pause_reading()
+    held.resume_reading()
+    await edge.settles()
+    assert (await upstream.tells(client, ok())).status == 200
+    await upstream.gets_head()
+    assert (await upstream.tells(client, ok())).status == 200
+    await client.gets_eof()
+
+
+async def test_incomplete_body_behind_a_served_request_frees_both_connections(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe_schedule, "PROBE_SECONDS", (3600.0,))
+    client, upstream = await edge.forwards(get() + post(b"whole")[:-1])
+    client.sends_eof()
+    await edge.until(lambda: edge.runtime.connections.half_closed)
+    assert (await upstream.tells(client, ok())).status == 200
+    await upstream.gets_cut()
+    await client.gets_eof()

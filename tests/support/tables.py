@@ -21,7 +21,9 @@ ONE_PART = CUSTOMERS._replace(parts=0)
 """The layout of an earlier release, with all rings in one part of a row."""
 FORMER = ONE_PART._replace(width=0)
 """The layout before that, with only windows and without a head in the foreign column."""
-USAGE = Layout("usage", rows=8, columns=4, width=1)
+USAGE = Layout("usage", rows=8, columns=4, width=1, parts=2)
+WHOLE_KEYS = USAGE._replace(parts=0)
+"""The layout of an earlier release, with whole keys in one part of a row."""
 METRICS = Layout("metrics", rows=16, columns=4, width=24)
 
 

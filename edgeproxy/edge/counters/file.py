@@ -13,7 +13,7 @@ from edgeproxy.edge.counters.layout import Layout
 MAGIC = int.from_bytes(b"edge.tbl", "little")
 FIRST_FORMAT_VERSION, SECOND_FORMAT_VERSION, FORMAT_VERSION = 1, 2, 3
 """Versions of the format: in the second one tables of limits have other heads, in the third one rows of two parts
-(layout.py). Tallies are still written in the first one, so that an older program can go on with them.
+(layout.py). Metrics and connections are still written in the first one, so that an older program can go on with them.
 """
 
 QUOTAS = "quotas"

@@ -4,15 +4,16 @@
     index    a word per slot: 40 bits of the key's hash and the row's number (see index.py)
     rows     `rows` of `row_words` each, handed out from the first on
 
-    far      of a table of limits: the second parts of the rows, as far from each other as the first ones
+    far      of a table of limits: the second parts of the rows, as far from each other as the first ones; of a table of
+             usage: the rests of long keys
 
 A row of a limit table is 16 header words, a ring of R words for each column in regular use, and last a head of HEADS
 words for each column. The first column is the foreign one: counts of older files, written by the supervisor. If limits
 are shared with other hosts the last column is the hub's: their counts, also written by the supervisor. The foreign ring
 and those of the spare columns are the row's second part. They are mostly empty, and pages that nobody reads or writes
 take no memory. The rings of a part lie side by side, and the heads do too, so that one slice reads them all. A row of a
-tally table is 32 header words (29 of them hold the key, and the last holds the mark), and `width` words for each
-column.
+tally table is header words (its hash, its state, the key, and last the mark), and `width` words for each column. Usage
+has 8 words of the key there, as most keys are short, and the rest in the second part; others have all 29.
 
 Every word but a row's alarm has one writer at a time. A column's words are written by the process that holds the
 column. The foreign ring, the sync version and the marks are written by the supervisor that maintains the tables. The
@@ -56,7 +57,7 @@ nothing.
 ALLOCATED = 27
 """For tables of limits: the first rows, whose space is allocated; 0: all of them (TableFile.grow)."""
 PARTS = 28
-"""For tables of limits: the parts of a row. Files of an earlier format have 0: all rings are in the first one."""
+"""For tables of limits and of usage: the parts of a row. Files of an earlier format have 0: all is in the first one."""
 ZERO = 31
 USED_COLUMNS, ACTIVE_COLUMNS = 32, 40
 """Bitmaps of BITMAP_WORDS words: columns that ever counted here, and columns whose words may change at any time."""
@@ -112,9 +113,14 @@ FORMER_HEAD_WORDS = 4
 """Words of a head in files without a head for the foreign column; their `width` is 0."""
 
 # The header of a row of a tally table.
-TALLY_HASH, TALLY_STATE, TALLY_KEY, TALLY_MARK, TALLIES = 0, 1, 2, 31, 32
-"""The mark: the part of a total of usage that has been sealed (edge/usage/seal.py)."""
+TALLY_HASH, TALLY_STATE, TALLY_KEY = range(3)
+TALLIES, SHORT_TALLIES = 32, 11
+"""The first word of the columns: after the whole key, or after its first part. The word before is the mark: the part of
+a total of usage that has been sealed (edge/usage/seal.py).
+"""
 TALLY_KEY_BYTES = 232
+KEY_REST_WORDS = 21
+"""Words of the second part of a row of usage."""
 
 
 class Layout(NamedTuple):
@@ -142,7 +148,12 @@ class Layout(NamedTuple):
         if self.ring:
             heads = self.width * (1 + self.columns) or FORMER_HEAD_WORDS * self.columns
             return self.heads + heads + 7 & ~7
-        return TALLIES + self.width * self.columns + 7 & ~7
+        return self.tallies + self.width * self.columns + 7 & ~7
+
+    @property
+    def tallies(self) -> int:
+        """The offset in a row of a tally table of the first column; the mark is the word before."""
+        return SHORT_TALLIES if self.parts else TALLIES
 
     @property
     def near(self) -> int:
@@ -195,10 +206,10 @@ class Layout(NamedTuple):
         """Return (first byte, end) of each part of these rows, in whole pages; the header and the index come before the
         first row.
         """
-        starts = [self.first_row, self.first_row + self.far] if self.parts else [self.first_row]
-        extents = [
-            (_end_page(start + first * self.row_words), _end_page(start + end * self.row_words)) for start in starts
-        ]
+        parts = [(self.first_row, self.row_words)]
+        if self.parts:
+            parts.append((self.first_row + self.far, self.row_words if self.ring else KEY_REST_WORDS))
+        extents = [(_end_page(start + first * words), _end_page(start + end * words)) for start, words in parts]
         return extents if first else [(0, extents[0][1]), *extents[1:]]
 
     @property

@@ -39,7 +39,7 @@ def layouts(
         Layout("addresses", addresses, limits, ring=16, cells=13, width=HEAD_WORDS, parts=2),
         # Their rings stay empty: the counts, and the time until which they matter, are in the heads.
         Layout(QUOTAS, customers, columns + (hub or ledger), ring=1, cells=1, width=HEAD_WORDS),
-        Layout("usage", customers, columns, width=1),
+        Layout("usage", customers, columns, width=1, parts=2),
         Layout("metrics", METRIC_ROWS, columns, width=METRIC_WORDS),
         Layout("connections", CONNECTION_ROWS, columns, width=WAYS),
         Layout("end_users", end_users, limits, ring=16, cells=13, width=HEAD_WORDS, parts=2),

@@ -56,9 +56,14 @@ class TallyTable:
         self._bytes = file.bytes
         self._first = file.layout.first_row
         self._stride = file.layout.row_words
-        rest = (self._stride - at.TALLY_MARK) * at.WORD
-        self._pack_row = Struct(f"@{at.WORD}xQ{at.TALLY_KEY_BYTES}s{rest}x").pack_into
-        self._own_at = at.TALLIES + (column or 0) * file.layout.width
+        self._tallies_at = file.layout.tallies
+        self._mark_at = mark_at = self._tallies_at - 1
+        self._near_bytes = (mark_at - at.TALLY_KEY) * at.WORD
+        """Bytes of a key in the first part of its row."""
+        self._far = self._first + file.layout.far
+        rest = (self._stride - mark_at) * at.WORD
+        self._pack_row = Struct(f"@{at.WORD}xQ{self._near_bytes}s{rest}x").pack_into
+        self._own_at = self._tallies_at + (column or 0) * file.layout.width
         self._living: set[int] = set()
 
     def own(self, key: bytes, kind: int) -> int:
@@ -107,7 +112,15 @@ class TallyTable:
         row = self._row(number)
         start = (row + at.TALLY_KEY) * at.WORD
         length = self.words[row + at.TALLY_STATE] & 0xFF
-        return bytes(self._bytes[start : start + length])
+        near = self._near_bytes
+        if length <= near:
+            return bytes(self._bytes[start : start + length])
+        return bytes(self._bytes[start : start + near]) + bytes(self._rest_of_key(number, length - near))
+
+    def _rest_of_key(self, number: int, length: int) -> memoryview:
+        """Return the place of this many bytes in the second part of a row."""
+        start = (self._far + number * at.KEY_REST_WORDS) * at.WORD
+        return self._bytes[start : start + length]
 
     def _has(self, number: int, key: bytes) -> bool:
         return self._key(number) == key
@@ -138,7 +151,10 @@ class TallyTable:
             row = self._first + number * self._stride
             # This writes zeros into all other words: after a power cut a row may have content though it was not handed
             # out, as far as the disk knew.
-            self._pack_row(self._bytes, row * WORD, kind << 8 | len(key), key)
+            near = self._near_bytes
+            self._pack_row(self._bytes, row * WORD, kind << 8 | len(key), key[:near])
+            if len(key) > near:
+                self._rest_of_key(number, len(key) - near)[:] = key[near:]
             if IS_WEAK:
                 fence()
             words[row + TALLY_HASH] = key_hash
@@ -175,7 +191,7 @@ class TallyTable:
                 continue
             if IS_WEAK:
                 fence()
-            tallies = self.words[row + at.TALLIES : row + at.TALLIES + columns * width].tolist()
+            tallies = self.words[row + self._tallies_at : row + self._tallies_at + columns * width].tolist()
             of = sorted(live or ()) if kind == GAUGE else range(columns)
             yield kind, self._key(number), [sum(tallies[word + c * width] for c in of) for word in range(width)]
 
@@ -185,7 +201,7 @@ class TallyTable:
 
         Takes about 0.4 µs for each existing row.
         """
-        words, first, stride = self.words, self._first + at.TALLY_MARK, self._stride
+        words, first, stride = self.words, self._first + self._mark_at, self._stride
         span = 1 + self.layout.columns
         for number in range(words[at.HIGH]):
             row = first + number * stride
@@ -193,7 +209,7 @@ class TallyTable:
             total = sum(tallies)
             # A row without a hash is being claimed, or was being claimed by a killed process: its words do not count
             # yet.
-            if total != mark and words[row - at.TALLY_MARK + at.TALLY_HASH]:
+            if total != mark and words[row - self._mark_at + at.TALLY_HASH]:
                 if IS_WEAK:
                     fence()
                 yield number, self._key(number), total, mark
@@ -205,11 +221,11 @@ class TallyTable:
             if self.words[row + at.TALLY_HASH]:
                 if IS_WEAK:
                     fence()
-                yield self._key(number), self.words[row + at.TALLY_MARK]
+                yield self._key(number), self.words[row + self._mark_at]
 
     def mark(self, number: int, total: int) -> None:
         """Record the sealed part of this row; it never falls. For the holder of the identity lock."""
-        place = self._row(number) + at.TALLY_MARK
+        place = self._row(number) + self._mark_at
         if total > self.words[place]:
             self.words[place] = total
 
@@ -230,22 +246,29 @@ class TallyTable:
 
     def total(self, number: int) -> int:
         """Return the count of all columns in a row of a table of a word a column."""
-        start = self._row(number) + at.TALLIES
+        start = self._row(number) + self._tallies_at
         return sum(self.words[start : start + self.layout.columns].tolist())
 
     def restore_total(self, number: int, total: int) -> None:
         """Add the missing part of an earlier total to this process's column of a row. For tables of a word a column."""
         if self.column is None:
             raise ValueError("a process without a column adds to nothing")
-        self.words[self._row(number) + at.TALLIES + self.column] += max(0, total - self.total(number))
+        self.words[self._row(number) + self._tallies_at + self.column] += max(0, total - self.total(number))
 
     def recover(self) -> None:
         """Hand out no row again that has a key: after a power cut it may be above HIGH. Call it before others use the
         table.
+
+        A row that has only the first part of its key counts for no key.
         """
-        for number in range(self.words[at.HIGH], self.layout.rows):
-            if self.words[self._row(number) + at.TALLY_HASH]:
-                self.words[at.HIGH] = number + 1
+        words, near = self.words, self._near_bytes
+        for number in range(self.layout.rows):
+            row = self._row(number)
+            key_hash = words[row + at.TALLY_HASH]
+            if key_hash:
+                words[at.HIGH] = max(words[at.HIGH], number + 1)
+                if words[row + at.TALLY_STATE] & 0xFF > near and self.index.hash(self._key(number)) != key_hash:
+                    words[row + at.TALLY_HASH] = 0
 
     def clear_gauges(self) -> None:
         """Clear the gauges of this process's column at its start, whatever its predecessor had open."""
@@ -255,4 +278,4 @@ class TallyTable:
         for number in range(self.words[at.HIGH]):
             row = self._row(number)
             if self.words[row + at.TALLY_STATE] >> 8 == GAUGE:
-                self.words[row + at.TALLIES + self.column * width] = 0
+                self.words[row + self._tallies_at + self.column * width] = 0

@@ -12,11 +12,23 @@ from edgeproxy.edge.counters.file import TableError, TableFile, write_whole
 from edgeproxy.edge.counters.index import TableFullError
 from edgeproxy.edge.counters.row_repair import repair
 from edgeproxy.edge.counters.rows import CHUNKS_MAX
-from tests.support.tables import CUSTOMERS, FORMER, INSTANCE, ONE_PART, QUOTAS, USAGE, limits, make, opened
+from tests.support.tables import (
+    CUSTOMERS,
+    FORMER,
+    INSTANCE,
+    METRICS,
+    ONE_PART,
+    QUOTAS,
+    USAGE,
+    WHOLE_KEYS,
+    limits,
+    make,
+    opened,
+)
 
 LARGE = CUSTOMERS._replace(rows=10_000, columns=8)
 """A layout of more than three chunks."""
-KINDS = (CUSTOMERS, QUOTAS, ONE_PART, FORMER, USAGE)
+KINDS = (CUSTOMERS, QUOTAS, ONE_PART, FORMER, USAGE, WHOLE_KEYS, METRICS)
 
 
 def test_new_small_table_file_is_fully_allocated_and_zeroed(tmp_path: Path) -> None:
@@ -131,9 +143,9 @@ def test_a_new_file_has_room_for_the_rows_in_use(tmp_path: Path) -> None:
     assert path.stat().st_blocks * 512 >= allocated
 
 
-def test_former_formats_are_read_and_tallies_are_in_the_first_one_still(tmp_path: Path) -> None:
+def test_former_formats_are_read_and_metrics_are_in_the_first_one_still(tmp_path: Path) -> None:
     versions = {layout: opened(make(tmp_path, layout, number)).words[at.VERSION] for number, layout in enumerate(KINDS)}
-    assert versions == {CUSTOMERS: 3, QUOTAS: 2, ONE_PART: 2, FORMER: 1, USAGE: 1}
+    assert versions == {CUSTOMERS: 3, QUOTAS: 2, ONE_PART: 2, FORMER: 1, USAGE: 3, WHOLE_KEYS: 1, METRICS: 1}
 
 
 def test_two_files_hash_with_different_seeds(tmp_path: Path) -> None:

@@ -58,8 +58,11 @@ def test_the_parts_of_a_row_do_not_overlap(workers: int) -> None:
         assert far == layout.first_row + layout.far >= layout.first_row + layout.rows * layout.row_words
         assert list_rings(layout)[-1] + layout.ring <= layout.far + layout.row_words
     for layout in (usage, metrics, connections):
-        assert at.TALLIES + layout.columns * layout.width <= layout.row_words
-    assert (at.TALLIES - at.TALLY_KEY) * at.WORD >= at.TALLY_KEY_BYTES
+        assert layout.tallies + layout.columns * layout.width <= layout.row_words
+        assert layout.size >= (layout.first_row + layout.rows * layout.row_words) * at.WORD
+    assert (metrics.tallies - 1 - at.TALLY_KEY) * at.WORD == at.TALLY_KEY_BYTES
+    assert (usage.tallies - 1 - at.TALLY_KEY + at.KEY_REST_WORDS) * at.WORD == at.TALLY_KEY_BYTES
+    assert usage.size == (usage.first_row + usage.far) * at.WORD + -(-usage.rows * at.KEY_REST_WORDS * 8 // 4096) * 4096
 
 
 def test_row_sizes_with_two_workers_are_as_documented() -> None:

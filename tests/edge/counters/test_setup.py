@@ -22,6 +22,8 @@ from edgeproxy.edge.counters.setup import (
     prepare_tables,
 )
 from edgeproxy.edge.counters.store import Store
+from edgeproxy.edge.counters.tallies import COUNTER, TallyTable
+from edgeproxy.edge.counters.usage_key import usage_key
 from tests.edge.counters.conftest import Supervise
 from tests.support.tables import WIDTH, claim, count_as_formerly, list_foreign_counts
 
@@ -73,23 +75,29 @@ def test_a_boot_with_another_number_of_workers_carries_quotas_over(supervise: Su
 
 
 def former_release(state: Path, boot: str = "one") -> None:
-    """Create the state directory of an older release, with shorter heads and without quotas."""
+    """Create the state directory of an older release, with shorter heads, whole keys of usage, and without quotas."""
     state.mkdir(mode=0o700)
     control = prepare_control(state / "control", state)
     control.begin_boot(boot_digest(boot), 5e7)
-    customers, addresses, _, *tallies, _ = layouts(2, 40, 20)
-    wanted = (customers._replace(width=0, parts=0), addresses._replace(width=0, parts=0), *tallies)
+    former = [layout._replace(parts=0) for layout in layouts(2, 40, 20)]
+    customers, addresses, _, *tallies, _ = former
+    wanted = (customers._replace(width=0), addresses._replace(width=0), *tallies)
     prepare_tables(state, control, wanted, Base(), 5e7)
     control.close()
 
 
 def former_worker(state: Path, kind: str) -> LimitTable:
     """A worker of that release, as far as it counts in a table."""
+    file = former_file(state, kind)
+    acquire_column([file])
+    return LimitTable(file)
+
+
+def former_file(state: Path, kind: str) -> TableFile:
     control = Control.open(state / "control")
     file = TableFile.open(state / file_name(kind, 1), kind=kind, instance=control.instance)
     control.close()
-    acquire_column([file])
-    return LimitTable(file)
+    return file
 
 
 def counted_elsewhere(table: LimitTable, key: bytes) -> dict[int, int]:
@@ -131,8 +139,10 @@ def test_the_state_of_the_former_release_is_taken_over(supervise: Supervise, sta
     count_as_formerly(customers, b"acme", 0, cell, 3)
     count_as_formerly(customers, b"acme", 2, cell - 1, 4)
     count_as_formerly(addresses, b"192.0.2.1", 0, cell, 5)
+    usage = TallyTable(former_file(state, "usage"), 0)
+    usage.words[usage.own(usage_key(("acme", "requests", "r" * 80, "")), COUNTER)] = 6
     store = supervise()
-    assert numbers(store) == [2, 2, 1, 1, 1]
+    assert numbers(store) == [2, 2, 1, 2, 1]
     assert counted_elsewhere(store.customers, b"acme") == {cell: 3, cell - 1: 4}
     assert counted_elsewhere(store.addresses, b"192.0.2.1") == {cell: 5}
     # The former release's worker counts on for a while.
@@ -140,13 +150,14 @@ def test_the_state_of_the_former_release_is_taken_over(supervise: Supervise, sta
     store.maintain(monotonic() + store.offset)
     assert counted_elsewhere(store.customers, b"acme") == {cell: 8, cell - 1: 4}
     assert "customers.1.tbl" in tables(state)
-    for table in (customers, addresses):
+    assert [*store.usage_totals()] == [("acme", "requests", "r" * 80, 6)]
+    for table in (customers, addresses, usage):
         table.file.close()
     for _ in range(3):
         store.maintain(monotonic() + store.offset)
-    assert tables(state) == sorted(
-        ["customers.2.tbl", "addresses.2.tbl", *(name for name in FIRST if name[:3] not in ("cus", "add"))]
-    )
+    changed = ("customers", "addresses", "usage")
+    assert tables(state) == sorted(name.replace("1", "2") if name.startswith(changed) else name for name in FIRST)
+    assert [*store.usage_totals()] == [("acme", "requests", "r" * 80, 6)]
     assert counted_elsewhere(store.customers, b"acme") == {cell: 8, cell - 1: 4}
 
 
@@ -156,7 +167,7 @@ def test_rates_of_the_former_release_and_another_boot_are_forgotten(supervise: S
     count_as_formerly(customers, b"acme", 0, cell_number(monotonic() + 5e7, WIDTH), 3)
     customers.file.close()
     store = supervise(boot="two")
-    assert numbers(store) == [2, 2, 1, 1, 1]
+    assert numbers(store) == [2, 2, 1, 2, 1]
     store.maintain(monotonic() + store.offset)
     assert store.customers.rows_in_use == 0
     assert not {"customers.1.tbl", "addresses.1.tbl"} & set(tables(state))

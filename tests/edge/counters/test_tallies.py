@@ -5,9 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeproxy.edge.counters import layout as at
+from edgeproxy.edge.counters.layout import Layout
 from edgeproxy.edge.counters.rows import TableBusyError, TableFullError
 from edgeproxy.edge.counters.tallies import COUNTER, GAUGE, TallyTable, names, tally_key
-from tests.support.tables import METRICS, USAGE, make, opened, tallies
+from tests.support.tables import METRICS, USAGE, WHOLE_KEYS, make, opened, tallies
 
 BOTH_ORDERS = True
 
@@ -179,9 +180,36 @@ def test_a_row_that_is_being_claimed_has_neither_grown_nor_a_mark(tmp_path: Path
     word = table.own(b"a", COUNTER)
     table.words[word] = 5
     table.mark(0, 3)
-    table.words[word - at.TALLIES + at.TALLY_HASH] = 0
+    table.words[word - table.layout.tallies + at.TALLY_HASH] = 0
     assert list(table.list_unsealed()) == list(table.marks()) == []
     assert table.number(b"a", 0) == 0
+
+
+@pytest.mark.parametrize("layout", [USAGE, WHOLE_KEYS], ids=["two parts", "one part"])
+def test_keys_of_any_length_count_apart(tmp_path: Path, layout: Layout) -> None:
+    path = make(tmp_path, layout)
+    keys = [b"k" * length for length in (0, 1, 63, 64, 65, 231, at.TALLY_KEY_BYTES)]
+    for number, key in enumerate(keys):
+        table = tallies(path, number % 4)
+        table.words[table.own(key, COUNTER)] = number + 1
+        table.mark(number, number)
+    reader = tallies(path)
+    assert [(key, words) for _, key, words in reader.totals()] == [(key, [n + 1]) for n, key in enumerate(keys)]
+    assert list(reader.list_unsealed()) == [(n, key, n + 1, n) for n, key in enumerate(keys)]
+    assert [reader.number(key) for key in keys] == list(range(len(keys)))
+    with pytest.raises(ValueError, match="the key is 233 bytes long"):
+        table.own(b"k" * (at.TALLY_KEY_BYTES + 1), COUNTER)
+
+
+def test_row_whose_key_lost_its_rest_in_a_power_cut_counts_for_no_key(tmp_path: Path) -> None:
+    table = tallies(make(tmp_path, USAGE), 0)
+    for key in (b"short", b"long" * 20):
+        table.words[table.own(key, COUNTER)] = 5
+    far = (table.layout.first_row + table.layout.far) * at.WORD
+    table.file.bytes[far : table.layout.size] = bytes(table.layout.size - far)
+    table.recover()
+    assert [(key, words) for _, key, words in table.totals()] == [(b"short", [5])]
+    assert table.words[table.own(b"long" * 20, COUNTER)] == 0
 
 
 def test_tally_row_is_found_despite_a_wrong_hint(tmp_path: Path) -> None:

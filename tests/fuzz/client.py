@@ -17,12 +17,12 @@ from tests.fuzz.conversation import (
     Step,
     StopReading,
 )
-from tests.fuzz.record import Talk
+from tests.fuzz.record import TIMEOUT, Talk
 
 READ = 1 << 18
 RESET = struct.pack("ii", 1, 0)
-DEADLINE = 25.0
-"""Seconds that a conversation may take: several times the longest timeout of the edge."""
+DEADLINE = 5.0 * TIMEOUT
+"""Seconds that a conversation may take."""
 
 
 class Client:

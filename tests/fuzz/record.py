@@ -16,8 +16,11 @@ KEPT = 2000
 LARGE = 200_000
 """The number of bytes above which a conversation's bytes are dropped after it is judged."""
 
-PATIENCE = 3.0
-"""Seconds. It is less than any timeout of the edge that is fuzzed."""
+TIMEOUT = 15
+"""The timeout of the edge that is fuzzed, in seconds. It is longer than a busy machine delays a process. Otherwise the
+edge would give up on sound requests.
+"""
+PATIENCE = TIMEOUT * 0.6
 
 
 class Talk:

@@ -10,7 +10,7 @@ from loadtest.testbed.edge import Edge, total
 from tests.fuzz import record
 from tests.fuzz.client import Client
 from tests.fuzz.oracle import judge
-from tests.fuzz.record import Copy, Talk
+from tests.fuzz.record import TIMEOUT, Copy, Talk
 from tests.fuzz.script import conversation
 from tests.fuzz.upstream import Connection, Upstream
 
@@ -18,7 +18,7 @@ AT_ONCE = 64
 KEPT = 4000
 """The number of finished conversations that are kept, because their requests may still reach the upstream."""
 
-SETTLE = 6.0
+SETTLE = TIMEOUT + 1.0
 """Seconds that both sides may take to learn everything about a conversation."""
 
 BETWEEN_LOOKS = 0.1
@@ -31,10 +31,14 @@ KINDS = ("client", "request", "reply", "edge says")
 """Prefixes of counters that have one counter for each kind."""
 
 QUICK = {
-    "limits": {"header_timeout": "5s", "body_idle": "5s", "keepalive_idle": "6s", "body": "8MiB"},
+    "limits": {
+        **dict.fromkeys(("header_timeout", "body_idle"), f"{TIMEOUT}s"),
+        "keepalive_idle": f"{TIMEOUT + 1}s",
+        "body": "8MiB",
+    },
     "drain": "5s",
 }
-TIMEOUTS = {"connect": "3s", "response_head": "5s", "idle": "5s"}
+TIMEOUTS = dict.fromkeys(("connect", "response_head", "idle"), f"{TIMEOUT}s")
 
 
 def edge_before(folder: Path, upstream: Upstream) -> Edge:
@@ -210,7 +214,7 @@ def peak(pid: int) -> int:
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
 
 
-def left_open(edge: Edge, seconds: float = 15.0) -> dict[str, float]:
+def left_open(edge: Edge, seconds: float = 3.0 * TIMEOUT) -> dict[str, float]:
     """Return the number of connections that are open after all timeouts have passed, by side.
 
     An empty result means none.

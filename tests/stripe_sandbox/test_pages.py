@@ -163,7 +163,7 @@ def create_invoice(sandbox: Sandbox, lines: int = 1) -> Any:
 def test_an_invoice_is_paid_on_its_page_and_is_a_pdf(stripe_sandbox: Sandbox) -> None:
     invoice = create_invoice(stripe_sandbox, 60)
     page = f"invoices/{invoice['id']}"
-    call(stripe_sandbox, "credit_notes", invoice=invoice["id"], amount="5000", memo="Sorry")
+    call(stripe_sandbox, "credit_notes", invoice=invoice["id"], amount="5000", memo="Sorry, عذرا")
     shown = ask(stripe_sandbox.port, f"/_sandbox/{page}")
     assert (HOSTILE.encode() in shown.body, b"Pay $700.00" in shown.body) == (False, True)
     declined = enter(stripe_sandbox, page, "4000 0000 0000 0069")
@@ -184,12 +184,12 @@ def test_an_invoice_is_paid_on_its_page_and_is_a_pdf(stripe_sandbox: Sandbox) ->
     assert reader.metadata is not None
     assert reader.metadata.title == f"Invoice {paid['number']}"
     assert [f"Item {number} & <b>more</b>" in text for number in range(60)] == [True] * 60
-    for part in (HOSTILE, "$2.50", "$12.50", "$750.00", "-$50.00", "Amount paid\n$700.00"):
+    for part in (HOSTILE, "$2.50", "$12.50", "$750.00", "-$50.00", "Amount paid $700.00"):
         assert part in text, (part, text)
     (note,) = get(stripe_sandbox, f"credit_notes?invoice={invoice['id']}")["data"]
     pdf = ask(stripe_sandbox.port, note["pdf"].removeprefix(stripe_sandbox.url))
     text = PdfReader(io.BytesIO(pdf.body)).pages[0].extract_text()
-    assert [part in text for part in (note["number"], "$50.00", "Sorry")] == [True] * 3
+    assert [part in text for part in (note["number"], "$50.00", "عذرا")] == [True] * 3
 
 
 @pytest.mark.difference(

@@ -1,5 +1,6 @@
 """Prepaid credits: balances, statements, purchases, automatic top-up, adjustments and refunds."""
 
+import asyncio
 from functools import partial
 from operator import attrgetter
 from typing import Literal, cast
@@ -226,9 +227,8 @@ class CreditHandlers(CustomerBillingHandlers):
             case "csv":
                 return web.Response(body=statements.render_csv(statement).encode(), content_type=CSV, headers=headers)
             case "pdf":
-                from edgeproxy.collector.billing.credits import statement_pdf
-
-                return web.Response(body=statement_pdf.render_pdf(statement), content_type=PDF, headers=headers)
+                body = await asyncio.to_thread(_render_pdf, statement)  # A second for 2,000 lines.
+                return web.Response(body=body, content_type=PDF, headers=headers)
         raise ProblemError(
             billing_codes.STATEMENT_NOT_FOUND,
             "there is no such statement: ask for JSON, or write .csv or .pdf behind the month",
@@ -657,6 +657,12 @@ def purchase_to_response(purchase: Purchase) -> CreditPurchase:
         "has_receipt": purchase.payment is not None,
         "is_automatic": purchase.id.startswith(top_ups.PURCHASE),
     }
+
+
+def _render_pdf(statement: Statement) -> bytes:
+    from edgeproxy.collector.billing.credits import statement_pdf  # Few need it, and it takes a second to import.
+
+    return statement_pdf.render_pdf(statement)
 
 
 GROUP = Group(

@@ -1,0 +1,1 @@
+../edgeproxy/collector/billing/credits/text_pdf.py

@@ -21,6 +21,7 @@ from edgeproxy.collector.pages.usage import MeterCost, MeterUsage
 from edgeproxy.collector.pages.usage_explorer import list_meters, list_priced_meters
 from edgeproxy.config.collector.settings import CollectorSettings
 
+UTC = "UTC"
 INVOICES_MAX = "24"
 ALERTS_SHOWN = "5"
 BARS_MAX = 6
@@ -49,6 +50,7 @@ class QuotaView(TypedDict):
 
     meter: str
     per: str | None
+    timezone: str
     limit: int
     used: int
     cap: str
@@ -70,6 +72,8 @@ class IncludedBar(NamedTuple):
     """True if requests are refused once all is used."""
     per: str | None
     """`day` or `month` for a quota; None: the billing period, or a meter of existing items."""
+    timezone: str = UTC
+    """The time zone of the quota's day or month."""
     ahead: tuple[int, int] | None = None
     """The lowest and highest projected units at the end of the period; None: no projection."""
     resets: str | None = None
@@ -155,6 +159,7 @@ def compute_bars(
 def build_quota_bar(quota: QuotaView) -> IncludedBar:
     """Return the bar of a quota."""
     bar = _build_bar(quota["meter"], quota["used"], quota["limit"], quota["cap"] == "hard", quota["per"])
+    bar = bar._replace(timezone=quota["timezone"])
     projected = quota["projected"]
     if projected is None or projected["low"] is None or projected["high"] is None:
         return bar._replace(resets=quota["resets"])

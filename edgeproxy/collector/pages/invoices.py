@@ -8,7 +8,7 @@ from aiohttp import web
 from edgeproxy.base.spreadsheet import render_csv
 from edgeproxy.collector.pages import billing_details, rendering
 from edgeproxy.collector.pages.api import JsonDocument
-from edgeproxy.collector.pages.invoice_status import compute_overdue_days, find_owed, find_pay_url
+from edgeproxy.collector.pages.invoice_status import compute_overdue_days, find_owed, find_pay_url, is_due
 from edgeproxy.collector.pages.list_pages import fetch_from, send_list
 from edgeproxy.collector.pages.lists import Column, Listing, sort_by
 from edgeproxy.collector.pages.plans import find_subscription
@@ -81,11 +81,12 @@ async def show_invoices(visit: Visit) -> web.StreamResponse:
 
 async def show_invoice(visit: Visit) -> web.Response:
     """Show an invoice with its lines."""
-    invoice = await visit.fetch("GET", "/billing/invoices/{invoice}")
+    invoice, now = await visit.fetch("GET", "/billing/invoices/{invoice}"), time.time()
     return visit.render(
         "invoice.html",
         result=invoice,
-        days=compute_overdue_days(invoice, time.time()),
+        days=compute_overdue_days(invoice, now),
+        is_due=is_due(invoice, now),
         pay_url=find_pay_url(invoice, find_stripe_base(visit)),
         with_pdf=WITH_PDF,
     )

@@ -35,6 +35,8 @@ class QuotaStatus(TypedDict):
     """The meter that is counted."""
     per: Literal["day", "month"] | None
     """The period after which the count starts again; null if the quota limits items that exist at once."""
+    timezone: str
+    """The time zone whose midnight begins a period, for example UTC or Pacific/Auckland."""
     cap: Literal["soft", "hard"]
     """`soft` lets requests above the limit pass and marks them, `hard` refuses them."""
     limit: int
@@ -84,6 +86,7 @@ class QuotaUsage(NamedTuple):
             "quota": quota.name,
             "meter": quota.meter,
             "per": None if quota.per is None else "day" if quota.per == "day" else "month",
+            "timezone": quota.timezone,
             "cap": quota.cap,
             "limit": quota.included,
             "used": self.used,

@@ -68,7 +68,7 @@ def test_bars_show_the_fullest_meters_and_their_overage() -> None:
         {"meter": "runs", "quantity": 1, "included": 10, "overage": 0, "cap": None},
         {"meter": "requests", "quantity": 9, "included": 10, "overage": 0, "cap": None},
     ]
-    ahead = {"projected": {"days": 7, "low": 25, "high": 30}, "resets": "2027-01-02T00:00:00Z"}
+    ahead = {"projected": {"days": 7, "low": 25, "high": 30}, "timezone": "UTC", "resets": "2027-01-02T00:00:00Z"}
     quotas: Any = [{"meter": "requests", "per": "day", "limit": 20, "used": 20, "cap": "hard", **ahead}]
     costs = [MeterCost("tokens", 1500, 5, 2000, 10, 2500, 15)]
     bars = [(bar.meter, bar.part, bar.state, bar.per, bar.ahead) for bar in compute_bars(meters, quotas, costs)]

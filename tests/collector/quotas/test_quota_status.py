@@ -28,6 +28,7 @@ def test_response_states_limit_use_and_projection() -> None:
         "quota": "tokens-month",
         "meter": "tokens",
         "per": "month",
+        "timezone": "UTC",
         "cap": "hard",
         "limit": 1000,
         "used": 250,

@@ -18,6 +18,7 @@ from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
 
 import pytest
 import sqlalchemy as sa
@@ -35,9 +36,10 @@ from edgeproxy.collector.billing.jobs.credits import get_credit_meters
 from edgeproxy.collector.billing.rating.money import format_amount
 from edgeproxy.collector.billing.reports import key_spend, spend_alerts
 from edgeproxy.collector.billing.reports.key_budget_alerts import make_budget_alerts
+from edgeproxy.collector.billing.subscriptions import subscription_rows, subscriptions
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION
-from edgeproxy.collector.languages.reader import create_reader
+from edgeproxy.collector.languages.reader import create_reader, parse_time
 from edgeproxy.collector.pages import sessions
 from edgeproxy.collector.pages.sessions import Link
 from edgeproxy.collector.pages.sign_in import format_link
@@ -45,9 +47,18 @@ from edgeproxy.config.collector.currency_units import format_with_code
 from edgeproxy.wire.batch import FIRST
 from loadtest.testbed.collector import ADMIN, Collector
 from loadtest.testbed.ports import HOST
-from tests.collector.billing.reports.test_amounts_agree import COUPONS, KINDS, METERS, NOWHERE, PLANS, Checker
+from tests.collector.billing.reports.test_amounts_agree import (
+    COUPONS,
+    KINDS,
+    METERS,
+    NOWHERE,
+    PLANS,
+    Checker,
+    Drawn,
+    Event,
+)
 from tests.collector.billing.reports.test_amounts_agree import draw_customer as draw
-from tests.support.invoiced import FEBRUARY
+from tests.support.invoiced import FEBRUARY, at
 from tests.support.mailbox import html_of, text_of
 from tests.support.moved_clock import IDLE, write_offset
 from tests.support.sold import CALLER, Sold, sold
@@ -312,6 +323,20 @@ def require(page: str, text: str) -> None:
     assert text.lower() in page.lower(), f"{text!r} is not among {amounts}"
 
 
+def build_collector(
+    folder: Path, database: str, now: float, meters: dict[str, Any], terms: dict[str, Any], **settings: Any
+) -> Collector:
+    """Return a collector whose clock follows a file, and whose jobs rest."""
+    write_offset(folder / "clock", now - time.time())
+    billing = {**terms, "mode": "live", "stripe": {"base": NOWHERE, "key": str(folder / "key")}}
+    collector = Collector(folder / "collector", database, billing=billing, meters=meters, customers={}, **settings)
+    mail = {"server": f"{HOST}:9", "sender": "a@example.com"}
+    collector.settings["pages"] = {"url": f"http://{HOST}:{collector.port}", "mail": mail}
+    collector.command = (sys.executable, "-m", "tests.support.moved_clock", str(folder / "clock"), "collector", "-c")
+    collector.environ = {IDLE: "1"}
+    return collector
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "plans.yaml").write_text(yaml.safe_dump({"plans": PLANS}))
@@ -332,13 +357,7 @@ def test_pages_mails_files_and_commands_state_the_amounts_of_the_api(
             return await fill(of, customers, seed)
 
     filled = asyncio.run(prepare())
-    write_offset(folder / "clock", NOW - time.time())
-    billing = {**terms, "mode": "live", "stripe": {"base": NOWHERE, "key": str(folder / "key")}}
-    collector = Collector(folder / "collector", sqlite_database, billing=billing, meters=meters, customers={})
-    mail = {"server": f"{HOST}:9", "sender": "a@example.com"}
-    collector.settings["pages"] = {"url": f"http://{HOST}:{collector.port}", "mail": mail}
-    collector.command = (sys.executable, "-m", "tests.support.moved_clock", str(folder / "clock"), "collector", "-c")
-    collector.environ = {IDLE: "1"}
+    collector = build_collector(folder, sqlite_database, NOW, meters, terms)
     with closing(collector):
         collector.start()
         pages = Pages(collector, filled)
@@ -354,3 +373,93 @@ def test_pages_mails_files_and_commands_state_the_amounts_of_the_api(
                     print(f"{number + 1} customers", flush=True)
     print(f"{customers} customers from seed {seed}")
     assert not disagreements, "\n".join(disagreements)
+
+
+AUCKLAND = "Pacific/Auckland"
+KIWI = {
+    "quotas": [
+        {"meter": "calls", "per": "month", "included": 1000, "timezone": AUCKLAND, "cap": "hard"},
+        {"meter": "tokens", "per": "day", "included": 5000, "timezone": AUCKLAND},
+    ]
+}
+MIDNIGHTS = {
+    "a month of summer": (at(2026, 12, 31, 11), at(2027, 1, 31, 11), at(2027, 2, 28, 11)),
+    # Clocks go back at 3 o'clock on April 4th, so the quota's April ends at 12:00 UTC.
+    "the month whose clocks go back": (at(2027, 3, 31, 11), at(2027, 4, 30, 11), at(2027, 5, 31, 11)),
+}
+
+
+@pytest.mark.parametrize("month", MIDNIGHTS)
+def test_pages_state_one_period_around_a_midnight_in_auckland(folder: Path, sqlite_database: str, month: str) -> None:
+    """The plan's month begins at a midnight in Auckland, as does that of a quota. The books and pages are in UTC."""
+    begun, midnight, end = MIDNIGHTS[month]
+    tiers = dict.fromkeys(("basic", "standard", "enterprise"), KIWI)
+    terms: dict[str, Any] = {"plans": str(folder / "plans.yaml"), "credits": {}, "anchor": "signup"}
+    events = [Event(begun, "calls", "large", "a", 70), Event(midnight - 90, "calls", "large", "a", 7)]
+
+    async def act(now: float, *, begins: bool = False, rolls: bool = False) -> dict[str | None, str]:
+        async with sold(folder, sqlite_database, NOWHERE, meters=METERS, **terms) as (of, _):
+            if begins:
+                await Checker(of, "kiwi", Drawn("small@1", begun, None, [], events, [], [])).begin()
+                async with of.database.writing() as connection:
+                    await spend_alerts.put_amounts(connection, CALLER, "kiwi", [10_000])
+            async with of.database.writing() as connection:
+                loaded = await subscription_rows.get_by_customer(connection, "kiwi")
+                if rolls:
+                    await subscriptions.roll_period(connection, loaded.row.id, settings=of.known, now=now)
+                links = {None: Link("operator", None), "kiwi": Link("ann", "kiwi")}
+                return {name: await sessions.create_link(connection, link, now) or "" for name, link in links.items()}
+
+    asyncio.run(act(begun, begins=True))
+    collector = build_collector(folder, sqlite_database, midnight - 30, METERS, terms, tiers=tiers)
+    collector.environ["TZ"] = AUCKLAND
+    with closing(collector):
+        collector.start()
+        for now, rolls, ends in (
+            (midnight - 30, False, midnight),
+            (midnight + 5, False, midnight),
+            (midnight + 5, True, end),
+            (midnight + 90, False, end),
+        ):
+            write_offset(folder / "clock", now - time.time())
+            pages = Pages(collector, Filled(asyncio.run(act(now, rolls=rolls)), {}, {}))
+            with pages.enter(None) as operator, pages.enter("kiwi") as visitor:
+                assert parse_time(pages.call("kiwi", "/billing/costs")["period_end"]).timestamp() == ends
+                check_times(pages, operator, visitor, now)
+
+
+def check_times(pages: Pages, operator: Visitor, visitor: Visitor, now: float) -> None:
+    """Require that all pages state the period, the quotas and the draft invoices of the API."""
+    costs, upcoming = pages.call("kiwi", "/billing/costs"), pages.call("kiwi", "/billing/invoices/upcoming")
+    spend, plan = pages.call("kiwi", "/billing/spend-alerts"), pages.call("kiwi", "/billing/usage")
+    start, end = costs["period_start"], costs["period_end"]
+    assert {(one["period_start"], one.get("period_end", end)) for one in (upcoming, spend, plan)} == {(start, end)}
+    since, until = READER.day(start), READER.day(end)
+    home, limits = read(visitor, "/account"), read(visitor, "/account/limits")
+    console = read(operator, "/console/customers/kiwi")
+    for text in (f"renews on {until} ", f"expected on {until} ", f"fees and usage since {since} "):
+        require(home, text)
+    require(read(visitor, "/account/plan"), f"Paid until {until} ")
+    require(
+        read(visitor, "/account/month"), f"Usage since {READER.brief(start, now)}, which is on the invoice of {until}."
+    )
+    require(
+        read(visitor, "/account/alerts"), f"Fees and usage since {since}: {READER.money(costs['days'][-1]['amount'])} "
+    )
+    for text in (f"Paid until {until} ", f"since {since} ", f"expected on {until} "):
+        require(console, text)
+    for quota in pages.fetch("/v1/customers/kiwi/quotas")["quotas"]:
+        assert quota["timezone"] == AUCKLAND
+        for page in (limits, console):
+            require(page, f"Wait until {READER.moment(quota['resets'])}.")
+        require(
+            limits, f"{READER.number(quota['used'])} / {READER.number(quota['limit'])} a {quota['per']} ({AUCKLAND}) "
+        )
+        require(console, f"(a {quota['per']} ({AUCKLAND}))")
+        local = parse_time(quota["since"]).astimezone(ZoneInfo(AUCKLAND))
+        assert (local.hour, local.minute, local.day if quota["per"] == "month" else 1) == (0, 0, 1), quota
+        assert parse_time(quota["since"]).timestamp() <= now < parse_time(quota["resets"]).timestamp()
+    for draft in pages.call("kiwi", "/billing/invoices", state="draft")["invoices"]:
+        for one, path in ((visitor, "/account/invoices"), (operator, "/console/invoices")):
+            require(read(one, path), f"it closes on {READER.day(draft['closes_at'])} ")
+        require(read(visitor, f"/account/invoices/{draft['id']}"), f"Closes {READER.brief(draft['closes_at'], now)} ")

@@ -53,7 +53,7 @@ async def fetch_estimated_units(
         sa.select(split.c.customer, split.c.meter, split.c.is_estimated, source.table.c.value)
         .select_from(split.join(source.table, source.table.c.series == split.c.id))
         .where(source.condition(rolled))
-        for source in select_sources(HOUR, since, until, rolled) or [Source(ledger, 0, 0)]
+        for source in select_sources(HOUR, since, until, rolled) or (Source(ledger, 0, 0),)
     ]
     columns = (sa.union_all(*parts) if len(parts) > 1 else parts[0]).subquery().c
     units = sa.cast(sa.func.sum(columns.value), sa.BigInteger)

@@ -23,6 +23,17 @@ def reading_once(values: ReadValues | None) -> Iterator[None]:
         _VALUES.reset(token)
 
 
+def compute_once(key: Hashable, compute: Callable[[], T]) -> T:
+    """Return the result of the pure function `compute`, or its earlier result for this key and page."""
+    values = _VALUES.get()
+    if values is None:
+        return compute()
+    if (shared := values.get(key)) is None:
+        shared = values[key] = asyncio.get_running_loop().create_future()
+        shared.set_result(compute())
+    return cast(T, shared.result())
+
+
 async def fetch_once(key: Hashable, fetch: Callable[[], Awaitable[T]]) -> T:
     """Return the result of `fetch`, or the result of another call for this key and page.
 

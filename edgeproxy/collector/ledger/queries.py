@@ -303,7 +303,7 @@ def build_statement(question: LedgerQuery, rolled: RollupState, *conditions: sa.
     since = question.since
     if question.after is not None and question.by[0] in SECONDS:
         since = max(since, int(question.after[0]))  # Earlier rows are not requested.
-    taken = _select_sources(question.seconds, since, question.until, rolled) or [Source(ledger, 0, 0)]
+    taken = _select_sources(question.seconds, since, question.until, rolled) or (Source(ledger, 0, 0),)
     of = _select_series(question, conditions)
     parts = [_select_part(source, question, rolled, of) for source in taken]
     part = sa.union_all(*parts).subquery() if len(parts) > 1 else parts[0].subquery()
@@ -368,7 +368,7 @@ async def find_unstored(
     return unstored
 
 
-def _select_sources(seconds: int, since: int, until: int, rolled: RollupState) -> list[Source]:
+def _select_sources(seconds: int, since: int, until: int, rolled: RollupState) -> tuple[Source, ...]:
     """Select the sources of a query. Raises InvalidQueryError."""
     try:
         return select_sources(seconds, since, until, rolled)

@@ -62,7 +62,7 @@ async def fetch_refusals(
         .cte("refused")
         .prefix_with("MATERIALIZED")
     )
-    taken = select_sources(HOUR, since, until, rolled) or [Source(ledger, 0, 0)]
+    taken = select_sources(HOUR, since, until, rolled) or (Source(ledger, 0, 0),)
     parts = [
         sa.select(of.c.customer, of.c.by, of.c.certain, source.table.c.value)
         .select_from(of.join(source.table, source.table.c.series == of.c.id))

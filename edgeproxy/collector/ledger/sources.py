@@ -5,6 +5,7 @@ the first whole hour and after the last one, comes from `ledger`. Each count is 
 granularity yields the same totals.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -51,7 +52,8 @@ class Source(NamedTuple):
         return within & ((self.time >= rolled.hour + HOUR) | (self.table.c.series > rolled.series))
 
 
-def select_sources(seconds: int, since: int, until: int, rolled: RollupState) -> list[Source]:
+@lru_cache(maxsize=4096)  # A page asks for hundreds of plan segments, and for each of them several times.
+def select_sources(seconds: int, since: int, until: int, rolled: RollupState) -> tuple[Source, ...]:
     """Select the sources of minutes that begin within [since, until).
 
     The resolution `seconds` is a MINUTE, an HOUR or a DAY. Raises NotRetainedError.
@@ -66,7 +68,7 @@ def select_sources(seconds: int, since: int, until: int, rolled: RollupState) ->
         _require_retained(source, rolled)
     if whole_hours and whole_hours[1] > rolled.hour:
         selected.append(Source(ledger, max(whole_hours[0], rolled.hour), whole_hours[1], unrolled=True))
-    return selected
+    return tuple(selected)
 
 
 def round_up(second: int, step: int) -> int:

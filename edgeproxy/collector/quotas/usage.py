@@ -150,7 +150,7 @@ async def _fetch_readings(
     return {name: await fetch_quantity(connection, name, meter, since, until, aggregate=aggregate) for name in names}
 
 
-def _select_sources(since: int, until: int, rolled: rollup.RollupState) -> list[Source]:
+def _select_sources(since: int, until: int, rolled: rollup.RollupState) -> tuple[Source, ...]:
     """Return the sources of a span. If its first minutes are not retained, begin at the start of that hour or day."""
     for step in (MINUTE, HOUR):
         try:

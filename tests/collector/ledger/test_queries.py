@@ -67,7 +67,7 @@ NOTHING = RollupState(0, 0, 0, 0)
 def test_query_reads_each_count_from_the_coarsest_table(
     seconds: int, since: int, until: int, rolled: RollupState, found: list[Any]
 ) -> None:
-    assert select_sources(seconds, since, until, rolled) == [Source(*each) for each in found]
+    assert select_sources(seconds, since, until, rolled) == tuple(Source(*each) for each in found)
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ from edgeproxy.collector.billing.invoices.invoice_parties import build_seller, f
 from edgeproxy.collector.billing.invoices.invoice_row import InvoiceRow
 from edgeproxy.collector.billing.invoices.invoices import Invoice, InvoiceList
 from edgeproxy.collector.billing.invoices.line_rows import (
+    InvoiceLine,
     describe_line,
     fetch_lines,
     format_unit_price,
@@ -468,7 +469,8 @@ def upcoming_to_response(
 ) -> UpcomingInvoiceResponse:
     """Return the next invoice in the API's form."""
     period, currency = loaded.current.period, loaded.current.last.plan.currency
-    amounts = amounts_to_response(upcoming.lines, currency)
+    described: dict[int, InvoiceLine] = {}
+    amounts = amounts_to_response(upcoming.lines, currency, described)
     response: UpcomingInvoiceResponse = {
         "customer": loaded.customer.name,
         "period": periods.format_period(period),
@@ -485,16 +487,20 @@ def upcoming_to_response(
         days, low, high = upcoming.projected
         response["projected"] = {
             "days": days,
-            "low": None if low is None else amounts_to_response(low, currency),
-            "high": None if high is None else amounts_to_response(high, currency),
+            "low": None if low is None else amounts_to_response(low, currency, described),
+            "high": None if high is None else amounts_to_response(high, currency, described),
         }
     return response
 
 
-def amounts_to_response(lines: list[RatedLine], currency: str) -> InvoiceAmounts:
-    """Return lines and their sum before tax in the API's form."""
+def amounts_to_response(lines: list[RatedLine], currency: str, described: dict[int, InvoiceLine]) -> InvoiceAmounts:
+    """Return lines and their sum before tax in the API's form.
+
+    `described` has the lines of other lists by identity: a projection shares most lines with the upcoming invoice.
+    """
     total = sum_amounts(lines)
-    return {"subtotal": total, "total": total, "lines": [line_to_response(line, currency) for line in lines]}
+    described.update({id(line): line_to_response(line, currency) for line in lines if id(line) not in described})
+    return {"subtotal": total, "total": total, "lines": [described[id(line)] for line in lines]}
 
 
 GROUP = Group(

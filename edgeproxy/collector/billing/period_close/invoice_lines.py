@@ -1,6 +1,6 @@
 """The lines of a period's invoice: its usage, late usage of earlier periods, and the next period's fee."""
 
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -24,13 +24,14 @@ from edgeproxy.collector.billing.rating.rater import (
     UsageRater,
     rate_last_usage,
     rate_segments,
+    rate_usage,
     subtract_invoiced,
     sum_amounts,
 )
 from edgeproxy.collector.billing.subscriptions import changes, subscription_rows
 from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription
 from edgeproxy.collector.database.billing_tables import invoices as invoices_table
-from edgeproxy.collector.database.read_once import fetch_once
+from edgeproxy.collector.database.read_once import compute_once, fetch_once
 from edgeproxy.collector.ledger.projection import DAYS_MIN, list_days
 from edgeproxy.config.meters import Meter
 
@@ -194,9 +195,11 @@ def _sum_daily_costs(
     """
     whole = _group_by_start(lines)
     before = _group_by_start(line for line in known.before if line.meter)
-    rater, over = UsageRater(), 0
+    rater, over, settled = UsageRater(), 0, 0
     used: dict[Span, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
     of_over: list[RatedLine] = []
+    invoiced: list[RatedLine] = []
+    waiting = deque(sorted(known.invoiced, key=lambda line: line.segment.start))
     costs = []
     for until in untils:
         for key, quantity in daily.get(until - periods.DAY, {}).items():
@@ -206,6 +209,11 @@ def _sum_daily_costs(
             rater.add(segment, used[segment.span])
             of_over += whole[segment.span.start]
             over += 1
+        while waiting and waiting[0].segment.start < until:
+            invoiced.append(waiting.popleft())
+        if not loaded.discounts:  # Discounts need all lines. Without them, hundreds of lines become one sum.
+            settled += _sum_due(loaded, of_over, invoiced)
+            of_over, invoiced = [], []
         due = list(of_over)
         for segment in running[over:begun]:
             levels: dict[str, dict[str, int]] = defaultdict(dict)
@@ -214,8 +222,7 @@ def _sum_daily_costs(
             rated = list(rater.rate(segment, {**used[segment.span], **levels}))
             due += (line for line in whole[segment.span.start] if not line.meter)
             due += subtract_invoiced(before[segment.span.start], rated)
-        invoiced = [line for line in known.invoiced if line.segment.start < until]
-        costs.append(CostDay(until, _sum_due(loaded, due, invoiced)))
+        costs.append(CostDay(until, settled + _sum_due(loaded, due, invoiced)))
     return costs
 
 
@@ -437,7 +444,18 @@ def _rate_lines(
     is_accepted: bool = False,
 ) -> list[RatedLine]:
     """Return the lines to add to the invoiced ones: fees of all `segments`, usage, and minimum fees."""
-    rated = rate_segments(segments, known.quantities, known.before, settled=known.settled)
+    # The upcoming invoice and the cost of the period rate equal usage, so a page rates it once.
+    spans = {key.segment for key in known.quantities}
+    of_usage = tuple(
+        (segment.version, segment.span, segment.period, segment.is_trial)
+        for segment in segments
+        if segment.span in spans
+    )
+    used = compute_once(
+        ("usage lines", of_usage, frozenset(known.quantities.items())),
+        partial(rate_usage, segments, known.quantities),
+    )
+    rated = rate_segments(segments, known.quantities, known.before, settled=known.settled, used=used)
     return _check_lines(rated, period_start, is_accepted=is_accepted)
 
 

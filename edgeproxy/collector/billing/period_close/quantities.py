@@ -86,7 +86,8 @@ async def fetch_segment_quantities(
     The connection must read one snapshot. Raises UsageNotStoredError and QuantityTooLargeError; for segments with the
     spans `left_out`, the segment or the quantity is missing instead.
     """
-    spans = _find_gauge_spans(segments, terms.anchor)
+    has_gauges = any(not is_sum(terms.meters, meter) for segment in rated for meter in segment.plan.meters)
+    spans = _find_gauge_spans(segments, terms.anchor) if has_gauges else {}
     gauge_spans = {segment.span: spans[segment.span.start] for segment in rated if segment.span.start in spans}
     dimensions = [
         (segment.span, *((meter, get_dimension(price)) for meter, price in segment.plan.meters.items()))
@@ -254,7 +255,7 @@ async def fetch_waived(connection: AsyncConnection, customer: str, spans: Iterab
 
     Raises UsageNotStoredError.
     """
-    waived = [part for span in spans for part in await charging.list_waived_within(connection, span)]
+    waived = await charging.list_waived_within(connection, *spans)
     usage: Counter[str] = Counter()
     if waived:
         query = LedgerQuery(customer, None, 0, 0, ("meter",))

@@ -133,20 +133,22 @@ def rate_segments(
     invoiced: Iterable[RatedLine] = (),
     *,
     settled: Collection[Span] = (),
+    used: Sequence[RatedLine] | None = None,
 ) -> list[RatedLine]:
     """Return the lines of these segments, less the lines in `invoiced`.
 
     `segments` are in order of time. `usage` holds all known usage of each (segment, meter, value), including invoiced
     usage; a negative quantity counts as zero. `settled` are the segments that are over and whose usage is complete:
-    only they are charged the rest of a minimum fee. Raises ValueError for usage of a segment that is not in `segments`.
+    only they are charged the rest of a minimum fee. `used` are the lines of `rate_usage`, if they are known. Raises
+    ValueError for usage of a segment that is not in `segments`.
     """
     spans = {segment.span for segment in segments}
     for key in usage:
         if key.segment not in spans:
             raise ValueError(f"there is usage of {key.meter} in {key.segment}, which is no segment")
+    used = rate_usage(segments, usage) if used is None else used
     # A trial is free. Only the check above needs it, because its usage is known, too.
     segments = [segment for segment in segments if not segment.is_trial]
-    used = list(_rate_usage(segments, usage))
     before = _group_lines(invoiced)
     lines = [*_rate_fees(segments, before), *used, *_rate_minimums(segments, used, settled)]
     return _subtract_invoiced(before, lines) if before else lines
@@ -219,18 +221,19 @@ def _rate_fee(paid_segment: Segment, kind: LineKind, sign: int, segment: Span) -
     return RatedLine(kind, paid_segment.version, segment, "", "", 0, quantity, None, cents, left)
 
 
-def _rate_usage(segments: Sequence[Segment], usage: Mapping[UsageKey, int]) -> Iterator[RatedLine]:
-    """Yield the usage lines of each segment, in the order of its plan's meters.
+def rate_usage(segments: Sequence[Segment], usage: Mapping[UsageKey, int]) -> list[RatedLine]:
+    """Return the usage lines of each segment, in the order of its plan's meters, without trials and invoiced lines.
 
     Included units and price steps apply to a whole period: a later segment of the same plan continues at the step that
     the earlier one reached.
     """
     by_segment = _group_usage(usage)
-    rater = UsageRater()
+    rater, lines = UsageRater(), list[RatedLine]()
     for segment in segments:
-        used = by_segment.get(segment.span, {})
-        yield from rater.rate(segment, used)
-        rater.add(segment, used)
+        if not segment.is_trial and (used := by_segment.get(segment.span)):
+            lines += rater.rate(segment, used)
+            rater.add(segment, used)
+    return lines
 
 
 def _group_usage(usage: Mapping[UsageKey, int]) -> dict[Span, dict[str, dict[str, int]]]:

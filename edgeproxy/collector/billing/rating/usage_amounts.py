@@ -8,7 +8,7 @@ by their units, to the cent.
 from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
-from edgeproxy.collector.billing.rating.rater import OTHER, Segment, Span, UsageKey, rate_segments
+from edgeproxy.collector.billing.rating.rater import OTHER, Segment, Span, UsageKey, rate_usage
 from edgeproxy.config.collector.catalog import MeterPrice
 
 Group = TypeVar("Group", bound=Hashable)
@@ -46,10 +46,9 @@ def rate_time(meter: str, used: Sequence[SegmentUsage]) -> dict[tuple[int, str],
             for segment, values in zip(segments, quantities, strict=True)
             for value, quantity in values.items()
         }
-        for line in rate_segments(segments, usage):
-            if line.kind == "usage":
-                part = line.segment.start, line.value
-                amounts[part] = amounts.get(part, 0) + sign * line.amount
+        for line in rate_usage(segments, usage):
+            part = line.segment.start, line.value
+            amounts[part] = amounts.get(part, 0) + sign * line.amount
     return amounts
 
 

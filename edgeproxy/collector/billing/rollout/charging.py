@@ -251,9 +251,10 @@ def _waiver_to_response(row: AnyRow) -> Waiver:
     }
 
 
-async def list_waived_within(connection: AsyncConnection, span: Span) -> list[Span]:
-    """Return the parts of a span without charging."""
-    return _clip_spans(await list_waived(connection), span)
+async def list_waived_within(connection: AsyncConnection, *spans: Span) -> list[Span]:
+    """Return the parts of these spans without charging."""
+    waived = await list_waived(connection)
+    return [part for span in spans for part in _clip_spans(waived, span)]
 
 
 async def list_charged_within(connection: AsyncConnection, spans: Iterable[Span]) -> dict[Span, list[Span]]:

@@ -89,10 +89,15 @@ class Message:
         return b"close" in options or (self.minor == 0 and b"keep-alive" not in options)
 
     @property
+    def offers(self) -> set[bytes]:
+        """Return the protocols that a request asks for (RFC 9110 section 7.8)."""
+        may_offer = self.minor == 1 and self.framing is not Framing.CHUNKED and not self.length
+        return self.members(b"upgrade") if may_offer and b"upgrade" in self.members(b"connection") else set()
+
+    @property
     def upgrades(self) -> bool:
-        """Return whether a request asks for a WebSocket (RFC 9110 section 7.8, RFC 6455 section 4.1)."""
-        asked = b"upgrade" in self.members(b"connection") and b"websocket" in self.members(b"upgrade")
-        return asked and self.minor == 1 and self.framing is not Framing.CHUNKED and not self.length
+        """Return whether a request asks for a WebSocket (RFC 6455 section 4.1)."""
+        return b"websocket" in self.offers
 
 
 def read_request(data: bytes, at: int = 0) -> Message | None:

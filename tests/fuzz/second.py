@@ -90,7 +90,7 @@ def of_request(segment: bytes, message: Message) -> str:
     options = message.members(b"connection")
     keep_alive = b"close" not in options and (message.minor == 1 or b"keep-alive" in options)
     start = (message.method, message.target)
-    ours = Reading(start, f"1.{message.minor}", tuple(message.fields), body, keep_alive, message.upgrades)
+    ours = Reading(start, f"1.{message.minor}", tuple(message.fields), body, keep_alive, bool(message.offers))
     rules = REQUESTS.excuses(ours, theirs, head)
     if rules is None:
         return f"llhttp reads its head as {theirs}"

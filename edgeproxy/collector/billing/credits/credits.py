@@ -304,7 +304,9 @@ async def _book_dispute(
             entries = postings.chargeback_entries(balance, paid_grant, total, unit)
             books.record_return(row.customer, row.id, net)
         else:
-            entries = postings.chargeback_won_entries(balance, paid_grant, total, unit)
+            chargeback = await books.find_transaction("chargeback", dispute)
+            taken = [] if chargeback is None else await fetch_entries(connection, [chargeback.seq])
+            entries = postings.chargeback_won_entries(balance, paid_grant, total, unit, taken=taken, now=now_ms())
             books.record_return(row.customer, row.id, -net)
         return books.book(Posting(row.customer, kind, dispute, entries, row.id))
 

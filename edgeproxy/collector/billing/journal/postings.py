@@ -285,10 +285,19 @@ def chargeback_entries(balance: CreditBalance, grant: Grant, total: int, unit: i
     return _complete_entries("chargeback", _draw_credits(balance, net, [grant, *others]), total - net)
 
 
-def chargeback_won_entries(balance: CreditBalance, grant: Grant, total: int, unit: int = 1) -> tuple[JournalEntry, ...]:
-    """Return the entries of charged-back money that was recovered; a payment is a multiple of `unit`."""
+def chargeback_won_entries(
+    balance: CreditBalance, grant: Grant, total: int, unit: int = 1, *, taken: Iterable[JournalEntry] = (), now: int = 0
+) -> tuple[JournalEntry, ...]:
+    """Return the entries of charged-back money that was recovered; a payment is a multiple of `unit`.
+
+    Credits return to the grants that the chargeback, whose entries are `taken`, had them from. Credits of no grant, or
+    of one that has expired by the Unix millisecond `now`, become credits of the purchase.
+    """
     net = compute_net(grant, total, unit)
-    return _complete_entries("chargeback_won", _add_credits(balance, net, [(grant.id, net)]), net - total)
+    drawn, _ = _sum_by_grant(taken)
+    valid = {one.id for one in balance.grants if one.expires is None or one.expires > now}
+    parts = [(id_, part) for id_, part in reversed(drawn.items()) if id_ in valid]
+    return _complete_entries("chargeback_won", _add_credits(balance, net, [*parts, (grant.id, net)]), net - total)
 
 
 def expiry_entries(grant: Grant) -> tuple[JournalEntry, ...]:

@@ -195,6 +195,25 @@ def test_chargebacks_gifts_withdrawals_and_expiry_change_the_balance(sqlite_data
     run(sqlite_database, work, "acme")
 
 
+def test_won_chargeback_returns_credits_to_the_grants_that_it_took_them_from(sqlite_database: str) -> None:
+    """Four of ten bought credits were used, so the chargeback took the other six, and four of a gift."""
+
+    async def fetch(opened: Database) -> list[tuple[str, int, int, int]]:
+        origins, left = await read(opened, purchase_list.fetch_origins, ACME), dict((await balances(opened))[1])
+        return [(of, left[of], one.returned, one.granted - one.returned - left[of]) for of, one in origins.items()]
+
+    async def work(opened: Database) -> None:
+        await write(opened, credits.book_purchase, ACME, Payment("cs_1", "pi_1", 10 * CENT))
+        await write(opened, use, ACME, 4 * CENT, "u1")
+        await write(opened, credits.book_gift, ALICE, ACME, "g1", 20 * CENT, "sorry", None)
+        await write(opened, credits.book_chargeback, "pi_1", "dp_1", 10 * CENT)
+        assert await fetch(opened) == [("g1", 16 * CENT, 4 * CENT, 0)]
+        await write(opened, credits.book_chargeback_won, "pi_1", "dp_1", 10 * CENT)
+        assert sorted(await fetch(opened)) == [("cs_1", 6 * CENT, 0, 4 * CENT), ("g1", 20 * CENT, 0, 0)]
+
+    run(sqlite_database, work, "acme")
+
+
 async def rows(connection: Any) -> Any:
     return (await connection.execute(sa.select(credit_transactions).order_by(credit_transactions.c.seq))).all()
 

@@ -79,6 +79,18 @@ def test_every_kind_has_its_accounts() -> None:
             {"clearing": 10000, "overdraft": -60, "deferred p": -9940},
         ),
         (
+            # The rest of p was taken first, then credits of g, and of e, which has expired since.
+            postings.chargeback_won_entries(
+                CreditBalance((Grant("g", 1), Grant("e", 0, 9), Grant("p", 0, paid=10000))),
+                *(Grant("p", 0, paid=10000), 10000),
+                taken=[
+                    JournalEntry("deferred", part, grant) for grant, part in (("p", 6000), ("g", 3000), ("e", 1000))
+                ],
+                now=9,
+            ),
+            {"clearing": 10000, "deferred g": -3000, "deferred p": -7000},
+        ),
+        (
             postings.moved_out_entries(
                 CreditBalance((Grant("g", 10), Grant("p", 30, paid=100))), [("p", 25), ("spent", 20)]
             ),

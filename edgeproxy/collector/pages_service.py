@@ -1,6 +1,7 @@
 """Pages in the collector's service: their construction and their background tasks."""
 
 import sys
+import time
 
 from aiohttp import web
 
@@ -71,7 +72,7 @@ class PagesService:
         self._reference = None
         if pages.api is not None and pages.api.openapi is not None:
             self._reference = build_reference(load_description(pages.api.openapi))
-        self._checks = RegionChecks(database, pages.status)
+        self._checks = RegionChecks(database, pages.status, time.time())
         self._mails = OutgoingMails()
         self._questions = HourlyMails("status_mails", QUESTIONS_MAX)
         self._sign_ups = None if pages.sign_up is None else HourlyMails("sign_up_mails", pages.sign_up.per_hour)

@@ -169,7 +169,7 @@ class Services:
         settings["alerts"] = {"channels": {"mail": mail}, "routes": {"info": ["mail"]}, "customers": "mail"}
         settings["pages"]["mail"] = {"server": f"{HOST}:{self._smtp}", "sender": ALERTS_FROM, "tls": "none"}
         checks = {region: {"url": f"{self.admin(region)}/readyz", "latency": "300ms"} for region in self.regions}
-        settings["pages"]["status"]["regions"] = checks
+        settings["pages"]["status"] |= {"regions": checks, "every": "2s"}
         settings["pages"]["sign_up"] = {"tier": "free", "plan": "free"}
         description = self._data.write("openapi.json", json.dumps(DESCRIPTION))
         first = self.edge(self.regions[0])

@@ -57,6 +57,7 @@ class Stage:
         self._await(f"{services.stripe}/_sandbox/ready")
         if history is not None:
             self._await_history(history)
+            self.company.record_checks()
         services.configure_collector(register_webhooks(services), token_hash)
         self._add(services.start_collector())
         self._await(f"{services.collector}/readyz")
@@ -65,7 +66,6 @@ class Stage:
         self.company.create_webhook()
         self.company.buy_credits()
         self._await_edges()
-        self.company.record_checks()
         self._data.complete()
         callers = Callers(services, self.company)
         self._ends.callback(callers.end)
@@ -92,6 +92,16 @@ class Stage:
             self._await(f"{services.admin(region)}/readyz")
             # The directory has reached the edge once it knows the customer who was created last.
             self._await(f"{services.edge(region)}/get", {"X-API-Key": self.company.key(ATLAS)})
+        self._await_status()
+
+    def _await_status(self) -> None:
+        """Wait until the status page knows that the edges answer."""
+        deadline = time.monotonic() + START_SECONDS
+        url = f"{self._services.collector}/status.json"
+        while not all(one["is_well"] for one in send(url).json["regions"]):
+            if time.monotonic() > deadline:
+                raise NotReadyError("the status page does not see the edges")
+            time.sleep(POLL_SECONDS)
 
     def _add(self, process: Process) -> None:
         self._processes.append(process)

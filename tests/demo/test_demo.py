@@ -91,7 +91,8 @@ def check_pages(data: Path) -> None:
     visitor = Visitor(link.partition("/sign-in")[0])
     visitor.get(link)
     visitor.send("/sign-in/link")
-    until(lambda: "100.00%" in visitor.client.get("/status").text, "the status page is computed again", step=1.0)
+    status = visitor.client.get("/status").text
+    assert ("100.00%" in status, "not answer our checks" in status) == (True, False)
     lacking = {path: text for path, text in SHOWN.items() if text not in visitor.client.get(path).text}
     operator = Visitor(visitor.site)
     operator.get("/sign-in/operator")
@@ -103,6 +104,7 @@ def check_pages(data: Path) -> None:
     assert not lacking
     business = partial(operator.client.get, "/console/business-metrics")
     until(lambda: "Enterprise" in business().text, "the figures of the business are computed", seconds=60)
+    assert "nothing to compare with yet" not in business().text
     assert "asks for a second factor" not in operator.client.get("/console/rollout").text
 
 

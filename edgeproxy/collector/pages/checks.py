@@ -27,6 +27,8 @@ FAILED, FAST = "failed", "fast"
 BUCKETS_MS = (10, 25, 50, 100, 200, 400, 800, 1600, 3200, 10000)
 """The upper ends of the latency buckets, in milliseconds."""
 RETENTION_DAYS = 400
+START_SECONDS = 60.0
+"""Seconds after the start in which a region that has not answered yet is not counted: both may have been started."""
 HEADERS = {"User-Agent": "edgeproxy-status"}
 
 Row = tuple[str, int, str]
@@ -36,7 +38,8 @@ Row = tuple[str, int, str]
 class RegionChecks:
     """Checks the regions until it is cancelled."""
 
-    def __init__(self, database: Database, settings: StatusPage) -> None:
+    def __init__(self, database: Database, settings: StatusPage, began: float = 0.0) -> None:
+        """`began` is the Unix second when the collector started."""
         self._database = database
         self._settings = settings
         self._counts: Counter[Row] = Counter()
@@ -45,6 +48,9 @@ class RegionChecks:
         """True for each region whose last check succeeded."""
         self.failing_since: dict[str, float] = {}
         """For failing regions, the Unix second of the first failed check after a success."""
+        self.changed = asyncio.Event()
+        """Set once a region answers, or no longer does."""
+        self._began = began
         self._log = log.RateLimitedLog(600.0)
 
     async def run(self) -> None:
@@ -52,11 +58,13 @@ class RegionChecks:
         watched = self._settings.watched
         async with open_session(PEER, headers=HEADERS) as session:
             while watched:
-                began = time.monotonic()
+                began, before = time.monotonic(), dict(self.last)
                 await asyncio.gather(*(self._check(session, name, region) for name, region in watched.items()))
                 # If another collector has inserted the day's row meanwhile, the next attempt updates that row.
                 failed = "checks of regions could not be written, and are the next time"
                 await run_guarded(self._log, failed, self.write(), sa.exc.IntegrityError)
+                if self.last != before:
+                    self.changed.set()
                 await asyncio.sleep(max(0.0, self._settings.every - (time.monotonic() - began)))
 
     async def _check(self, session: aiohttp.ClientSession, name: str, region: WatchedRegion) -> None:
@@ -72,6 +80,8 @@ class RegionChecks:
     def note(self, region: str, now: float, seconds: float | None, objective: float) -> None:
         """Count the result of a check at the Unix second `now`. `seconds` is the latency, or None after a failure."""
         day = int(now) // DAY * DAY
+        if seconds is None and region not in self.last and now < self._began + START_SECONDS:
+            return
         if seconds is not None:
             self.failing_since.pop(region, None)
         elif self.last.get(region):

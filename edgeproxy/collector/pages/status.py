@@ -115,10 +115,12 @@ class StatusPages:
             application.router.add_get(path, handler)  # With HEAD.
 
     async def run(self) -> None:
-        """Refresh at intervals until cancelled."""
+        """Refresh at intervals, and when a region begins or ceases to answer, until cancelled."""
         while True:
+            self._checks.changed.clear()
             await self.refresh(time.time())
-            await asyncio.sleep(REFRESH_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._checks.changed.wait(), REFRESH_SECONDS)
 
     async def refresh(self, now: float) -> None:
         """Read the database and render all responses. If it is unavailable, the last snapshot is rendered."""

@@ -124,6 +124,16 @@ def test_the_public_reads_since_when_a_region_fails_if_that_was_seen() -> None:
     assert not seen.failing_since
 
 
+@pytest.mark.parametrize(("answered", "after", "is_counted"), [(False, 59, False), (False, 60, True), (True, 1, True)])
+def test_region_that_starts_with_the_collector_has_no_failure(answered: bool, after: int, is_counted: bool) -> None:
+    seen = RegionChecks(cast(Any, None), REGION, NOW)
+    if answered:
+        seen.note("eu", NOW, 0.01, 0.1)
+    seen.note("eu", NOW + after, None, 0.1)
+    (region,) = compute_regions({}, REGION, seen.last, NOW)
+    assert region.is_well is (False if is_counted else None)
+
+
 @pytest.mark.parametrize(
     ("is_well", "severities", "is_planned", "state"),
     [

@@ -13,9 +13,13 @@ from loadtest.testbed.process import Process
 
 MIB = 1 << 20
 SUPERVISOR_MIB, TEMPLATE_MIB, WORKER_MIB = 39.0, 8.0, 9.5
-"""Private memory at most of a process that has just started: 36.4, 6.8 and 8.2 MiB were measured."""
+"""Private memory at most of a process that has just started: 32.4, 7.7 and 9.4 MiB were measured.
+
+Within five seconds a worker has 9.6 MiB, so on a busy machine the test would measure later memory.
+"""
 
 
+@pytest.mark.alone
 def test_fresh_edge_needs_at_most_the_documented_memory(start_edge: StartEdge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Process, "forks", False)  # Memory that is shared with the tests' own processes is none.
     edge = start_edge()

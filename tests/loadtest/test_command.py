@@ -71,6 +71,7 @@ def test_invalid_arguments_start_nothing(arguments: list[str], said: str, capsys
 
 
 @needs_redis
+@pytest.mark.alone
 @pytest.mark.timeout(240)
 def test_a_run_with_a_region_lost_and_the_hub_cut_passes(tmp_path: Path) -> None:
     workload = tmp_path / "eventful.yaml"

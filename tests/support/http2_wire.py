@@ -57,6 +57,11 @@ class Http2Peer:
                 self.protocol.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
         self.wire.tries(self.protocol.data_to_send())
 
+    async def gets_acknowledgement(self) -> None:
+        """Wait until the edge has acknowledged the settings of this side."""
+        while not any(isinstance(event, SettingsAcknowledged) for event in self.events[0]):
+            await self.reads()
+
     async def sends_data(self, number: int, data: bytes, *, ended: bool = False) -> None:
         """Send part of a body, as the windows allow."""
         protocol = self.protocol
@@ -96,8 +101,7 @@ class Http2Wire(Http2Peer):
         """Send the preface, and wait until the edge has sent its own."""
         self.protocol.initiate_connection()
         await self.flushes()
-        while not any(isinstance(event, SettingsAcknowledged) for event in self.events[0]):
-            await self.reads()
+        await self.gets_acknowledgement()
         return self
 
     # ---- requests

@@ -416,3 +416,4 @@ async def test_a_bound_of_a_connection_to_an_upstream(edge: Edge, name: str, cli
     assert (await client.gets_answer("/public/other")).status == 200, (
         "the other request is served over a new connection"
     )
+    await again.gets_acknowledgement()  # A busy edge does so after the request.

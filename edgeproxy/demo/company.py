@@ -111,7 +111,8 @@ class Company:
                 build_event(f"vega-{model}", VEGA, "llm_tokens", tokens, model=model) | vega
                 for model, tokens in TOKENS.items()
             ),
-            build_event("mistake", ATLAS, "lm_tokens", 7),
+            # A rejected event is not counted, so a repetition would be rejected once more.
+            *([build_event("mistake", ATLAS, "lm_tokens", 7)] if self._data.is_new else []),
         ]
         require(send(f"{self._services.collector}/v1/events", token=SERVICE_TOKEN, json_body=events), 202)
 

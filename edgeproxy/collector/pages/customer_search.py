@@ -5,9 +5,11 @@ import re
 from aiohttp import web
 
 from edgeproxy.collector.languages.marks import N_
+from edgeproxy.collector.pages.api import JsonDocument
 from edgeproxy.collector.pages.customer_money import may_see_money
 from edgeproxy.collector.pages.list_pages import build_view, fetch_from, respond_list
 from edgeproxy.collector.pages.lists import Column, Filter, Listing, ListView, sort_by
+from edgeproxy.collector.pages.new_customer import NAMELESS, build_id
 from edgeproxy.collector.pages.site import ApiRefusedError, Page, Visit, format_path
 from edgeproxy.config.collector.catalog import get_default_currency, get_plan_name
 from edgeproxy.config.collector.currency_units import DECIMALS
@@ -108,14 +110,23 @@ async def search_customers(visit: Visit) -> web.Response:
         return visit.redirect("/console/customers")
     if (invoice := await _find_invoice(visit, search)) is not None:
         return visit.redirect(format_path(INVOICE, invoice=invoice))
+    customers = await _fetch_matches(visit, search)
+    # The form of a new customer derives its id from the name that is shown, so that name finds it too.
+    if not customers and (derived := build_id(search)) not in (search, NAMELESS):
+        customers = await _fetch_matches(visit, derived)
+    if len(customers) == 1:
+        return visit.redirect(format_path(CUSTOMER, customer=customers[0]["name"]))
+    return _render_customers(visit, build_view(visit, build_listing(visit), customers), search)
+
+
+async def _fetch_matches(visit: Visit, search: str) -> list[JsonDocument]:
     response = await visit.call("GET", "/v1/customers", query={"limit": str(CUSTOMERS_MAX), "search": search})
     if response.status == 400:  # No customer can have such a name.
-        return _render_customers(visit, build_view(visit, build_listing(visit), []), search)
+        return []
     if not response.is_success:
         raise ApiRefusedError(response)
-    if len(response.body["customers"]) == 1:
-        return visit.redirect(format_path(CUSTOMER, customer=response.body["customers"][0]["name"]))
-    return _render_customers(visit, build_view(visit, build_listing(visit), response.body["customers"]), search)
+    customers: list[JsonDocument] = response.body["customers"]
+    return customers
 
 
 async def _find_invoice(visit: Visit, number: str) -> str | None:

@@ -21,8 +21,8 @@ from edgeproxy.config.field_codes import MISSING
 
 ROOT = "/console/customers"
 CUSTOMER = "/console/customers/{customer}"
-SHOWN_NAME = "name"
-"""The metadata field with the customer's displayed name."""
+NAMELESS = "customer"
+"""The id for a name without Latin letters and digits."""
 ID_CHARACTERS_MAX = 48
 IDS_MAX = 5
 """Ids that are tried for a name, before one with random digits."""
@@ -85,7 +85,7 @@ async def _create(visit: Visit, shown: str) -> str:
     if external_id := visit.read_field("external_id").strip():
         body["external_id"] = external_id
     if shown != base:
-        body["metadata"] = {SHOWN_NAME: shown}
+        body["metadata"] = {invitations.SHOWN_NAME: shown}
     for place, name in enumerate(ids):
         response = await visit.call("POST", "/v1/customers", body={**body, "name": name}, once=f"{once}{place}")
         if response.is_success:
@@ -101,4 +101,4 @@ def build_id(shown: str) -> str:
         return shown
     plain = unicodedata.normalize("NFKD", shown.replace("ß", "ss")).encode("ascii", "ignore").decode().lower()
     name = re.sub(r"[^a-z0-9]+", "-", plain)[:ID_CHARACTERS_MAX].strip("-")
-    return "customer" if not name or LOOKS_LIKE_ID.fullmatch(name) else name
+    return NAMELESS if not name or LOOKS_LIKE_ID.fullmatch(name) else name

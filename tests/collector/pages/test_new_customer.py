@@ -43,6 +43,12 @@ def test_new_customer_form_creates_plan_contact_and_key(stage: PagesStage) -> No
         lambda: [mail for mail in stage.mailbox.mails[before:] if mail["To"] == "zoe@zephyr.example"],
         "the contact is invited",
     )
+    (mail,) = [mail for mail in stage.mailbox.mails[before:] if mail["Subject"].startswith("You are invited")]
+    assert mail["Subject"] == "You are invited to Zephyr GmbH & Co"
+    stage.operator.send("/console/search", q="Zephyr GmbH &")
+    assert stage.operator.answer.url.path == "/console/customers/zephyr-gmbh-co", "the name that is shown finds it"
+    stage.operator.send("/console/search", q="&")
+    assert "No customer is like this" in stage.operator.read.text
     assert "Zephyr GmbH & Co" in stage.operator.get("/console/customers/zephyr-gmbh-co").text
     assert "Zephyr GmbH & Co" in stage.operator.get("/console/customers").text
     create()

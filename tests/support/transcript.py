@@ -128,8 +128,12 @@ class Upstream:
         return self.wires[-1]
 
     def refuses(self) -> None:
-        """Stop listening, so that connections are refused."""
+        """Stop listening, so that connections are refused. The port stays bound, or another test could listen there."""
         self.listening.close()
+        self.listening = socket.socket()
+        self.listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.listening.setblocking(False)
+        self.listening.bind(("127.0.0.1", self.port))
 
     def answers(self, answer: Callable[[Message], bytes]) -> None:
         """Accept every connection and answer every request automatically from now on."""

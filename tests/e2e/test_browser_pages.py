@@ -40,7 +40,7 @@ from tests.e2e.pressed_forms import (
     show_place,
     stopped_charging,
 )
-from tests.support.filled_site import fill, held, invoice_of, key_of, pages_of, schedule_price_change
+from tests.support.filled_site import EDGE_SEEN, fill, held, invoice_of, key_of, pages_of, schedule_price_change
 from tests.support.fourth_language import CODE, add_language
 from tests.support.oidc import THERE
 from tests.support.site import PagesStage
@@ -67,7 +67,8 @@ Dutch is loaded without scripts. The fourth language is made up, and no English 
 """
 LANGUAGES_SEEN = ("en", "de", "nl", CODE)
 ALL_LOOKS = [(width, scheme) for scheme in ("light", "dark") for width in (NARROW, 360, 768, WIDE)]
-INVOICE = "/account/invoices/"
+OWNED = ("/account/invoices/", "/account/keys/")
+"""Pages of one customer's invoice and key."""
 LEFT_IN_ENGLISH = """
     const left = [], walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
     const foreign = "[lang=en], bdi, code, pre, time, kbd, script, textarea, option, .chart, .num, .live, [hreflang]";
@@ -129,6 +130,11 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PagesStage]:
 @pytest.fixture(scope="module")
 def invoice(stage: PagesStage) -> str:
     return held(stage)
+
+
+@pytest.fixture(scope="module")
+def change(stage: PagesStage) -> str:
+    return schedule_price_change(stage)
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +214,7 @@ async def walk(
                 await page.lend(other)
             await page.call("Emulation.setScriptExecutionDisabled", value=language == "nl")
             for path in paths:
-                if language == CODE and path.startswith(INVOICE):
+                if language == CODE and path.startswith(OWNED):
                     continue  # The other one has none.
                 await page.goto(f"{site}{path}?lang={language}")
                 assert await page.run("return document.documentElement.lang") == language
@@ -243,14 +249,14 @@ async def walk(
 )
 @needs_axe
 def test_each_page_is_accessible_at_each_width_and_colour_scheme(
-    stage: PagesStage, invoice: str, browser: Chromium, whose: Audience, part: int
+    stage: PagesStage, invoice: str, change: str, browser: Chromium, whose: Audience, part: int
 ) -> None:
     visitor, other = None, None
     if whose == "anyone":
-        paths = ["/status", "/status/history", "/sign-in"]
+        paths = ["/status", "/status/history", "/sign-in", "/sign-up"]
     else:
-        shown = invoice if whose == "operator" else invoice_of(stage, "acme")
-        paths = list(pages_of(whose, shown).values())[part :: PARTS[whose]]
+        shown, key = invoice if whose == "operator" else invoice_of(stage, "acme"), key_of(stage, "acme")
+        paths = list(pages_of(whose, shown, key=key, edge=EDGE_SEEN, change=change).values())[part :: PARTS[whose]]
         visitor = stage.operator if whose == "operator" else stage.customer("acme")
         # A customer may ask for so many amounts a minute.
         other = stage.customer("bolt") if whose == "customer" else None
@@ -258,8 +264,8 @@ def test_each_page_is_accessible_at_each_width_and_colour_scheme(
 
 
 @pytest.fixture(scope="module")
-def places(stage: PagesStage, invoice: str) -> Places:
-    return list_places(stage, invoice, schedule_price_change(stage))
+def places(stage: PagesStage, invoice: str, change: str) -> Places:
+    return list_places(stage, invoice, change)
 
 
 def test_each_form_of_the_table_of_pages_is_on_a_page_that_is_tried(stage: PagesStage, places: Places) -> None:

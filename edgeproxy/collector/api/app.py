@@ -40,7 +40,6 @@ from edgeproxy.collector.api.field_types import ChangeQuery
 from edgeproxy.collector.api.group import Handlers, Resources
 from edgeproxy.collector.api.groups import GROUPS, PARAMETERS
 from edgeproxy.collector.api.listener import LISTENER, Listener
-from edgeproxy.collector.api.reference_pages import ReferencePages
 from edgeproxy.collector.api.request_limits import RequestLimits, RequestRate, format_subject
 from edgeproxy.collector.api.request_reader import parse_body, parse_query, read_json
 from edgeproxy.collector.api.responses import (
@@ -52,7 +51,7 @@ from edgeproxy.collector.api.responses import (
     build_response,
     problem,
 )
-from edgeproxy.collector.api.service import DESCRIPTION, REFERENCE, Description
+from edgeproxy.collector.api.service import DESCRIPTION, Description
 from edgeproxy.collector.api.usage.csv_export import TooManyExportsError
 from edgeproxy.collector.billing.reports.response_counts import ResponseCounts
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, format_reason
@@ -166,8 +165,7 @@ class Service:
             for group in GROUPS
         ]
         application[LISTENER] = listener
-        application[DESCRIPTION] = Description(lambda: orjson.dumps(openapi.build_description(table)))
-        application[REFERENCE] = Description(lambda: ReferencePages(openapi.build_description(table)))
+        application[DESCRIPTION] = Description(partial(openapi.build_description, table))
         application.on_response_prepare.append(add_response_fields)
         paths = {endpoint.path for group in GROUPS for endpoint in group.endpoints}
         for _, endpoints in table:

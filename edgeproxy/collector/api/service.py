@@ -3,8 +3,8 @@
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Generic, TypeVar
 
+import orjson
 from aiohttp import web
 from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
@@ -28,6 +28,7 @@ from edgeproxy.collector.api.endpoint import (
     get,
 )
 from edgeproxy.collector.api.group import Group, Handlers, PathParameter
+from edgeproxy.collector.api.reference import Schema
 from edgeproxy.collector.api.reference_pages import POLICY, ReferencePages
 from edgeproxy.collector.api.responses import ProblemError, Result
 from edgeproxy.collector.billing.reports import status as billing_status
@@ -100,7 +101,6 @@ class ApiDescription(TypedDict):
 
 FORWARDED_PREFIXES = ("x-forwarded-", "x-real-ip", "forwarded", "via", "origin")
 """Lower-case prefixes of header fields sent by proxies, and by browsers for web pages."""
-T = TypeVar("T")
 READY_TIMEOUT_SECONDS = 2.0
 """Seconds for the answer of a healthy database."""
 
@@ -172,12 +172,12 @@ class ServiceHandlers(Handlers):
     @get("/v1/openapi.json", listener_groups=API_USERS)
     async def fetch_description(self, call: Call[Query, Nothing]) -> ApiDescription | web.Response:
         """Fetch the OpenAPI description of this listener's endpoints."""
-        return web.Response(body=await call.request.app[DESCRIPTION].fetch(), content_type=JSON)
+        return web.Response(body=await call.request.app[DESCRIPTION].fetch_json(), content_type=JSON)
 
     @get("/docs", response_media=(HTML,), listener_groups=API_USERS)
     async def fetch_reference(self, call: Call[ReferenceQuery, Nothing]) -> web.Response:
         """Show the endpoints of this listener by tag, or search them."""
-        pages = await call.request.app[REFERENCE].fetch()
+        pages = await call.request.app[DESCRIPTION].fetch_pages()
         return _show(pages.render_index(call.query.q))
 
     @get(
@@ -188,7 +188,7 @@ class ServiceHandlers(Handlers):
     )
     async def fetch_reference_section(self, call: Call[Query, Nothing]) -> web.Response:
         """Show the endpoints of a tag with their types, and forms to try them."""
-        page = (await call.request.app[REFERENCE].fetch()).find_section(call.path("tag"))
+        page = (await call.request.app[DESCRIPTION].fetch_pages()).find_section(call.path("tag"))
         if page is None:
             raise ProblemError(page_codes.PAGE_NOT_FOUND, "there is no such tag")
         return _show(page)
@@ -202,26 +202,35 @@ def _show(page: bytes) -> web.Response:
     return response
 
 
-class Description(Generic[T]):
-    """A text or pages about the endpoints of a listener, built by `build` on the first request."""
+class Description:
+    """The description of a listener's endpoints, as JSON and as pages. The first request for either builds both."""
 
-    def __init__(self, build: Callable[[], T]) -> None:
+    def __init__(self, build: Callable[[], Schema]) -> None:
         self._build = build
-        self._built: asyncio.Future[T] | None = None
+        self._built: asyncio.Future[tuple[bytes, ReferencePages]] | None = None
         """Building takes up to a second of CPU, and most collectors never need it."""
 
-    async def fetch(self) -> T:
-        """Return the result. It is built once."""
+    async def fetch_json(self) -> bytes:
+        """Return the OpenAPI description as JSON."""
+        return (await self._fetch())[0]
+
+    async def fetch_pages(self) -> ReferencePages:
+        """Return the reference as HTML pages."""
+        return (await self._fetch())[1]
+
+    async def _fetch(self) -> tuple[bytes, ReferencePages]:
         if self._built is None:
-            self._built = run_in_thread("describe the endpoints", self._build)
+            self._built = run_in_thread("describe the endpoints", self._describe)
         # Shielded, because the first request may be cancelled while others wait.
         return await asyncio.shield(self._built)
 
+    def _describe(self) -> tuple[bytes, ReferencePages]:
+        document = self._build()
+        return orjson.dumps(document), ReferencePages(document)
 
-DESCRIPTION = web.AppKey[Description[bytes]]("description", Description)
-"""The OpenAPI description of an application's endpoints, as JSON."""
-REFERENCE = web.AppKey[Description[ReferencePages]]("reference", Description)
-"""The reference of an application's endpoints, as HTML pages."""
+
+DESCRIPTION = web.AppKey("description", Description)
+"""The description of an application's endpoints."""
 
 
 def is_local(request: web.Request) -> bool:

@@ -1,6 +1,7 @@
 """The API describes itself: each field, parameter and operation has its text, and examples are what schemas allow."""
 
 import ast
+import asyncio
 import base64
 import gzip
 import hashlib
@@ -18,6 +19,7 @@ from edgeproxy.base.snippets import build_python, build_typescript
 from edgeproxy.collector.api.examples import ExampleComposer, read_examples
 from edgeproxy.collector.api.groups import GROUPS
 from edgeproxy.collector.api.openapi import build_description
+from edgeproxy.collector.api.service import Description
 from loadtest.testbed.collector import Collector
 from loadtest.testbed.http_client import ask
 from loadtest.testbed.process import ROOT
@@ -161,6 +163,20 @@ def test_reference_pages_are_small_load_nothing_and_have_each_operation(sqlite_c
     assert "get_customers_customer_keys" not in matches
     assert "&lt;script&gt;" in fetch("/docs?q=%3Cscript%3E")
     assert sqlite_collector.get("/docs/nothing", token=None).status == 404
+
+
+async def test_json_and_pages_are_of_one_description(document: dict[str, Any]) -> None:
+    built: list[dict[str, Any]] = []
+
+    def build() -> dict[str, Any]:
+        built.append(document)
+        return document
+
+    description = Description(build)
+    pages, again, body = await asyncio.gather(
+        description.fetch_pages(), description.fetch_pages(), description.fetch_json()
+    )
+    assert (len(built), pages is again, orjson.loads(body) == document) == (1, True, True)
 
 
 def test_snippets_of_a_hostile_request_are_code_with_its_values() -> None:

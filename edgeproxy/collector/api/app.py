@@ -2,9 +2,10 @@
 
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple, cast
 
 import orjson
@@ -167,10 +168,10 @@ class Service:
         application[LISTENER] = listener
         application[DESCRIPTION] = Description(partial(openapi.build_description, table))
         application.on_response_prepare.append(add_response_fields)
-        paths = {endpoint.path for group in GROUPS for endpoint in group.endpoints}
+        routes = list_routes()
         for _, endpoints in table:
             for endpoint in endpoints:
-                route, handle = format_route(endpoint.path, paths), self._build_handle(endpoint)
+                route, handle = routes[endpoint.path], self._build_handle(endpoint)
                 application.router.add_route(endpoint.method, route, handle)
                 if endpoint.method == "GET":
                     application.router.add_route("HEAD", route, handle)
@@ -412,16 +413,24 @@ class Service:
         self.denials.record(caller, what, status, why)
 
 
-def format_route(path: str, paths: Iterable[str]) -> str:
-    """Return a path's pattern for the router. A word at this position in another path is not matched as an id."""
-    segments, others = path.split("/"), [other.split("/") for other in paths]
-    pattern = []
-    for number, segment in enumerate(segments):
-        siblings = {other[number] for other in others if other[:number] == segments[:number] and other[number:]}
-        words = "|".join(sorted(word for word in siblings if not word.startswith("{")))
-        is_open = segment.startswith("{") and words
-        pattern.append(f"{{{segment[1:-1]}:(?!({words})$)[^{{}}/]+}}" if is_open else segment)
-    return "/".join(pattern)
+@cache
+def list_routes() -> Mapping[str, str]:
+    """Return each path's pattern for the router. A word at this position in another path is not matched as an id."""
+    paths = [tuple(path.split("/")) for path in {endpoint.path for group in GROUPS for endpoint in group.endpoints}]
+    words: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    for path in paths:
+        for number, segment in enumerate(path):
+            if not segment.startswith("{"):
+                words[path[:number]].add(segment)
+
+    def format_segment(segment: str, others: set[str]) -> str:
+        is_open = segment.startswith("{") and others
+        return f"{{{segment[1:-1]}:(?!({'|'.join(sorted(others))})$)[^{{}}/]+}}" if is_open else segment
+
+    return {
+        "/".join(path): "/".join(format_segment(segment, words[path[:number]]) for number, segment in enumerate(path))
+        for path in paths
+    }
 
 
 @web.middleware

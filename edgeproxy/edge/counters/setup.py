@@ -1,5 +1,6 @@
 """The setup of a state directory: its tables' files, and the creation of files that are missing or do not fit."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -53,8 +54,9 @@ def file_name(kind: str, generation: int) -> str:
 
 def list_generations(folder: Path, kind: str) -> list[int]:
     """Return the numbers of a table's files in this folder, oldest first."""
-    names = (path.name.split(".") for path in folder.glob(f"{kind}.*.tbl"))
-    return sorted({int(parts[1]) for parts in names if len(parts) == 3 and parts[1].isdecimal()})
+    # Without a glob: it would compile a pattern for each kind in each process.
+    names = (name.split(".") for name in (os.listdir(folder) if folder.is_dir() else ()))
+    return sorted(int(parts[1]) for parts in names if parts[::2] == [kind, "tbl"] and parts[1].isdecimal())
 
 
 def prepare_control(path: Path, folder: Path) -> Control:
@@ -110,9 +112,9 @@ def recover(folder: Path, control: Control) -> None:
 
 def remove_unfinished(folder: Path, control: Control) -> None:
     """Remove the files of an interrupted setup: they never became current, so nothing was counted in them."""
+    for path in folder.glob("*.tbl.*.tmp"):
+        path.unlink()
     for kind in KINDS:
-        for path in folder.glob(f"{kind}.*.tbl.*.tmp"):
-            path.unlink()
         for generation in list_generations(folder, kind):
             if generation > control.generation(kind):
                 (folder / file_name(kind, generation)).unlink()

@@ -77,6 +77,13 @@ PAUSES = "EDGEPROXY_TEST_PAUSES"
 CLONE, CLONE_PARENT, PR_SET_PDEATHSIG = 56, 0x8000, 1  # of x86-64: syscalls(2), clone(2), prctl(2)
 
 
+def ends_within(handle: int, seconds: float | None) -> bool:
+    """Return whether the process of a pidfd ends within this time. Unlike select(2), poll(2) has no greatest number."""
+    poll = select.poll()
+    poll.register(handle, select.POLLIN)
+    return bool(poll.poll(None if seconds is None else seconds * 1000))
+
+
 class Copy:
     """A forked process, with the methods of Popen that tests use."""
 
@@ -96,7 +103,7 @@ class Copy:
         if self.returncode is None:
             handle = os.pidfd_open(self.pid)
             try:
-                ended, _, _ = select.select([handle], [], [], timeout)
+                ended = ends_within(handle, timeout)
             finally:
                 os.close(handle)
             if not ended:
@@ -315,24 +322,30 @@ def rehearse() -> None:
     """
     # Not at the top of the file: tests import this file too, and MODULES must be imported before these.
     import typer
+    from aiohttp import web
     from jinja2 import FileSystemBytecodeCache
 
     from edgeproxy import cli
+    from edgeproxy.collector.api import app
     from edgeproxy.collector.pages import rendering
     from edgeproxy.config import file_kinds
     from edgeproxy.config.edge import load as edge_load
     from edgeproxy.config.edge import settings as edge_settings
     from edgeproxy.edge.proxy.exchange.prepared_configuration import PreparedConfiguration
+    from edgeproxy.edge.proxy.routing.path_rules import PathRules
     from stripe_sandbox.description import load_description
 
     for name in EXAMPLES:
         settings = file_kinds.check_file(ROOT / "config" / name, {"DIRECTORY_TRUST": f"ed25519:{'A' * 43}="})
         if isinstance(settings, edge_settings.EdgeSettings):
             PreparedConfiguration(edge_load.dump_settings(settings))
+            PathRules(settings.paths)
     # Compiling the templates takes 1.7 s of CPU. The first copy that needs one stores its code for all later processes.
     version = hashlib.sha256(Path(rendering.__file__).read_bytes()).hexdigest()[:12]  # The options of templates.
     rendering.COMPILED = FileSystemBytecodeCache(pattern=f"edgeproxy-{version}-%s")  # type: ignore[assignment]
     load_description()
+    for route in app.list_routes().values():
+        web.UrlDispatcher().add_resource(route)  # Python keeps its compiled expression.
     created = typer.main.get_command(cli.app)
     created.load_all()  # type: ignore[attr-defined]  # A LazyGroup.
     typer.main.get_command = lambda app: created  # type: ignore[assignment]

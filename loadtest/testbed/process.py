@@ -1,7 +1,6 @@
 """A process that the tests started, with all its descendants, whatever sessions they chose."""
 
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -144,7 +143,7 @@ def kill(pid: int, *, seconds: float = 10.0) -> None:
         return
     try:
         signal.pidfd_send_signal(handle, signal.SIGKILL)
-        assert select.select([handle], [], [], seconds)[0], f"{pid} is still there"
+        assert fork_server.ends_within(handle, seconds), f"{pid} is still there"
     except ProcessLookupError:
         pass
     finally:

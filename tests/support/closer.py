@@ -3,6 +3,7 @@
 import asyncio
 import multiprocessing
 from contextlib import AsyncExitStack
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -43,19 +44,20 @@ async def _close(folder: Path, url: str, stripe: str, now: int) -> None:
             await asyncio.sleep(0 if due else REST_SECONDS)
 
 
-def meter_closer(folder: Path, url: str, port: int) -> "multiprocessing.context.ForkServerProcess":
+def meter_closer(folder: Path, url: str, port: int) -> tuple["multiprocessing.context.ForkServerProcess", Event]:
     """Start a process that exports usage to the meters of the sandbox at this port, and closes their invoices. Of
-    several, one at a time does each, as of collectors."""
-    process = CONTEXT.Process(target=_run_meters, args=(folder, url, port))
+    several, one at a time does each, as of collectors. The event is set once it has done all work that was due."""
+    worked = CONTEXT.Event()
+    process = CONTEXT.Process(target=_run_meters, args=(folder, url, port, worked))
     process.start()
-    return process
+    return process, worked
 
 
-def _run_meters(folder: Path, url: str, port: int) -> None:
-    asyncio.run(_close_by_meters(folder, url, port))
+def _run_meters(folder: Path, url: str, port: int, worked: Event) -> None:
+    asyncio.run(_close_by_meters(folder, url, port, worked))
 
 
-async def _close_by_meters(folder: Path, url: str, port: int) -> None:
+async def _close_by_meters(folder: Path, url: str, port: int, worked: Event) -> None:
     async with era(folder, url, SandboxAt(port), None) as timeline, AsyncExitStack() as held:
         database, ours = timeline.of.database, dict.fromkeys(("closing", "exports"), False)
         while True:
@@ -72,6 +74,7 @@ async def _close_by_meters(folder: Path, url: str, port: int) -> None:
                 await timeline.closing.step(timeline.now())
             if ours["exports"]:
                 await timeline.export()
+            worked.set()
             await asyncio.sleep(REST_SECONDS)
 
 

@@ -150,23 +150,27 @@ def test_two_killed_collectors_charge_a_month_by_meters_once(
     async def live(is_over: Callable[[], Awaitable[bool]], seconds: float) -> None:
         """Run both collectors until `is_over`, and kill one at times. The clock advances by `seconds` in each round."""
         nonlocal deaths
-        processes = [start(), start()]
+        running = [start(), start()]
         lives = 0
         try:
             while not await is_over():
                 assert monotonic() < until
                 await asyncio.sleep(chance.uniform(0.0, LIFE_SECONDS_MAX))
-                assert all(process.is_alive() for process in processes)
-                if lives % 2 == 0:  # Without a kill in every second round some work completes.
+                assert all(process.is_alive() for process, _ in running)
+                if lives % 2 == 0:
                     one = chance.randrange(2)
-                    processes[one].kill()
-                    await asyncio.to_thread(processes[one].join, 10.0)
-                    processes[one] = start()
+                    process, _ = running[one]
+                    process.kill()
+                    await asyncio.to_thread(process.join, 10.0)
+                    running[one] = start()
                     deaths += 1
+                else:  # Before the next kill some work completes, however busy the machine is.
+                    for _, worked in running:
+                        assert await asyncio.to_thread(worked.wait, 60.0)
                 lives += 1
                 await asyncio.to_thread(new_sandbox.advance, seconds)
         finally:
-            for process in processes:
+            for process, _ in running:
                 process.kill()
                 process.join(10.0)
 

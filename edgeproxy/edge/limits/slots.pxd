@@ -5,7 +5,6 @@ cdef class Gauges:
     cdef object __weakref__
     cdef public object columns, locals, runs, table, words
     cdef public tuple places
-    cdef public list versions
     cdef public bint has_hub
     cdef public unsigned long long owner
     cdef public object retained
@@ -14,17 +13,15 @@ cdef class Gauges:
 
 cdef class Slots:
     cdef object __weakref__
-    cdef public object _generation, _local, _stem, _subject, _sync, _version
+    cdef public object _generation, _local, _stem, _subject, _sync
     cdef public Gauges _gauges
     cdef public CHeadroom _headroom
     cdef public double _touched
-    cdef public long long _used
-    cdef public Py_ssize_t _number, _row
-    @cython.locals(gauges=Gauges, row=Py_ssize_t, headroom=CHeadroom, used="long long", total="long long")
+    cdef public Py_ssize_t _row
+    @cython.locals(gauges=Gauges, row=Py_ssize_t, own_at=Py_ssize_t, headroom=CHeadroom, used="long long", total="long long")
     cpdef bint acquire(self, long long limit, double now, long long amount=*) except -1
-    @cython.locals(gauges=Gauges, row=Py_ssize_t, used="long long")
+    @cython.locals(gauges=Gauges, row=Py_ssize_t)
     cpdef release(self, long long amount=*)
-    cpdef _reload(self, Py_ssize_t row)
     cpdef long long _read_gauges(self, CHeadroom headroom, long long limit) except -1
     cpdef long long _sum_gauges(self) except -1
     @cython.locals(gauges=Gauges, row=Py_ssize_t, headroom=CHeadroom, total="long long")

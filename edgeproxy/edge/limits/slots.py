@@ -24,12 +24,12 @@ class Gauges:
 
     __slots__ = (
         "__weakref__", "columns", "foreign_at", "has_hub", "locals", "own_at", "owner", "places", "retained", "runs",
-        "second", "table", "touched", "versions", "words",
+        "second", "table", "touched", "words",
     )  # fmt: skip
 
     def __init__(self, table: LimitTable, locals_: Locals) -> None:
         """`locals_` reports a full table."""
-        self.table, self.words, self.versions, self.locals = table, table.words, table.versions, locals_
+        self.table, self.words, self.locals = table, table.words, locals_
         self.owner = table.gauge_owner
         self.has_hub = table.layout.hub is not None
         self.own_at = table.head_at + at.GAUGE
@@ -65,20 +65,20 @@ class Gauges:
 
 
 class Slots:
-    """The slots of one row. Several objects of a process may use one row: each reads the process's own use again if
-    another was the latest to do so. An object with headroom is the only one of its row.
+    """The slots of one row. Several objects of a process may use one row, so none remembers the process's own use. An
+    object with headroom is the only one of its row.
     """
 
     __slots__ = (
-        "__weakref__", "_gauges", "_generation", "_headroom", "_local", "_number", "_row", "_stem", "_subject",
-        "_sync", "_touched", "_used", "_version",
+        "__weakref__", "_gauges", "_generation", "_headroom", "_local", "_row", "_stem", "_subject", "_sync",
+        "_touched",
     )  # fmt: skip
 
     def __init__(self, gauges: Gauges, stem: bytes, subject: bytes) -> None:
         """`stem` and `subject` are the two parts of the row's key."""
         self._gauges = gauges
         self._stem, self._subject = stem, subject
-        self._row = self._generation = self._number = self._used = self._version = 0
+        self._row = self._generation = 0
         """The first word of the row in the table; 0 without one."""
         self._local: LocalSlots | None = None
         self._sync = -1
@@ -127,10 +127,10 @@ class Slots:
             return False
         if not row:
             return self._acquire_local(limit, amount)
-        if gauges.versions[self._number] != self._version:
-            self._reload(row)
-        self._used = used = self._used + amount
-        words[row + gauges.own_at] = gauges.owner | used
+        own_at = row + gauges.own_at
+        # Its owner has been this process since the row was bound.
+        used = (words[own_at] & COUNT_MASK) + amount
+        words[own_at] = gauges.owner | used
         places = gauges.places
         headroom = self._headroom
         if headroom is not None:
@@ -217,21 +217,8 @@ class Slots:
                 local.used -= amount
                 return
             # A row in use is not freed, so it still belongs to its key.
-            self._gauges.versions[self._gauges.table.number_version(row)] += 1
-            self._gauges.words[row + self._gauges.own_at] -= amount
-            return
         gauges = self._gauges
-        if gauges.versions[self._number] != self._version:
-            self._reload(row)
-        self._used = used = self._used - amount
-        gauges.words[row + gauges.own_at] = gauges.owner | used
-
-    def _reload(self, row: int) -> None:
-        """Read this process's own use from the map, as another object of the row may have changed it."""
-        gauges = self._gauges
-        self._used = gauges.words[row + gauges.own_at] & COUNT_MASK
-        self._version = version = gauges.versions[self._number] + 1
-        gauges.versions[self._number] = version
+        gauges.words[row + gauges.own_at] -= amount
 
     def count_used(self) -> int:
         """Return the number of slots that all processes use, as of the last reading."""
@@ -263,9 +250,7 @@ class Slots:
             total = self._read_gauges(headroom, limit) + amount
         else:
             # The sum of `_sum_gauges`, written out: a call costs a 429 one percent more instructions.
-            if gauges.versions[self._number] != self._version:
-                self._reload(row)
-            total = self._used + amount + words[row + gauges.foreign_at]
+            total = (words[row + gauges.own_at] & COUNT_MASK) + amount + words[row + gauges.foreign_at]
             for place in gauges.places:
                 total += words[row + place] & COUNT_MASK
         return total > limit and self._count_living() + amount > limit
@@ -368,10 +353,7 @@ class Slots:
             used += self._pour_local(self._local, row, self.key)
         words[row + gauges.own_at] = gauges.owner | used
         self._row, self._generation = row, generation
-        self._number = number = gauges.table.number_version(row)
         self._sync = words[row + ROW_SYNC]  # Before the rest, so that any later change moves it again.
-        self._used = used
-        self._version = gauges.versions[number] = gauges.versions[number] + 1
         if gauges.runs or self._headroom is not None:
             self._bind_headroom()
 

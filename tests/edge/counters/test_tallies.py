@@ -186,7 +186,7 @@ def test_a_row_that_is_being_claimed_has_neither_grown_nor_a_mark(tmp_path: Path
 
 
 @pytest.mark.parametrize("layout", [USAGE, WHOLE_KEYS], ids=["two parts", "one part"])
-def test_keys_of_any_length_count_apart(tmp_path: Path, layout: Layout) -> None:
+def test_key_of_each_length_has_its_own_count(tmp_path: Path, layout: Layout) -> None:
     path = make(tmp_path, layout)
     keys = [b"k" * length for length in (0, 1, 63, 64, 65, 231, at.TALLY_KEY_BYTES)]
     for number, key in enumerate(keys):

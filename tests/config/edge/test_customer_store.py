@@ -66,6 +66,16 @@ def test_packed_customers_of_a_file_are_read_as_a_mapping() -> None:
     assert (len(CustomerMap({})), list(CustomerMap({}))) == (0, [])
 
 
+def test_packed_customers_are_equal_if_their_names_have_equal_customers() -> None:
+    one, two = Customer(tier="one"), Customer(tier="two")
+    packed = CustomerMap({"a": one, "b": two, "c": one})
+    assert packed == CustomerMap({"a": Customer(tier="one"), "b": Customer(tier="two"), "c": one})
+    assert packed == CustomerMap({"c": one, "b": two, "a": one})
+    for others in ({"a": one, "b": two, "c": two}, {"a": one, "b": two, "d": one}, {"a": one, "b": two}):
+        assert packed != CustomerMap(others)
+    assert packed != []
+
+
 def test_settings_with_packed_customers_are_dumped_as_before() -> None:
     settings = build_settings()
     packed = settings.model_copy(update={"customers": CustomerMap(settings.customers)})

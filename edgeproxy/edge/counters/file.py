@@ -16,6 +16,7 @@ FIRST_FORMAT_VERSION, SECOND_FORMAT_VERSION, FORMAT_VERSION = 1, 2, 3
 (layout.py). Metrics and connections are still written in the first one, so that an older program can go on with them.
 """
 
+EXCLUSIVE = fcntl.LOCK_EX | fcntl.LOCK_NB
 QUOTAS = "quotas"
 KINDS = ("customers", "addresses", "usage", "metrics", "connections", QUOTAS, "end_users")
 
@@ -128,7 +129,7 @@ class TableFile:
     def lock(self) -> bool:
         """Acquire the file's flock without waiting, and return whether it is held. Its holder assigns rows to keys."""
         try:
-            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self.fd, EXCLUSIVE)
         except BlockingIOError:
             return False
         if self.words[at.PENDING]:

@@ -16,6 +16,8 @@ from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
 
 ROW_BITS = 24
 ROW_MASK = (1 << ROW_BITS) - 1
+HASH_PART = (1 << 64) - 1 - ROW_MASK
+"""The bits of a word that are those of a key's hash."""
 ROWS_MAX = ROW_MASK - 1
 EMPTY, TOMBSTONE = 0, 1
 read_hash = Struct("<Q").unpack
@@ -39,15 +41,16 @@ class Index:
 
     def __init__(self, file: TableFile) -> None:
         self.words = file.words
-        self._keyed = blake2b(digest_size=8, key=file.seed)
+        self._copy_keyed = blake2b(digest_size=8, key=file.seed).copy
         self.slots = file.layout.slots
 
     def hash(self, key: bytes) -> int:
         """Return 64 bits of keyed BLAKE2b, equal in every process; never 0 in its upper 40 bits."""
         # A copy of a keyed state is quicker than a new one.
-        state = self._keyed.copy()
+        state = self._copy_keyed()
         state.update(key)
-        value: int = read_hash(state.digest())[0]
+        value: int
+        (value,) = read_hash(state.digest())
         return value if value > ROW_MASK else value | 1 << ROW_BITS
 
     def find_row(self, key_hash: int, is_row: Callable[[int], bool]) -> int | None:
@@ -77,16 +80,33 @@ class Index:
                 return slot
         return None
 
+    def find_slot_of_new(self, key_hash: int) -> int | None:
+        """Find the first free slot for this hash; None if there is none, or a row may have the hash."""
+        words = self.words
+        start = at.HEADER_WORDS + key_hash % self.slots
+        if words[start] == EMPTY:
+            return start  # As for most new keys.
+        tag, vacancy = key_hash & HASH_PART, None
+        for slot in range(start, start + at.PROBES):
+            word = words[slot]
+            if word <= TOMBSTONE:
+                vacancy = vacancy or slot
+                if word == EMPTY:
+                    break
+            elif word & HASH_PART == tag:
+                return None
+        return vacancy
+
     def publish(self, slot: int, key_hash: int, row: int) -> None:
         """Make the key lead to `row`. For the flock's holder."""
         if IS_WEAK:
             fence()
-        self.words[slot] = key_hash >> ROW_BITS << ROW_BITS | row + ROW_OFFSET
+        self.words[slot] = key_hash & HASH_PART | row + ROW_OFFSET
 
     def remove(self, key_hash: int, row: int) -> None:
         """Make the key lead nowhere. For the flock's holder. Does nothing if the key led nowhere before."""
         words = self.words
-        entry = key_hash >> ROW_BITS << ROW_BITS | row + ROW_OFFSET
+        entry = key_hash & HASH_PART | row + ROW_OFFSET
         start = at.HEADER_WORDS + key_hash % self.slots
         for slot in range(start, start + at.PROBES):
             if words[slot] == entry:

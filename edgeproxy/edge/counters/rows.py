@@ -34,6 +34,7 @@ from edgeproxy.edge.counters.layout import (
     HEADER_WORDS,
     HIGH,
     IN_USE,
+    KEY_BYTES,
     PENDING,
     ROW_BORN,
     ROW_GENERATION,
@@ -68,13 +69,18 @@ CHUNKS_MAX = 4
 """Chunks of rows whose space a supervisor allocates in one turn."""
 
 
-def create_row_packer(stride: int) -> Callable[[memoryview, int, int, int, int, bytes], None]:
-    """Return the function that writes the state, width, moment of birth and key of a row of `stride` words, and zeros
-    into all other words of its first part but the first three. It writes from the word ROW_STATE on.
+def create_row_packers(stride: int) -> tuple[Callable[..., None], Callable[..., None]]:
+    """Return two functions that write words of a row of `stride` words: state, width, moment of birth and key, from
+    the word ROW_STATE on; and generation, sync version and these, from ROW_GENERATION on. Both write zeros into all
+    other words of the row's first part from there on.
     """
     rest = (stride - at.RINGS) * at.WORD
-    return Struct(f"@QQ{2 * at.WORD}xQ{at.KEY_BYTES}s{rest}x").pack_into
+    content = f"QQ{2 * at.WORD}xQ{at.KEY_BYTES}s{rest}x"
+    return Struct(f"@{content}").pack_into, Struct(f"@QQ{content}").pack_into
 
+
+read_assignment = Struct("@QQQQQQ").unpack_from
+"""Reads the words IN_USE to CHANGES of the header, for the price of reading three of them one by one."""
 
 Claim = tuple[int, int, int, int, bytes]
 """A new key: its slot in the index, its hash, the state of its row, the width of its cells, and the key as stored."""
@@ -105,8 +111,8 @@ class LimitTable:
         """The counts of other hosts; None if limits are not shared."""
         self.index = Index(file)
         self._bytes = file.bytes
-        self._first, self._stride = layout.first_row, layout.row_words
-        self._pack_row = create_row_packer(self._stride)
+        self._rows, self._first, self._stride = layout.rows, layout.first_row, layout.row_words
+        self._pack_row, self._pack_new_row = create_row_packers(self._stride)
         self._no_counts = memoryview(bytes(layout.ring * WORD)).cast("Q")
         self.readers: WeakValueDictionary[bytes, Reader] = WeakValueDictionary()
         """The objects that are told of other columns and of a clock set back, by the key of a row or another name."""
@@ -223,24 +229,22 @@ class LimitTable:
         `find`.
         """
         words, index = self.words, self.index
-        changes = words[CHANGES]
+        changes, slots = words[CHANGES], index.slots
         claims: list[Claim] = []
-        taken = [0]  # 0 stands for no slot.
+        taken: list[int] = []
         for key, width, flags in keys:
-            if len(key) > at.KEY_BYTES:
+            if len(key) > KEY_BYTES:
                 break
             key_hash = index.hash(key)
-            slot = HEADER_WORDS + key_hash % index.slots
+            slot = HEADER_WORDS + key_hash % slots
             if words[slot] != EMPTY:
-                # Another key has its first slot, or it is not new.
-                known = self.peek(RowKey(key_hash, len(key), key))
-                slot = index.find_vacancy(key_hash) or 0 if known is None else 0
-            if slot in taken:
+                slot = index.find_slot_of_new(key_hash) or 0
+            if not slot or slot in taken:
                 break
             taken.append(slot)
             claims.append((slot, key_hash, len(key) | flags, width, key))
         else:
-            if claims and words[IN_USE] + len(claims) <= self.layout.rows and self.file.lock():
+            if claims and words[IN_USE] + len(claims) <= self._rows and self.file.lock():
                 try:
                     if words[CHANGES] == changes:
                         return self._claim(claims, now)
@@ -262,50 +266,52 @@ class LimitTable:
 
     def _claim(self, claims: Sequence[Claim], now: float) -> list[RowLookup]:
         """Claim a row for each of these keys. For the flock's holder."""
-        words = self.words
-        in_use, freed, high, allocated = words[IN_USE], words[FREE], words[HIGH], words[ALLOCATED]
-        born = milliseconds(now)
+        words, first, stride = self.words, self._first, self._stride
+        in_use, high, freed, _, _, changes = read_assignment(self._bytes, IN_USE * WORD)
+        most, allocated, born = self._rows, words[ALLOCATED], milliseconds(now)
         claimed: list[RowLookup] = []
         words[PENDING] = 1
         for slot, key_hash, state, width, key in claims:
             number = freed - 1 if freed else high
-            has_space = number < allocated or self.file.allocate(number + 1)
-            if in_use + len(claimed) >= self.layout.rows or not has_space:
+            if in_use >= most or (number >= allocated and not self.file.allocate(number + 1)):
                 break
-            row = self._first + number * self._stride
+            in_use += 1
+            row, generation = first + number * stride, 2
+            # Zeros are written into the words of the last key, too: its cells had another width, and could pass for
+            # some of this one's. After a power cut a row above HIGH may have content as well; tables that outlive it
+            # have empty rings. No key leads here yet.
             if freed:
-                generation, sync, freed = self._take_freed(row)
+                generation, freed = self._fill_freed(row, state, width, born, key)
             else:
-                # No process remembers a row that was never used.
-                generation, sync = 2, 1
                 words[HIGH] = high = number + 1
-            # This clears the words of the last key, too: its cells had another width, and could pass for some of this
-            # one's. After a power cut a row above HIGH may have content as well; tables that outlive it have empty
-            # rings. No key leads here yet.
-            self._pack_row(self._bytes, (row + ROW_STATE) * WORD, state, width, born, key)
-            if IS_WEAK:
-                fence()  # A process that reads the generation from here on does not find the last key any more.
-            words[row + ROW_GENERATION] = generation
-            if IS_WEAK:
-                fence()
-            words[row + ROW_SYNC] = sync
+                # No process remembers a row that was never used.
+                self._pack_new_row(self._bytes, (row + ROW_GENERATION) * WORD, 2, 1, state, width, born, key)
             if IS_WEAK:
                 fence()
             words[row + ROW_HASH] = key_hash
             self.index.publish(slot, key_hash, number)
             claimed.append((row, generation, True))
-        words[IN_USE] = in_use + len(claimed)
-        self.record_change()
+        words[IN_USE] = in_use
+        words[CHANGES] = changes + 1  # As `record_change`.
+        words[PENDING] = 0
         if len(claimed) < len(claims):
             raise TableFullError(self.name)  # The first keys have their rows, and are found from now on.
         return claimed
 
-    def _take_freed(self, row: int) -> tuple[int, int, int]:
-        """Take the first freed row. Return its next generation, its next sync, and the number of the next free row."""
+    def _fill_freed(self, row: int, state: int, width: int, born: int, key: bytes) -> tuple[int, int]:
+        """Take the first freed row, and write its content. Return its generation, and 1 + the next freed row."""
         words = self.words
         words[FREE] = freed = words[row + ROW_BORN]  # A freed row holds the number of the next one in this word.
         self._clear_far(row)
-        return (words[row + ROW_GENERATION] | 1) + 1, words[row + ROW_SYNC] + 1, freed
+        generation = (words[row + ROW_GENERATION] | 1) + 1
+        self._pack_row(self._bytes, (row + ROW_STATE) * WORD, state, width, born, key)
+        if IS_WEAK:
+            fence()  # A process that reads the generation from here on does not find the last key any more.
+        words[row + ROW_GENERATION] = generation
+        if IS_WEAK:
+            fence()
+        words[row + ROW_SYNC] += 1
+        return generation, freed
 
     def _clear_far(self, row: int) -> None:
         """Clear the second part of a row before another key gets it, as far as it was ever written."""

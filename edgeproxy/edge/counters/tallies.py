@@ -54,7 +54,7 @@ class TallyTable:
         self.column = column
         self.index = Index(file)
         self._bytes = file.bytes
-        self._first = file.layout.first_row
+        self._rows, self._first = file.layout.rows, file.layout.first_row
         self._stride = file.layout.row_words
         self._tallies_at = file.layout.tallies
         self._mark_at = mark_at = self._tallies_at - 1
@@ -134,17 +134,19 @@ class TallyTable:
         words, index = self.words, self.index
         if len(key) > at.TALLY_KEY_BYTES:
             raise ValueError(f"the key is {len(key)} bytes long, and {at.TALLY_KEY_BYTES} is the most")
-        if words[HIGH] >= self.layout.rows:
+        if words[HIGH] >= self._rows:
             raise TableFullError(self.name)
         if not self.file.lock():
             self._wait_for_lock()
         try:
-            number = self._find(key_hash, key)
-            if number is not None:
-                return number
-            slot = index.find_vacancy(key_hash)
+            slot = index.find_slot_of_new(key_hash)
+            if slot is None:
+                claimed = self._find(key_hash, key)
+                if claimed is not None:
+                    return claimed
+                slot = index.find_vacancy(key_hash)
             number = words[HIGH]
-            if slot is None or number >= self.layout.rows:
+            if slot is None or number >= self._rows:
                 raise TableFullError(self.name)
             # If this process is killed from here on, it leaves a row that no key leads to: nothing that needs repair.
             words[HIGH] = number + 1

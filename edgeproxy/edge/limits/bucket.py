@@ -23,7 +23,7 @@ class TokenBucket(SlidingWindow):
 
     __slots__ = ("_room", "depth", "rate")
 
-    _counts: LevelCounts
+    counts: LevelCounts
 
     def __init__(self, rule: RuleTerms, counts: LevelCounts, cost: int = 1, is_late: bool = False) -> None:
         super().__init__(rule, counts, cost, is_late)
@@ -39,7 +39,7 @@ class TokenBucket(SlidingWindow):
 
     def left(self, now: float) -> int:
         """Return how much may still be charged at edge time `now` (seconds)."""
-        counts = self._counts
+        counts = self.counts
         window = counts.window
         if not window.since <= now < window.until:
             window.advance(now)
@@ -49,13 +49,13 @@ class TokenBucket(SlidingWindow):
 
     def _fits(self, now: float) -> int:
         """Return how much fits into this process's share of the bucket. Call it after a refresh."""
-        share = self._counts.share
-        return floor(compute_room(max(1, self.depth // share)) - self._counts.level_now(now, self.rate / share))
+        share = self.counts.share
+        return floor(compute_room(max(1, self.depth // share)) - self.counts.level_now(now, self.rate / share))
 
     def charge(self, cost: int = 1) -> None:
         """Count `cost` in the cell that `left` read, and in the level."""
         SlidingWindow.charge(self, cost)
-        self._counts.pour(cost)
+        self.counts.pour(cost)
 
     def retry_after(self, now: float, cost: int = 1) -> int:
         """Return the whole seconds until `cost` passes if no other request comes; 0 if it passes now."""
@@ -63,7 +63,7 @@ class TokenBucket(SlidingWindow):
 
     def seconds_until_drained(self, cost: int) -> int:
         """Return the whole seconds ≥ 1 until there is room for `cost`, or the bucket is empty. Call it after `left`."""
-        counts = self._counts
+        counts = self.counts
         if counts.is_shut:
             return HUB_RETRY_SECONDS
         depth = max(1, self.depth // counts.share)
@@ -74,7 +74,7 @@ class TokenBucket(SlidingWindow):
         return max(1, ceil((too_much + rounded - ROUNDING_TOKENS / 4) / counts.rate * counts.parts))
 
     def _reset(self, now: float) -> int:
-        counts = self._counts
+        counts = self.counts
         return max(1, ceil((counts.level - ROUNDING_TOKENS / 4) / counts.rate))
 
     def tail(self, now: float) -> bytes:
@@ -105,7 +105,7 @@ class Hybrid(TokenBucket):
     def left(self, now: float) -> int:
         """Return how much may still be charged at edge time `now` (seconds): the lesser of the two."""
         window = SlidingWindow.left(self, now)
-        counts = self._counts
+        counts = self.counts
         bucket = self._fits(now) if counts.local is not None else floor(self._room - counts.level_now(now, self.rate))
         # True if the bucket is closer to refusal. If neither has room, the window has the longer wait.
         self._smooths = bucket < window > 0

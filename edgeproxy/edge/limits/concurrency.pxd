@@ -2,7 +2,7 @@ from edgeproxy.edge.limits.slots cimport Slots as CSlots
 
 cdef class Concurrency:
     cdef public object _rule
-    cdef public CSlots _slots
+    cdef public CSlots counts
     cpdef bint acquire(self, double now) except -1
     cpdef release(self)
     cpdef retry_after(self, double now, long long cost=*)

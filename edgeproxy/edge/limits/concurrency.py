@@ -8,11 +8,12 @@ from edgeproxy.edge.limits.window import HUB_RETRY_SECONDS
 class Concurrency:
     """A rule as it applies to one subject. A slot is acquired at admission and released at the request's end."""
 
-    __slots__ = ("_rule", "_slots")
+    __slots__ = ("_rule", "counts")
 
     def __init__(self, rule: Rule, slots: Slots) -> None:
         self._rule = rule
-        self._slots = slots
+        self.counts = slots
+        """The counted slots."""
 
     @property
     def name(self) -> str:
@@ -24,24 +25,19 @@ class Concurrency:
         """The most slots in use at once."""
         return self._rule.limit
 
-    @property
-    def counts(self) -> Slots:
-        """The counted slots."""
-        return self._slots
-
     def acquire(self, now: float) -> bool:
         """Acquire a slot. Return False if all are in use."""
-        return self._slots.acquire(self._rule.limit, now)
+        return self.counts.acquire(self._rule.limit, now)
 
     def release(self) -> None:
         """Release the slot of a request that has ended."""
-        self._slots.release()
+        self.counts.release()
 
     def retry_after(self, now: float, cost: int = 1) -> int:
         """Return the seconds until a retry may succeed; 0 if there is a slot now.
 
         It is 1 otherwise, because the ends of requests are unknown.
         """
-        if not self._slots.is_full(self._rule.limit, now):
+        if not self.counts.is_full(self._rule.limit, now):
             return 0
-        return HUB_RETRY_SECONDS if self._slots.is_shut else 1
+        return HUB_RETRY_SECONDS if self.counts.is_shut else 1

@@ -111,8 +111,9 @@ class LimitSet:
     def __init__(
         self,
         policies: tuple[Policy, ...] = (),
-        *,
         traits: SetTraits | None = None,
+        slots: tuple[Concurrency | UnitLimit | BudgetReservation, ...] = (),
+        *,
         plan_policies: int = 0,
         credits: Policy | None = None,
         credits_gate: Gate | None = None,
@@ -120,7 +121,6 @@ class LimitSet:
         spending: tuple[Policy, ...] = (),
         shadows: tuple[Policy, ...] = (),
         trials: tuple[Policy, ...] = (),
-        slots: tuple[Concurrency | UnitLimit | BudgetReservation, ...] = (),
         quotas: tuple[Quota, ...] = (),
         units: tuple[UnitLimit, ...] = (),
         metered: Mapping[str, tuple[Quota | UnitLimit, ...]] = NOTHING,
@@ -133,10 +133,11 @@ class LimitSet:
         """
         self.policies = policies
         """Rates that are charged their cost at admission."""
-        self.slots: tuple[Concurrency | UnitLimit | BudgetReservation, ...] = (*slots, *units) if units else slots
+        self.slots: tuple[Concurrency | UnitLimit | BudgetReservation, ...] = slots
         if traits is not None:
             self.traits = traits
             return
+        self.slots += units
         if credits is not None and credits.cost > credits.most:
             credits = None  # There are never enough of them for such a request.
         has_others = reported or spending or shadows or units or trials
@@ -203,11 +204,11 @@ class LimitSet:
                 holders.append(counts)
                 keys.append(key)
         try:
-            rows = table.find_all(keys, now)
+            rows = iter(table.find_all(keys, now))
         except RowUnavailableError:
             return
-        for counts, row in zip(holders, rows, strict=True):
-            counts.bind_row(row, now)
+        for counts in holders:
+            counts.bind_row(next(rows), now)  # A strict `zip` would cost 2,000 instructions more.
 
     def release(self) -> None:
         """Release the slots of an admitted request at its end, whatever its outcome."""

@@ -105,7 +105,7 @@ class Policies:
         """
         rate = KINDS[rule.algorithm].rate
         assert rate is not None
-        window = self._windows.get(rule.window) or self._add_window(rule.window)
+        window = self._get_window(rule.window)
         if rate.counts is Counts and not self._is_shared:
             return rate.policy(rule, Counts(window, rule.stem, subject), cost, is_late)
         key = rule.key(subject)
@@ -113,6 +113,26 @@ class Policies:
         if not isinstance(counts, rate.counts):
             counts = self.table.readers[key] = rate.counts(window, rule.stem, subject)
         return rate.policy(rule, counts, cost, is_late)
+
+    def prepare_rate(self, rule: Rule, cost: int) -> Callable[[bytes], Policy]:
+        """Return a function of a subject that returns its policy, as `get_policy` does: for the rate of many
+        customers.
+        """
+        rate = KINDS[rule.algorithm].rate
+        if rate is None or rate.counts is not Counts or self._is_shared:
+            return lambda subject: self.get_policy(rule, subject, cost)
+        create, window, stem = rate.policy, self._get_window(rule.window), rule.stem
+        return lambda subject: create(rule, Counts(window, stem, subject), cost, False)
+
+    def prepare_concurrency(self, rule: Rule) -> Callable[[bytes], Concurrency]:
+        """Return a function of a subject that returns its limit, as `get_concurrency` does."""
+        if self._is_shared or self.table.reads_runs:
+            return lambda subject: self.get_concurrency(rule, subject)
+        gauges, stem = self._gauges, rule.stem
+        return lambda subject: Concurrency(rule, Slots(gauges, stem, subject))
+
+    def _get_window(self, seconds: float) -> CellWindow:
+        return self._windows.get(seconds) or self._add_window(seconds)
 
     def _add_window(self, seconds: float) -> CellWindow:
         if len(self._windows) >= WINDOWS_MAX:

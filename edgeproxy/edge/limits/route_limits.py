@@ -73,7 +73,8 @@ class LimitTerms:
 
     __slots__ = (
         "allowance", "by_address", "headers", "is_anonymous", "limits", "meters", "name_places", "plain",
-        "plain_rates", "plain_slots", "plain_table", "plain_traits", "route", "selector", "tables",
+        "plain_makers", "plain_rates", "plain_slots", "plain_slots_maker", "plain_table", "plain_traits", "route",
+        "selector", "tables",
     )  # fmt: skip
 
     def __init__(
@@ -128,6 +129,24 @@ class LimitTerms:
         """The table that has the rows of the `plain` limits, if no other host shares them."""
         self.plain_traits = SetTraits(has_policies=bool(self.plain), has_slots=concurrency is not None)
         """The traits of sets with the `plain` limits, if no other host shares them."""
+        self._prepare_sets()
+
+    def _prepare_sets(self) -> None:
+        """Prepare `create_plain_set`."""
+        rates = self.plain_rates
+        is_by_name = self.plain_table is not None and all(each.rule.scope == "customer" for each in rates)
+        makers = tuple([each.policies.prepare_rate(each.rule, each.cost) for each in rates])
+        self.plain_makers = makers if is_by_name else None
+        """The functions that create a customer's policies, if its name alone decides its set; else None."""
+        slots, customers = self.plain_slots, self.tables.customers
+        self.plain_slots_maker = None if slots is None else customers.prepare_concurrency(slots)
+
+    def create_plain_set(self, customer: bytes) -> LimitSet:
+        """Return the limits of a customer whose name alone decides them (`plain_makers`)."""
+        makers, make_slots = self.plain_makers, self.plain_slots_maker
+        assert makers is not None
+        policies = tuple([make(customer) for make in makers])
+        return LimitSet(policies, self.plain_traits, () if make_slots is None else (make_slots(customer),))
 
     def __bool__(self) -> bool:
         """Return whether there is any limit."""

@@ -319,7 +319,7 @@ class Slots:
                 return
         key = self.key
         try:
-            row, generation, fresh = table.find(table.make_key(key), CELL_US_MIN, now, HAS_GAUGES)
+            lookup = table.find(table.make_key(key), CELL_US_MIN, now, HAS_GAUGES)
         except RowUnavailableError as error:
             is_full = isinstance(error, TableFullError)
             if is_full:
@@ -332,7 +332,7 @@ class Slots:
                 local.retry_at = now + ROW_RETRY_SECONDS
             local.share = max(1, gauges.locals.hosts * table.active)
             return
-        self._bind(row, generation, fresh)
+        self.bind_row(lookup, now)
         self._touch(now)
 
     def describe_row(self) -> tuple[bytes, int, int] | None:
@@ -341,11 +341,8 @@ class Slots:
         return (self._stem + self._subject, CELL_US_MIN, HAS_GAUGES) if is_new else None
 
     def bind_row(self, lookup: RowLookup, now: float) -> None:
-        """Count in a row that was looked up before the first decision."""
-        self._bind(*lookup)
-
-    def _bind(self, row: int, generation: int, fresh: bool) -> None:
-        """Count in this row from now on. `fresh`: it was claimed just now."""
+        """Count in this row from now on."""
+        row, generation, fresh = lookup
         gauges = self._gauges
         words = gauges.words
         used = 0 if fresh else self._read_own(row)

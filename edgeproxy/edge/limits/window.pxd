@@ -5,7 +5,7 @@ from edgeproxy.edge.limits.headroom cimport Headroom as CHeadroom
 
 cdef class SlidingWindow:
     cdef public object _wait, rule
-    cdef public CCounts _counts
+    cdef public CCounts counts
     cdef public double _second
     cdef public bytes _tail
     cdef public long long _needs, cost, limit

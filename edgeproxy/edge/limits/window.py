@@ -30,7 +30,7 @@ def format_tail(seconds: int) -> bytes:
 class SlidingWindow:
     """A rule as it applies to one subject: a Policy (policy.py documents its methods)."""
 
-    __slots__ = ("_counts", "_needs", "_second", "_tail", "_wait", "cost", "limit", "rule")
+    __slots__ = ("_needs", "_second", "_tail", "_wait", "cost", "counts", "limit", "rule")
 
     def __init__(self, rule: RuleTerms, counts: Counts, cost: int = 1, is_late: bool = False) -> None:
         """`is_late`: requests are charged by their answers (`charge_late`), and `cost` is none of theirs."""
@@ -38,7 +38,8 @@ class SlidingWindow:
         self.cost = cost
         self._needs = BEYOND_HEADROOM if is_late else cost
         self.limit = rule.limit
-        self._counts = counts
+        self.counts = counts
+        """The counts of its row."""
         self._second = -1.0
         self._tail = b""
         self._wait: tuple[int, int, int, int, float | None] | None = None
@@ -49,18 +50,13 @@ class SlidingWindow:
         return self.rule.name
 
     @property
-    def counts(self) -> Counts:
-        """The counts of its row."""
-        return self._counts
-
-    @property
     def most(self) -> int:
         """The highest cost that passes at once while nothing is used."""
         return self.limit
 
     def left(self, now: float) -> int:
         """Return how much may still be charged at edge time `now` (seconds)."""
-        counts = self._counts
+        counts = self.counts
         window = counts.window
         if not window.since <= now < window.until:
             window.advance(now)
@@ -97,7 +93,7 @@ class SlidingWindow:
 
     def charge(self, cost: int = 1) -> None:
         """Count `cost` in the cell that `left` read."""
-        counts = self._counts
+        counts = self.counts
         window, words, row = counts.window, counts.words, counts.row
         own = counts.own + cost
         if own > MASK:
@@ -112,7 +108,7 @@ class SlidingWindow:
     def charge_late(self, cost: int) -> None:
         """Count a `cost` that was not known to the decision."""
         self.charge(cost)
-        counts = self._counts
+        counts = self.counts
         if counts.headroom is not None:
             counts.headroom.follow_charge(counts.own)
 
@@ -126,7 +122,7 @@ class SlidingWindow:
 
     def compute_wait(self, left: int, now: float, cost: int) -> int:
         """Return the whole seconds ≥ 1 until `cost` passes; only `left` passes now. Call it after `left`."""
-        counts = self._counts
+        counts = self.counts
         cell, sync, known = counts.window.cell, counts.sync, self._wait
         # The moment stays until more is counted in a cell, so a flood of refusals is cheap.
         if known is None or known[2] != left or known[0] != cell or known[1] != sync or known[3] != cost:
@@ -142,7 +138,7 @@ class SlidingWindow:
 
         None if that is not before the hub is back.
         """
-        counts = self._counts
+        counts = self.counts
         window = counts.window
         leaves = window.cell
         for cell, count in sorted(counts.live().items()):
@@ -160,7 +156,7 @@ class SlidingWindow:
         return self._reset(now)
 
     def _reset(self, now: float) -> int:
-        counts = self._counts
+        counts = self.counts
         if counts.is_shut:
             return HUB_RETRY_SECONDS
         return seconds_until_gone(counts.oldest, counts.window.cells, counts.window.width, now)
@@ -168,7 +164,7 @@ class SlidingWindow:
     def tail(self, now: float) -> bytes:
         """Return the end of the RateLimit lines, after the number; computed once a second. Call it after `left`."""
         if not 0.0 <= now - self._second < 1.0:
-            counts = self._counts
+            counts = self.counts
             window = counts.window
             seconds = window.compute_reset(counts.age, now)
             self._second = window.second

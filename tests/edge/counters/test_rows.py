@@ -206,7 +206,7 @@ def test_find_sees_a_row_published_just_before_its_claimer_died(
 
     def late() -> bool:
         # Between the look and the lock: killed right after its row was published.
-        dying.words = dying.index.words = Cut(dying.words, CLAIM_STORES - 1)  # type: ignore[assignment]
+        dying.words = dying.index.words = Cut(dying.words, CLAIM_STORES[False] - 1)  # type: ignore[assignment]
         with pytest.raises(Killed):
             claim(dying, b"acme")
         dying.file.unlock()
@@ -397,9 +397,9 @@ def test_keys_without_room_for_all_are_refused(path: Path) -> None:
     assert not table.words[at.PENDING]
 
 
-CLAIM_STORES = 9
-"""Stores of single words in a claim, of a row never used as of a freed one."""
-CUTS = [(freed, stores) for freed in (False, True) for stores in range(CLAIM_STORES + 1)]
+CLAIM_STORES = {False: 7, True: 9}
+"""Stores of single words in a claim, by whether the row was freed."""
+CUTS = [(freed, stores) for freed, most in CLAIM_STORES.items() for stores in range(most + 1)]
 """True if the row was freed, and the number of the store that does not happen; 0: the words that one call writes."""
 
 
@@ -418,7 +418,7 @@ def test_repair_restores_a_table_after_a_kill_during_a_claim(
     if stores:
         dying.words = dying.index.words = Cut(dying.words, stores)  # type: ignore[assignment]
     else:
-        monkeypatch.setattr(dying, "_pack_row", die)
+        monkeypatch.setattr(dying, "_pack_row" if freed else "_pack_new_row", die)
     with pytest.raises(Killed):
         claim(dying, b"initech")
     assert table.file.lock()

@@ -217,8 +217,8 @@ def hold_to_both(workers: Workers, steps: list[tuple[float, int, int, str]], sta
         workers.happen(what, column, now)
         one = workers.policies[column]
         assert isinstance(one, Hybrid)
-        cell = one._counts.window.width / 1e6
-        wide = one._counts.window.cells * cell - which.window + cell + grain
+        cell = one.counts.window.width / 1e6
+        wide = one.counts.window.cells * cell - which.window + cell + grain
         if ask(one, now, cost):
             assert whole.has_room(now, cost, -grain)
             assert bucket.has_room(now, cost, -tolerance(which))
@@ -324,7 +324,7 @@ class Stoppable:
         if self.policy.left(now) < 1:
             return False
         assert isinstance(self.policy, TokenBucket)
-        counts = self.policy._counts
+        counts = self.policy.counts
         self.held = Held(counts.words)
         counts.words = self.held  # type: ignore[assignment]
         self.policy.charge()
@@ -439,7 +439,7 @@ def test_a_level_that_changes_during_a_read_is_read_again(worker: Worker, path: 
     assert ask(one, START)
     assert other.left(START) == 4
     assert isinstance(other, TokenBucket)
-    counts = other._counts
+    counts = other.counts
     level_at = counts._sibling_cums[0] + at.LEVEL
 
     class Busy(Held):

@@ -73,7 +73,7 @@ def test_summed_siblings_are_the_sum_word_by_word(join: Join, seed: int) -> None
         table, window = tables[number], windows[number]
         # A worker's clock may be a little ahead.
         moment = now + chance.choice((0, 0, 0, CELL_SECONDS))
-        left, counts = window.left(moment), window._counts
+        left, counts = window.left(moment), window.counts
         assert counts.headroom is not None
         assert left == limit - counts.closed - counts.own - counts.headroom.seen
         assert counts.sum_siblings(counts.headroom) == count_word_by_word(table, counts)
@@ -88,7 +88,7 @@ def test_words_that_fall_and_rise_at_once_do_not_pass_for_each_other(join: Join)
     tables = join_all(join, range(12))
     window = get_window(tables[0], 40)  # Too low for headroom.
     window.left(START)
-    counts = window._counts
+    counts = window.counts
     cell, ring = counts.window.cell, tables[0].layout.ring
     place = counts.row + tables[0].first_ring + cell % ring
     words = tables[0].words

@@ -36,7 +36,7 @@ while (tick := clock[1000]) != 1:
             kept.pop(subject, None)
         policy.left(now)
         policy.charge()
-        if policy._counts.local:
+        if policy.counts.local:
             without += 1
         else:
             counted += 1

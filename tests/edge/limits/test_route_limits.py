@@ -569,7 +569,7 @@ def test_an_exhausted_hard_quota_refuses_and_nothing_is_charged(paths: Paths) ->
     terms = process.terms
     assert [admit(terms, START)[0] for _ in range(4)] == [False, False, True, True]
     assert process.lefts(START) == [0, 4, 100, 0, 7]
-    assert terms.slots[0]._slots.used == 2
+    assert terms.slots[0].counts.used == 2
     # A limit that credits could pay for is not violated.
     assert compute_denial(terms, START)[0] == (terms.traits.quotas[0],)
     # Nothing is charged either if a reported limit is used up, or if the credits do not suffice.

@@ -475,7 +475,7 @@ def test_end_users_have_a_row_per_source_and_name(tables: PolicyTables) -> None:
 def test_the_short_path_for_plain_limits_builds_an_equal_set(tables: PolicyTables, plan: Tier, route: Route) -> None:
     def show(limits: RouteLimits) -> tuple[object, ...]:
         created = limits.build_limit_set()
-        rates = [(policy.rule, policy.cost, policy._counts.key) for policy in created.policies]  # type: ignore[attr-defined]
+        rates = [(policy.rule, policy.cost, policy.counts.key) for policy in created.policies]  # type: ignore[attr-defined]
         slots = [(slot.name, slot.limit, slot.counts.key) for slot in created.slots]
         gates = [(one.rule, type(gate)) for one, gate in created.traits.sharing.gates]
         traits = created.traits
@@ -487,3 +487,24 @@ def test_the_short_path_for_plain_limits_builds_an_equal_set(tables: PolicyTable
     assert limits.terms.plain is not None
     other.terms.plain = None
     assert show(limits) == show(other)
+
+
+@pytest.mark.parametrize(("columns", "is_common"), [(2, False), (2, True), (128, False)])
+@pytest.mark.parametrize("algorithm", ["sliding_window", "token_bucket"])
+def test_a_customers_name_alone_decides_a_plain_set(
+    tmp_path: Path, columns: int, is_common: bool, algorithm: str
+) -> None:
+    table = Policies(limits(make(tmp_path, CUSTOMERS._replace(columns=columns)), 0), is_common=is_common)
+    plan = compute_allowance(Tier(limits=(limit("a", algorithm=algorithm), limit("b", "5/s")), concurrency=5), None)
+    route = Route(path="/v1/*", upstream="api", name="v1", cost=3)
+    full = create_limits(PolicyTables(table, table, table, table), route, plan, METERS, b"acme", DIGEST)
+    created, expected = full.terms.create_plain_set(b"acme"), full.build_limit_set()
+    assert created.traits is expected.traits
+    for one, other in zip(created.policies, expected.policies, strict=True):
+        assert (type(one), one.rule, one.cost) == (type(other), other.rule, other.cost)
+        assert one.counts.key == other.counts.key
+    assert [(slot.limit, slot.counts.key) for slot in created.slots] == [(5, expected.slots[0].counts.key)]
+    assert created.policies[0].left(NOW) == 60
+    created.policies[0].charge(3)
+    assert expected.policies[0].left(NOW) == 57
+    close_all()

@@ -49,7 +49,7 @@ class Process:
     @property
     def used(self) -> int:
         """The number of slots that this process holds."""
-        return self.slots._slots.used
+        return self.slots.counts.used
 
     def kill(self) -> None:
         """End the process as `kill -9` does: only its words in the table remain."""
@@ -255,7 +255,7 @@ slots = Policies(table).get_concurrency(Rule("concurrency", limit, 0.0, algorith
 chance = random.Random(int(sys.argv[3]))
 held = took = 0
 # Who does not get the flock at once goes without the row, and is held to its share: of two slots one, whoever has them.
-while slots._slots._row < 0:
+while slots.counts._row < 0:
     if slots.acquire(51e6):
         slots.release()
 # What one says that was killed stays: it is for itself only to add that.
@@ -524,7 +524,7 @@ def test_slots_of_an_old_table_count_until_released(tmp_path: Path) -> None:
 def test_a_gauge_has_room_for_any_number(start: Start, path: Path) -> None:
     most = (1 << 28) - 1
     worker, other = start(most), start(most)
-    assert worker.slots._slots.acquire(most, START, most - 1)
+    assert worker.slots.counts.acquire(most, START, most - 1)
     assert worker.slots.acquire(START)
     assert in_use(path) == most
     assert not other.slots.acquire(START)
@@ -569,7 +569,7 @@ def test_without_the_hub_a_host_applies_on_loss(tmp_path: Path, on_loss: int, el
         assert process.slots.acquire(START)
         process.slots.release()
     one.table.refresh_columns()
-    place = one.slots._slots.place
+    place = one.slots.counts.place
     assert place is not None
     words[place[0] + layout.head(8) + at.GAUGE] = elsewhere
     words[at.ON_LOSS], words[at.HOSTS] = on_loss, 2 | at.AWAY

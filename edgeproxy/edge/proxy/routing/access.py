@@ -189,11 +189,14 @@ class RouteAccess:
         latest: RouteBinding | None = key.latest_binding
         if latest is not None and terms.shape is not None and latest.terms.shape is terms.shape:
             binding = _bind_alike(latest, terms, key, claims)
+        elif terms.creates_plain_sets and not residency:
+            subject = key.subject
+            binding = RouteBinding(terms, subject, None, terms.limits.create_plain_set(subject))
         else:
             subject = key.subject
             limits = RouteLimits(terms.limits, subject, key, claims)
             if terms.fallback is None and not residency:
-                binding = RouteBinding(terms, subject, limits)  # As `_create_binding` does for most customers.
+                binding = RouteBinding(terms, subject, limits)  # As `_create_binding` does for most of these.
             else:
                 binding = self._create_binding(subject, terms, limits, residency)
         key.latest_binding = binding

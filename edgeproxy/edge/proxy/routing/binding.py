@@ -221,9 +221,10 @@ class BindingTerms:
     """
 
     __slots__ = (
-        "_by_status", "counts_plainly", "customer", "end_user_sets", "fallback", "forwards_key", "has_own_limit_sets",
-        "has_rare_parts", "has_special_meters", "has_unusual_head", "limits", "message", "meters", "metrics",
-        "networks", "plain_meters", "prefer", "priority", "prompts", "route", "shape", "stamps", "tier",
+        "_by_status", "counts_plainly", "creates_plain_sets", "customer", "end_user_sets", "fallback", "forwards_key",
+        "has_own_limit_sets", "has_rare_parts", "has_special_meters", "has_unusual_head", "limits", "message",
+        "meters", "metrics", "networks", "plain_meters", "prefer", "priority", "prompts", "route", "shape", "stamps",
+        "tier",
     )  # fmt: skip
 
     def __init__(
@@ -275,6 +276,10 @@ class BindingTerms:
         """True if anything but requests and their costs is counted."""
         self.has_rare_parts = self.has_special_meters or fallback is not None or "admitted" in meters.when
         """True if each binding has rare parts. Otherwise some customers' bindings have."""
+        self.creates_plain_sets = (
+            limits.plain_makers is not None and self.counts_plainly and not (self.has_rare_parts or self.networks)
+        )
+        """True if a binding needs no `limits`: `create_plain_set` of these has all of them."""
         self._by_status: dict[int, StatusTerms] = {}
 
     def _needs_counter_of_its_own(self, name: str) -> bool:
@@ -331,9 +336,9 @@ class RouteBinding:
         terms: BindingTerms,
         subject: bytes,
         limits: "RouteLimits | None",
+        limit_set: "LimitSet | None" = None,
         *,
         counted_as: str | None = None,
-        limit_set: "LimitSet | None" = None,
         fallback: "RouteBinding | None" = None,
         user: str = "",
     ) -> None:
@@ -341,8 +346,8 @@ class RouteBinding:
         None if the residency is the edge's own. `limits` has all limits of the customer's requests. `fallback`: the
         binding of this customer to the route's second upstream. `user`: who sent a password.
 
-        `limit_set`: the limits, if a binding of this customer to another route has equal ones. Then `limits` is None if
-        neither binding has rare parts.
+        `limit_set`: the limits, if they exist already, for example because a binding of this customer to another route
+        has equal ones. Then `limits` is None if neither binding has rare parts.
         """
         self.terms, self.route = terms, terms.route
         self.subject = subject

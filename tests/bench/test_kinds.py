@@ -45,7 +45,7 @@ def test_kind_admits_within_its_limit_and_settles_usage(stores: Stores, kind: Ki
     assert not refused
     assert bool(noted is not None and noted.paid) == (kind.what.endswith("credits that pay"))
     # Only the last admission is in use; settled ones are not.
-    assert [slot._slots.used for slot in terms.slots] == [1] * len(terms.slots)
+    assert [slot.counts.used for slot in terms.slots] == [1] * len(terms.slots)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.refuses], ids=lambda kind: kind.what)

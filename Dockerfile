@@ -43,7 +43,7 @@ RUN minor=$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])') && c
     && { [ -e "usr/include/python$minor" ] || { apt-get -q download "libpython$minor-dev:${TARGETARCH:-$(dpkg --print-architecture)}" \
     && dpkg --extract libpython*.deb . ; }; }
 COPY requirements/build.txt requirements/compiled.txt requirements/${REQUIREMENTS}.txt requirements/
-# Commands and headers of others stay out, as does pip.
+# Commands, headers and C sources of others stay out, as does pip. So does Pillow, 8 MB compressed: PDFs have no images.
 RUN machine=$(case ${TARGETARCH:-$(dpkg --print-architecture)} in arm64) echo aarch64 ;; *) echo x86_64 ;; esac) \
     && python3 -m venv /opt/build && python3 -m venv --without-pip /opt/edgeproxy \
     && /opt/build/bin/pip install --no-cache-dir --require-hashes --requirement requirements/build.txt \
@@ -51,7 +51,8 @@ RUN machine=$(case ${TARGETARCH:-$(dpkg --print-architecture)} in arm64) echo aa
     && /opt/build/bin/pip install --no-cache-dir --no-compile --require-hashes --requirement requirements/${REQUIREMENTS}.txt \
         --only-binary=:all: $(printf -- "--platform manylinux%s_$machine " 2014 _2_17 _2_28 _2_34) \
         --target /opt/edgeproxy/lib/python3*/site-packages \
-    && rm -rf /opt/edgeproxy/lib/python3*/site-packages/bin /opt/edgeproxy/lib/python3*/site-packages/include
+    && cd /opt/edgeproxy/lib/python3*/site-packages && rm -rf bin include PIL pillow* \
+    && if [ -d fontTools ]; then find fontTools -name '*.c' -delete; fi
 COPY pyproject.toml setup.py README.md LICENSE ./
 COPY edgeproxy edgeproxy
 # deploy/compose.demo.yaml serves it.

@@ -65,6 +65,7 @@ RUN machine=$(case ${TARGETARCH:-$(dpkg --print-architecture)} in arm64) echo aa
         SETUPTOOLS_EXT_SUFFIX=.cpython-$(echo "$python" | tr -d .)-$machine-linux-gnu.so \
     && case "$BUILD" in compiled) export EDGEPROXY_COMPILED=1 ;; pure) ;; *) echo "BUILD is compiled or pure" >&2; exit 1 ;; esac \
     && /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . ./stripe_sandbox
+# The sandbox has the collector's fonts, 2 MB compressed, which the image has once.
 # Bytecode is made here, as nothing can be written later, and by content: two builds of the same sources have the same files, whose
 # times say nothing. Bytecode is of a Python, not of a processor.
 RUN machine=$(case ${TARGETARCH:-$(dpkg --print-architecture)} in arm64) echo aarch64 ;; *) echo x86_64 ;; esac) \
@@ -72,6 +73,7 @@ RUN machine=$(case ${TARGETARCH:-$(dpkg --print-architecture)} in arm64) echo aa
     && /opt/build/bin/pip --python /opt/edgeproxy/bin/python install --no-cache-dir --no-compile --no-deps --no-index \
         --only-binary=:all: --platform "linux_$machine" --target "$packages" /wheels/*.whl \
     && mv "$packages"/bin/* /opt/edgeproxy/bin/ && rmdir "$packages/bin" \
+    && ln -sfr "$packages"/edgeproxy/collector/billing/credits/fonts/*.ttf "$packages/stripe_sandbox/fonts/" \
     && PYTHONHASHSEED=0 /opt/edgeproxy/bin/python -m compileall -q -f --invalidation-mode unchecked-hash /opt/edgeproxy/lib \
     && find /opt/edgeproxy -name '*.so*' -type f -exec strip --strip-unneeded {} + \
     && install -d /image/etc/edgeproxy && install -d -m 0700 /state/edgeproxy

@@ -1,7 +1,6 @@
 """Prepaid credits: balances, statements, purchases, automatic top-up, adjustments and refunds."""
 
 import asyncio
-import warnings
 from functools import partial
 from operator import attrgetter
 from typing import Literal, cast
@@ -661,8 +660,7 @@ def purchase_to_response(purchase: Purchase) -> CreditPurchase:
 
 
 def _render_pdf(statement: Statement) -> bytes:
-    with warnings.catch_warnings(action="ignore", category=UserWarning):  # The image has no Pillow, which fpdf2 misses.
-        from edgeproxy.collector.billing.credits import statement_pdf  # Few need it, and it takes a second to import.
+    from edgeproxy.collector.billing.credits import statement_pdf  # Few need it, and it takes a second to import.
 
     return statement_pdf.render_pdf(statement)
 

@@ -5,6 +5,7 @@ join, and run in the direction of their script.
 """
 
 import unicodedata
+import warnings
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,9 +13,11 @@ from tempfile import NamedTemporaryFile
 from typing import Literal
 
 import uharfbuzz
-from fpdf import FPDF
-from fpdf.enums import MethodReturnValue, XPos, YPos
-from fpdf.fonts import TTFFont
+
+with warnings.catch_warnings(action="ignore", category=UserWarning):  # The image has no Pillow, which fpdf2 misses.
+    from fpdf import FPDF
+    from fpdf.enums import MethodReturnValue, XPos, YPos
+    from fpdf.fonts import TTFFont
 
 FOLDER = Path(__file__).parent / "fonts"
 FONTS = ("DejaVuSans", "NotoSansThai-Regular", "NotoSansDevanagari-Regular", "DroidSansFallback")

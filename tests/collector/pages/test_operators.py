@@ -313,9 +313,9 @@ def test_an_operator_decides_about_invoices_by_their_state(stage: Stage) -> None
         ops.send("/credit", why="a mistake", amount="0.011")
         assert ops.status == 422
         ops.get(f"/console/invoices/{one['id']}")
-        ops.send("/credit", why="a mistake", amount="1.50")
+        ops.send("/credit", why="a mistake", amount="0.01")  # The fee of a month's last day may be less than a dollar.
         (entry,) = stage.collector.get("/v1/audit", token=ADMIN, action="invoice.credit").json()["entries"]
-        assert (entry["after"]["amount"], entry["actor"]) == (150, "operator:ops")
+        assert (entry["after"]["amount"], entry["actor"]) == (1, "operator:ops")
         for what, state in (("settle", "settling"), ("write-off", "writing_off")):
             invoice(state="open", amount_due="9900")
             note = "UPDATE credit_notes SET state = 'made'"

@@ -50,6 +50,10 @@ OF_OWN_PRICE = {("plan_versions", "version"), ("price_moves", "before"), ("price
 """Columns that hold a plan version. The version of a customer's own price contains the customer's name."""
 NOT_OWN = "42501"
 """The SQLSTATE for a row that a policy rejects, and for a missing right."""
+ROW = "concat(tableoid, ctid)"
+"""A row's place. Each month's partition of the ledger has its own ctids, and usage of some hours ago may be in another
+month.
+"""
 
 
 class Customer:
@@ -243,7 +247,7 @@ class Filler:
         return int(row["id"])
 
 
-async def visible(connection: AsyncConnection, table: str, customer: str, column: str = "ctid::text") -> list[Any]:
+async def visible(connection: AsyncConnection, table: str, customer: str, column: str = ROW) -> list[Any]:
     """Return a column of the rows of `table` that a transaction for `customer` sees."""
     async with connection.begin_nested() as tried:
         await row_security.serve(connection, customer)
@@ -287,7 +291,7 @@ async def test_sql_for_one_customer_sees_and_changes_only_its_own_rows(
         counts = range(len(own | shared), len(await visible(connection, table, A)) + 1)
         assert updated in counts, table
         assert deleted in (*counts, "23503"), (table, deleted)
-        foreign = f"SELECT * FROM {table} WHERE ctid::text = $1"
+        foreign = f"SELECT * FROM {table} WHERE {ROW} = $1"
         (row,) = (await connection.exec_driver_sql(foreign, (min(others),))).mappings()
         marks = ", ".join(f"${n}" for n in range(1, len(row) + 1))
         names = ", ".join(f'"{name}"' for name in row)

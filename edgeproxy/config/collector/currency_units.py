@@ -1,6 +1,7 @@
 """Currencies of prices: their smallest units, and the amounts that can be paid in them."""
 
 from decimal import Decimal
+from functools import cache
 from typing import Annotated, Final
 
 from pydantic import BeforeValidator
@@ -67,6 +68,7 @@ def get_unit_count(currency: str) -> int:
     return int(10 ** DECIMALS[currency])
 
 
+@cache  # An invoice has hundreds of amounts.
 def get_payable_unit(currency: str) -> int:
     """Return the payment step in smallest units, as all payments are multiples of it: 1 cent, 1 yen, 10 fils."""
     return int(10 ** max(0, DECIMALS[currency] - PAYABLE_DECIMALS))

@@ -17,12 +17,14 @@ from edgeproxy.collector.billing.rating.discounts import rate_discounts
 from edgeproxy.collector.billing.rating.rater import (
     DISCOUNT,
     FEES,
+    LineKind,
     RatedLine,
     Segment,
     Span,
     UsageKey,
     UsageRater,
     rate_last_usage,
+    rate_minimums,
     rate_segments,
     rate_usage,
     subtract_invoiced,
@@ -175,7 +177,10 @@ async def compute_period_costs(
     _, ends = await _project_usage(connection, loaded, known.quantities, meters, now)
     low, high = None, None
     if ends is not None:
-        projected = (_replace_last_usage(whole, current.segments, current.last, known, used) for used in ends)
+        without_minimums = known._replace(settled=frozenset())
+        projected = (
+            _replace_last_usage(whole, (), current.segments, current.last, without_minimums, used) for used in ends
+        )
         low, high = (_sum_due(loaded, lines, known.invoiced) for lines in projected)
     return PeriodCosts(costs, low, high)
 
@@ -299,38 +304,42 @@ async def compute_upcoming(
         due = [line for line in lines if line not in on_waiting]
         return [*due, *rate_discounts(due, earlier, segments, loaded.discounts)]
 
-    lines = _rate_lines(segments, known, current.period.start)
-    has_minimum = any(segment.plan.minimum is not None and segment.period == current.period for segment in segments)
-
-    def project_lines(used: Mapping[UsageKey, int]) -> list[RatedLine]:
-        if has_minimum:  # All usage of the period counts towards it.
-            return _rate_lines(segments, known._replace(quantities={**used}), current.period.start)
-        return _replace_last_usage(lines, segments, current.last, known, used)
-
+    used_so_far = _rate_usage(segments, known)
+    lines = _rate_lines(segments, known, current.period.start, used_so_far)
     projected = None
     if now is not None:
         days, ends = await _project_usage(connection, loaded, known.quantities, meters, now)
-        low, high = (None, None) if ends is None else (compute_due(project_lines(used)) for used in ends)
+        low, high = None, None
+        if ends is not None:
+            ahead = (_replace_last_usage(lines, used_so_far, segments, current.last, known, used) for used in ends)
+            low, high = (compute_due(lines_ahead) for lines_ahead in ahead)
         projected = ProjectedLines(days, low, high)
     return UpcomingInvoice(compute_due(lines), projected)
 
 
 def _replace_last_usage(
     lines: Sequence[RatedLine],
+    used: Sequence[RatedLine],
     segments: Sequence[Segment],
     last: Segment,
     known: KnownUsage,
     quantities: Mapping[UsageKey, int],
 ) -> list[RatedLine]:
-    """Return `lines` with the usage of the `last` segment by other quantities, and with the same minimum fees.
+    """Return `lines` with the usage of the `last` segment by other quantities, and the minimum fees by all usage.
 
-    A projection changes no earlier segment, so these are not rated again.
+    A projection changes no earlier segment, so these are not rated again: `used` are their usage lines.
     """
     start = last.span.start
-    before = [line for line in known.before if line.meter and line.segment.start == start]
-    others = [line for line in lines if not line.meter or line.segment.start != start]
-    usage_lines = subtract_invoiced(before, rate_last_usage(segments, last, quantities))
-    return [*others, *_check_lines(usage_lines, start)]
+
+    def is_replaced(line: RatedLine) -> bool:
+        return line.kind == "minimum" or (bool(line.meter) and line.segment.start == start)
+
+    before = [line for line in known.before if is_replaced(line)]
+    of_last = rate_last_usage(segments, last, quantities)
+    used = [*(line for line in used if line.segment.start != start), *of_last]
+    minimums = rate_minimums(segments, used, known.settled)
+    replaced = subtract_invoiced(before, [*of_last, *minimums])
+    return [*(line for line in lines if not is_replaced(line)), *_check_lines(replaced, start)]
 
 
 async def _project_usage(
@@ -440,23 +449,31 @@ def _rate_lines(
     segments: Sequence[Segment],
     known: KnownUsage,
     period_start: int,
+    used: Sequence[RatedLine] | None = None,
     *,
     is_accepted: bool = False,
 ) -> list[RatedLine]:
-    """Return the lines to add to the invoiced ones: fees of all `segments`, usage, and minimum fees."""
-    # The upcoming invoice and the cost of the period rate equal usage, so a page rates it once.
+    """Return the lines to add to the invoiced ones: fees of all `segments`, usage, and minimum fees.
+
+    `used` are the usage lines of all segments, if they are known.
+    """
+    used = _rate_usage(segments, known) if used is None else used
+    rated = rate_segments(segments, known.quantities, known.before, settled=known.settled, used=used)
+    return _check_lines(rated, period_start, is_accepted=is_accepted)
+
+
+def _rate_usage(segments: Sequence[Segment], known: KnownUsage) -> list[RatedLine]:
+    """Return the usage lines of segments. The upcoming invoice and the cost of the period share them on a page."""
     spans = {key.segment for key in known.quantities}
     of_usage = tuple(
         (segment.version, segment.span, segment.period, segment.is_trial)
         for segment in segments
         if segment.span in spans
     )
-    used = compute_once(
+    return compute_once(
         ("usage lines", of_usage, frozenset(known.quantities.items())),
         partial(rate_usage, segments, known.quantities),
     )
-    rated = rate_segments(segments, known.quantities, known.before, settled=known.settled, used=used)
-    return _check_lines(rated, period_start, is_accepted=is_accepted)
 
 
 def _check_lines(rated: Iterable[RatedLine], period_start: int, *, is_accepted: bool = False) -> list[RatedLine]:
@@ -468,7 +485,6 @@ def _check_lines(rated: Iterable[RatedLine], period_start: int, *, is_accepted: 
         elif line.segment.end > period_start and not is_accepted:
             raise usage.QuantityTooLargeError(f"{line.quantity} of {line.meter} come to more than can be charged")
     # A threshold invoice of the same period does not make the rest of its usage late.
-    return [
-        line._replace(kind="late" if line.segment.end <= period_start else "usage") if line.meter else line
-        for line in lines
-    ]
+    kinds: dict[bool, LineKind] = {True: "late", False: "usage"}
+    of_usage = ((line, kinds[line.segment.end <= period_start]) for line in lines)
+    return [line._replace(kind=kind) if line.meter and line.kind != kind else line for line, kind in of_usage]

@@ -7,6 +7,7 @@ so every period begins and ends at a whole minute.
 from datetime import UTC, datetime
 
 from edgeproxy.base.calendar import MONTHS, months_after, months_since
+from edgeproxy.base.timestamps import format_day
 from edgeproxy.collector.billing.rating.rater import Span
 
 MINUTE, DAY = 60, 86400
@@ -61,7 +62,7 @@ def _month_start(at: float) -> int:
 
 def format_period(period: Span) -> str:
     """Return the first day of a period in the form that invoices use: `2027-01-01`."""
-    return datetime.fromtimestamp(period.start, UTC).strftime("%Y-%m-%d")
+    return format_day(period.start // DAY)
 
 
 def compute_boundary(now: float, since: int) -> int:

@@ -114,10 +114,9 @@ class RatedLine(NamedTuple):
 
 
 class PriceStep(NamedTuple):
-    """The units that have one price: `width` of them, or None for all further units."""
+    """A step of a price."""
 
     tier: int
-    width: int | None
     price: int
     package: int = 1
     """The units of a package. `price` is for a whole package."""
@@ -147,10 +146,10 @@ def rate_segments(
         if key.segment not in spans:
             raise ValueError(f"there is usage of {key.meter} in {key.segment}, which is no segment")
     used = rate_usage(segments, usage) if used is None else used
-    # A trial is free. Only the check above needs it, because its usage is known, too.
-    segments = [segment for segment in segments if not segment.is_trial]
     before = _group_lines(invoiced)
-    lines = [*_rate_fees(segments, before), *used, *_rate_minimums(segments, used, settled)]
+    # A trial is free. Only the check above needs it, because its usage is known, too.
+    fees = _rate_fees([segment for segment in segments if not segment.is_trial], before)
+    lines = [*fees, *used, *rate_minimums(segments, used, settled)]
     return _subtract_invoiced(before, lines) if before else lines
 
 
@@ -320,15 +319,15 @@ def _add_values(sums: dict[str, int], values: Mapping[str, int]) -> None:
 
 
 def _split_parts(price: MeterPrice, values: Mapping[str, int]) -> _Parts:
-    """Divide usage among the steps of a price, without the widths of the steps."""
+    """Divide usage among the steps of a price."""
     parts: _Parts = {}
     for step, value, quantity in split_by_steps(price, values):
-        part = step._replace(width=None), value
+        part = step, value
         parts[part] = parts.get(part, 0) + quantity
     return parts
 
 
-def _rate_minimums(
+def rate_minimums(
     segments: Sequence[Segment], used: Sequence[RatedLine], settled: Collection[Span]
 ) -> Iterator[RatedLine]:
     """Yield a line per period for the amount missing up to the minimum fees of its segments.
@@ -336,7 +335,8 @@ def _rate_minimums(
     A minimum fee is prorated by time. The plan's fee, prorated in the same way, and the usage count towards it. A
     period gets no line until all its segments are settled.
     """
-    for period, of_period in groupby(segments, key=lambda segment: segment.period):
+    charged = (segment for segment in segments if not segment.is_trial)
+    for period, of_period in groupby(charged, key=lambda segment: segment.period):
         committed = [one for one in of_period if one.plan.minimum is not None and not one.is_resting]
         spans = {segment.span for segment in committed}
         if not committed or not spans <= set(settled):
@@ -363,54 +363,46 @@ def split_by_steps(price: MeterPrice, values: Mapping[str, int]) -> Iterator[tup
     The values that the price lists fill the included units first, in that order; all other values come last, as one. If
     the step has packages, the quantity is in packages, and a package in part counts as a whole one.
     """
-    listed = list(price.by.prices) if price.by is not None else []
-    quantities = dict.fromkeys([*listed, OTHER], 0)
+    prices = price.by.prices if price.by is not None else {}
+    quantities = dict.fromkeys([*prices, OTHER], 0)
     for value, quantity in values.items():
         quantities[value if value in quantities else OTHER] += quantity
-    steps = _build_steps(price, sum(max(quantity, 0) for quantity in quantities.values()))
-    shared = iter(steps)
-    step = next(shared)
-    left = step.width
+    steps = iter(_build_steps(price, sum(max(quantity, 0) for quantity in quantities.values())))
+    step, left = next(steps)
     for value, quantity in quantities.items():
         # Corrections may exceed the usage that they correct. That earns nothing.
         rest = max(quantity, 0)
         while rest:
             # The last step has no end, so `next` always finds one.
             if left == 0:
-                step = next(shared)
-                left = step.width
+                step, left = next(steps)
                 continue
             part = rest if left is None else min(rest, left)
-            priced = step._replace(price=_unit_price(price, value)) if step.tier and not price.tiers else step
+            has_own_price = value in prices and step.tier and not price.tiers
+            priced = PriceStep(step.tier, prices[value], step.package) if has_own_price else step
             yield priced, value, -(-part // step.package)
             rest -= part
             left = None if left is None else left - part
 
 
-def _build_steps(price: MeterPrice, total: int) -> list[PriceStep]:
-    """Return the steps of a price for `total` units. The last step has no end."""
+def _build_steps(price: MeterPrice, total: int) -> list[tuple[PriceStep, int | None]]:
+    """Return the steps of a price for `total` units, with the number of units of each; the last step has no end."""
     if price.tiers_mode == "volume":
         number, reached = next(
             (number, tier)
             for number, tier in enumerate(price.tiers, start=1)
             if tier.up_to is None or total <= tier.up_to
         )
-        return [PriceStep(number, None, reached.price)]
+        return [(PriceStep(number, reached.price), None)]
     if price.tiers:
         starts = [0, *(tier.up_to for tier in price.tiers)]
         return [
-            PriceStep(number, None if tier.up_to is None else tier.up_to - (start or 0), tier.price)
+            (PriceStep(number, tier.price), None if tier.up_to is None else tier.up_to - (start or 0))
             for number, (tier, start) in enumerate(zip(price.tiers, starts, strict=False), start=1)
         ]
     if price.included is None:
-        return [PriceStep(0, None, 0)]
-    return [PriceStep(0, price.included, 0), PriceStep(1, None, price.price or 0, price.package or 1)]
-
-
-def _unit_price(price: MeterPrice, value: str) -> int:
-    """Return the price of a unit of this value beyond the included units."""
-    by = price.by.prices if price.by is not None else {}
-    return by.get(value, price.price or 0)
+        return [(PriceStep(0, 0), None)]
+    return [(PriceStep(0, 0), price.included), (PriceStep(1, price.price or 0, price.package or 1), None)]
 
 
 def _group_lines(invoiced: Iterable[RatedLine]) -> dict[tuple[object, ...], list[RatedLine]]:
@@ -439,6 +431,8 @@ def _subtract_invoiced(
 
 def _subtract(line: RatedLine, quantity: int, amount: int, earlier: Sequence[RatedLine]) -> RatedLine | None:
     """Return the line to add to the `earlier` lines of the same price, or None if there is nothing to add."""
+    if not earlier:
+        return line if amount or quantity else None
     due = compute_due(amount, [(line.amount, line.taken_off) for line in earlier])
     more = quantity - sum(line.quantity for line in earlier)
     if not due and (not more or any(line.taken_off for line in earlier)):

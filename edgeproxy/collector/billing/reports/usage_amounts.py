@@ -26,6 +26,7 @@ from edgeproxy.collector.billing.rollout import charging
 from edgeproxy.collector.billing.subscriptions import subscription_rows
 from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription
 from edgeproxy.collector.database.billing_tables import subscriptions
+from edgeproxy.collector.database.read_once import fetch_once
 from edgeproxy.collector.ledger import queries
 from edgeproxy.collector.ledger.queries import InvalidQueryError, LedgerQuery
 from edgeproxy.config.collector.catalog import MeterPrice
@@ -72,6 +73,16 @@ async def rate_usage(
     """
     if not is_sum(meters, meter):
         raise ValueError(f"{meter} is no sum")
+    # A page groups the usage of a meter by several fields, and rates it once.
+    return await fetch_once(
+        ("rated usage", customer, meter, span), lambda: _rate_usage(connection, customer, meter, span, meters)
+    )
+
+
+async def _rate_usage(
+    connection: AsyncConnection, customer: str, meter: str, span: Span, meters: Mapping[str, Meter]
+) -> RatedUsage:
+    """Rate the usage as `rate_usage` returns it."""
     loaded = await _load_subscriptions(connection, customer, span)
     last = loaded[-1].current.last
     parts: list[RatedPart] = []
@@ -164,10 +175,12 @@ async def _fetch_values(
     clipped = {clip.span: clip for segment in segments for clip in (clip_segment(segment, span.end),)}
     begun = (segment for segment in segments if segment.span.start < span.start)
     clipped |= {clip.span: clip for segment in begun for clip in (clip_segment(segment, span.start),)}
-    rated = [
-        clip._replace(plan=clip.plan.model_copy(update={"meters": {meter: clip.plan.meters[meter]}}))
-        for clip in clipped.values()
-    ]
+    # Hundreds of segments have few plans, and a copy takes long.
+    plans = {
+        id(plan): plan.model_copy(update={"meters": {meter: plan.meters[meter]}})
+        for plan in {id(clip.plan): clip.plan for clip in clipped.values()}.values()
+    }
+    rated = [clip._replace(plan=plans[id(clip.plan)]) for clip in clipped.values()]
     used = await quantities.fetch_segment_quantities(connection, customer, rated, rated, terms)
     return {of: {key.value: quantity for key, quantity in keys.items()} for of, keys in used.items()}
 

@@ -70,3 +70,28 @@ async def test_projected_usage_counts_towards_the_minimum_fee(tmp_path: Path, sq
         assert (used(low, "calls"), used(high, "calls")) == (10 + 27, 10 + 27 * 4)
         assert [line.amount for line in low or () if line.kind == "minimum"] == [10100 - 3100 - 3700]
         assert [line.amount for line in high or () if line.kind == "minimum"] == []
+
+
+async def test_projection_after_a_plan_change_is_the_invoice_of_the_projected_usage(
+    tmp_path: Path, sqlite_database: str
+) -> None:
+    """Usage of both plans counts towards their minimum fees."""
+    file = tmp_path / "plans.yaml"
+    team = PLANS.replace("tier:", 'minimum: "101"\n    tier:')
+    file.write_text(team + team.partition("plans:\n")[2].replace("team@1", "group@1").replace('fee: "31"', 'fee: "62"'))
+
+    async with sold(tmp_path, sqlite_database, "http://127.0.0.1:1", meters=METERS, plans=str(file)) as (shop, _):
+        await shop.customer("early", "team", now=JANUARY)
+        async with shop.database.writing() as connection:
+            await connection.execute(sa.update(customers).values(created_at=JANUARY * 1000))
+        await shop.change("early", "group", now=JANUARY + 2 * DAY, when="now")
+        for day, calls in enumerate((1, 2, 3, 4)):
+            await shop.use("early", {"calls": calls}, at=JANUARY + day * DAY + 3600)
+        _, low, _ = await project(shop, JANUARY + 4 * DAY - 60)
+        await shop.use("early", {"calls": 27}, at=JANUARY + 20 * DAY)
+        async with shop.database.reading(whole=True) as connection:
+            loaded = await subscription_rows.get_by_customer(connection, "early")
+            upcoming = await invoice_lines.compute_upcoming(connection, loaded, shop.known.meters)
+        assert {line.kind for line in upcoming.lines} >= {"usage", "minimum"}
+        assert low is not None
+        assert sorted(low, key=repr) == sorted(upcoming.lines, key=repr)

@@ -1,6 +1,7 @@
 """The display of a meter: its label, its unit, and the number of units in a displayed price. Pure."""
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from edgeproxy.config.meters import DEFAULT_UNITS, Meter, UnitName
@@ -39,6 +40,7 @@ def find_worded_display(meters: Mapping[str, Meter], name: str, say: Callable[[s
     return display._replace(label=say(display.label))
 
 
+@lru_cache(maxsize=1024)  # Hundreds of lines of an invoice have few names.
 def format_label(name: str) -> str:
     """Return the name of a meter or dimension as a label: `llm_tokens` becomes `LLM tokens`."""
     words = name.replace("_", " ").replace("-", " ").split(" ")

@@ -113,10 +113,7 @@ class Reader(NamedTuple):
 
         The price is for `scale` units, or for as many units or packages as on invoices.
         """
-        price = Decimal(written)
-        count = choose_price_units(price) if scale is None or package > 1 else scale
-        amount = (price * count).scaleb(-DECIMALS[currency])
-        return self._format_exactly(amount, currency), package * count
+        return _format_unit_price(self, written, package, currency, scale)
 
     def country(self, code: str) -> str:
         """Return the name of a country by its code (ISO 3166-1 alpha-2)."""
@@ -256,6 +253,14 @@ def _create_pattern(locale: Locale, currency: str, form: str) -> numbers.NumberP
     pattern.prefix = pattern.prefix[0].replace("¤", symbol), pattern.prefix[1].replace("¤", symbol)
     pattern.suffix = pattern.suffix[0].replace("¤", symbol), pattern.suffix[1].replace("¤", symbol)
     return pattern
+
+
+@lru_cache(maxsize=1024)
+def _format_unit_price(reader: Reader, written: str, package: int, currency: str, scale: int | None) -> tuple[str, int]:
+    price = Decimal(written)
+    count = choose_price_units(price) if scale is None or package > 1 else scale
+    amount = (price * count).scaleb(-DECIMALS[currency])
+    return reader._format_exactly(amount, currency), package * count
 
 
 @lru_cache(maxsize=1024)

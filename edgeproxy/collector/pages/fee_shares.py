@@ -1,7 +1,6 @@
 """The part of a plan's fee that an invoice line charges or returns. Pure."""
 
 from collections.abc import Mapping
-from fractions import Fraction
 from typing import NamedTuple
 
 from edgeproxy.collector.languages.reader import parse_time
@@ -30,11 +29,13 @@ def find_fee_share(plans: Mapping[str, Plan], line: JsonDocument, currency: str)
         return None
     plan = plan.in_currency(currency)
     quantity = abs(line["quantity"])
-    left = Fraction((parse_time(line["end"]) - parse_time(line["start"])).total_seconds()) / Fraction(DAY_SECONDS)
+    seconds = round((parse_time(line["end"]) - parse_time(line["start"])).total_seconds())
     shares = [
-        FeeShare(round(float(left), 1), days, fee)
+        FeeShare(round(seconds / DAY_SECONDS, 1), days, fee)
         for fee, lengths in ((plan.fee * quantity, MONTHS), ((plan.year_fee or 0) * quantity, YEARS))
         for days in lengths
-        if 0 < left <= days and fee and abs(abs(line["amount"]) - fee * left / days) <= 1
+        if 0 < seconds <= days * DAY_SECONDS
+        and fee
+        and abs(abs(line["amount"]) * days * DAY_SECONDS - fee * seconds) <= days * DAY_SECONDS
     ]
     return shares[0] if len(shares) == 1 else None

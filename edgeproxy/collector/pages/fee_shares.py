@@ -13,13 +13,13 @@ MONTHS, YEARS = range(28, 32), range(365, 367)
 
 
 class FeeShare(NamedTuple):
-    """Some of the days that a fee covers."""
+    """Some of the days that a fee covers, or all of them."""
 
     days: float
-    """Rounded to a tenth."""
+    """Rounded to a tenth. A part is neither rounded to nothing nor to the whole."""
     of: int
     fee: int
-    """Smallest units of the currency."""
+    """Smallest units of the currency, for one of a quantity."""
 
 
 def find_fee_share(plans: Mapping[str, Plan], line: JsonDocument, currency: str) -> FeeShare | None:
@@ -31,11 +31,15 @@ def find_fee_share(plans: Mapping[str, Plan], line: JsonDocument, currency: str)
     quantity = abs(line["quantity"])
     seconds = round((parse_time(line["end"]) - parse_time(line["start"])).total_seconds())
     shares = [
-        FeeShare(round(seconds / DAY_SECONDS, 1), days, fee)
-        for fee, lengths in ((plan.fee * quantity, MONTHS), ((plan.year_fee or 0) * quantity, YEARS))
+        FeeShare(days if seconds == days * DAY_SECONDS else _round_part(seconds / DAY_SECONDS, days), days, fee)
+        for fee, lengths in ((plan.fee, MONTHS), (plan.year_fee or 0, YEARS))
         for days in lengths
         if 0 < seconds <= days * DAY_SECONDS
         and fee
-        and abs(abs(line["amount"]) * days * DAY_SECONDS - fee * seconds) <= days * DAY_SECONDS
+        and abs(abs(line["amount"]) * days * DAY_SECONDS - fee * quantity * seconds) <= days * DAY_SECONDS
     ]
     return shares[0] if len(shares) == 1 else None
+
+
+def _round_part(days: float, of: int) -> float:
+    return min(max(round(days, 1), 0.1), of - 0.1)

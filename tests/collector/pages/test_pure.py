@@ -210,6 +210,25 @@ def test_a_line_of_a_part_of_a_fee_says_of_how_many_days_it_is() -> None:
     assert (shown("fee").count("$15.81"), "prorated" in shown("fee")) == (2, False)
 
 
+@pytest.mark.parametrize(
+    ("fee", "start", "end", "amount", "unit_price"),
+    [
+        ("20", "2026-12-01T00:00", "2027-01-01T00:00", 6000, "$20.00"),
+        ("20", "2026-12-01T00:22", "2027-01-01T00:00", 5997, "30.9 of 31 days of $20.00"),
+        ("9999", "2026-11-30T23:30", "2026-12-01T00:00", 2083, "0.1 of 30 days of $9,999.00"),
+    ],
+)
+def test_the_unit_price_of_a_fee_is_that_of_one(fee: str, start: str, end: str, amount: int, unit_price: str) -> None:
+    """A month less its first minutes is a part of it, and so are its last minutes."""
+    line = {"kind": "fee", "plan": "crew@2", "meter": None, "quantity": 3, "unit_price": None, "amount": amount}
+    span = {"start": f"{start}:00Z", "end": f"{end}:00Z"}
+    share = partial(
+        find_fee_share, {"crew@2": Plan.model_validate({"fee": fee, "tier": "pro", "quantity": {"max": 9}})}
+    )
+    lines = render_macros("m.lines_of([line], 'usd')", {}, line=line | span, find_fee_share=share)
+    assert re.findall('data-label="Unit price">([^<]*)', lines) == [unit_price]
+
+
 def test_credit_worth_is_computed_from_past_usage() -> None:
     meters = {
         "cost": Meter.model_validate({"count": "events"}),

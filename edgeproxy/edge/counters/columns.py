@@ -1,7 +1,8 @@
 """Columns: each belongs to the process that holds a lock on it in every current file.
 
 The lock is an open file description lock (fcntl(2)) on byte <column> of the file: it ends when its holder does, is
-never inherited by exec, and a reader can query its holder without acquiring it.
+never inherited by exec, and a reader can query its holder without acquiring it. A write lock reserves the column, whose
+words are still those of a dead predecessor. Its holder makes it a read lock as soon as the words are its own.
 """
 
 import fcntl
@@ -26,18 +27,31 @@ class NoFreeColumnError(Exception):
 
 
 def acquire_column(files: Sequence[TableFile]) -> int:
+    """Reserve a column, and count in it at once: nothing in it is the predecessor's."""
+    column = reserve_column(files)
+    begin_counting(files, column)
+    return column
+
+
+def reserve_column(files: Sequence[TableFile]) -> int:
     """Lock the lowest column that is free in all of `files`, for the life of this process.
 
     Raises NoFreeColumnError if all are held.
     """
     columns = min(file.layout.columns for file in files)
     for column in range(columns):
-        if _acquire_column(files, column):
+        if _reserve_column(files, column):
             return column
     raise NoFreeColumnError(f"all {columns} columns of {files[0].path.parent} are taken by running workers")
 
 
-def _acquire_column(files: Sequence[TableFile], column: int) -> bool:
+def begin_counting(files: Sequence[TableFile], column: int) -> None:
+    """Declare that the words of a reserved column are this process's own."""
+    for file in files:
+        _set(file, column, fcntl.F_RDLCK)
+
+
+def _reserve_column(files: Sequence[TableFile], column: int) -> bool:
     for taken, file in enumerate(files):
         if not _set(file, column, fcntl.F_WRLCK):
             release_column(files[:taken], column)
@@ -76,6 +90,13 @@ def list_held_columns(file: TableFile) -> frozenset[int]:
 def is_held(file: TableFile, column: int) -> bool:
     """Return whether another opening than `file` itself holds this column."""
     return _lock_of(file, column) != fcntl.F_UNLCK
+
+
+def is_counting(file: TableFile, column: int) -> bool:
+    """Return whether another opening than `file` itself counts in this column: its words are those of a running
+    process.
+    """
+    return _lock_of(file, column) == fcntl.F_RDLCK
 
 
 def declare_orphan(file: TableFile, column: int, token: int, *, last: bool) -> None:

@@ -4,7 +4,7 @@ connections of an address.
 A subject's hash leads to a row, and in it each worker has WAYS words of its own. Any of them may be the subject's: 44
 bits of the hash and 20 of the count; a free word is 0. Nothing is claimed and nothing reclaimed, since a word belongs
 to one worker, and to a subject only while that has something open there. Words of a dead worker are not counted: the
-next holder of its column clears them, and until then the column's lock is free.
+next holder of its column clears them before it counts there (`columns.begin_counting`).
 """
 
 from edgeproxy.edge.counters import layout as at

@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import counts, milliseconds, pack
-from edgeproxy.edge.counters.columns import is_held
+from edgeproxy.edge.counters.columns import is_counting
 from edgeproxy.edge.counters.file import TableFile
 from edgeproxy.edge.counters.heads import Heads, read_heads
 from edgeproxy.edge.counters.hub_column import HubColumn
@@ -352,7 +352,7 @@ class LimitTable:
         total = words[row + layout.head(FOREIGN_COLUMN) + at.GAUGE] & at.COUNT_MASK
         for column in range(layout.columns):
             word = words[row + layout.head(column) + at.GAUGE]
-            living = word & at.COUNT_MASK and word >> at.OWNER_SHIFT == self.owner_of(column) and self.is_living(column)
+            living = word & at.COUNT_MASK and self.is_living(column) and word >> at.OWNER_SHIFT == self.owner_of(column)
             if living and column != without:
                 total += word & at.COUNT_MASK
         return total
@@ -611,4 +611,4 @@ class LimitTable:
 
         The hub's has no process, and always counts.
         """
-        return column in (self.column, self.layout.hub) or is_held(self.file, column)
+        return column in (self.column, self.layout.hub) or is_counting(self.file, column)

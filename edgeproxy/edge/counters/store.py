@@ -126,7 +126,7 @@ class Store(TableFiles):
         try:
             setup.acquire(shared=True)
             files = {kind: store.current(kind) for kind in (*LIMITS, *TALLIES, OCCUPANCY)}
-            store.column = column = columns.acquire_column(tuple(files.values()))
+            store.column = column = columns.reserve_column(tuple(files.values()))
         except BaseException:
             store.close()
             raise
@@ -141,6 +141,8 @@ class Store(TableFiles):
         store._connections = files[OCCUPANCY]
         for table in store.limits.values():
             claims.clear_column(table, column)
+        # Until now, others would have taken the predecessor's words for this process's.
+        columns.begin_counting(tuple(files.values()), column)
         store.publish_column()
         return store
 

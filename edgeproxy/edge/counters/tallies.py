@@ -9,7 +9,7 @@ from struct import Struct
 from time import monotonic, sleep
 
 from edgeproxy.edge.counters import layout as at
-from edgeproxy.edge.counters.columns import is_held
+from edgeproxy.edge.counters.columns import is_counting
 from edgeproxy.edge.counters.file import TableFile
 from edgeproxy.edge.counters.index import EMPTY, Index, TableBusyError, TableFullError
 from edgeproxy.edge.counters.layout import HEADER_WORDS, HIGH, TALLY_HASH, WORD
@@ -96,7 +96,7 @@ class TallyTable:
         """
         if column in self._living or column == self.column:
             return True
-        living = is_held(self.file, column)
+        living = is_counting(self.file, column)
         if living:
             self._living.add(column)
         return living

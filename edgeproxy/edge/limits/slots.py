@@ -1,8 +1,8 @@
 """Slots in use in one row: a gauge for each column.
 
 A gauge's word has a number beside the count. Its owner chose the number when it started. So the count that a dead
-process left in a column belongs to no process, whichever takes the column next, and is ignored as soon as the column's
-lock is free.
+process left in a column belongs to no process, whichever takes the column next. It is ignored from the death on, since
+a column counts only once its next holder has written its number (`columns.begin_counting`).
 """
 
 from edgeproxy.edge.counters import layout as at
@@ -289,7 +289,7 @@ class Slots:
         total = (words[row + gauges.own_at] & COUNT_MASK) + words[row + gauges.foreign_at]
         for column, place in zip(gauges.columns, gauges.places, strict=True):
             word = words[row + place]
-            if word & COUNT_MASK and word >> at.OWNER_SHIFT == table.owner_of(column) and table.is_living(column):
+            if word & COUNT_MASK and table.is_living(column) and word >> at.OWNER_SHIFT == table.owner_of(column):
                 total += word & COUNT_MASK
         return total
 

@@ -13,6 +13,7 @@ from edgeproxy.edge.counters import store as store_module
 from edgeproxy.edge.counters.base import Sums
 from edgeproxy.edge.counters.columns import NoFreeColumnError
 from edgeproxy.edge.counters.file import KINDS, TableError
+from edgeproxy.edge.counters.occupancy import Occupancy
 from edgeproxy.edge.counters.store import MaintenanceResult, Store
 from tests.edge.counters.conftest import Supervise
 
@@ -177,6 +178,26 @@ def test_a_shared_bound_forgets_a_worker_that_has_died(supervise: Supervise, wor
     assert gauges[0].total() == 0
     assert work().column == 1
     assert gauges[0].claim(1)
+
+
+def test_a_dead_workers_words_do_not_count_while_another_takes_its_column(
+    supervise: Supervise, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervise()
+    one, other = work(), work()
+    assert other.connected.claim(b"address", 1)
+    other.close()
+    seen = []
+    clear = Occupancy._clear
+
+    def clear_later(successor: Occupancy) -> None:
+        one.refresh_columns()
+        seen.append(one.connected.claim(b"address", 1))
+        clear(successor)
+
+    monkeypatch.setattr(Occupancy, "_clear", clear_later)
+    assert work().column == 1
+    assert seen == [True]
 
 
 def test_join_stops_waiting_for_a_hung_worker(

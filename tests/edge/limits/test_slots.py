@@ -97,9 +97,13 @@ def test_slots_of_a_dead_worker_are_free_and_not_inherited(start: Start, path: P
     assert killed.slots.acquire(START)
     assert one.slots.retry_after(START) == 1
     killed.kill()
-    for successor in (False, True):
-        if successor:
-            assert start().table.column == killed.table.column
+    successor, column = opened(path), killed.table.column
+    for step in ("free", "reserved", "counting"):
+        if step == "reserved":
+            assert columns.reserve_column([successor]) == column
+        elif step == "counting":
+            LimitTable(successor, column)
+            columns.begin_counting([successor], column)
         assert in_use(path) == 1
         assert one.slots.retry_after(START) == 0
         assert one.slots.acquire(START)

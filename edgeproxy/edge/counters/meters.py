@@ -68,8 +68,8 @@ class SharedGauge:
         pending.add(-1)                 # it is over
 
     Each worker has a word of its own, and it alone writes that word. The word of a dead worker is not counted: the next
-    holder of its column clears it before it counts there (`columns.begin_counting`). A process has one object for each word
-    (`Metrics.shared_gauge`). `add` costs about a quarter of a microsecond, and so does `claim` below the bound.
+    holder of its column clears it before it counts there (`columns.begin_counting`). A process has one object for each
+    word (`Metrics.shared_gauge`). `add` costs about a quarter of a microsecond, and so does `claim` below the bound.
     """
 
     __slots__ = ("_at", "_here", "_row", "_table", "_words")

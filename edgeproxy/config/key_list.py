@@ -3,7 +3,7 @@
 import re
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, overload
 
 from pydantic import ValidatorFunctionWrapHandler
@@ -92,7 +92,7 @@ class KeyList(Sequence[Key]):
         others = {place: key for place, key in enumerate(keys) if not key.model_fields_set <= PLAIN_KEY}
         return cls(digests, [key.customer for key in keys], others)
 
-    def list_others(self) -> Iterable[tuple[int, Key]]:
+    def list_others(self) -> ItemsView[int, Key]:
         """Return each key that has further settings, with its index."""
         return self._others.items()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.config.collector.load import load_collector
+from edgeproxy.config.edge import load
 from edgeproxy.config.edge.admin import Admin
 from edgeproxy.config.edge.load import dump_settings, load_customers, load_edge, restore_settings
 from edgeproxy.config.edge.settings import EdgeSettings
@@ -51,6 +52,13 @@ def test_the_example_passes_with_a_signer_to_trust_and_nothing_else():
         assert keys[hashlib.sha256(secret.encode()).hexdigest()] == customer
         assert demonstration.customers[customer].tier == tier
         assert settings.tiers[tier].limits[0].count == count
+
+
+def test_settings_of_a_large_file_are_copied_whole(monkeypatch):
+    example = ROOT / "config" / "edge.yaml", {"DIRECTORY_TRUST": f"ed25519:{'A' * 43}="}
+    settings = load_edge(*example)
+    monkeypatch.setattr(load, "MANY_CUSTOMERS", 0)
+    assert load_edge(*example) == settings
 
 
 def test_digest_covers_all_files_read(loaded):

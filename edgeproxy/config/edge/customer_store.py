@@ -146,6 +146,11 @@ class CustomerMap(Mapping[str, Customer]):
         self.packed_names = pack_names(customers)
         self._index = RowIndex(self.packed_names, list_line_feeds(self.packed_names), 1)
 
+    @classmethod
+    def from_customers(cls, customers: Mapping[str, Customer]) -> "CustomerMap":
+        """Return customers in this form."""
+        return customers if isinstance(customers, cls) else cls(customers)
+
     def __len__(self) -> int:
         """Return the number of names."""
         return len(self.numbers)
@@ -229,8 +234,7 @@ class Customers:
 def dump_customers(settings: EdgeSettings) -> bytes:
     """Return all customers and keys as a message."""
     texts: dict[bytes, int] = {NOTHING_MORE: 0}
-    customers = settings.customers
-    packed_customers = customers if isinstance(customers, CustomerMap) else CustomerMap(customers)
+    packed_customers = CustomerMap.from_customers(settings.customers)
     terms = [texts.setdefault(_dump_part(customer), len(texts)) for customer in packed_customers.terms]
     keys = KeyList.from_keys(settings.keys)
     key_texts = array("I", bytes(array("I").itemsize * len(keys)))

@@ -1,20 +1,28 @@
 """Loading edge.yaml and passing its settings between processes. Nothing is applied here: see `outgoing.py`."""
 
+import gc
+import pickle
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeproxy.base.allocator import return_freed_memory
+from edgeproxy.base.allocator import return_freed_memory, separate_large_blocks
 from edgeproxy.config.customers import Customer, Key
 from edgeproxy.config.edge.customer_store import CustomerMap, Customers, dump_customers
 from edgeproxy.config.edge.residency import find_home
 from edgeproxy.config.edge.settings import EdgeFile, EdgeSettings, Pushed
 from edgeproxy.config.hub_settings import Hub
+from edgeproxy.config.key_list import KeyList
 
 if TYPE_CHECKING:
     from edgeproxy.config.references import Fault
     from edgeproxy.config.source import Source
 from edgeproxy.config.load import Loaded, get_settings, pause_garbage_collection
+
+MANY_CUSTOMERS = 10_000
+"""Customers and keys in a file that is large."""
+SETTINGS_MAX = 1_000
+"""Different settings of customers and keys that are copied at most. Many take a third of the time of loading."""
 
 NOT_FOR_WORKERS: "dict[str, bool | set[str]]" = {
     **dict.fromkeys(("admin", "customers", "keys", "proxy", "residency", "usage"), True),
@@ -67,8 +75,24 @@ def try_load_edge(
         model.model_rebuild()
     with pause_garbage_collection():
         loaded = load_edge_source(Source(path, environ), parts=parts, files=files, also=also)
+        dumped = pickle.dumps(loaded) if _keeps_memory(loaded.settings) else None
+    if dumped is not None:
+        del loaded
+        gc.collect()  # It empties the free lists, whose objects lie between the others, too.
+        loaded = pickle.loads(dumped)
     return_freed_memory()
     return loaded
+
+
+def _keeps_memory(settings: EdgeSettings | None) -> bool:
+    """Return whether few settings lie between the many freed objects of a large file, and keep their memory.
+
+    Read back once they are freed too, they lie elsewhere. With 100,000 customers that leaves 20 MiB less.
+    """
+    if settings is None or len(settings.customers) + len(settings.keys) < MANY_CUSTOMERS:
+        return False
+    customers, keys = CustomerMap.from_customers(settings.customers), KeyList.from_keys(settings.keys)
+    return len(customers.terms) + len(keys.list_others()) < SETTINGS_MAX
 
 
 def load_edge_source(
@@ -126,7 +150,7 @@ def restore_settings(dumped: bytes) -> tuple[EdgeSettings, Customers]:
 
     It may run in a thread while others work, because no single step takes long.
     """
-    with pause_garbage_collection():
+    with pause_garbage_collection(), separate_large_blocks():
         rest, _, packed = dumped.partition(b"\n")
         settings, customers = EdgeSettings.model_validate_json(rest), Customers(packed)
     return_freed_memory()

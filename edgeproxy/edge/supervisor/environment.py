@@ -9,10 +9,7 @@ import signal
 import sys
 from collections.abc import Mapping
 
-ALLOCATION = {"MALLOC_TRIM_THRESHOLD_": 16 << 20, "MALLOC_MMAP_THRESHOLD_": 4 << 20}
-"""Settings of glibc's allocator in a worker, in bytes, unless the environment has its own. Without them glibc returns
-the memory of each larger piece of a body to the kernel, and requests it again for the next.
-"""
+from edgeproxy.base.allocator import WORKER_ALLOCATION
 
 ENVIRONMENT = (
     *("PATH", "HOME", "USER", "TZ", "TZDIR", "TMPDIR", "LANG", "LANGUAGE", "VIRTUAL_ENV", "GLIBC_TUNABLES"),
@@ -49,7 +46,7 @@ def inherit(environ: Mapping[str, str]) -> dict[str, str]:
 
 def build_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a worker that is started by exec, a selection of the supervisor's."""
-    return {name: str(size) for name, size in ALLOCATION.items()} | inherit(environ)
+    return {name: str(size) for name, size in WORKER_ALLOCATION.items()} | inherit(environ)
 
 
 def reexecute() -> None:

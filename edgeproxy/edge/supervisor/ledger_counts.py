@@ -15,9 +15,12 @@ import orjson
 
 from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks
+from edgeproxy.config.customers import Customer
+from edgeproxy.config.edge.customer_store import CustomerMap
 from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.edge.usage import Usage
 from edgeproxy.config.hub_settings import Hub
+from edgeproxy.config.tiers import Tier
 from edgeproxy.edge.counters.rows import RowUnavailableError
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.directory.collector_client import WAIT_SECONDS, CollectorClient
@@ -147,11 +150,8 @@ class LedgerCountWriter:
 
 def find_sources(settings: EdgeSettings) -> tuple[list[Usage], Hub | None]:
     """Return the collectors and the hub to follow; none if no customer can have a quota."""
-    quotas = [tier.quotas for tier in settings.tiers.values()] + [
-        customer.quotas for customer in settings.customers.values()
-    ]
-    caps = [tier.caps for tier in settings.tiers.values()] + [customer.caps for customer in settings.customers.values()]
-    if not any(quotas) and not any(caps) and settings.directory is None:
+    parts: list[Tier | Customer] = [*settings.tiers.values(), *CustomerMap.from_customers(settings.customers).terms]
+    if settings.directory is None and not any(part.quotas or part.caps for part in parts):
         return [], None
     follows_hub = settings.directory is not None and settings.directory.from_ == "hub"
     return list(settings.list_usages().values()), settings.hub if follows_hub else None

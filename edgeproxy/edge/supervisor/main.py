@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from edgeproxy.base import event_loop, log
-from edgeproxy.base.allocator import return_freed_memory
+from edgeproxy.base.allocator import CONFIGURATION_ALLOCATION, return_freed_memory, tune_allocation
 from edgeproxy.base.core_dumps import forbid_core_dumps
 from edgeproxy.base.descriptor_limit import raise_descriptor_limit
 from edgeproxy.config.addresses import Address
@@ -41,6 +41,7 @@ def run(
     `template` forks it. `watched` are the files that were read; they are loaded again when they change.
     """
     log.configure("supervisor")
+    tune_allocation(CONFIGURATION_ALLOCATION)
     settings = take_settings()
     if not _is_known_machine():
         return 2

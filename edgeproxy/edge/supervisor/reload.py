@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from edgeproxy.base import log
+from edgeproxy.base.allocator import return_freed_memory
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.tasks import run_in_thread
 from edgeproxy.config.edge.settings import EdgeFile, EdgeSettings
@@ -163,6 +164,7 @@ class Reloads:
                 self._record(outcome, time.monotonic() - began)
                 pending.set_result(outcome)
                 self._on_reload(False)
+                return_freed_memory()
             finally:
                 if not pending.done():
                     pending.set_result(ReloadOutcome("failed", ("the edge has ended meanwhile",)))

@@ -25,17 +25,14 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from edgeproxy.base import log
+from edgeproxy.base.allocator import WORKER_ALLOCATION, tune_allocation
 from edgeproxy.base.descriptor_limit import raise_descriptor_limit
-from edgeproxy.edge.supervisor import environment
 
 ANSWER_SECONDS_MAX = 5.0
 """Seconds that the template may take to fork: it takes milliseconds, unless it was stopped."""
 DESCRIPTORS_MAX = 250
 """Descriptors that one message can carry (SCM_MAX_FD is 253)."""
 PR_SET_CHILD_SUBREAPER = 36
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-OPTIONS = {"MALLOC_TRIM_THRESHOLD_": M_TRIM_THRESHOLD, "MALLOC_MMAP_THRESHOLD_": M_MMAP_THRESHOLD}
-"""Options of mallopt(3) by the variables that set them at the beginning of a process."""
 
 
 class ForkedWorker(NamedTuple):
@@ -138,7 +135,7 @@ def _be_template(requests: socket.socket) -> NoReturn:
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
         _keep_only(requests.fileno())
-        _tune_allocation()
+        tune_allocation(WORKER_ALLOCATION)
         arguments = _locate_arguments()
         _set_title(arguments, "template")
         while True:
@@ -190,15 +187,6 @@ def _be_worker(descriptors: Sequence[int], arguments: range) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)  # A regular exit would touch every page and make it the process's own.
-
-
-def _tune_allocation() -> None:
-    """Apply the settings that a worker started by exec gets from its environment."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:  # Only glibc has it.
-        for name, size in environment.ALLOCATION.items():
-            if name not in os.environ:
-                mallopt(OPTIONS[name], size)
 
 
 def _keep_only(number: int) -> None:

@@ -16,15 +16,19 @@ from edgeproxy.base.outgoing_proxy import find_proxy
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.base.trust import stamp_files
 from edgeproxy.config.addresses import Address
+from edgeproxy.config.customers import Customer
+from edgeproxy.config.edge.customer_store import CustomerMap
 from edgeproxy.config.edge.load import load_edge, try_load_edge
 from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.file_signatures import FileSignature
+from edgeproxy.config.limits import Quota
 from edgeproxy.config.load import Loaded
 from edgeproxy.edge.messages import LoadCertificates, Prepare, SetEndpoints, Start
 from edgeproxy.edge.supervisor import sockets
 from edgeproxy.edge.supervisor.certificates import Certificates
 from edgeproxy.edge.supervisor.changeover import Changeover
 from edgeproxy.edge.supervisor.health import ProbeTarget
+from edgeproxy.edge.supervisor.ledger_counts import find_sources
 from edgeproxy.edge.supervisor.probe import Prober
 from edgeproxy.edge.supervisor.reload import ReloadOutcome, Reloads, follow_each, next_problem, plan_reload
 from edgeproxy.edge.supervisor.upstreams import Upstreams
@@ -255,6 +259,20 @@ def test_a_part_that_cannot_follow_is_named_and_the_reload_is_done(file: Path, m
         assert room.reloads.serving.drain == 1.0
 
     play(file, scene)
+
+
+def test_following_settings_reads_no_customer_by_name(file: Path) -> None:
+    """A hundred thousand look-ups by name stop the loop for 0.2 s."""
+
+    class Unread(CustomerMap):
+        def __getitem__(self, name: str) -> Customer:
+            raise AssertionError(name)
+
+    file.write_text(CONFIG + "usage: {collector: 'https://127.0.0.1:9', token: secret}\ntiers: {free: {}}\n")
+    for quotas, follows in ((None, False), ((Quota(meter="requests", included=1, per="month"),), True)):
+        customers = Unread({"a": Customer(tier="free"), "b": Customer(tier="free", quotas=quotas)})
+        usages, hub = find_sources(load_edge(file, os.environ).model_copy(update={"customers": customers}))
+        assert (bool(usages), hub) == (follows, None)
 
 
 def test_a_hanging_file_system_does_not_block_the_end(file: Path) -> None:

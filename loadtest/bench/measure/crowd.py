@@ -10,6 +10,8 @@ A scenario is `many-CUSTOMERS` with options in this order:
 - `-first`: each request is the first of its customer. Or `-again`: each customer has used its route before. Otherwise
   each customer has sent one request before, so with many routes a request is mostly the first of its customer there.
   Only instructions are counted with `-again`.
+- `-flooded`: before the counted requests others have sent FLOOD requests with invented keys. Only instructions are
+  counted.
 """
 
 import itertools
@@ -27,11 +29,15 @@ from loadtest.bench.people import ACME
 NAME = re.compile(
     r"many-(?P<customers>[1-9]\d{0,6})(?P<zipf>-zipf)?(-routes(?P<routes>[1-9]\d{0,3}))?((?P<new>-new)|(?P<large>-64k))?"
     r"(?P<http2>-http2(-(?P<streams>[1-9]\d{0,2}))?)?((?P<first>-first)|(?P<again>-again))?"
+    r"(?P<flooded>-flooded)?"
 )
 """The name of such a scenario."""
 
 WARM_UP = 300
 """With `-first`, customers who sent requests before the counted ones."""
+
+FLOOD = 10_000
+"""Requests with invented keys, with `-flooded`: more than a worker remembers of keys that came once."""
 
 EXAMPLES = ("many-1", "many-1000", "many-10000", "many-100000", "many-100000-first")
 """The scenarios that `many` stands for."""
@@ -53,6 +59,7 @@ class Crowd:
     has_new_paths: bool = False
     is_first: bool = False
     is_again: bool = False
+    is_flooded: bool = False
     has_large_answers: bool = False
     streams: int = 0
     """Streams of HTTP/2 in each read; 0: HTTP/1.1."""
@@ -80,6 +87,7 @@ class Crowd:
             (http2, True),
             ("-first", self.is_first),
             ("-again", self.is_again),
+            ("-flooded", self.is_flooded),
         )
         return f"many-{self.customers}" + "".join(part for part, is_so in parts if is_so)
 
@@ -120,6 +128,11 @@ class Crowd:
         """
         return replace(self, has_new_paths=False).ask(times) if self.is_again else []
 
+    def flood(self) -> Iterator[bytes]:
+        """Yield requests with keys that no customer has, each with another one."""
+        invented = range(self.customers, self.customers + FLOOD) if self.is_flooded else ()
+        return (format_request(number, f"{self._list_paths()[0]}/{self.kind}") for number in invented)
+
     def _list_paths(self) -> list[str]:
         return [f"/r{number}" for number in range(self.routes)]
 
@@ -155,6 +168,7 @@ def parse_crowd(name: str) -> Crowd | None:
         has_new_paths=bool(given["new"]),
         is_first=bool(given["first"]),
         is_again=bool(given["again"]),
+        is_flooded=bool(given["flooded"]),
         has_large_answers=bool(given["large"]),
         streams=int(given["streams"] or 1) if given["http2"] else 0,
     )

@@ -195,7 +195,7 @@ def exchanges(folder: Path, name: str, times: int, workers: int = 1) -> Callable
         Stand(store, dumped, attempts).connect()(crowd.warm_up(1) if crowd is not None else [texts[0].encode()])
     stand = Stand(first, dumped, attempts)
     if crowd is not None:
-        before, response = [*crowd.warm_up(), *crowd.use_routes(times)], crowd.ask(times)
+        before, response = [*crowd.warm_up(), *crowd.use_routes(times), *crowd.flood()], crowd.ask(times)
         if not crowd.streams:
             run = stand.connect()
             run(before)

@@ -53,7 +53,8 @@ def test_crowd_name_sets_keys_routes_and_paths() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["many-3-zipf-routes100-new-first", "many-3-64k-http2", "many-3-http2-10", "many-3-routes5-new-again-flooded"]
+    "name",
+    ["many-3-zipf-routes100-new-first", "many-3-64k-http2", "many-3-http2-10", "many-3-routes5-new-again-flooded"],
 )
 def test_crowd_has_the_name_that_it_was_parsed_from(name: str) -> None:
     crowd = parse_crowd(name)

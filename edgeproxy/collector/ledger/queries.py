@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import orjson
@@ -46,6 +47,8 @@ SECONDS = {"minute": MINUTE, "hour": HOUR, "day": DAY}
 NAMES = {"customer": series.c.customer, "meter": series.c.meter, "route": series.c.route, "region": series.c.region}
 FIELDS = (*SECONDS, *NAMES)
 """Group-by fields of all usage. Some usage also has dimensions."""
+CUSTOMER, METER = "customer", "meter"
+"""Names of a statement's parameters."""
 FILTERS = ("route", "region")
 """Fields, besides dimensions, that `where` may filter by. Customer and meter have parameters of their own."""
 
@@ -329,13 +332,28 @@ async def fetch_usage_of_spans(
             pieces[source.table, source.unrolled].append((number, source.since, source.until))
     if not pieces:
         return []
-    of, is_sqlite = _select_series(question), connection.dialect.name == "sqlite"
+    is_sqlite = connection.dialect.name == "sqlite"
+    names = {CUSTOMER: question.customer, METER: question.meter}
+    values = {name: value for name, value in names.items() if value is not None}
+    for place, of_table in enumerate(pieces.values()):
+        values |= _format_pieces(f"pieces_{place}", of_table, is_sqlite=is_sqlite)
+    customer, meter = ("" if name in values else None for name in names)
+    anyone = replace(question, customer=customer, meter=meter, since=0, until=0)
+    statement = _build_statement_of_spans(anyone, tuple(pieces), rolled, is_sqlite=is_sqlite)
+    rows = format_rows(("span", *question.by), (await connection.execute(statement, values)).all())
+    return [(row.pop("span"), row) for row in rows]
+
+
+@lru_cache(maxsize=256)  # Building the statement takes longer than reading hundreds of rows.
+def _build_statement_of_spans(
+    question: LedgerQuery, sources: Sequence[tuple[sa.Table, bool]], rolled: RollupState, *, is_sqlite: bool
+) -> AnySelect:
+    """Build the statement of `fetch_usage_of_spans` for any customer, meter and spans. They are its parameters."""
+    of = _select_series(question)
     parts: list[AnySelect] = []
-    texts: dict[str, str] = {}
-    for place, ((table, unrolled), of_table) in enumerate(pieces.items()):
-        name = f"pieces_{place}"
-        piece, source = _select_pieces(name, is_sqlite=is_sqlite), Source(table, 0, 0, unrolled)
-        texts |= _format_pieces(name, of_table, is_sqlite=is_sqlite)
+    for place, (table, unrolled) in enumerate(sources):
+        piece = _select_pieces(f"pieces_{place}", is_sqlite=is_sqlite)
+        source = Source(table, 0, 0, unrolled)
         within = (table.c.series == of.c.id) & source.condition_between(piece.c.since, piece.c.until, rolled)
         if is_sqlite:
             keys = _list_keys(source.time, question, of)
@@ -349,9 +367,7 @@ async def fetch_usage_of_spans(
         parts.append(statement if of is not series else statement.where(*_build_conditions(question)))
     part = sa.union_all(*parts).subquery() if len(parts) > 1 else parts[0].subquery()
     fields = [part.c.span, *(part.c[name] for name in question.by)]
-    summed = sa.select(*fields, *_sum_halves(part.c.value)).group_by(*fields).order_by(*fields)
-    rows = format_rows(("span", *question.by), (await connection.execute(summed, texts)).all())
-    return [(row.pop("span"), row) for row in rows]
+    return sa.select(*fields, *_sum_halves(part.c.value)).group_by(*fields).order_by(*fields)
 
 
 async def find_unstored(
@@ -406,8 +422,7 @@ def _sum_halves(value: AnyColumn) -> list[AnyColumn]:
 
 def _list_keys(time: AnyColumn, question: LedgerQuery, of: sa.FromClause) -> list[AnyColumn]:
     """Return the fields that rows are grouped by; `time` is the start of their minute, hour or day."""
-    times = {name: (time - time % seconds) for name, seconds in SECONDS.items()}
-    return [times[name].label(name) if name in times else of.c[name].label(name) for name in question.by]
+    return [(time - time % SECONDS[name] if name in SECONDS else of.c[name]).label(name) for name in question.by]
 
 
 def _select_part(source: Source, question: LedgerQuery, rolled: RollupState, of: sa.FromClause) -> AnySelect:
@@ -425,9 +440,9 @@ def _build_conditions(question: LedgerQuery) -> list[sa.ColumnElement[bool]]:
     """Return the conditions for the query's customer, meter and filter."""
     conditions = []
     if question.customer is not None:
-        conditions.append(series.c.customer == question.customer)
+        conditions.append(series.c.customer == sa.bindparam(CUSTOMER, question.customer))
     if question.meter is not None:
-        conditions.append(series.c.meter == question.meter)
+        conditions.append(series.c.meter == sa.bindparam(METER, question.meter))
     if question.where is not None:
         field, value = question.where
         conditions.append(NAMES[field] == value if field in NAMES else _has_dimension(field, value))

@@ -155,11 +155,24 @@ def rate_segments(
 
 def rate_last_usage(segments: Sequence[Segment], last: Segment, usage: Mapping[UsageKey, int]) -> list[RatedLine]:
     """Return the usage lines of `last`, as `rate_segments` rates them, without the lines of the earlier `segments`."""
-    by_segment, rater = _group_usage(usage), UsageRater()
-    for segment in segments:
-        if segment.span.start < last.span.start and not segment.is_trial:
-            rater.add(segment, by_segment.get(segment.span, {}))
-    return [] if last.is_trial else list(rater.rate(last, by_segment.get(last.span, {})))
+    if last.is_trial:
+        return []
+    earlier = {
+        segment.span
+        for segment in segments
+        if segment.span.start < last.span.start and not segment.is_trial and _has_same_allowance(segment, last)
+    }
+    before: dict[str, dict[str, int]] = {}
+    used: dict[str, dict[str, int]] = {}
+    for (span, meter, value), quantity in usage.items():
+        if span in earlier:
+            values = before.setdefault(meter, {})
+            values[value] = values.get(value, 0) + quantity
+        elif span == last.span:
+            used.setdefault(meter, {})[value] = quantity
+    rater = UsageRater()
+    rater.add(last, before)
+    return list(rater.rate(last, used))
 
 
 def subtract_invoiced(invoiced: Iterable[RatedLine], lines: Sequence[RatedLine]) -> list[RatedLine]:
@@ -275,6 +288,10 @@ class UsageRater:
 def _identify_allowance(segment: Segment, meter: str) -> tuple[str, Span, str]:
     """Return the identity of a period's included units and price steps: segments of one plan share them."""
     return get_plan_name(segment.version), segment.period, meter
+
+
+def _has_same_allowance(segment: Segment, other: Segment) -> bool:
+    return segment.period == other.period and get_plan_name(segment.version) == get_plan_name(other.version)
 
 
 class _EarlierUsage:

@@ -26,7 +26,7 @@ class SegmentUsage(NamedTuple):
 
 def clip_segment(segment: Segment, until: int) -> Segment:
     """Return a segment as if it ended at a Unix second within it."""
-    return segment._replace(span=Span(segment.span.start, min(segment.span.end, until)))
+    return segment if segment.span.end <= until else segment._replace(span=Span(segment.span.start, until))
 
 
 def rate_time(meter: str, used: Sequence[SegmentUsage]) -> dict[tuple[int, str], int]:
@@ -63,9 +63,9 @@ def share_amount(amount: int, units: Mapping[Group, int]) -> dict[Group, int]:
     The result is empty if no group has units. The rest of rounding goes to the largest remainders.
     """
     counted = {group: quantity for group, quantity in units.items() if quantity > 0}
+    if len(counted) < 2:  # Most parts of hundreds have one group.
+        return dict.fromkeys(counted, amount)
     total = sum(counted.values())
-    if not total:
-        return {}
     shares = {group: divmod(amount * quantity, total) for group, quantity in counted.items()}
     left = amount - sum(share for share, _ in shares.values())
     first = set(sorted(shares, key=lambda group: -shares[group][1])[:left])

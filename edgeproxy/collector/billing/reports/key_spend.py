@@ -6,6 +6,7 @@ key, so each budget of the customer includes it: creating keys evades no budget.
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -22,6 +23,7 @@ from edgeproxy.collector.billing.period_close.quantities import QuantityTooLarge
 from edgeproxy.collector.billing.rating.rater import Span
 from edgeproxy.collector.billing.reports import usage_amounts
 from edgeproxy.collector.billing.subscriptions import subscription_rows
+from edgeproxy.collector.database.read_once import fetch_once
 from edgeproxy.collector.database.schema import customers, keys
 from edgeproxy.collector.ledger import queries
 from edgeproxy.collector.ledger.queries import LedgerQuery
@@ -168,11 +170,17 @@ class _UsageByKey:
         """Return the share of each key in the cost of the current period."""
         query = self._build_query(customer, meter, per)
         if query not in self._amounts:
-            span = Span(query.since, query.until)
-            rated = await usage_amounts.rate_usage(self._connection, customer, meter, span, self._meters)
-            shares = await usage_amounts.share_by_group(self._connection, customer, meter, rated, (KEY,))
-            self._amounts[query] = {key: amount for (key,), amount in shares.items()}
+            # Two calls of a page ask for the budgets of a customer.
+            self._amounts[query] = await fetch_once(
+                ("amounts by key", query), partial(self._fetch_amounts, customer, meter, query)
+            )
         return self._amounts[query]
+
+    async def _fetch_amounts(self, customer: str, meter: str, query: LedgerQuery) -> dict[str, int]:
+        span = Span(query.since, query.until)
+        rated = await usage_amounts.rate_usage(self._connection, customer, meter, span, self._meters)
+        shares = await usage_amounts.share_by_group(self._connection, customer, meter, rated, (KEY,))
+        return {key: amount for (key,), amount in shares.items()}
 
     def _build_query(self, customer: str, meter: str, per: str) -> LedgerQuery:
         period = period_of(self._now, per, UTC)

@@ -59,8 +59,10 @@ class RatedUsage(NamedTuple):
     @property
     def amount(self) -> int | None:
         """The amount of all parts, in the currency's smallest unit; None if no plan has a price for the meter."""
-        priced = [part for part in self.parts if part.price.has_prices]
-        return sum(sum(part.amounts.values()) for part in priced) if priced else None
+        prices = {id(part.price): part.price for part in self.parts}  # Hundreds of parts have few prices.
+        priced = {number for number, price in prices.items() if price.has_prices}
+        amounts = (sum(part.amounts.values()) for part in self.parts if id(part.price) in priced)
+        return sum(amounts) if priced else None
 
 
 async def rate_usage(

@@ -260,6 +260,8 @@ async def list_waived_within(connection: AsyncConnection, *spans: Span) -> list[
 async def list_charged_within(connection: AsyncConnection, spans: Iterable[Span]) -> dict[Span, list[Span]]:
     """Return the parts of each span with charging."""
     waived = await list_waived(connection)
+    if not waived:
+        return {span: [span] if span.start < span.end else [] for span in spans}
     # The times between the waived ones.
     starts, ends = [0, *(span.end for span in waived)], [*(span.start for span in waived), LASTING]
     charged = list(map(Span, starts, ends))

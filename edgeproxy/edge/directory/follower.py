@@ -218,7 +218,8 @@ class DirectoryFollower:
             await self._start(monotonic() + FIRST_READ_SECONDS)
         elif self._running:
             self._publish_validity()
-            await self._survey_files()
+            # A second with 100,000 customers in files, and only the log and the status need it.
+            self._tasks.start("survey of the directory", self._survey_files())
 
     async def end(self) -> None:
         """Stop following the directory."""
@@ -477,25 +478,28 @@ class DirectoryFollower:
         self._surveyed = None
         self._surveys += 1
         number = self._surveys
-        if self._cache is None or self._held is None:
+        cache, digests_of_files = self._cache, self._file_digests
+        if cache is None or self._held is None:
             return
+
+        def survey_all() -> tuple[frozenset[bytes], Survey]:
+            digests = frozenset(KeyList.from_keys(settings.keys).list_digests())
+            return digests, cache.survey(settings.customers, sorted(digests), settings.tiers.keys())
+
         try:
             if changes is None or known is None:
-                self._file_digests = frozenset(KeyList.from_keys(settings.keys).list_digests())
-                survey = await asyncio.to_thread(
-                    self._cache.survey, settings.customers, sorted(self._file_digests), settings.tiers.keys()
-                )
+                digests_of_files, survey = await asyncio.to_thread(survey_all)
             else:
                 names = sorted(name for name in changes.names if name in settings.customers)
-                digests = sorted(changes.digests & self._file_digests)
-                overlap = await asyncio.to_thread(self._cache.find_overlap, names, digests)
+                digests = sorted(changes.digests & digests_of_files)
+                overlap = await asyncio.to_thread(cache.find_overlap, names, digests)
                 survey = known.follow(changes, overlap, settings.tiers.keys())
         except CacheError as error:
             self._record_behind(str(error))  # This changes nothing for clients.
             return
         if number != self._surveys:
             return  # Another survey has begun meanwhile, perhaps with other settings.
-        self._surveyed = survey
+        self._surveyed, self._file_digests = survey, digests_of_files
         before, self._survey = self._survey, survey
         if survey.names and survey.names != before.names:
             log_fields = {"customers": len(survey.names), "such_as": survey.names[:NAMES_LOGGED_MAX]}

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import re
 import sqlite3
+import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -156,6 +157,28 @@ def test_a_changed_customer_is_taken_over_without_a_look_at_the_others(
         await room.pushes(*(line(f"c{n}") for n in range(20)))
         await turned(lambda: room.said()["unknown_tiers"] == {}, "the tier is known again")
         assert len(surveys) == 1
+
+    played(tmp_path, redis_port, scene)
+
+
+def test_a_reload_does_not_wait_for_the_survey(
+    tmp_path: Path, redis_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 100,000 customers in files a survey takes a second."""
+    go, survey_all = threading.Event(), DirectoryCache.survey
+
+    def survey(there: DirectoryCache, *files: Any) -> cache.Survey:
+        assert go.wait(10.0)
+        return survey_all(there, *files)
+
+    async def scene(room: Room) -> None:
+        await room.pushes(line("a"))
+        await room.people.begin()
+        monkeypatch.setattr(DirectoryCache, "survey", survey)
+        await room.people.follow(room.settings("directory: {from: hub}\ncustomers: {a: {tier: t}}\n"))
+        assert room.said()["in_files"] == 0
+        go.set()
+        await turned(lambda: room.said()["in_files"] == 1, "the survey is over")
 
     played(tmp_path, redis_port, scene)
 
@@ -632,9 +655,9 @@ def test_customers_in_files_and_directory_are_logged_once_per_change(
         mine = f"directory: {{from: hub}}\ncustomers: {{a: {{tier: t}}}}\nkeys: [{key}]\n"
         for _ in range(2):
             await room.people.follow(room.settings(mine))
-        assert room.said()["in_files"] == 1
+            await turned(lambda: room.said()["in_files"] == 1, "the survey is over")
         await room.people.follow(room.settings())
-        assert room.said()["in_files"] == 0
+        await turned(lambda: room.said()["in_files"] == 0, "the survey is over")
         await room.people.follow(room.settings(""))
         assert room.people.report() is None
         await room.people.follow(room.settings())

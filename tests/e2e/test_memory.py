@@ -2,13 +2,13 @@
 
 import subprocess
 import sys
-from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from edgeproxy.edge.counters.setup import layouts
 from loadtest.bench.measure.memory import of_processes
+from loadtest.bench.measure.reloads import write_customers
 from loadtest.testbed.edge import StartEdge
 from loadtest.testbed.process import Process
 
@@ -42,15 +42,12 @@ def test_reloads_of_many_customers_leave_little_memory(
 ) -> None:
     monkeypatch.setattr(Process, "forks", False)
     file = tmp_path / "customers.yaml"
-    names = [f"c{number}" for number in range(CROWD)]
-    keys = [f"  - {{sha256: {sha256(name.encode()).hexdigest()}, customer: {name}}}\n" for name in names]
-    file.write_text("".join(("customers:\n", *(f"  {name}: {{tier: free}}\n" for name in names), "keys:\n", *keys)))
+    write_customers(file, CROWD)
     edge = start_edge(include=[str(file)])
     pids = (edge.supervisor.pid, *edge.worker_pids())
     before = [of_processes([pid]).private for pid in pids]
     for number in range(3):
-        with file.open("a") as more:
-            more.write(f"  - {{sha256: {sha256(b'%d' % number).hexdigest()}, customer: c0}}\n")
+        write_customers(file, CROWD, number + 1)
         assert edge.reload().json()["result"] == "ok"
     grown = [(of_processes([pid]).private - was) / MIB for pid, was in zip(pids, before, strict=True)]
     bounds = (SUPERVISOR_GROWTH_MIB, *[WORKER_GROWTH_MIB] * (len(pids) - 1))

@@ -171,17 +171,22 @@ async def _fetch_sum_rows(
 
     One statement reads all meters without a dimension, and one each meter and dimension. Raises UsageNotStoredError.
     """
-    parts = [(segment, part) for segment in segments for part in charged[segment.span]]
-    dimensions = {
-        (meter, get_dimension(price))
-        for segment in segments
-        for meter, price in segment.plan.meters.items()
-        if is_sum(terms.meters, meter)
-    }
-    split = sorted((meter, dimension) for meter, dimension in dimensions if dimension is not None)
-    is_plain = len(split) < len(dimensions)
+    segments_by_price: dict[tuple[str, str | None], list[Segment]] = defaultdict(list)
+    for segment in segments:
+        for meter, terms_of_meter in segment.plan.meters.items():
+            if is_sum(terms.meters, meter):
+                segments_by_price[meter, get_dimension(terms_of_meter)].append(segment)
+    split = sorted((meter, dimension) for meter, dimension in segments_by_price if dimension is not None)
+    priced: list[tuple[str | None, str | None, list[Segment]]]
+    priced = [(meter, by, segments_by_price[meter, by]) for meter, by in split]
+    plain = {meter: sold for (meter, dimension), sold in segments_by_price.items() if dimension is None}
+    if plain:
+        spans = {segment.span for sold in plain.values() for segment in sold}
+        only = next(iter(plain)) if len(plain) == 1 else None
+        priced.insert(0, (only, None, [segment for segment in segments if segment.span in spans]))
     summed: list[tuple[UsageKey, UsageRow]] = []
-    for of_meter, by in (*([(None, None)] if is_plain else []), *split):
+    for of_meter, by, sold in priced:
+        parts = [(segment, part) for segment in sold for part in charged[segment.span]]
         query = LedgerQuery(customer, of_meter, 0, 0, (by or "meter", *times))
         try:
             rows = await queries.fetch_usage_of_spans(connection, query, [part for _, part in parts])
@@ -190,7 +195,7 @@ async def _fetch_sum_rows(
         for number, row in rows:
             segment, meter = parts[number][0], of_meter or str(row["meter"])
             price = segment.plan.meters.get(meter)
-            if price is not None and (meter, by) in dimensions and get_dimension(price) == by:
+            if price is not None and (meter, by) in segments_by_price and get_dimension(price) == by:
                 summed.append((UsageKey(segment.span, meter, OTHER if by is None else str(row[by])), row))
     return summed
 

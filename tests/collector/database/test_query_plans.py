@@ -12,7 +12,7 @@ from sqlalchemy import event
 
 from edgeproxy.collector.accounts import audit, customers, rotation
 from edgeproxy.collector.alerts import reports
-from edgeproxy.collector.billing.invoices import invoices
+from edgeproxy.collector.billing.invoices import invoiced_lines, invoices
 from edgeproxy.collector.billing.subscriptions import subscription_rows
 from edgeproxy.collector.customer_search import search_customers
 from edgeproxy.collector.database.database import Database
@@ -22,7 +22,9 @@ from edgeproxy.config.collector.rotation import Rotation
 from loadtest.testbed.tables_ready import put_tables
 
 NOW = 1_790_000_000
-MANY = frozenset({"customers", "keys", "invoices", "audit", "alerts", "alert_deliveries", "batches", "dead_letters"})
+MANY = frozenset(
+    {"customers", "keys", "invoices", "invoice_lines", "audit", "alerts", "alert_deliveries", "batches", "dead_letters"}
+)
 """Tables that grow with customers and time."""
 SCAN = re.compile(r"SCAN (\w+)")
 SORT = "USE TEMP B-TREE FOR ORDER BY"
@@ -47,6 +49,7 @@ def test_no_page_and_no_job_reads_or_sorts_a_large_table(tmp_path: Path) -> None
             await audit.list_entries(connection, 7, 50, newest_first=True)
             for state in ("held", "paid", None):
                 await invoices.list_invoices(connection, "a", 50, state=state)
+            await invoiced_lines.fetch_lines_of_subscription(connection, "a")
             await reports.list_alerts(connection, 7, 50)
             await reports.list_alerts(connection, None, 50, customer="a")
             await edges.list_edges(connection, NOW)
@@ -69,7 +72,9 @@ def test_no_page_and_no_job_reads_or_sorts_a_large_table(tmp_path: Path) -> None
 
     asyncio.run(ask())
     for statement, plan in plans.items():
-        whole = {scan[1] for step in plan if (scan := SCAN.match(step)) and "USING" not in step}
+        scans = [(scan[1], "USING" in step) for step in plan if (scan := SCAN.match(step))]
+        # An index may have few rows of its table, or be read in order up to a limit; not that of lines.
+        whole = {table for table, is_by_index in scans if not is_by_index or table == "invoice_lines"}
         assert not whole & MANY, (statement, plan)
         # A query with few rows, for example of rotating keys, may sort them.
         assert SORT not in plan or not re.search(r"FROM (audit|invoices JOIN|alerts)\b", statement), (statement, plan)

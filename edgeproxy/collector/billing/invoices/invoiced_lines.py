@@ -16,7 +16,7 @@ from edgeproxy.collector.billing.invoices import invoices as states
 from edgeproxy.collector.billing.invoices.credit_notes import COUNTED
 from edgeproxy.collector.billing.invoices.line_rows import parse_line
 from edgeproxy.collector.billing.rating.rater import RatedLine
-from edgeproxy.collector.database.billing_tables import credit_notes, invoice_lines, invoices
+from edgeproxy.collector.database.billing_tables import credit_notes, invoice_lines, invoices, subscriptions
 from edgeproxy.collector.database.unreadable_rows import reading_row
 from edgeproxy.config.collector.currency_units import get_payable_unit
 
@@ -28,10 +28,12 @@ async def fetch_lines_of_subscription(connection: AsyncConnection, subscription:
     """Return all invoiced lines of a subscription, in the order of their creation. Raises UnreadableRowError."""
     credited = states.sum_credit_notes(credit_notes.c.amount, COUNTED) + states.AMOUNT_LOST
     joined = invoice_lines.join(invoices, invoices.c.id == invoice_lines.c.invoice)
+    # Invoices have an index by customer, and none by subscription.
+    customer = sa.select(subscriptions.c.customer).where(subscriptions.c.id == subscription).scalar_subquery()
     statement = (
         sa.select(invoice_lines, invoices.c.state, invoices.c.total, invoices.c.currency, credited.label("credited"))
         .select_from(joined)
-        .where(invoices.c.subscription == subscription)
+        .where(invoices.c.customer == customer, invoices.c.subscription == subscription)
         .order_by(invoice_lines.c.invoice, invoice_lines.c.position)
     )
     rows = (await connection.execute(statement)).mappings()

@@ -114,7 +114,7 @@ async def _fetch_lines_until(connection: AsyncConnection, row: InvoiceRow, posit
     statement = (
         sa.select(invoice_lines)
         .join(invoices, invoices.c.id == column.invoice)
-        .where(invoices.c.subscription == row.subscription, is_earlier)
+        .where(invoices.c.customer == row.customer, invoices.c.subscription == row.subscription, is_earlier)
         .order_by(column.invoice, column.position)
     )
     rows = (await connection.execute(statement)).mappings()

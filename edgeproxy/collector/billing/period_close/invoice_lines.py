@@ -279,10 +279,12 @@ async def compute_upcoming(
     Raises QuantityTooLargeError and UsageNotStoredError.
     """
     current = loaded.current
-    statement = sa.select(invoices_table.c.period_start, invoices_table.c.closes_at).where(
-        invoices_table.c.subscription == loaded.row.id, invoices_table.c.state == invoices.DRAFT
+    columns = invoices_table.c
+    statement = sa.select(columns.period_start, columns.closes_at, columns.state).where(
+        columns.customer == loaded.row.customer, columns.subscription == loaded.row.id
     )
-    waiting = [Span(*row) for row in await connection.execute(statement)]
+    # A condition for the state would make SQLite read the drafts of all customers.
+    waiting = [Span(*span) for *span, state in await connection.execute(statement) if state == invoices.DRAFT]
     ended = [
         segment for segment in current.segments if not _is_on_waiting_invoice(segment, waiting, current.period.start)
     ]

@@ -60,6 +60,16 @@ BACK = "back"
 """The kind of an outbox row that says that the next version is intended to be older than the edges' version."""
 
 
+def _build_check(due: sa.Select[int]) -> sa.Select[bool, int | None]:
+    """Select whether one of these outbox rows exists, and the number of the newest version."""
+    return sa.select(sa.exists(due), sa.select(sa.func.max(schema.directory_log.c.number)).scalar_subquery())
+
+
+# Built once, because a check runs ten times a second: one takes a third of the time that two new statements need.
+CHECK = _build_check(sa.select(directory_outbox.c.seq))
+CHECK_WITHOUT_ERASURES = _build_check(sa.select(directory_outbox.c.seq).where(directory_outbox.c.kind != ERASED))
+
+
 class Publisher:
     """The directory of one collector. Raises InvalidSigningKeyError."""
 
@@ -111,7 +121,8 @@ class Publisher:
 
     async def has_pending_changes(self) -> bool:
         """Return True if a change is not in a version yet. Erasures may wait and do not count."""
-        return await self._is_due()
+        is_due, _ = await self._check()
+        return is_due
 
     async def run(self) -> None:
         """Publish until cancelled."""
@@ -126,10 +137,10 @@ class Publisher:
 
     async def step(self) -> None:
         """Publish pending changes, if any, and update the hub."""
-        if await self._is_due():
+        is_due, number = await self._check()
+        if is_due:
             await self._publish()
-        log = await self._find_newer_log()
-        if log:
+        if (is_due or self._is_unknown(number)) and (log := await self._find_newer_log()):
             self._newest, before = log[-1], self._changed
             self._signed_at = float("-inf")
             self._changed = asyncio.Event()
@@ -152,33 +163,34 @@ class Publisher:
             self._signed_at = monotonic()
             self.time = format_time(self._newest, time.time(), self._signer)
 
-    async def _is_due(self) -> bool:
-        """Return True if something must be published."""
+    async def _check(self) -> tuple[bool, int | None]:
+        """Return whether something must be published, and the number of the newest version."""
         async with self._database.reading() as connection:
-            due = sa.select(directory_outbox.c.seq).where(self._is_ripe()).limit(1)
-            if (await connection.execute(due)).first() is not None:
-                return True
-            if self._newest is None:
+            check = CHECK if self._is_erasure_ripe() else CHECK_WITHOUT_ERASURES
+            is_due, number = (await connection.execute(check)).one()
+            if not is_due and self._newest is None:
                 log = await self.log.list_lines(connection)
-                return not log or not self._is_own(log[-1])
-        return False
+                is_due = not log or not self._is_own(log[-1])
+        return is_due, number
 
-    def _is_ripe(self) -> sa.ColumnElement[bool]:
-        """Return the condition that a row of the outbox is due.
+    def _is_erasure_ripe(self) -> bool:
+        """Return whether erasures in the outbox are due.
 
         An erasure needs a complete version, because earlier versions still contain the erased data. After a complete
         version, later erasures wait for a while and share the next one.
         """
-        return sa.true() if monotonic() >= self._next_whole else directory_outbox.c.kind != ERASED
+        return monotonic() >= self._next_whole
+
+    def _is_unknown(self, number: int | None) -> bool:
+        """Return whether a version with this number is not the newest that this collector knows."""
+        return number is not None and (self._newest is None or self._newest.version.number != number)
 
     async def _find_newer_log(self) -> list[Line] | None:
         """Return the log if its newest line differs from the known one, whichever collector wrote it; else None."""
         newest = sa.select(sa.func.max(schema.directory_log.c.number))
         async with self._database.reading() as connection:
             number = (await connection.execute(newest)).scalar_one()
-            if number is None or (self._newest is not None and self._newest.version.number == number):
-                return None
-            return await self.log.list_lines(connection)
+            return await self.log.list_lines(connection) if self._is_unknown(number) else None
 
     def _is_own(self, line: Line) -> bool:
         """Return True if this collector's key has signed a line. Otherwise a complete version is written and signed."""
@@ -192,8 +204,9 @@ class Publisher:
         """Append a version with the changes, or a complete version if that is less to read."""
         async with self._database.writing() as connection:
             log = await self.log.list_lines(connection)
-            chosen = sa.select(directory_outbox).where(self._is_ripe()).order_by(directory_outbox.c.seq)
-            chosen = chosen.limit(CHANGES_MAX)
+            chosen = sa.select(directory_outbox).order_by(directory_outbox.c.seq).limit(CHANGES_MAX)
+            if not self._is_erasure_ripe():
+                chosen = chosen.where(directory_outbox.c.kind != ERASED)
             rows = (await connection.execute(chosen)).all()
             back = any(row.kind == BACK for row in rows)
             grown = sum(line.version.size for line in log[1:])

@@ -28,6 +28,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -341,8 +342,10 @@ def rehearse() -> None:
             PreparedConfiguration(edge_load.dump_settings(settings))
             PathRules(settings.paths)
     # Compiling the templates takes 1.7 s of CPU. The first copy that needs one stores its code for all later processes.
+    os.environ.pop("TMPDIR", None)  # It may be a folder of the test that started this server.
     version = hashlib.sha256(Path(rendering.__file__).read_bytes()).hexdigest()[:12]  # The options of templates.
     rendering.COMPILED = FileSystemBytecodeCache(pattern=f"edgeproxy-{version}-%s")  # type: ignore[assignment]
+    tempfile.tempdir = None  # Each copy has the folder of its own environment.
     load_description()
     for route in app.list_routes().values():
         web.UrlDispatcher().add_resource(route)  # Python keeps its compiled expression.

@@ -108,7 +108,7 @@ def test_every_algorithm_and_scope_is_explained(field: str) -> None:
 
 def test_sizes_are_those_of_the_tables() -> None:
     prose = " ".join(LIMITS.split())
-    people, addresses, quotas = (layout.row_words * 8 * max(1, layout.parts) for layout in layouts(2, 100, 100)[:3])
+    people, addresses, quotas = (layout.row_bytes for layout in layouts(2, 100, 100)[:3])
     assert f"with two workers {people}, {addresses} and {quotas} bytes" in prose
     assert f"Each worker remembers {SUBJECTS_MAX:,} of those" in prose
 

@@ -9,16 +9,18 @@ from pathlib import Path
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import pack, unpack
 from edgeproxy.edge.counters.file import TableFile
-from edgeproxy.edge.counters.layout import HEAD_WORDS, Layout
+from edgeproxy.edge.counters.layout import APART, HEAD_WORDS, LONE_HEAD_WORDS, Layout
 from edgeproxy.edge.counters.row_key import HAS_PERIODS
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.counters.tallies import TallyTable
 
 INSTANCE = 0xED6E
-CUSTOMERS = Layout("customers", rows=12, columns=4, ring=32, cells=28, width=HEAD_WORDS, parts=2)
+CUSTOMERS = Layout("customers", rows=12, columns=4, ring=32, cells=28, width=LONE_HEAD_WORDS, parts=APART)
 QUOTAS = Layout("quotas", rows=12, columns=4, ring=1, cells=1, width=HEAD_WORDS)
-ONE_PART = CUSTOMERS._replace(parts=0)
-"""The layout of an earlier release, with all rings in one part of a row."""
+TWO_PARTS = CUSTOMERS._replace(width=HEAD_WORDS, parts=2)
+"""The layout of an earlier release, with the rings in regular use in the first part of a row."""
+ONE_PART = TWO_PARTS._replace(parts=0)
+"""The layout before that, with all rings in one part of a row."""
 FORMER = ONE_PART._replace(width=0)
 """The layout before that, with only windows and without a head in the foreign column."""
 USAGE = Layout("usage", rows=8, columns=4, width=1, parts=2)
@@ -99,18 +101,19 @@ def write_cell(table: LimitTable, row: int, column: int, cell: int, count: int) 
     if not words[used] & bit:
         words[used] |= bit
         words[at.COLUMNS_VERSION] += 1
-    words[row + table.layout.ring_at(column) + cell % table.layout.ring] = pack(cell, count)
+    words[table.rings_of(row) + table.layout.ring_at(column) + cell % table.layout.ring] = pack(cell, count)
 
 
 def list_foreign_counts(table: LimitTable, row: int) -> dict[int, int]:
     """Return the counts in a row's foreign ring, by cell."""
-    first = row + table.foreign_at
+    first = table.foreign_of(row)
     return dict(unpack(word) for word in table.words[first : first + table.layout.ring].tolist() if word)
 
 
 def list_ring_words(table: LimitTable, row: int) -> list[int]:
     """Return the words of all rings of a row, whether they are in use or not."""
-    firsts = [row + table.layout.ring_at(column) for column in range(-1, table.layout.columns)]
+    rings = table.rings_of(row)
+    firsts = [table.foreign_of(row), *(rings + table.layout.ring_at(column) for column in range(table.layout.columns))]
     return [word for first in firsts for word in table.words[first : first + table.layout.ring].tolist()]
 
 
@@ -118,7 +121,7 @@ def count_as_formerly(table: LimitTable, key: bytes, column: int, cell: int, cou
     """Count in a column of an older file, whose heads have four words and whose foreign column has none."""
     row = claim(table, key)
     ring = table.layout.ring
-    table.words[row + table.layout.ring_at(column) + cell % ring] = pack(cell, count)
+    table.words[table.rings_of(row) + table.layout.ring_at(column) + cell % ring] = pack(cell, count)
     table.words[row + table.layout.heads + 4 * column] += count
 
 

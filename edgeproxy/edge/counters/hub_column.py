@@ -28,12 +28,13 @@ HELD = NEVER << THRESHOLD_BITS | NEVER
 class HubColumn:
     """The hub's column of one table, and the words of the table's header about the hub."""
 
-    __slots__ = ("_cells", "_head", "_ring", "_rings", "_words")
+    __slots__ = ("_cells", "_first", "_head", "_ring", "_rings", "_rings_words", "_stride", "_words")
 
     def __init__(self, words: memoryview, layout: Layout, column: int) -> None:
         self._words = words
         self._head = layout.head(column)
-        self._rings = layout.ring_at(column)
+        self._first, self._stride = layout.first_row, layout.row_words
+        self._rings, self._rings_words = layout.first_rings + layout.ring_at(column), layout.rings_words
         self._ring, self._cells = layout.ring, layout.cells
 
     # ---- of the whole table
@@ -74,7 +75,7 @@ class HubColumn:
 
     def counts(self, row: int, cell: int) -> dict[int, int]:
         """Return the counts of other hosts in each cell that counts at `cell`."""
-        ring = row + self._rings
+        ring = self._ring_of(row)
         return counts(self._words[ring : ring + self._ring].tolist(), cell, self._cells)
 
     def write_counts(self, row: int, cell: int, counted: Mapping[int, int]) -> None:
@@ -82,7 +83,7 @@ class HubColumn:
 
         Cells that are not named are emptied.
         """
-        words, size, ring = self._words, self._ring, row + self._rings
+        words, size, ring = self._words, self._ring, self._ring_of(row)
         there = words[ring : ring + size].tolist()
         if not counted and not any(there):
             return
@@ -93,6 +94,9 @@ class HubColumn:
         for slot, word in enumerate(there):
             if (word_now := by_slot.get(slot, 0)) != word:
                 words[ring + slot] = word_now
+
+    def _ring_of(self, row: int) -> int:
+        return self._rings + (row - self._first) // self._stride * self._rings_words
 
     def write_total(self, row: int, counted: int) -> None:
         """Write the total count of other hosts.

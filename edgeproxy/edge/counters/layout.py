@@ -2,18 +2,20 @@
 
     header   512 words, see below
     index    a word per slot: 40 bits of the key's hash and the row's number (see index.py)
-    rows     `rows` of `row_words` each, handed out from the first on
+    rows     `rows` of `row_words` each
 
-    far      of a table of limits: the second parts of the rows, as far from each other as the first ones; of a table of
-             usage: the rests of long keys
+    rings    of a table of limits: those of the columns in regular use, then those of the spare columns, then the
+             foreign ones, each in the order of the rows
+    rests    of a table of usage: the rests of long keys
 
-A row of a limit table is 16 header words, a ring of R words for each column in regular use, and last a head of HEADS
-words for each column. The first column is the foreign one: counts of older files, written by the supervisor. If limits
-are shared with other hosts the last column is the hub's: their counts, also written by the supervisor. The foreign ring
-and those of the spare columns are the row's second part. They are mostly empty, and pages that nobody reads or writes
-take no memory. The rings of a part lie side by side, and the heads do too, so that one slice reads them all. A row of a
-tally table is header words (its hash, its state, the key, and last the mark), and `width` words for each column. Usage
-has 8 words of the key there, as most keys are short, and the rest in the second part; others have all 29.
+A row of a limit table is 16 header words and a head of `width` words for each column. Without a hub heads are shorter,
+and the row's alarm follows the last one. Each column has a ring of R words. The first column is the foreign one: counts
+of older files, written by the supervisor. If limits are shared with other hosts the last column is the hub's: their
+counts, also written by the supervisor. Rows that count things in use need no ring, and spare and foreign rings are
+mostly empty: pages that nobody reads or writes take no memory. So rows of the two kinds are handed out from different
+blocks (rows.py). A row's rings in regular use lie side by side, and the heads do too, so that one slice reads them all.
+A row of a tally table is header words (its hash, its state, the key, and last the mark), and `width` words for each
+column. Usage has 8 words of the key there, as most keys are short, and the rest in the second part; others have all 29.
 
 Every word but a row's alarm has one writer at a time. A column's words are written by the process that holds the
 column. The foreign ring, the sync version and the marks are written by the supervisor that maintains the tables. The
@@ -57,7 +59,12 @@ nothing.
 ALLOCATED = 27
 """For tables of limits: the first rows, whose space is allocated; 0: all of them (TableFile.grow)."""
 PARTS = 28
-"""For tables of limits and of usage: the parts of a row. Files of an earlier format have 0: all is in the first one."""
+"""For tables of limits and of usage: the parts of a row. Of limits, APART: rings lie apart. Files of earlier formats
+have 2, a second part with the spare and foreign rings, or 0: all is in the first one.
+"""
+APART = 3
+FREE_GAUGES = 29
+"""For tables of limits: 1 + the first free row that needs no ring; `FREE` has the others."""
 ZERO = 31
 USED_COLUMNS, ACTIVE_COLUMNS = 32, 40
 """Bitmaps of BITMAP_WORDS words: columns that ever counted here, and columns whose words may change at any time."""
@@ -78,11 +85,13 @@ KEY_BYTES = 64
 RINGS = 16
 FOREIGN_COLUMN = -1
 HEAD_WORDS = 7
+LONE_HEAD_WORDS = 4
+"""Words of a head if no other host shares the limits: there are no claims then."""
 # The head of a column. The name of a word depends on the kind of row, and on whether the column is the hub's:
 #
 #     word                 0     1        2          3          4            5              6
 #     rate                 CUM   LEVEL    SEEN_CUM   UNTIL      WANT         USED           GIVEN
-#     the foreign column's CUM   LEVEL    SEEN_CUM   UNTIL      ALARM
+#     the foreign column's CUM   LEVEL    SEEN_CUM   UNTIL      ALARM (with longer heads)
 #     rate, the hub's      CUM   LEVEL    SEEN_CUM   WITHHELD   THRESHOLDS   NO_USE_UNTIL   WARM_UNTIL
 #     concurrency                GAUGE               UNTIL
 #     concurrency, hub's         GAUGE               WITHHELD
@@ -104,8 +113,8 @@ GAUGE = 1
 PERIOD = 1
 """For a quota: the number of the calendar period that CUM counts (edge/limits/quota.py)."""
 ALARM = WANT
-"""A word of the foreign column's head that any worker writes: it changes when a worker comes near a limit of the row
-(edge/limits/headroom.py).
+"""A word that any worker writes: it changes when a worker comes near a limit of the row (edge/limits/headroom.py). It
+is in the foreign column's head, or after all heads if these are short.
 """
 LEDGER, LEDGER_PERIOD = WANT, USED
 """For a quota, in the hub column: the ledger's count for other hosts, a lower bound, and its calendar period."""
@@ -144,10 +153,10 @@ class Layout(NamedTuple):
 
     @property
     def row_words(self) -> int:
-        """Words of a row, a multiple of a cache line."""
+        """Words of a row's first part, a multiple of a cache line."""
         if self.ring:
             heads = self.width * (1 + self.columns) or FORMER_HEAD_WORDS * self.columns
-            return self.heads + heads + 7 & ~7
+            return self.heads + heads + (0 < self.width <= ALARM) + 7 & ~7
         return self.tallies + self.width * self.columns + 7 & ~7
 
     @property
@@ -157,7 +166,7 @@ class Layout(NamedTuple):
 
     @property
     def near(self) -> int:
-        """The rings in the first part of a row."""
+        """The rings that lie side by side in each row, with all columns in regular use."""
         if not self.parts:
             return 1 + self.columns
         return self.columns // 2 + (self.hub is not None)
@@ -165,28 +174,58 @@ class Layout(NamedTuple):
     @property
     def far(self) -> int:
         """The offset from a row to its second part, on a page of its own."""
-        return (self.rows * self.row_words + HEADER_WORDS - 1) // HEADER_WORDS * HEADER_WORDS
-
-    def ring_at(self, column: int) -> int:
-        """Return the offset in a row of a column's ring."""
-        if not self.parts:
-            return RINGS + self.ring * (1 + column)
-        workers = self.columns // 2
-        if column == self.hub:
-            return RINGS + self.ring * workers
-        if 0 <= column < workers:
-            return RINGS + self.ring * column
-        return self.far + self.ring * (0 if column == FOREIGN_COLUMN else 1 + column - workers)
+        return _end_page_words(self.rows * self.row_words)
 
     @property
-    def rings(self) -> int:
-        """The offset in a row of the first column's ring."""
-        return self.ring_at(0)
+    def first_rings(self) -> int:
+        """The first word of the first row's rings, of those in regular use."""
+        if self.parts == APART:
+            return self.first_row + self.far
+        return self.first_row + RINGS + (0 if self.parts else self.ring)
+
+    @property
+    def rings_words(self) -> int:
+        """The words from a row's rings to those of the next one."""
+        return self.ring * self.near if self.parts == APART else self.row_words
+
+    @property
+    def spare(self) -> int:
+        """The offset from a row's rings to those of its spare columns, on a page of its own."""
+        return _end_page_words(self.rows * self.rings_words)
+
+    def is_far(self, column: int) -> bool:
+        """Return whether a column's ring does not lie beside the first one."""
+        return bool(self.parts) and not 0 <= column < self.columns // 2 and column != self.hub
+
+    def ring_at(self, column: int) -> int:
+        """Return the offset of a column's ring from the row's rings. A foreign one of its own part has none."""
+        workers = self.columns // 2
+        if not self.parts:
+            return self.ring * column
+        if column == self.hub:
+            return self.ring * workers
+        if not self.is_far(column):
+            return self.ring * column
+        if self.parts == APART:
+            return self.spare + self.ring * (column - workers)
+        return self.far - RINGS + self.ring * (1 + column - workers)
+
+    @property
+    def foreign(self) -> tuple[int, int]:
+        """The first word of the first row's foreign ring, and the words from there to the next row's."""
+        if self.parts == APART:
+            return self.first_rings + 2 * self.spare, self.ring
+        return self.first_row + (self.far if self.parts else RINGS), self.row_words
 
     @property
     def heads(self) -> int:
         """The offset in a row of the heads, the foreign column's first."""
-        return RINGS + self.ring * self.near
+        return RINGS + (0 if self.parts == APART else self.ring * self.near)
+
+    @property
+    def alarm(self) -> int:
+        """The offset in a row of its alarm."""
+        return self.head(FOREIGN_COLUMN) + ALARM if self.width > ALARM else self.head(self.columns)
 
     def head(self, column: int) -> int:
         """Return the offset in a row of a column's head."""
@@ -207,7 +246,10 @@ class Layout(NamedTuple):
         first row.
         """
         parts = [(self.first_row, self.row_words)]
-        if self.parts:
+        if self.parts == APART:
+            rings = self.first_rings, self.rings_words
+            parts += [rings, (rings[0] + self.spare, rings[1]), self.foreign]
+        elif self.parts:
             parts.append((self.first_row + self.far, self.row_words if self.ring else KEY_REST_WORDS))
         extents = [(_end_page(start + first * words), _end_page(start + end * words)) for start, words in parts]
         return extents if first else [(0, extents[0][1]), *extents[1:]]
@@ -218,9 +260,21 @@ class Layout(NamedTuple):
         return self.list_extents(0, self.rows)[-1][1]
 
     @property
+    def row_bytes(self) -> int:
+        """Bytes of a row of a table of limits in the file, in all parts."""
+        if self.parts == APART:
+            return (self.row_words + 2 * self.rings_words + self.ring) * WORD
+        return self.row_words * WORD * max(1, self.parts)
+
+    @property
     def chunk(self) -> int:
         """The rows whose space is allocated at a time."""
-        return max(1, CHUNK_BYTES // (self.row_words * WORD * max(1, self.parts)))
+        return max(1, CHUNK_BYTES // self.row_bytes)
+
+
+def _end_page_words(words: int) -> int:
+    """Return this many words, up to the end of a page."""
+    return (words + HEADER_WORDS - 1) // HEADER_WORDS * HEADER_WORDS
 
 
 def _end_page(words: int) -> int:

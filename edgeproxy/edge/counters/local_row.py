@@ -10,17 +10,18 @@ from edgeproxy.edge.counters.rows import LimitTable
 class LocalRow:
     """A table of one row and one column, with the fields of a LimitTable that counting needs."""
 
-    __slots__ = ("first_ring", "head_at", "heads_end", "span", "words")
+    __slots__ = ("first_rings", "head_at", "heads_end", "span", "words")
 
     own_at = 0
+    rings_words = 0
     siblings: tuple[int, ...] = ()
     siblings_at: tuple[int, ...] = ()
     far_span = 0, 0
 
     def __init__(self, ring: int, cells: int) -> None:
-        layout = Layout("local", rows=1, columns=1, ring=ring, cells=cells, width=at.HEAD_WORDS)
+        layout = Layout("local", rows=1, columns=1, ring=ring, cells=cells, width=at.LONE_HEAD_WORDS)
         self.words = memoryview(bytearray(layout.row_words * at.WORD)).cast("Q")
-        self.first_ring = layout.rings
+        self.first_rings = layout.first_rings - layout.first_row
         self.span = ring
         self.head_at = layout.head(0)
         self.heads_end = layout.head(1)
@@ -28,8 +29,8 @@ class LocalRow:
     def pour(self, table: LimitTable, row: int, counted: int) -> None:
         """Add the counts of this row to this process's own column of a row in the table; `counted` to its CUM."""
         words = table.words
-        own = row + table.first_ring + table.own_at
-        for slot, word in enumerate(self.words[self.first_ring : self.first_ring + self.span].tolist()):
+        own = table.rings_of(row) + table.own_at
+        for slot, word in enumerate(self.words[self.first_rings : self.first_rings + self.span].tolist()):
             there = words[own + slot]
             if word >> SHIFT == there >> SHIFT:
                 words[own + slot] = pack(word >> SHIFT, (word & MASK) + (there & MASK))

@@ -34,15 +34,15 @@ def repair(table: LimitTable) -> int:
     # Before any of these rows is written. The header may be older than the index.
     if not table.file.allocate(words[at.HIGH]):
         raise TableError(table.file.path, f"cannot be repaired: {table.file.no_room}")
-    link = free = 0
+    words[at.FREE] = words[at.FREE_GAUGES] = free = 0
     for number in range(table.high):
         if number not in in_use:
             row = table.row(number)
+            freed = table.free_list_of(row)
             words[row + at.ROW_HASH] = 0
-            words[row + at.ROW_BORN] = link
-            link = number + 1
+            words[row + at.ROW_BORN] = words[freed]
+            words[freed] = number + 1
             free += 1
-    words[at.FREE] = link
     words[at.IN_USE] = len(in_use)
     words[at.DAMAGED] = 0
     table.record_change()

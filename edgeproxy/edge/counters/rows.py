@@ -6,6 +6,7 @@ another key's. The row's sync version moves whenever readers must read the row a
 """
 
 import secrets
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 from struct import Struct
@@ -31,6 +32,7 @@ from edgeproxy.edge.counters.layout import (
     CHANGES,
     FOREIGN_COLUMN,
     FREE,
+    FREE_GAUGES,
     HEADER_WORDS,
     HIGH,
     IN_USE,
@@ -67,6 +69,8 @@ VERSIONS_AHEAD = 256
 """Rows beyond the last one whose versions get their place with it, since new rows mostly follow each other."""
 CHUNKS_MAX = 4
 """Chunks of rows whose space a supervisor allocates in one turn."""
+GAUGES_BLOCK = 256
+"""Adjacent rows that are set aside for things in use, so that whole pages of rings are never touched."""
 
 
 def create_row_packers(stride: int) -> tuple[Callable[..., None], Callable[..., None]]:
@@ -114,6 +118,7 @@ class LimitTable:
         self._rows, self._first, self._stride = layout.rows, layout.first_row, layout.row_words
         self._pack_row, self._pack_new_row = create_row_packers(self._stride)
         self._no_counts = memoryview(bytes(layout.ring * WORD)).cast("Q")
+        self._keeps_rings_apart = layout.parts == at.APART
         self.readers: WeakValueDictionary[bytes, Reader] = WeakValueDictionary()
         """The objects that are told of other columns and of a clock set back, by the key of a row or another name."""
         self.versions: list[int] = []
@@ -136,15 +141,17 @@ class LimitTable:
 
     def _set_offsets(self) -> None:
         layout, column = self.layout, self.column or 0
-        self.first_ring = layout.rings
-        """The offset in a row of the first column's ring; this process's own is `own_at` after that, its head at
-        `head_at`.
-        """
-        self.own_at = layout.ring_at(column) - layout.rings
-        self.foreign_at = layout.ring_at(FOREIGN_COLUMN)
-        self.hub_ring = 0 if layout.hub is None else layout.ring_at(layout.hub)
+        self.first_rings, self.rings_words = layout.first_rings, layout.rings_words
+        """The first word of the first row's rings, and the words from there to those of the next row."""
+        self.own_at = layout.ring_at(column)
+        """The offset of this process's own ring from the rings of a row."""
+        self.hub_at = 0 if layout.hub is None else layout.ring_at(layout.hub)
+        self._near_words = layout.ring * (layout.near if layout.parts else layout.columns)
+        """The words of the rings that lie side by side, from the first column's on."""
+        self._first_foreign, self._foreign_words = layout.foreign
         self.head_at = layout.head(column)
-        self.alarm_at = layout.head(FOREIGN_COLUMN) + at.ALARM
+        """The offset in a row of this process's own head."""
+        self.alarm_at = layout.alarm
         """The offset in a row of its alarm."""
 
     # ---- looking rows up
@@ -267,21 +274,28 @@ class LimitTable:
     def _claim(self, claims: Sequence[Claim], now: float) -> list[RowLookup]:
         """Claim a row for each of these keys. For the flock's holder."""
         words, first, stride = self.words, self._first, self._stride
-        in_use, high, freed, _, _, changes = read_assignment(self._bytes, IN_USE * WORD)
+        in_use, high, _, _, _, changes = read_assignment(self._bytes, IN_USE * WORD)
         most, allocated, born = self._rows, words[ALLOCATED], milliseconds(now)
         claimed: list[RowLookup] = []
         words[PENDING] = 1
         for slot, key_hash, state, width, key in claims:
-            number = freed - 1 if freed else high
-            if in_use >= most or (number >= allocated and not self.file.allocate(number + 1)):
+            freed = FREE
+            if state & HAS_GAUGES and self._keeps_rings_apart and (words[FREE_GAUGES] or self._set_block_aside()):
+                freed, high = FREE_GAUGES, words[HIGH]
+            number = words[freed] - 1
+            if number < 0:
+                number = high
+                if high >= most or (high >= allocated and not self.file.allocate(high + 1)):
+                    freed, number = FREE_GAUGES, words[FREE_GAUGES] - 1  # The last rows are for either kind.
+            if in_use >= most or number < 0:
                 break
             in_use += 1
             row, generation = first + number * stride, 2
             # Zeros are written into the words of the last key, too: its cells had another width, and could pass for
             # some of this one's. After a power cut a row above HIGH may have content as well; tables that outlive it
             # have empty rings. No key leads here yet.
-            if freed:
-                generation, freed = self._fill_freed(row, state, width, born, key)
+            if number < high:
+                generation = self._fill_freed(freed, row, state, width, born, key)
             else:
                 words[HIGH] = high = number + 1
                 # No process remembers a row that was never used.
@@ -298,11 +312,30 @@ class LimitTable:
             raise TableFullError(self.name)  # The first keys have their rows, and are found from now on.
         return claimed
 
-    def _fill_freed(self, row: int, state: int, width: int, born: int, key: bytes) -> tuple[int, int]:
-        """Take the first freed row, and write its content. Return its generation, and 1 + the next freed row."""
+    def _set_block_aside(self) -> bool:
+        """Set the next rows aside for things in use; return False if all rows were handed out. Within a change."""
+        words, high = self.words, self.words[HIGH]
+        end = min(high + GAUGES_BLOCK, self._rows)
+        if not self.file.allocate(end):
+            end = min(end, words[ALLOCATED])
+        if end <= high:
+            return False
+        row, past = self.row(high), self.row(end)
+        links = array("Q", [*range(high + 2, end + 1), 0])
+        words[row + ROW_BORN : past : self._stride] = memoryview(links)
+        words[row + ROW_STATE : past : self._stride] = memoryview(array("Q", [HAS_GAUGES]) * (end - high))
+        words[HIGH] = end
+        words[FREE_GAUGES] = high + 1
+        return True
+
+    def _fill_freed(self, freed: int, row: int, state: int, width: int, born: int, key: bytes) -> int:
+        """Take the first row of the list `freed`, a word of the header, and write its content. Return its
+        generation.
+        """
         words = self.words
-        words[FREE] = freed = words[row + ROW_BORN]  # A freed row holds the number of the next one in this word.
-        self._clear_far(row)
+        words[freed] = words[row + ROW_BORN]  # A freed row holds the number of the next one in this word.
+        if freed == FREE:  # The rings of the others are empty.
+            self._clear_rings(row)
         generation = (words[row + ROW_GENERATION] | 1) + 1
         self._pack_row(self._bytes, (row + ROW_STATE) * WORD, state, width, born, key)
         if IS_WEAK:
@@ -311,17 +344,20 @@ class LimitTable:
         if IS_WEAK:
             fence()
         words[row + ROW_SYNC] += 1
-        return generation, freed
+        return generation
 
-    def _clear_far(self, row: int) -> None:
-        """Clear the second part of a row before another key gets it, as far as it was ever written."""
-        words, ring, foreign = self.words, self.layout.ring, row + self.foreign_at
+    def _clear_rings(self, row: int) -> None:
+        """Clear the rings of a row before another key gets it, as far as they were ever written. Those in its first
+        part are cleared with its key.
+        """
+        words, ring, rings = self.words, self.layout.ring, self.rings_of(row)
         if words[row + ROW_STATE] & HAS_FOREIGN:
+            foreign = self.foreign_of(row)
             words[foreign : foreign + ring] = self._no_counts
         if words[at.COLUMNS_VERSION] != self.version:
             self.refresh_columns()
-        for column in self.far_columns:
-            begin = row + self.layout.ring_at(column)
+        for column in self.used_columns if self._keeps_rings_apart else self.far_columns:
+            begin = rings + self.layout.ring_at(column)
             words[begin : begin + ring] = self._no_counts
 
     def record_change(self) -> None:
@@ -340,7 +376,7 @@ class LimitTable:
         # First the mark: who gets the row after its key clears the ring only if there is one.
         self.words[row + at.ROW_STATE] |= HAS_FOREIGN
         for cell, count in cells.items():
-            self.words[row + self.foreign_at + cell % self.layout.ring] = pack(cell, count)
+            self.words[self.foreign_of(row) + cell % self.layout.ring] = pack(cell, count)
         for place, word in enumerate(head, row + self.layout.head(FOREIGN_COLUMN)):
             self.words[place] = word
         # Last, because it makes workers look.
@@ -431,21 +467,24 @@ class LimitTable:
         return counts(self.read_rings(row, with_hub=False), cell, self.layout.cells)
 
     def read_rings(self, row: int, *, with_hub: bool = True) -> list[int]:
-        """Read the words of all rings that were ever written.
+        """Read the words of all rings that were ever written. A row of things in use has none that count.
 
         Pages of rings that nobody has used take no memory until they are read.
         """
         words, layout = self.words, self.layout
-        end = layout.heads if with_hub or layout.hub is None else layout.ring_at(layout.hub)
-        read: list[int] = words[row + at.RINGS : row + end].tolist()
-        if layout.parts:
-            if words[at.COLUMNS_VERSION] != self.version:
-                self.refresh_columns()
-            begin, end = self.far_span
-            read += words[row + begin : row + end].tolist()
-            if words[row + ROW_STATE] & HAS_FOREIGN:
-                foreign = row + self.foreign_at
-                read += words[foreign : foreign + layout.ring].tolist()
+        state = words[row + ROW_STATE]
+        if state & HAS_GAUGES:
+            return [0]
+        rings = self.rings_of(row)
+        if words[at.COLUMNS_VERSION] != self.version:
+            self.refresh_columns()
+        end = self._near_words if with_hub or layout.hub is None else self.hub_at
+        read: list[int] = words[rings : rings + end].tolist()
+        begin, end = self.far_span
+        read += words[rings + begin : rings + end].tolist()
+        if state & HAS_FOREIGN or not layout.parts:
+            foreign = self.foreign_of(row)
+            read += words[foreign : foreign + layout.ring].tolist()
         return read
 
     # ---- for the maintenance of the table
@@ -453,6 +492,14 @@ class LimitTable:
     def row(self, number: int) -> int:
         """Return the first word of the row of this number."""
         return self._first + number * self._stride
+
+    def rings_of(self, row: int) -> int:
+        """Return the first word of a row's rings."""
+        return self.first_rings + (row - self._first) // self._stride * self.rings_words
+
+    def foreign_of(self, row: int) -> int:
+        """Return the first word of a row's foreign ring."""
+        return self._first_foreign + (row - self._first) // self._stride * self._foreign_words
 
     @property
     def high(self) -> int:
@@ -495,10 +542,15 @@ class LimitTable:
         self.index.remove(words[row + at.ROW_HASH], number)
         words[row + at.ROW_HASH] = 0
         words[row + at.ROW_SYNC] += 1
-        words[row + at.ROW_BORN] = words[at.FREE]
-        words[at.FREE] = number + 1
+        freed = self.free_list_of(row)
+        words[row + at.ROW_BORN] = words[freed]
+        words[freed] = number + 1
         words[at.IN_USE] -= 1
         self.record_change()
+
+    def free_list_of(self, row: int) -> int:
+        """Return the word of the header that leads to free rows like this one."""
+        return FREE_GAUGES if self._keeps_rings_apart and self.words[row + ROW_STATE] & HAS_GAUGES else FREE
 
     def recover_clock(self, now: float) -> None:
         """Make this process's readers continue at edge time `now`, as the clock was set back."""
@@ -522,17 +574,18 @@ class LimitTable:
         ring = layout.ring
         own = set() if self.column is None else {self.column}
         places = {column: layout.ring_at(column) for column in sorted(used | active | own)}
-        near = [place for place in places.values() if place < layout.heads]
-        self.span = max(near, default=layout.rings) + ring - layout.rings
-        """Words from the first ring to the end of the last used one, in the first part of a row."""
-        self.far_columns = tuple([column for column, place in places.items() if place >= layout.heads])
-        """The used columns whose rings are in the second part of a row."""
+        self.used_columns = tuple(places)
+        self.far_columns = tuple([column for column in places if layout.is_far(column)])
+        """The used columns whose rings do not lie beside the first one."""
+        near = [place for column, place in places.items() if column not in self.far_columns]
+        self.span = max(near, default=0) + ring
+        """Words from the first ring to the end of the last used one beside it."""
         far = [places[column] for column in self.far_columns]
         self.far_span = (min(far), max(far) + ring) if far else (0, 0)
-        """The begin of the first of their rings, and the end of the last."""
+        """The begin of the first of their rings, and the end of the last, from a row's rings on."""
         self.siblings = tuple([column for column in sorted(active) if column != self.column])
-        self.siblings_at = tuple([places[column] - layout.rings for column in self.siblings])
-        """The places, from the first ring on, of rings whose words may change between two decisions."""
+        self.siblings_at = tuple([places[column] for column in self.siblings])
+        """The places, from a row's rings on, of rings whose words may change between two decisions."""
         self.heads_end = layout.head(1 + max(used, default=-1))
         """The end in a row of the last used head."""
         self.active = len(active - {layout.hub})

@@ -4,12 +4,12 @@ cdef class CellWindow:
     cdef object __weakref__
     cdef public double _per_second, second, since, until
     cdef public bint has_hub
-    cdef public object _local, _place, _resets, _resets_turn, _seconds, cells, far_span, first, locals, ring, shared, span, table, turn, width
+    cdef public object _local, _place, _resets, _resets_turn, _seconds, cells, far_span, locals, ring, shared, span, table, turn, width
     cdef public tuple places, runs, siblings
     cdef public list versions
     cdef public long long cell
     cdef public unsigned long long base
-    cdef public Py_ssize_t cum_at, own_at
+    cdef public Py_ssize_t cum_at, first, own_at, rings_words
     cpdef advance(self, double now)
 
 cdef class Counts:

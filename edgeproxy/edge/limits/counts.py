@@ -31,14 +31,14 @@ BOUNDS_MAX = 256
 class CellWindow:
     """The places of a window's present cell in the rows of one table: once for all subjects that have such a window.
 
-    Places are offsets in a row. `turn` is another object after each change of the cell or of the columns to read, and
-    then each row is summed again.
+    `cum_at` is an offset in a row. Rings lie apart: the place of a word of row n is n × `rings_words` later. `turn` is
+    another object after each change of the cell or of the columns to read, and then each row is summed again.
     """
 
     __slots__ = (
         "__weakref__", "_local", "_per_second", "_place", "_resets", "_resets_turn", "_seconds", "base", "cell",
-        "cells", "cum_at", "far_span", "first", "has_hub", "locals", "own_at", "places", "ring", "runs", "second",
-        "shared", "siblings", "since", "span", "table", "turn", "until", "versions", "width",
+        "cells", "cum_at", "far_span", "first", "has_hub", "locals", "own_at", "places", "ring", "rings_words", "runs",
+        "second", "shared", "siblings", "since", "span", "table", "turn", "until", "versions", "width",
     )  # fmt: skip
 
     def __init__(self, table: LimitTable, window: float, locals_: Locals, place: LocalRow | None = None) -> None:
@@ -48,7 +48,7 @@ class CellWindow:
         self.ring, self.cells, self._seconds = table.layout.ring, table.layout.cells, window
         self.width = width_us(window, self.cells)
         self._per_second = per_second(self.width)
-        self.first = self._place.first_ring
+        self.first, self.rings_words = self._place.first_rings, self._place.rings_words
         self.cum_at = self._place.head_at + at.CUM
         self._local: ref[CellWindow] | None = None
         self.shared: CellWindow | None = None
@@ -108,7 +108,7 @@ class CellWindow:
         self.span, self.far_span = place.span, place.far_span
         first, words = self.first, (self.own_at, *self.siblings)
         if self.far_span[1]:
-            end, far = first + self.span, self.far_span[0] - self.span
+            end, far = first + self.span, first + self.far_span[0] - self.span
             self.places = tuple([word - first if word < end else word - far for word in words])
         else:
             self.places = tuple([word - first for word in words])
@@ -219,7 +219,7 @@ class Counts:
     def reload(self) -> None:
         """Read this process's own counts from the map, as another object of the row may have counted since."""
         window, words, row = self.window, self.words, self.row
-        own = words[row + window.own_at] - window.base
+        own = words[self.number * window.rings_words + window.own_at] - window.base
         self.own = own if 0 < own <= MASK else 0
         self.cum = words[row + window.cum_at]
         if row:
@@ -268,13 +268,13 @@ class Counts:
     def read_rings(self) -> list[int]:
         """Read the rings of all columns that were ever used."""
         window, words, row = self.window, self.words, self.row
-        first = row + window.first
+        first = self.number * window.rings_words + window.first
         read: list[int] = words[first : first + window.span].tolist()
         begin, end = window.far_span
         if end:
-            read += words[row + begin : row + end].tolist()
+            read += words[first + begin : first + end].tolist()
         if words[row + at.ROW_STATE] & HAS_FOREIGN:
-            foreign = row + window.table.foreign_at
+            foreign = window.table.foreign_of(row)
             read += words[foreign : foreign + window.ring].tolist()
         return read
 
@@ -292,7 +292,7 @@ class Counts:
                 cells[word >> SHIFT] = cells.get(word >> SHIFT, 0) + (word & MASK)
         if withheld := self.withheld:
             # The withheld part is the latest of the counts in the hub's column.
-            ring = self.row + window.table.hub_ring
+            ring = self.number * window.rings_words + window.first + window.table.hub_at
             for word in sorted(words[ring : ring + window.ring].tolist(), reverse=True):
                 if low <= word < high:
                     some = min(withheld, word & MASK)
@@ -335,17 +335,18 @@ class Counts:
         subtracted, and so is the cells' part of all. A word that changes to this cell changes by far more than counts
         do. So the sum shows it, and then the words are read one by one (docs/design/limits.md#decisions).
         """
-        words, row, window, total = self.words, self.row, self.window, 0
+        words, window, total = self.words, self.window, 0
+        rings = self.number * window.rings_words
         for begin, end in window.runs:
-            total += sum(words[row + begin : row + end : window.ring])
+            total += sum(words[rings + begin : rings + end : window.ring])
         live = total - headroom.settled
         return live if 0 <= live <= MASK else self._settle_siblings(headroom)
 
     def _settle_siblings(self, headroom: Headroom) -> int:
         """Read the siblings' words one by one. Return their counts of this cell."""
-        words, row, window = self.words, self.row, self.window
-        base = window.base
-        read = [words[row + place] for place in window.siblings]
+        words, window = self.words, self.window
+        base, rings = window.base, self.number * window.rings_words
+        read = [words[rings + place] for place in window.siblings]
         live = sum([word - base for word in read if 0 < word - base <= MASK])
         # A word of a later cell dates from before the clock was set back. It falls when its process reaches this cell,
         # and could hide another word's rise.

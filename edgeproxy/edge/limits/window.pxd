@@ -9,9 +9,9 @@ cdef class SlidingWindow:
     cdef public double _second
     cdef public bytes _tail
     cdef public long long _needs, cost, limit
-    @cython.locals(counts=CCounts, window=CWindow, row=Py_ssize_t, headroom=CHeadroom, known="long long", left="long long", live="long long")
+    @cython.locals(counts=CCounts, window=CWindow, rings=Py_ssize_t, headroom=CHeadroom, known="long long", left="long long", live="long long")
     cpdef long long left(self, double now) except? -9223372036854775807
-    @cython.locals(counts=CCounts, window=CWindow, row=Py_ssize_t, own="long long", cum="unsigned long long")
+    @cython.locals(counts=CCounts, window=CWindow, own="long long", cum="unsigned long long")
     cpdef charge(self, long long cost=*)
     @cython.locals(counts=CCounts)
     cpdef charge_late(self, long long cost)

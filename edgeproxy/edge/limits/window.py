@@ -60,12 +60,12 @@ class SlidingWindow:
         window = counts.window
         if not window.since <= now < window.until:
             window.advance(now)
-        words, row = counts.words, counts.row
-        if counts.turn is not window.turn or words[row + ROW_SYNC] != counts.sync:
+        words = counts.words
+        if counts.turn is not window.turn or words[counts.row + ROW_SYNC] != counts.sync:
             counts.refresh(now)
             if counts.local is not None:
                 return max(1, self.limit // counts.local.share) - counts.closed - counts.own
-            window, words, row = counts.window, counts.words, counts.row
+            window, words = counts.window, counts.words
         elif window.versions[counts.number] != counts.version:
             counts.reload()
         left = self.limit - counts.closed - counts.own
@@ -84,9 +84,9 @@ class SlidingWindow:
                     return known
                 return counts.read_siblings(left, self.limit, self.cost, now)
             # A sibling's word belongs to this cell, or to one long ago, or, if its clock was ahead, to one to come.
-            base = window.base
+            base, rings = window.base, counts.number * window.rings_words
             for sibling in window.siblings:
-                live = words[row + sibling] - base
+                live = words[rings + sibling] - base
                 if 0 < live <= MASK:
                     left -= live
         return left
@@ -94,16 +94,16 @@ class SlidingWindow:
     def charge(self, cost: int = 1) -> None:
         """Count `cost` in the cell that `left` read."""
         counts = self.counts
-        window, words, row = counts.window, counts.words, counts.row
+        window, words = counts.window, counts.words
         own = counts.own + cost
         if own > MASK:
             own = MASK
         counts.own = own
-        words[row + window.own_at] = window.base + own
+        words[counts.number * window.rings_words + window.own_at] = window.base + own
         counts.cum = cum = counts.cum + cost
         if IS_WEAK:
             fence()  # A count is in its cell before it is in the sum.
-        words[row + window.cum_at] = cum
+        words[counts.row + window.cum_at] = cum
 
     def charge_late(self, cost: int) -> None:
         """Count a `cost` that was not known to the decision."""

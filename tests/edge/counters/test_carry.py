@@ -7,6 +7,7 @@ from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.carry import ROWS_PER_CLOCK_READ, Carry
 from edgeproxy.edge.counters.cells import cell_number, pack
 from edgeproxy.edge.counters.columns import acquire_column
+from edgeproxy.edge.counters.layout import Layout
 from edgeproxy.edge.counters.row_key import HAS_FOREIGN, HAS_GAUGES
 from edgeproxy.edge.counters.rows import LimitTable
 from tests.edge.counters.gauges import Process, use
@@ -15,6 +16,7 @@ from tests.support.tables import (
     FORMER,
     ONE_PART,
     QUOTAS,
+    TWO_PARTS,
     WIDTH,
     Cut,
     Killed,
@@ -221,7 +223,7 @@ def test_counts_in_the_former_format_are_carried(tmp_path: Path, new: LimitTable
     count_as_formerly(old, b"acme", 0, CELL, 3)
     count_as_formerly(old, b"acme", 3, CELL, 4)
     row = claim(old, b"globex")
-    old.words[row + old.foreign_at + (CELL - 1) % 32] = pack(CELL - 1, 5)
+    old.words[old.foreign_of(row) + (CELL - 1) % 32] = pack(CELL - 1, 5)
     carry = Carry(old, new)
     assert carry.slice(NOW, NEVER) == (2, True)
     assert foreign(new, b"acme") == {CELL: 7}
@@ -234,8 +236,9 @@ def test_counts_in_the_former_format_are_carried(tmp_path: Path, new: LimitTable
     assert foreign(new, b"acme") == {CELL: 9}
 
 
-def test_counts_in_rows_of_one_part_are_carried(tmp_path: Path, new: LimitTable) -> None:
-    old = limits(make(tmp_path, ONE_PART))
+@pytest.mark.parametrize("layout", [ONE_PART, TWO_PARTS])
+def test_counts_in_rows_of_former_parts_are_carried(tmp_path: Path, new: LimitTable, layout: Layout) -> None:
+    old = limits(make(tmp_path, layout))
     count(old, b"acme", 0, CELL, 3)
     count(old, b"acme", 3, CELL, 4)
     old.write_foreign(claim(old, b"acme"), {CELL - 1: 5})

@@ -33,30 +33,36 @@ def test_the_parts_of_a_file_do_not_overlap(workers: int) -> None:
         assert layout.row_words % 8 == 0
 
 
-def list_rings(layout: Layout) -> list[int]:
-    """Return the places of all rings in a row, in order."""
-    return sorted(layout.ring_at(column) for column in range(-1, layout.columns))
+def list_ring_places(layout: Layout) -> list[int]:
+    """Return the first words of all rings of all rows, in order."""
+    foreign, words = layout.foreign
+    rings = [layout.first_rings + layout.ring_at(column) for column in range(layout.columns)]
+    return sorted(
+        place + number * stride
+        for number in range(layout.rows)
+        for place, stride in [(foreign, words), *((ring, layout.rings_words) for ring in rings)]
+    )
 
 
 @pytest.mark.parametrize("workers", WORKERS)
 def test_the_parts_of_a_row_do_not_overlap(workers: int) -> None:
     customers, addresses, quotas, usage, metrics, connections, end_users = layouts(workers, 100, 100)
     for layout in (customers, addresses, quotas, end_users):
-        rings = list_rings(layout)
+        rings = list_ring_places(layout)
         assert all(after - before >= layout.ring for before, after in pairwise(rings))
-        near = [place for place in rings if place < layout.heads]
-        assert (near[0], near[-1] + layout.ring) == (at.RINGS, layout.heads)
         assert layout.heads == layout.head(-1)
         assert [layout.head(column) - layout.head(column - 1) for column in (0, layout.columns - 1)] == [
-            at.HEAD_WORDS
+            layout.width
         ] * 2
         assert layout.head(layout.columns) <= layout.row_words
-    for layout in (customers, addresses, end_users):
-        assert layout.ring >= layout.cells + 3
-        # The second parts of rows do not overlap each other, and begin after all first parts.
-        far = layout.list_extents(0, layout.rows)[1][0] // at.WORD
-        assert far == layout.first_row + layout.far >= layout.first_row + layout.rows * layout.row_words
-        assert list_rings(layout)[-1] + layout.ring <= layout.far + layout.row_words
+        assert layout.list_extents(0, layout.rows)[-1][1] >= (rings[-1] + layout.ring) * at.WORD
+        if layout is not quotas:
+            assert layout.ring >= layout.cells + 3
+            assert (layout.width, layout.alarm) == (at.LONE_HEAD_WORDS, layout.head(layout.columns))
+            assert layout.alarm < layout.row_words
+            assert rings[0] == layout.first_rings >= layout.first_row + layout.rows * layout.row_words
+            extents = layout.list_extents(0, layout.rows)
+            assert [end for _, end in extents[:-1]] == [start for start, _ in extents[1:]]
     for layout in (usage, metrics, connections):
         assert layout.tallies + layout.columns * layout.width <= layout.row_words
         assert layout.size >= (layout.first_row + layout.rows * layout.row_words) * at.WORD
@@ -67,9 +73,18 @@ def test_the_parts_of_a_row_do_not_overlap(workers: int) -> None:
 
 def test_row_sizes_with_two_workers_are_as_documented() -> None:
     customers, addresses, quotas, *_ = layouts(2, 200_000, 200_000)
-    assert customers.row_words * at.WORD == 960
-    assert addresses.row_words * at.WORD == 704
-    assert quotas.row_words * at.WORD == 448
+    assert (customers.row_words * at.WORD, customers.row_bytes) == (320, 1600)
+    assert (addresses.row_words * at.WORD, addresses.row_bytes) == (320, 960)
+    assert quotas.row_bytes == 448
+    assert layouts(1, 10, 10)[0].row_words * at.WORD == 256
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_a_row_that_other_hosts_share_has_its_alarm_in_a_head(workers: int) -> None:
+    for layout in layouts(workers, 100, 100, hub=True)[:2]:
+        assert layout.width == at.HEAD_WORDS
+        assert layout.alarm == layout.head(-1) + at.ALARM
+        assert all(b - a >= layout.ring for a, b in pairwise(list_ring_places(layout)))
 
 
 @pytest.mark.parametrize(("ring", "columns", "words"), [(32, 4, 192), (16, 4, 112), (32, 16, 624)])

@@ -28,7 +28,7 @@ def count(table: LimitTable, key: bytes, count: int, now: float = NOW) -> None:
     """Count in the table's own column, as a worker does."""
     row, _, _ = table.find(table.make_key(key), WIDTH, now)
     cell = cell_number(now, WIDTH)
-    table.words[row + table.first_ring + table.own_at + cell % 32] = pack(cell, count)
+    table.words[table.rings_of(row) + table.own_at + cell % 32] = pack(cell, count)
     table.words[row + table.head_at] += count
 
 
@@ -167,7 +167,7 @@ def test_limits_carry_over_to_a_new_layout_until_the_last_old_worker_ends(
     assert foreign_now(after.customers) == 3
     row = old.customers.peek(key)
     assert row is not None
-    ring = row + old.customers.first_ring
+    ring = old.customers.rings_of(row)
     word = max(old.customers.words[ring : ring + 32].tolist())
     old.customers.words[ring + (word >> 28) % 32] = word + 4
     old.customers.words[row + old.customers.head_at] += 4
@@ -235,6 +235,7 @@ def test_last_counts_of_the_oldest_file_reach_the_newest(
 ) -> None:
     # Each slice handles one row, and the two old files have a different number of rows. The younger file's round may
     # then end together with the older file's last round, after it passed rows that the older one has just written.
+    monkeypatch.setattr("edgeproxy.edge.counters.rows.GAUGES_BLOCK", 1)
     monkeypatch.setattr("edgeproxy.edge.counters.carry.ROWS_PER_CLOCK_READ", 1)
     monkeypatch.setattr("edgeproxy.edge.counters.maintenance.RETIRE_SECONDS", 0.0)
     supervise(workers=1, offset=NOW)

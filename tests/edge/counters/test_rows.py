@@ -267,10 +267,84 @@ def test_a_row_takes_memory_for_the_rings_in_use_alone(tmp_path: Path) -> None:
         row = claim(table, b"%d" % number)
         write_cell(table, row, 0, 77, 5)
         assert table.counts(row, 77) == {77: 5}
-    near = layout.list_extents(0, layout.rows)[0][1]
-    assert near * 0.9 < measure_resident_bytes(path) < near + (256 << 10)
+    used = layout.list_extents(0, layout.rows)[1][1]
+    assert used * 0.9 < measure_resident_bytes(path) < used + (256 << 10)
     table.write_foreign(row, {76: 3})
     assert table.counts(row, 77) == {77: 5, 76: 3}
+
+
+def test_rows_of_things_in_use_take_no_memory_for_rings(tmp_path: Path) -> None:
+    layout = CUSTOMERS._replace(rows=16_384, columns=2)
+    path = make(tmp_path, layout)
+    table = limits(path, 0)
+    for number in range(layout.rows // 2):
+        keys = [(b"r%d" % number, WIDTH, 0), (b"c%d" % number, WIDTH, HAS_GAUGES)]
+        (row, _, _), (gauge, _, _) = table.find_all(keys, 1000.0)
+        write_cell(table, row, 0, 77, 5)
+        assert (table.counts(row, 77), table.counts(gauge, 77)) == ({77: 5}, {})
+    rows, rings, *_ = layout.list_extents(0, layout.rows)
+    used = rows[1] + (rings[1] - rings[0]) // 2
+    assert used * 0.9 < measure_resident_bytes(path) < used * 1.1
+
+
+def free_row(table: LimitTable, row: int) -> None:
+    """Free a row as the supervisor does."""
+    table.words[row + at.ROW_GENERATION] += 1
+    table.free(number_of(table, row))
+
+
+def claim_gauge(table: LimitTable, key: bytes) -> int:
+    """Claim the row of things in use."""
+    return table.find(table.make_key(key), WIDTH, 1000.0, HAS_GAUGES)[0]
+
+
+def test_freed_rows_are_given_to_keys_of_their_kind(table: LimitTable) -> None:
+    rate, gauge = claim(table, b"acme"), claim_gauge(table, b"acme/slots")
+    free_row(table, rate)
+    free_row(table, gauge)
+    assert claim_gauge(table, b"globex/slots") == gauge
+    assert claim(table, b"globex") == rate
+
+
+@pytest.mark.parametrize("kinds", ["rg", "gr", "rrg", "ggr", "r", "g"])
+def test_every_row_is_for_either_kind_once_the_others_are_used(table: LimitTable, kinds: str) -> None:
+    rows = set()
+    for number in range(CUSTOMERS.rows):
+        create = claim if kinds[number % len(kinds)] == "r" else claim_gauge
+        rows.add(create(table, b"%d" % number))
+    assert rows == {table.row(number) for number in range(CUSTOMERS.rows)}
+    for create in (claim, claim_gauge):
+        with pytest.raises(TableFullError):
+            create(table, b"more")
+
+
+def test_a_row_that_was_a_rate_has_empty_rings_for_each_later_key(table: LimitTable) -> None:
+    rows = [claim(table, b"%d" % number) for number in range(CUSTOMERS.rows)]
+    write_cell(table, rows[3], 0, 77, 5)
+    write_cell(table, rows[3], 3, 77, 5)
+    table.write_foreign(rows[3], {76: 3})
+    free_row(table, rows[3])
+    assert claim_gauge(table, b"slots") == rows[3]
+    assert not any(list_ring_words(table, rows[3]))
+    free_row(table, rows[3])
+    assert claim(table, b"acme") == rows[3]
+    assert not any(list_ring_words(table, rows[3]))
+    assert table.counts(rows[3], 77) == {}
+
+
+def test_repair_finds_the_free_rows_of_both_kinds(table: LimitTable) -> None:
+    rates = [claim(table, b"%d" % number) for number in range(3)]
+    gauge = claim_gauge(table, b"slots")
+    free_row(table, rates[1])
+    free_row(table, gauge)
+    table.words[at.FREE] = table.words[at.FREE_GAUGES] = 0
+    assert table.file.lock()
+    assert repair(table) == CUSTOMERS.rows - 2
+    table.file.unlock()
+    assert claim(table, b"globex") == rates[1]
+    assert table.words[claim_gauge(table, b"globex/slots") + at.ROW_HASH]
+    assert table.words[at.FREE] == 0
+    assert table.words[at.FREE_GAUGES]
 
 
 def test_foreign_head_write_changes_only_the_given_words(table: LimitTable) -> None:
@@ -434,6 +508,22 @@ def test_repair_restores_a_table_after_a_kill_during_a_claim(
     assert claim(table, b"globex")
 
 
+@pytest.mark.parametrize("stores", range(1, 12))
+def test_repair_restores_a_table_after_a_kill_during_a_claim_of_a_gauge(path: Path, stores: int) -> None:
+    table, dying = limits(path, 0), limits(path, 1)
+    claim(table, b"acme")
+    dying.words = dying.index.words = Cut(dying.words, stores)  # type: ignore[assignment]
+    with pytest.raises(Killed):
+        claim_gauge(dying, b"slots")
+    assert table.file.lock()
+    repair(table)
+    table.file.unlock()
+    in_use = taken(table)
+    assert table.rows_in_use == len(in_use) == len(list(table.rows()))
+    everyone = [claim_gauge(table, b"%d" % number) for number in range(CUSTOMERS.rows - len(in_use))]
+    assert len({*everyone, *(table.row(number) for number in in_use)}) == CUSTOMERS.rows
+
+
 @pytest.mark.parametrize("stores", range(1, 8))
 def test_repair_restores_a_table_after_a_kill_during_a_free(path: Path, stores: int) -> None:
     table, dying = limits(path, 0), limits(path)
@@ -542,10 +632,10 @@ def test_a_worker_on_a_spare_column_is_seen_by_all_once_they_have_looked(path: P
     assert not spare.seen_by(frozenset({0, 1}), spare.version)
     assert first.refresh_columns()
     assert reader.times == 1
-    far = CUSTOMERS.far + 32 * 2 - CUSTOMERS.rings
+    far = CUSTOMERS.spare + 32
     assert first.siblings_at == (32, far)
     assert (first.span, first.far_columns) == (64, (3,))
-    assert first.far_span == (CUSTOMERS.far + 32 * 2, CUSTOMERS.far + 32 * 3)
+    assert first.far_span == (far, far + 32)
     assert not spare.seen_by(frozenset({0, 1}), spare.version)
     assert second.refresh_columns()
     assert second.siblings_at == (0, far)
@@ -579,5 +669,5 @@ def test_columns_above_the_first_64_have_their_bits(tmp_path: Path) -> None:
     last = limits(path, 199)
     assert last.declare_column()
     first = limits(path, 0)
-    assert first.siblings_at[-1] == table.far + 100 * 32 - table.rings
+    assert first.siblings_at[-1] == table.spare + 99 * 32
     assert len(first.siblings_at) == 100

@@ -111,7 +111,7 @@ def test_counts_move_to_the_file_of_another_number_of_workers(
 ) -> None:
     def count(table: LimitTable, key: bytes, cell: int, number: int) -> None:
         row = claim(table, key)
-        table.words[row + table.first_ring + table.own_at + cell % 32] = pack(cell, number)
+        table.words[table.rings_of(row) + table.own_at + cell % 32] = pack(cell, number)
 
     supervise()
     again = supervise()

@@ -66,7 +66,7 @@ class Stand:
         """Write a count of other hosts."""
         layout, words, row = self.table.layout, self.table.words, self.gate.row
         cell = cell_number(now, words[row + at.ROW_WIDTH])
-        words[row + layout.ring_at(4) + cell % layout.ring] = pack(cell, count)
+        words[self.table.rings_of(row) + layout.ring_at(4) + cell % layout.ring] = pack(cell, count)
         words[row + at.ROW_SYNC] += 1
 
     def held(self, part: int, now: float = NOW) -> None:

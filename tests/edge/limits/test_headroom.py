@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.edge.counters.layout import GAUGE, HEAD_WORDS, Layout
+from edgeproxy.edge.counters.layout import APART, GAUGE, HEAD_WORDS, LONE_HEAD_WORDS, Layout
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.limits.admission import admit, charge_reported_costs
 from edgeproxy.edge.limits.concurrency import Concurrency
@@ -32,7 +32,8 @@ Join = Callable[[int], LimitTable]
 def make_table(folder: Path, workers: int = WORKERS, *, hub: bool = False) -> Join:
     """Return a table of so many workers, and as many spare columns, as the worker of a column has it."""
     columns = 2 * workers + hub
-    path = make(folder, Layout("customers", rows=20, columns=columns, ring=32, cells=28, width=HEAD_WORDS, parts=2))
+    width = HEAD_WORDS if hub else LONE_HEAD_WORDS
+    path = make(folder, Layout("customers", 20, columns, ring=32, cells=28, width=width, parts=APART))
     return lambda column: limits(path, column)
 
 

@@ -66,7 +66,7 @@ def decide_for_many(state: Path, kind: str, keys: int, rows: int, memory: int = 
     assert min(rows, keys + 1) - 3 - keys // 200_000 <= table.rows_in_use <= min(rows, keys + 1)
     assert full[0] == keys + 1 - table.rows_in_use
     assert table.file.path.stat().st_size == size == table.layout.size
-    assert size < rows * (table.layout.row_words * 8 * table.layout.parts + 8 / 0.6) + 4 * PAGE
+    assert size < rows * (table.layout.row_bytes + 8 / 0.6) + 4 * PAGE
     assert own_memory() - own < memory
     worker.close()
     supervisor.close()

@@ -48,7 +48,7 @@ def get_window(table: LimitTable, limit: int) -> SlidingWindow:
 def count_word_by_word(table: LimitTable, counts: Counts) -> int:
     """Return the siblings' counts of this cell, computed by the definition."""
     cell, base = counts.window.cell, counts.window.base
-    place = counts.row + cell % table.layout.ring
+    place = table.rings_of(counts.row) + cell % table.layout.ring
     words = [table.words[place + table.layout.ring_at(column)] for column in table.siblings]
     return sum(word - base for word in words if 0 < word - base <= MASK)
 
@@ -90,7 +90,7 @@ def test_words_that_fall_and_rise_at_once_do_not_pass_for_each_other(join: Join)
     window.left(START)
     counts = window.counts
     cell, ring = counts.window.cell, tables[0].layout.ring
-    place = counts.row + tables[0].first_ring + cell % ring
+    place = tables[0].rings_of(counts.row) + cell % ring
     words = tables[0].words
     words[place + 3 * ring], words[place + 4 * ring] = pack(cell - ring, 7), pack(cell + ring, 9)
     assert window.left(START) == 40

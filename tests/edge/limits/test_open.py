@@ -15,7 +15,7 @@ from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.quota import QuotaCounts
 from edgeproxy.edge.limits.rule import Rule
 from edgeproxy.edge.limits.slots import Slots
-from tests.support.tables import CUSTOMERS, close_all, limits, make
+from tests.support.tables import CUSTOMERS, close_all, limits, list_ring_words, make
 
 STORIES = 25
 STEPS = 400
@@ -144,7 +144,7 @@ class World:
         words, layout = self.table.words, self.table.layout
         end = layout.head(layout.columns)
         return [
-            words[gate.row + layout.rings : gate.row + end].tolist()
+            list_ring_words(self.table, gate.row) + words[gate.row + layout.heads : gate.row + end].tolist()
             for _, gate in self.terms.traits.sharing.gates
             if gate.row
         ]

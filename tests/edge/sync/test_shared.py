@@ -12,7 +12,7 @@ from edgeproxy.edge.counters import claims
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import cell_number, width_us
 from edgeproxy.edge.counters.hub_column import HELD, ON_LOSS, OnLoss
-from edgeproxy.edge.counters.layout import HEAD_WORDS, Layout
+from edgeproxy.edge.counters.layout import APART, HEAD_WORDS, Layout
 from edgeproxy.edge.limits.counts import Counts
 from edgeproxy.edge.limits.gate import UNUSED_SECONDS, Gate
 from edgeproxy.edge.limits.policies import Policies
@@ -25,7 +25,7 @@ from edgeproxy.hub.report import Bucket, Cell, Report, Window
 from loadtest.testbed.memory_hub import Memory
 from tests.support.tables import limits, make
 
-LAYOUT = Layout("customers", rows=400, columns=3, ring=32, cells=28, width=HEAD_WORDS, parts=2)
+LAYOUT = Layout("customers", rows=400, columns=3, ring=32, cells=28, width=HEAD_WORDS, parts=APART)
 RULE = Rule("basic", 600, 60.0)
 TERMS = RateTerms(600, 60.0, LAYOUT.cells)
 STEP = 0.05
@@ -170,8 +170,9 @@ def test_without_the_hub_rows_are_held_in_batches(edge: Edge) -> None:
     edge.told()
 
     def held() -> int:
-        words, ring = edge.shared.table.words, LAYOUT.ring_at(2)
-        return sum(any(words[row + ring : row + ring + LAYOUT.ring].tolist()) for row in edge.rows.values())
+        table, ring = edge.shared.table, LAYOUT.ring_at(2)
+        rings = [table.rings_of(row) + ring for row in edge.rows.values()]
+        return sum(any(table.words[first : first + LAYOUT.ring].tolist()) for first in rings)
 
     assert held() == 0
     edge.shared.hold_next_rows(edge.now, "share", 20)
@@ -181,7 +182,8 @@ def test_without_the_hub_rows_are_held_in_batches(edge: Edge) -> None:
     edge.count("new")
     edge.use("new")
     edge.shared.hold_next_rows(edge.now, "share", 1)
-    assert any(edge.shared.table.words[edge.rows["new"] + LAYOUT.ring_at(2) :][: LAYOUT.ring].tolist())
+    table = edge.shared.table
+    assert any(table.words[table.rings_of(edge.rows["new"]) + LAYOUT.ring_at(2) :][: LAYOUT.ring].tolist())
     edge.shared.hold_next_rows(edge.now, "share", 1000)
     assert held() == 51
     assert (edge.shared.find_next_due() or 0) > edge.now

@@ -62,8 +62,7 @@ class ResponseRelay(ExchangeRecord):
         if status != binding.latest_status:
             binding.select_counters(status)
         binding.latest_counter.add(1)
-        for counter in binding.latest_usage:
-            counter.add(1)
+        binding.latest_usage.add(1)
         limit_set = self.limit_set
         if limit_set is not None:
             self.charge_reported(keep)

@@ -5,7 +5,7 @@ requests pay nothing for these.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
@@ -45,6 +45,22 @@ class Countable(Protocol):
 
     def add(self, n: int = 1) -> None:
         """Count `n` (≥ 0) more."""
+
+
+class CounterGroup(tuple[Countable, ...]):
+    """Several counters that count alike, or none."""
+
+    __slots__ = ()
+
+    def add(self, n: int = 1) -> None:
+        """Count `n` (≥ 0) more in each."""
+        for counter in self:
+            counter.add(n)
+
+
+def group_counters(counters: Sequence[Countable]) -> Countable:
+    """Return one counter for all of these: a lone one itself, as most customers have one meter, and no tuple for it."""
+    return counters[0] if len(counters) == 1 else CounterGroup(counters)
 
 
 @dataclass(slots=True)

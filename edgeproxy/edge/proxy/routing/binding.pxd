@@ -18,9 +18,8 @@ cdef class RareParts:
     cdef public bint takes_whole_bodies
 
 cdef class RouteBinding:
-    cdef public object latest_counter, latest_refusal, terms
+    cdef public object _usage, latest_counter, latest_refusal, latest_usage, terms
     cdef public int latest_status
-    cdef public tuple _usage, latest_usage
     cdef public CLimitSet limit_set
     cdef public RareParts rare
     cdef public Route route

@@ -17,7 +17,15 @@ from edgeproxy.edge.body_usage.prompts import PromptReader
 from edgeproxy.edge.counters.usage_key import usage_key
 from edgeproxy.edge.proxy.metering.bodies import BodyMetering
 from edgeproxy.edge.proxy.metering.labels import NO_LABEL
-from edgeproxy.edge.proxy.metering.meters import CappedCounter, CostCounter, Countable, Metering, is_billed
+from edgeproxy.edge.proxy.metering.meters import (
+    CappedCounter,
+    CostCounter,
+    Countable,
+    CounterGroup,
+    Metering,
+    group_counters,
+    is_billed,
+)
 from edgeproxy.edge.proxy.metering.refusals import RefusalMeters
 from edgeproxy.edge.proxy.metering.split import DAY_SECONDS, SplitMetering, is_split
 from edgeproxy.edge.proxy.metering.worker_metrics import UsageMeter
@@ -181,6 +189,7 @@ two parts (`split_limited` of edge/http1/message.py). Only the request id is mis
 
 
 NO_COUNTERS: "tuple[Countable, ...]" = ()
+NO_USAGE = CounterGroup()
 
 
 StatusTerms = tuple[Countable, tuple[int, ...] | None]
@@ -486,9 +495,10 @@ class RouteBinding:
         else:
             assert limits is not None
             usage = [_create_counter(self.counted_as, terms, limits, name) for name in meters.by_request]
-        self._usage: tuple[Countable, ...] = tuple(usage)
+        self._usage = group_counters(usage)
         """The counters of the meters that count each request alike."""
-        self.latest_status, self.latest_usage = 0, NO_COUNTERS
+        self.latest_status = 0
+        self.latest_usage: Countable = NO_USAGE
         self.latest_counter: Countable = metrics.discarding
         """The counters of the latest status: of requests, and of meters and errors."""
         self.latest_refusal: Refused | None = None
@@ -519,19 +529,23 @@ class RouteBinding:
         elif meters.others:
             rare.metering = Metering(meters.others, counted, metrics.report_unreadable)
 
-    def find_counters(self, status: int) -> "tuple[Countable, ...]":
+    def find_counters(self, status: int) -> tuple[Countable, Countable]:
         """Return the counters of answers with this status, and remember them as the latest."""
         if status != self.latest_status:
             self.select_counters(status)
-        return (self.latest_counter, *self.latest_usage)
+        return self.latest_counter, self.latest_usage
 
     def select_counters(self, status: int) -> None:
         """Make the counters of answers with this status the latest."""
         terms = self.terms
         self.latest_counter, billed = terms.get_status_terms(status)
-        usage = self._usage if billed is None else tuple([self._usage[place] for place in billed])
+        usage = self._usage
+        if billed is not None:
+            # A lone meter counts in full or not at all.
+            usage = group_counters([usage[place] for place in billed] if isinstance(usage, CounterGroup) else ())
         if status >= 500:
-            usage = (*usage, *terms.metrics.errors.list_counters(self.counted_as, self.route.label, status))
+            errors = terms.metrics.errors.list_counters(self.counted_as, self.route.label, status)
+            usage = group_counters([usage, *errors])
         self.latest_status, self.latest_usage = status, usage
 
 

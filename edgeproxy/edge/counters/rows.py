@@ -279,10 +279,14 @@ class LimitTable:
         claimed: list[RowLookup] = []
         words[PENDING] = 1
         for slot, key_hash, state, width, key in claims:
-            freed = FREE
-            if state & HAS_GAUGES and self._keeps_rings_apart and (words[FREE_GAUGES] or self._set_block_aside()):
-                freed, high = FREE_GAUGES, words[HIGH]
-            number = words[freed] - 1
+            freed, link = FREE, 0
+            if state & HAS_GAUGES and self._keeps_rings_apart:
+                link = words[FREE_GAUGES]
+                if not link and self._set_block_aside():
+                    link, high = words[FREE_GAUGES], words[HIGH]
+                if link:
+                    freed = FREE_GAUGES
+            number = (link or words[FREE]) - 1
             if number < 0:
                 number = high
                 if high >= most or (high >= allocated and not self.file.allocate(high + 1)):
@@ -294,10 +298,13 @@ class LimitTable:
             # Zeros are written into the words of the last key, too: its cells had another width, and could pass for
             # some of this one's. After a power cut a row above HIGH may have content as well; tables that outlive it
             # have empty rings. No key leads here yet.
-            if number < high:
+            if number < high and words[row + ROW_GENERATION]:
                 generation = self._fill_freed(freed, row, state, width, born, key)
             else:
-                words[HIGH] = high = number + 1
+                if number < high:
+                    words[freed] = words[row + ROW_BORN]
+                else:
+                    words[HIGH] = high = number + 1
                 # No process remembers a row that was never used.
                 self._pack_new_row(self._bytes, (row + ROW_GENERATION) * WORD, 2, 1, state, width, born, key)
             if IS_WEAK:

@@ -318,6 +318,18 @@ def test_every_row_is_for_either_kind_once_the_others_are_used(table: LimitTable
             create(table, b"more")
 
 
+def test_a_full_disk_leaves_the_allocated_rows_to_things_in_use(
+    table: LimitTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table.words[at.ALLOCATED] = 3
+    monkeypatch.setattr(table.file, "allocate", lambda rows: rows <= 3)
+    rows = {claim_gauge(table, b"%d" % number) for number in range(2)} | {claim(table, b"acme")}
+    assert rows == {table.row(number) for number in range(3)}
+    for create in (claim, claim_gauge):
+        with pytest.raises(TableFullError):
+            create(table, b"more")
+
+
 def test_a_row_that_was_a_rate_has_empty_rings_for_each_later_key(table: LimitTable) -> None:
     rows = [claim(table, b"%d" % number) for number in range(CUSTOMERS.rows)]
     write_cell(table, rows[3], 0, 77, 5)

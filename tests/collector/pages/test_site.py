@@ -309,7 +309,7 @@ def test_file_of_invoices_has_those_of_all_pages(stage: PagesStage) -> None:
         for number in range(INVOICES_MAX):
             # Void and booked: no job of the running collector changes it.
             ended = {"stripe_id": None, "state": "void", "booked": "void"}
-            copied = row | ended | {"id": f"{invoice['id'][:-2]}{number:02}", "period": f"{number}"}
+            copied = row | ended | {"id": f"{invoice['id'][:-2]}x{number}", "period": f"{number}"}
             names = ", ".join(copied)
             database.execute(
                 f"INSERT INTO invoices ({names}) VALUES ({', '.join('?' * len(copied))})", [*copied.values()]

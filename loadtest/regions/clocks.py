@@ -1,9 +1,14 @@
-"""Wrong wall clocks for processes (libfaketime). Their monotonic clocks are right."""
+"""Wrong wall clocks for processes (libfaketime). Their monotonic clocks are right.
+
+`python -m loadtest.regions.clocks MOMENT COMMAND…` runs a command whose clock begins at this moment of UTC, for example
+2027-02-28T12:00.
+"""
 
 import os
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
@@ -37,3 +42,8 @@ def ahead(seconds: float) -> dict[str, str]:
     if not abs(wall - monotonic - before - seconds) < 0.1 or not abs(time.monotonic() - monotonic) < 10:
         raise OSError(f"{LIBRARY} does not do what it should: {result.stdout}")
     return environ
+
+
+if __name__ == "__main__":
+    beginning = datetime.fromisoformat(sys.argv[1]).replace(tzinfo=UTC).timestamp()
+    os.execvpe(sys.argv[2], sys.argv[2:], os.environ | ahead(beginning - time.time()))

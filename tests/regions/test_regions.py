@@ -1,5 +1,7 @@
 """Three regions share a limit within the bounds of docs/design/limits.md#what-is-accepted (`scripts/regions`)."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -142,6 +144,12 @@ def test_hub_does_not_add_latency_to_requests(tmp_path: Path, seed: int) -> None
 def test_clock_of_a_process_can_be_shifted(seconds: float) -> None:
     environ = clocks.ahead(seconds)  # `ahead` itself checks that the clock is shifted.
     assert environ["FAKETIME"] == f"{seconds:+.12g}s"
+
+
+@pytest.mark.skipif(clocks.LIBRARY is None, reason="there is no libfaketime on this machine")
+def test_a_command_runs_at_another_moment() -> None:
+    command = [sys.executable, "-m", clocks.__name__, "2028-02-29T23:30", "date", "--utc", "+%F %R"]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "2028-02-29 23:30\n"
 
 
 def test_refusal_is_wrong_if_the_window_and_a_cell_held_less() -> None:

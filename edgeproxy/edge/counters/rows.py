@@ -118,7 +118,7 @@ class LimitTable:
         self._rows, self._first, self._stride = layout.rows, layout.first_row, layout.row_words
         self._pack_row, self._pack_new_row = create_row_packers(self._stride)
         self._no_counts = memoryview(bytes(layout.ring * WORD)).cast("Q")
-        self._keeps_rings_apart = layout.parts == at.APART
+        self._separates_rings = layout.parts == at.APART
         self.readers: WeakValueDictionary[bytes, Reader] = WeakValueDictionary()
         """The objects that are told of other columns and of a clock set back, by the key of a row or another name."""
         self.versions: list[int] = []
@@ -274,27 +274,16 @@ class LimitTable:
     def _claim(self, claims: Sequence[Claim], now: float) -> list[RowLookup]:
         """Claim a row for each of these keys. For the flock's holder."""
         words, first, stride = self.words, self._first, self._stride
-        in_use, high, _, _, _, changes = read_assignment(self._bytes, IN_USE * WORD)
-        most, allocated, born = self._rows, words[ALLOCATED], milliseconds(now)
+        in_use, _, _, _, _, changes = read_assignment(self._bytes, IN_USE * WORD)
+        most, born = self._rows, milliseconds(now)
         claimed: list[RowLookup] = []
         words[PENDING] = 1
         for slot, key_hash, state, width, key in claims:
-            freed, link = FREE, 0
-            if state & HAS_GAUGES and self._keeps_rings_apart:
-                link = words[FREE_GAUGES]
-                if not link and self._set_block_aside():
-                    link, high = words[FREE_GAUGES], words[HIGH]
-                if link:
-                    freed = FREE_GAUGES
-            number = (link or words[FREE]) - 1
-            if number < 0:
-                number = high
-                if high >= most or (high >= allocated and not self.file.allocate(high + 1)):
-                    freed, number = FREE_GAUGES, words[FREE_GAUGES] - 1  # The last rows are for either kind.
+            freed, number = self._choose_row(state)
             if in_use >= most or number < 0:
                 break
             in_use += 1
-            row, generation = first + number * stride, 2
+            row, generation, high = first + number * stride, 2, words[HIGH]
             # Zeros are written into the words of the last key, too: its cells had another width, and could pass for
             # some of this one's. After a power cut a row above HIGH may have content as well; tables that outlive it
             # have empty rings. No key leads here yet.
@@ -304,7 +293,7 @@ class LimitTable:
                 if number < high:
                     words[freed] = words[row + ROW_BORN]
                 else:
-                    words[HIGH] = high = number + 1
+                    words[HIGH] = number + 1
                 # No process remembers a row that was never used.
                 self._pack_new_row(self._bytes, (row + ROW_GENERATION) * WORD, 2, 1, state, width, born, key)
             if IS_WEAK:
@@ -318,6 +307,20 @@ class LimitTable:
         if len(claimed) < len(claims):
             raise TableFullError(self.name)  # The first keys have their rows, and are found from now on.
         return claimed
+
+    def _choose_row(self, state: int) -> tuple[int, int]:
+        """Return the word of the header with the list that a new row of this state comes from, and the row's number; -1
+        if none is left. Within a change.
+        """
+        words = self.words
+        if state & HAS_GAUGES and self._separates_rings and (words[FREE_GAUGES] or self._set_block_aside()):
+            return FREE_GAUGES, words[FREE_GAUGES] - 1
+        if words[FREE]:
+            return FREE, words[FREE] - 1
+        high = words[HIGH]
+        if high < self._rows and (high < words[ALLOCATED] or self.file.allocate(high + 1)):
+            return FREE, high
+        return FREE_GAUGES, words[FREE_GAUGES] - 1  # The last rows are for either kind.
 
     def _set_block_aside(self) -> bool:
         """Set the next rows aside for things in use; return False if all rows were handed out. Within a change."""
@@ -363,7 +366,7 @@ class LimitTable:
             words[foreign : foreign + ring] = self._no_counts
         if words[at.COLUMNS_VERSION] != self.version:
             self.refresh_columns()
-        for column in self.used_columns if self._keeps_rings_apart else self.far_columns:
+        for column in self.used_columns if self._separates_rings else self.far_columns:
             begin = rings + self.layout.ring_at(column)
             words[begin : begin + ring] = self._no_counts
 
@@ -557,7 +560,7 @@ class LimitTable:
 
     def free_list_of(self, row: int) -> int:
         """Return the word of the header that leads to free rows like this one."""
-        return FREE_GAUGES if self._keeps_rings_apart and self.words[row + ROW_STATE] & HAS_GAUGES else FREE
+        return FREE_GAUGES if self._separates_rings and self.words[row + ROW_STATE] & HAS_GAUGES else FREE
 
     def recover_clock(self, now: float) -> None:
         """Make this process's readers continue at edge time `now`, as the clock was set back."""
@@ -578,18 +581,9 @@ class LimitTable:
             fence()
         used, active = self._columns(at.USED_COLUMNS), self.active_columns()
         layout = self.layout
-        ring = layout.ring
         own = set() if self.column is None else {self.column}
         places = {column: layout.ring_at(column) for column in sorted(used | active | own)}
-        self.used_columns = tuple(places)
-        self.far_columns = tuple([column for column in places if layout.is_far(column)])
-        """The used columns whose rings do not lie beside the first one."""
-        near = [place for column, place in places.items() if column not in self.far_columns]
-        self.span = max(near, default=0) + ring
-        """Words from the first ring to the end of the last used one beside it."""
-        far = [places[column] for column in self.far_columns]
-        self.far_span = (min(far), max(far) + ring) if far else (0, 0)
-        """The begin of the first of their rings, and the end of the last, from a row's rings on."""
+        self._set_spans(places)
         self.siblings = tuple([column for column in sorted(active) if column != self.column])
         self.siblings_at = tuple([places[column] for column in self.siblings])
         """The places, from a row's rings on, of rings whose words may change between two decisions."""
@@ -606,6 +600,19 @@ class LimitTable:
         if self.column is not None:
             words[at.SEEN + self.column] = self.owner << at.OWNER_SHIFT | version
         return True
+
+    def _set_spans(self, places: dict[int, int]) -> None:
+        """Set which used columns are read, given the place of each one's ring."""
+        ring = self.layout.ring
+        self.used_columns = tuple(places)
+        self.far_columns = tuple([column for column in places if self.layout.is_far(column)])
+        """The used columns whose rings do not lie beside the first one."""
+        near = [place for column, place in places.items() if column not in self.far_columns]
+        self.span = max(near, default=0) + ring
+        """Words from the first ring to the end of the last used one beside it."""
+        far = [places[column] for column in self.far_columns]
+        self.far_span = (min(far), max(far) + ring) if far else (0, 0)
+        """The begin of the first of their rings, and the end of the last, from a row's rings on."""
 
     def active_columns(self) -> frozenset[int]:
         """Return the columns whose words may change at any time."""

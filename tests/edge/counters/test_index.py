@@ -86,6 +86,8 @@ def test_index_probes_past_a_tombstone_and_reuses_it(index: Index) -> None:
     assert index.words[slots[1]] == TOMBSTONE
     assert look(index, hashes[1]) is None
     assert look(index, hashes[2]) == 2
+    assert index.find_slot_of_new(near(index, 0, 9)) == slots[1]
+    assert index.find_slot_of_new(hashes[2]) is None, "a row may have this hash"
     assert put(index, near(index, 0, 9), 5) == slots[1]
 
 

@@ -1,8 +1,8 @@
 """Columns: each belongs to the process that holds a lock on it in every current file.
 
 The lock is an open file description lock (fcntl(2)) on byte <column> of the file: it ends when its holder does, is
-never inherited by exec, and a reader can query its holder without acquiring it. A write lock reserves the column, whose
-words are still those of a dead predecessor. Its holder makes it a read lock as soon as the words are its own.
+never inherited by exec, and a reader can query its holder without acquiring it. A read lock reserves the column, whose
+words are still those of a dead predecessor. Its holder makes it a write lock as soon as the words are its own.
 """
 
 import fcntl
@@ -18,8 +18,10 @@ FLOCK = struct.Struct("@hhqqi0q")
 
 ORPHAN_LOCKS_BYTE = 1 << 16
 """The first of a second range of bytes, one for each column: locked while its worker serves without a supervisor."""
+RESERVED_LOCKS_BYTE = 1 << 17
+"""The first of a range of bytes, one for each column: locked by the only process that may reserve it."""
 SIBLING_LOCKS_BYTE = 1 << 62
-"""The first of a third range, one for each supervisor by its token: its workers share a lock while they serve alone."""
+"""The first of a range, one for each supervisor by its token: its workers share a lock while they serve alone."""
 
 
 class NoFreeColumnError(Exception):
@@ -48,27 +50,38 @@ def reserve_column(files: Sequence[TableFile]) -> int:
 def begin_counting(files: Sequence[TableFile], column: int) -> None:
     """Declare that the words of a reserved column are this process's own."""
     for file in files:
-        _set(file, column, fcntl.F_RDLCK)
+        _set(file, column, fcntl.F_WRLCK)
+        _set(file, RESERVED_LOCKS_BYTE + column, fcntl.F_UNLCK)
 
 
 def _reserve_column(files: Sequence[TableFile], column: int) -> bool:
     for taken, file in enumerate(files):
-        if not _set(file, column, fcntl.F_WRLCK):
+        if not _reserve(file, column):
             release_column(files[:taken], column)
             return False
     return True
+
+
+def _reserve(file: TableFile, column: int) -> bool:
+    if not _set(file, RESERVED_LOCKS_BYTE + column, fcntl.F_WRLCK):
+        return False
+    if _set(file, column, fcntl.F_RDLCK):
+        return True
+    _set(file, RESERVED_LOCKS_BYTE + column, fcntl.F_UNLCK)
+    return False
 
 
 def release_column(files: Sequence[TableFile], column: int) -> None:
     """Unlock a column."""
     for file in files:
         _set(file, column, fcntl.F_UNLCK)
+        _set(file, RESERVED_LOCKS_BYTE + column, fcntl.F_UNLCK)
 
 
 @contextmanager
 def borrow_column(file: TableFile, column: int) -> Iterator[bool]:
-    """Hold a column for a moment; yield False if another process holds it. A worker that starts takes another."""
-    mine = _set(file, column, fcntl.F_WRLCK)
+    """Reserve a column for a moment; yield False if another process holds it. A worker that starts takes another."""
+    mine = _reserve(file, column)
     try:
         yield mine
     finally:
@@ -87,6 +100,11 @@ def list_held_columns(file: TableFile) -> frozenset[int]:
     return frozenset(column for column in range(file.layout.columns) if is_held(file, column))
 
 
+def list_counting_columns(file: TableFile) -> frozenset[int]:
+    """Return the columns of `file` whose words are those of running processes."""
+    return frozenset(column for column in range(file.layout.columns) if is_counting(file, column))
+
+
 def is_held(file: TableFile, column: int) -> bool:
     """Return whether another opening than `file` itself holds this column."""
     return _lock_of(file, column) != fcntl.F_UNLCK
@@ -96,7 +114,7 @@ def is_counting(file: TableFile, column: int) -> bool:
     """Return whether another opening than `file` itself counts in this column: its words are those of a running
     process.
     """
-    return _lock_of(file, column) == fcntl.F_RDLCK
+    return _lock_of(file, column) == fcntl.F_WRLCK
 
 
 def declare_orphan(file: TableFile, column: int, token: int, *, last: bool) -> None:

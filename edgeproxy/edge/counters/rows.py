@@ -70,7 +70,9 @@ VERSIONS_AHEAD = 256
 CHUNKS_MAX = 4
 """Chunks of rows whose space a supervisor allocates in one turn."""
 GAUGES_BLOCK = 256
-"""Adjacent rows that are set aside for things in use, so that whole pages of rings are never touched."""
+"""Adjacent rows that are set aside for things in use, so that whole pages of rings are never touched: at most those
+whose space is allocated at a time.
+"""
 
 
 def create_row_packers(stride: int) -> tuple[Callable[..., None], Callable[..., None]]:
@@ -279,8 +281,8 @@ class LimitTable:
         claimed: list[RowLookup] = []
         words[PENDING] = 1
         for slot, key_hash, state, width, key in claims:
-            freed, number = self._choose_row(state)
-            if in_use >= most or number < 0:
+            freed, number = self._choose_row(state) if in_use < most else (FREE, -1)
+            if number < 0:
                 break
             in_use += 1
             row, generation, high = first + number * stride, 2, words[HIGH]
@@ -310,7 +312,7 @@ class LimitTable:
 
     def _choose_row(self, state: int) -> tuple[int, int]:
         """Return the word of the header with the list that a new row of this state comes from, and the row's number; -1
-        if none is left. Within a change.
+        if none is left. A row that was never handed out is on no list, and its number is HIGH. Within a change.
         """
         words = self.words
         if state & HAS_GAUGES and self._separates_rings and (words[FREE_GAUGES] or self._set_block_aside()):
@@ -325,7 +327,7 @@ class LimitTable:
     def _set_block_aside(self) -> bool:
         """Set the next rows aside for things in use; return False if all rows were handed out. Within a change."""
         words, high = self.words, self.words[HIGH]
-        end = min(high + GAUGES_BLOCK, self._rows)
+        end = min(high + min(GAUGES_BLOCK, self.layout.chunk), self._rows)
         if not self.file.allocate(end):
             end = min(end, words[ALLOCATED])
         if end <= high:

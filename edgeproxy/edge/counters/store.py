@@ -309,7 +309,7 @@ class Store(TableFiles):
             if error.errno == errno.ENOENT:
                 return
             raise
-        for of, key, words in TallyTable(file).totals(columns.list_held_columns(file)):
+        for of, key, words in TallyTable(file).totals(columns.list_counting_columns(file)):
             add_sums(sums, of, key, words)
 
     def follow(self) -> None:

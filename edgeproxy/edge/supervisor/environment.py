@@ -9,8 +9,6 @@ import signal
 import sys
 from collections.abc import Mapping
 
-from edgeproxy.base.allocator import WORKER_ALLOCATION
-
 ENVIRONMENT = (
     *("PATH", "HOME", "USER", "TZ", "TZDIR", "TMPDIR", "LANG", "LANGUAGE", "VIRTUAL_ENV", "GLIBC_TUNABLES"),
     "EDGEPROXY_PURE",
@@ -42,11 +40,6 @@ def inherit(environ: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value for name, value in environ.items() if name in ENVIRONMENT or name.startswith(ENVIRONMENT_PREFIXES)
     }
-
-
-def build_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a worker that is started by exec, a selection of the supervisor's."""
-    return {name: str(size) for name, size in WORKER_ALLOCATION.items()} | inherit(environ)
 
 
 def reexecute() -> None:

@@ -32,7 +32,7 @@ from edgeproxy.edge.messages import (
     ToSupervisor,
     ToWorker,
 )
-from edgeproxy.edge.supervisor.environment import build_environment
+from edgeproxy.edge.supervisor.environment import inherit
 from edgeproxy.edge.supervisor.heartbeat import Heartbeat
 from edgeproxy.edge.supervisor.worker_template import ForkedWorker, WorkerTemplate
 
@@ -156,5 +156,5 @@ def _execute(command: Sequence[str], descriptors: Sequence[int]) -> subprocess.P
         stdin=subprocess.DEVNULL,
         pass_fds=descriptors,
         start_new_session=True,
-        env=build_environment(os.environ),
+        env=inherit(os.environ),
     )

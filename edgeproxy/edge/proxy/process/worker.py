@@ -15,6 +15,7 @@ from pathlib import Path
 from time import monotonic
 
 from edgeproxy.base import event_loop, log
+from edgeproxy.base.allocator import WORKER_ALLOCATION, tune_allocation
 from edgeproxy.base.client_tls import ClientTls
 from edgeproxy.base.trust import TlsFilesError
 from edgeproxy.config.edge.listeners import Listener
@@ -367,6 +368,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--channel", type=int, required=True)
     parser.add_argument("--listen", required=True, help="descriptors, separated by commas")
     options = parser.parse_args(arguments)
+    tune_allocation(WORKER_ALLOCATION)
     return run(options.channel, [int(number) for number in options.listen.split(",")])
 
 

@@ -177,7 +177,8 @@ async def compute_period_costs(
     _, ends = await _project_usage(connection, loaded, known.quantities, meters, now)
     low, high = None, None
     if ends is not None:
-        without_minimums = known._replace(settled=frozenset())
+        before = [line for line in known.before if line.kind != "minimum"]
+        without_minimums = known._replace(settled=frozenset(), before=before)
         projected = (
             _replace_last_usage(whole, (), current.segments, current.last, without_minimums, used) for used in ends
         )

@@ -353,8 +353,8 @@ def test_a_template_is_given_up_when_the_wait_for_its_answer_is_cancelled() -> N
 
 
 def test_an_executed_worker_gets_a_reduced_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = {"PATH": "/bin", "EDGEPROXY_PURE": "1", "MALLOC_TRIM_THRESHOLD_": "1"}
-    assert inherit({**kept, "A_SECRET": SECRET, "EDGEPROXY_TEMPLATE": "0"}) == kept
+    inherited = {"PATH": "/bin", "EDGEPROXY_PURE": "1", "MALLOC_TRIM_THRESHOLD_": "1"}
+    assert inherit({**inherited, "A_SECRET": SECRET, "EDGEPROXY_TEMPLATE": "0"}) == inherited
 
 
 # ---- systemd

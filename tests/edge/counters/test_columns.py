@@ -1,14 +1,19 @@
+import fcntl
 from pathlib import Path
 
 import pytest
 
 from edgeproxy.edge.counters.columns import (
+    FLOCK,
     acquire_column,
+    begin_counting,
     declare_orphan,
+    is_counting,
     is_held,
     list_held_columns,
     list_orphans,
     release_column,
+    reserve_column,
     withdraw_orphan,
 )
 from edgeproxy.edge.counters.file import TableFile
@@ -55,6 +60,21 @@ def test_column_reader_lists_held_columns_without_holding_one(paths: tuple[Path,
     assert not is_held(reader, 1)
     release_column(files, column)
     assert list_held_columns(reader) == frozenset()
+
+
+def test_only_a_write_locked_column_counts(paths: tuple[Path, Path]) -> None:
+    """Workers of earlier programs write-lock theirs for life."""
+    files, reader = both(paths), opened(paths[0])
+    assert reserve_column(files) == 0
+    assert (is_held(reader, 0), is_counting(reader, 0)) == (True, False)
+    assert reserve_column(both(paths)) == 1, "two processes cannot reserve one column"
+    begin_counting(files, 0)
+    assert is_counting(reader, 0)
+    with pytest.raises(BlockingIOError):
+        fcntl.fcntl(reader.fd, fcntl.F_OFD_SETLK, FLOCK.pack(fcntl.F_RDLCK, 0, 0, 1, 0))
+    assert reserve_column(both(paths)) == 2
+    release_column(files, 0)
+    assert reserve_column(both(paths)) == 0
 
 
 def test_orphaned_worker_is_listed_by_its_own_lock(paths: tuple[Path, Path]) -> None:

@@ -139,7 +139,7 @@ class PagesStage:
                 "refused": {"count": "refusals"},
                 "workflows": {"count": "holdings"},
             },
-            # The first fee is that of a whole month. In a calendar month's last hours Stripe would not charge it.
+            # The first fee is for a whole month. In a calendar month's last hours Stripe would not charge it.
             "billing": self.collector.settings["billing"] | self._paying(folder) | {"anchor": "signup"},
             "alerts": {
                 "channels": {

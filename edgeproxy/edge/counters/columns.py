@@ -2,7 +2,7 @@
 
 The lock is an open file description lock (fcntl(2)) on byte <column> of the file: it ends when its holder does, is
 never inherited by exec, and a reader can query its holder without acquiring it. A read lock reserves the column, whose
-words are still those of a dead predecessor. Its holder makes it a write lock as soon as the words are its own.
+words a dead predecessor wrote. Its holder makes it a write lock as soon as the words are its own.
 """
 
 import fcntl
@@ -101,7 +101,7 @@ def list_held_columns(file: TableFile) -> frozenset[int]:
 
 
 def list_counting_columns(file: TableFile) -> frozenset[int]:
-    """Return the columns of `file` whose words are those of running processes."""
+    """Return the columns of `file` in which running processes count."""
     return frozenset(column for column in range(file.layout.columns) if is_counting(file, column))
 
 
@@ -111,8 +111,8 @@ def is_held(file: TableFile, column: int) -> bool:
 
 
 def is_counting(file: TableFile, column: int) -> bool:
-    """Return whether another opening than `file` itself counts in this column: its words are those of a running
-    process.
+    """Return whether another opening than `file` itself counts in this column, so that a running process wrote all its
+    words.
     """
     return _lock_of(file, column) == fcntl.F_WRLCK
 

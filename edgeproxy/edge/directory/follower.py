@@ -16,6 +16,7 @@ from pathlib import Path
 from time import monotonic
 
 from edgeproxy.base import log
+from edgeproxy.base.allocator import return_freed_memory
 from edgeproxy.base.clock import EPOCH
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.tasks import Tasks
@@ -484,7 +485,9 @@ class DirectoryFollower:
 
         def survey_all() -> tuple[frozenset[bytes], Survey]:
             digests = frozenset(KeyList.from_keys(settings.keys).list_digests())
-            return digests, cache.survey(settings.customers, sorted(digests), settings.tiers.keys())
+            survey = cache.survey(settings.customers, sorted(digests), settings.tiers.keys())
+            return_freed_memory()  # The reload before it has returned what was free then.
+            return digests, survey
 
         try:
             if changes is None or known is None:

@@ -177,8 +177,7 @@ async def compute_period_costs(
     _, ends = await _project_usage(connection, loaded, known.quantities, meters, now)
     low, high = None, None
     if ends is not None:
-        before = [line for line in known.before if line.kind != "minimum"]
-        without_minimums = known._replace(settled=frozenset(), before=before)
+        without_minimums = known._replace(settled=frozenset())
         projected = (
             _replace_last_usage(whole, (), current.segments, current.last, without_minimums, used) for used in ends
         )
@@ -241,12 +240,17 @@ def _group_by_start(lines: Iterable[RatedLine]) -> dict[int, list[RatedLine]]:
 
 
 def _sum_due(loaded: LoadedSubscription, lines: Sequence[RatedLine], invoiced: Sequence[RatedLine]) -> int:
-    """Return the cost of the running period by these lines, and the lines that are invoiced already."""
+    """Return the cost of the running period by these lines, and the lines that are invoiced already.
+
+    Minimum fees and their discounts are left out.
+    """
+    lines = [line for line in lines if line.kind != "minimum"]
+    invoiced = [line for line in invoiced if line.kind != "minimum"]
     discounts = rate_discounts(lines, invoiced, loaded.current.segments, loaded.discounts)
     return sum(
         line.amount - line.taken_off
         for line in (*invoiced, *lines, *discounts)
-        if line.segment.start >= loaded.current.period.start and line.kind != "minimum"
+        if line.segment.start >= loaded.current.period.start
     )
 
 

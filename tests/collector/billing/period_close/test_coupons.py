@@ -10,10 +10,11 @@ import sqlalchemy as sa
 from edgeproxy.collector.billing.invoices import bookings, invoices
 from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.billing.period_close import explanation, invoice_lines
-from edgeproxy.collector.billing.subscriptions import coupons, subscription_rows
+from edgeproxy.collector.billing.subscriptions import coupons, subscription_rows, subscriptions
 from edgeproxy.collector.billing.subscriptions.coupons import CouponRejectedError
 from edgeproxy.collector.database.billing_tables import coupons as coupons_table
 from edgeproxy.collector.database.credit_tables import credit_entries
+from edgeproxy.collector.database.schema import customers
 from tests.support.invoiced import FEBRUARY, FREEZE, JANUARY, MARCH, at, at_stripe, fetch_invoices
 from tests.support.sold import CALLER, Sold, sold
 from tests.support.stripe_sandbox import Sandbox
@@ -33,9 +34,9 @@ COUPONS = {
 APRIL = at(2027, 4, 1)
 
 
-def settings(folder: Path) -> dict[str, Any]:
+def settings(folder: Path, plans: str = PLANS) -> dict[str, Any]:
     file = folder / "plans.yaml"
-    file.write_text(PLANS)
+    file.write_text(plans)
     return {"plans": str(file), "coupons": COUPONS}
 
 
@@ -127,6 +128,30 @@ async def _check_explained(shop: Sold, name: str) -> None:
         explained = await explanation.explain_line(connection, row, position, shop.known.meters)
     assert (explained.rated, explained.quantity) == (-2000, 4000)
     assert explained.formula == "discount of HALF on 4000: -2000; less -1800 on earlier lines"
+
+
+async def test_cost_of_the_period_has_no_discount_of_an_invoiced_minimum_fee(
+    stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
+) -> None:
+    """The plan ends in its period, so the minimum fee is invoiced, and begins again in that period."""
+    name, noon = "again", JANUARY + 15 * 86400 + 43200
+    committed = settings(tmp_path, PLANS.replace("standard, meters:", 'standard, minimum: "93", meters:'))
+
+    async with sold(tmp_path, sqlite_database, stripe_sandbox.url, **committed) as (shop, closing):
+        await shop.customer(name, "paid", now=JANUARY, coupon="HALF")
+        async with shop.database.writing() as connection:
+            await connection.execute(sa.update(customers).values(created_at=JANUARY * 1000))
+            await subscriptions.cancel_subscription(connection, CALLER, name, "now", settings=shop.known, now=noon - 60)
+        for time in (JANUARY, noon, noon + FREEZE, noon + FREEZE + 3600):
+            await closing.step(time)
+        period = (await charged(shop, name))["2027-01-01 period"]
+        assert period == [("minimum", 1, 3100), ("discount", 3100, -1550)]
+        await shop.subscribe(name, "paid", now=noon + 2 * FREEZE)
+        async with shop.database.reading(whole=True) as connection:
+            loaded = await subscription_rows.get_by_customer(connection, name)
+            now = noon + 3 * FREEZE
+            costs = await invoice_lines.compute_period_costs(connection, loaded, shop.known.meters, now)
+        assert {day.amount for day in costs.days} | {costs.low, costs.high} == {1550}, "half of the fee"
 
 
 async def test_fixed_coupon_amount_is_spent_across_invoices_of_each_period(

@@ -504,6 +504,10 @@ class DirectoryFollower:
             return  # Another survey has begun meanwhile, perhaps with other settings.
         self._surveyed, self._file_digests = survey, digests_of_files
         before, self._survey = self._survey, survey
+        self._log_changed_survey(before, survey)
+
+    def _log_changed_survey(self, before: Survey, survey: Survey) -> None:
+        """Log what a survey has found, unless the one before found it."""
         if survey.names and survey.names != before.names:
             log_fields = {"customers": len(survey.names), "such_as": survey.names[:NAMES_LOGGED_MAX]}
             self._log.warning(

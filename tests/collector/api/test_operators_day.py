@@ -134,7 +134,13 @@ def test_each_command_of_the_page_has_its_documented_effect(selling: Collector, 
     made = ["invoice.credit", "invoice.settle", "invoice.write_off", "invoice.void"]
     assert [action for action in actions if action in made] == made
     compared = reconcile.replace("collector.yaml", str(selling.file))
-    until(lambda: edgeproxy(selling, compared)[0] == 0, "the books equal Stripe")
+
+    def matches() -> bool:
+        code, text = edgeproxy(selling, compared)
+        print(text)  # A failure shows what differs.
+        return code == 0
+
+    until(matches, "the books equal Stripe")
     for line, why in REFUSED:
         code, text = edgeproxy(selling, f"edgeproxy billing {Template(line).substitute(names)}")
         assert (code in (1, 2), why in text) == (True, True), text

@@ -10,7 +10,7 @@ import pytest
 
 from edgeproxy.base.build import COMPILED, describe_build
 from edgeproxy.edge.counters import setup
-from edgeproxy.edge.proxy.connections import client_states, probe_schedule
+from edgeproxy.edge.proxy.connections import client_states
 from edgeproxy.edge.proxy.connections.client import Client
 from edgeproxy.edge.proxy.exchange.exchange import Exchange
 from edgeproxy.edge.proxy.observation import exchange_states
@@ -23,7 +23,6 @@ from tests.support.transcript import Edge, ok
 def edge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Edge]:
     """An edge that starts at its first use. At the end the fixture checks for leftovers."""
     monkeypatch.setattr(deadlines, "SWEEP_SECONDS", 0.02)
-    monkeypatch.setattr(probe_schedule, "PROBE_SECONDS", (3600.0,))  # A busy machine would see a probe.
     # The tables need not survive a loss of power, and syncing fourteen of them to disk takes longer than a test.
     monkeypatch.setattr(os, "fsync", lambda fd: None)
     # A new worker reads all connection rows.

@@ -17,8 +17,8 @@ def probe_count(client: Any) -> int:
 
 
 @pytest.fixture(autouse=True)
-def soon(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Probes come a hundred times as soon as usual, unlike in other tests."""
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Probes come a hundred times as soon."""
     monkeypatch.setattr(probe_schedule, "PROBE_SECONDS", (0.01, 0.02, 0.04, 0.08, 0.16))
 
 

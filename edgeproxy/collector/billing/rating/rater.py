@@ -157,10 +157,13 @@ def rate_last_usage(segments: Sequence[Segment], last: Segment, usage: Mapping[U
     """Return the usage lines of `last`, as `rate_segments` rates them, without the lines of the earlier `segments`."""
     if last.is_trial:
         return []
+    allowance = _identify_allowance(last, "")
     earlier = {
         segment.span
         for segment in segments
-        if segment.span.start < last.span.start and not segment.is_trial and _has_same_allowance(segment, last)
+        if segment.span.start < last.span.start
+        and not segment.is_trial
+        and _identify_allowance(segment, "") == allowance
     }
     before: dict[str, dict[str, int]] = {}
     used: dict[str, dict[str, int]] = {}
@@ -286,12 +289,8 @@ class UsageRater:
 
 
 def _identify_allowance(segment: Segment, meter: str) -> tuple[str, Span, str]:
-    """Return the identity of a period's included units and price steps: segments of one plan share them."""
+    """Return the identity of a period's included units and price steps of a meter: segments of one plan share them."""
     return get_plan_name(segment.version), segment.period, meter
-
-
-def _has_same_allowance(segment: Segment, other: Segment) -> bool:
-    return segment.period == other.period and get_plan_name(segment.version) == get_plan_name(other.version)
 
 
 class _EarlierUsage:

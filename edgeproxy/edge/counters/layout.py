@@ -9,7 +9,8 @@
     rests    of a table of usage: the rests of long keys
 
 A row of a limit table is 16 header words and a head of `width` words for each column. Without a hub heads are shorter,
-and the row's alarm follows the last one. Each column has a ring of R words. The first column is the foreign one: counts
+and the row's alarm follows the last one. Quotas always have long heads, and their rings are in the row, since these
+hold nothing. Each column has a ring of R words. The first column is the foreign one: counts
 of older files, written by the supervisor. If limits are shared with other hosts the last column is the hub's: their
 counts, also written by the supervisor. Rows that count things in use need no ring, and spare and foreign rings are
 mostly empty: pages that nobody reads or writes take no memory. So rows of the two kinds are handed out from different
@@ -38,7 +39,9 @@ LOAD_FACTOR = 0.6
 MAGIC, VERSION, KIND, GENERATION, ROWS, COLUMNS, RING, CELLS, WIDTH, INSTANCE, BOOT, SEED = range(12)
 """SEED takes two words."""
 IN_USE, HIGH, FREE, PENDING, DAMAGED = range(16, 21)
-"""Rows in use; rows ever handed out; 1 + the first freed row; a change is under way; a change was interrupted."""
+"""Rows in use; rows ever handed out or set aside; 1 + the first freed row; a change is under way; a change was
+interrupted.
+"""
 CHANGES = 21
 """Changes of the assignment of rows so far, including interrupted ones: a reader that finds it unchanged need not look
 again.

@@ -515,7 +515,7 @@ class LimitTable:
 
     @property
     def high(self) -> int:
-        """Rows with a lower number have been handed out at some time; rows above have never been touched."""
+        """Rows with a lower number were handed out or set aside at some time. No key has ever had a row above."""
         return self.words[at.HIGH]
 
     @property

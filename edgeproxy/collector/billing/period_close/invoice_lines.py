@@ -13,7 +13,7 @@ from edgeproxy.collector.billing.invoices.invoice_row import InvoiceRow
 from edgeproxy.collector.billing.meter_export.metered_segments import is_sum
 from edgeproxy.collector.billing.period_close import quantities as usage
 from edgeproxy.collector.billing.rating import periods, projection
-from edgeproxy.collector.billing.rating.discounts import rate_discounts
+from edgeproxy.collector.billing.rating.discounts import DiscountRater, rate_discounts
 from edgeproxy.collector.billing.rating.rater import (
     DISCOUNT,
     FEES,
@@ -200,26 +200,21 @@ def _sum_daily_costs(
     """
     whole = _group_by_start(lines)
     before = _group_by_start(line for line in known.before if line.meter)
-    rater, over, settled = UsageRater(), 0, 0
+    rater, over, costs = UsageRater(), 0, _RunningCosts(loaded)
     used: dict[Span, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
-    of_over: list[RatedLine] = []
-    invoiced: list[RatedLine] = []
     waiting = deque(sorted(known.invoiced, key=lambda line: line.segment.start))
-    costs = []
+    days = []
     for until in untils:
         for key, quantity in daily.get(until - periods.DAY, {}).items():
             used[key.segment][key.meter][key.value] += quantity
         begun = sum(segment.span.start < until for segment in running)
         for segment in running[over : max(begun - 1, 0)]:
             rater.add(segment, used[segment.span])
-            of_over += whole[segment.span.start]
+            costs.add(whole[segment.span.start])
             over += 1
         while waiting and waiting[0].segment.start < until:
-            invoiced.append(waiting.popleft())
-        if not loaded.discounts:  # Discounts need all lines. Without them, hundreds of lines become one sum.
-            settled += _sum_due(loaded, of_over, invoiced)
-            of_over, invoiced = [], []
-        due = list(of_over)
+            costs.add_invoiced([waiting.popleft()])
+        due: list[RatedLine] = []
         for segment in running[over:begun]:
             levels: dict[str, dict[str, int]] = defaultdict(dict)
             for key, quantity in gauges[until].items():
@@ -227,8 +222,8 @@ def _sum_daily_costs(
             rated = list(rater.rate(segment, {**used[segment.span], **levels}))
             due += (line for line in whole[segment.span.start] if not line.meter)
             due += subtract_invoiced(before[segment.span.start], rated)
-        costs.append(CostDay(until, settled + _sum_due(loaded, due, invoiced)))
-    return costs
+        days.append(CostDay(until, costs.compute(due)))
+    return days
 
 
 def _group_by_start(lines: Iterable[RatedLine]) -> dict[int, list[RatedLine]]:
@@ -239,19 +234,49 @@ def _group_by_start(lines: Iterable[RatedLine]) -> dict[int, list[RatedLine]]:
     return grouped
 
 
-def _sum_due(loaded: LoadedSubscription, lines: Sequence[RatedLine], invoiced: Sequence[RatedLine]) -> int:
-    """Return the cost of the running period by these lines, and the lines that are invoiced already.
+class _RunningCosts:
+    """The cost of the running period by lines that are added one after another.
 
     Minimum fees and their discounts are left out.
     """
-    lines = [line for line in lines if line.kind != "minimum"]
-    invoiced = [line for line in invoiced if line.kind != "minimum"]
-    discounts = rate_discounts(lines, invoiced, loaded.current.segments, loaded.discounts)
-    return sum(
-        line.amount - line.taken_off
-        for line in (*invoiced, *lines, *discounts)
-        if line.segment.start >= loaded.current.period.start
-    )
+
+    def __init__(self, loaded: LoadedSubscription) -> None:
+        self._since = loaded.current.period.start
+        self._discounts = DiscountRater(loaded.current.segments, loaded.discounts)
+        self._amount = 0
+
+    def add_invoiced(self, lines: Iterable[RatedLine]) -> None:
+        """Add lines that are invoiced already."""
+        lines = _leave_out_minimums(lines)
+        self._discounts.add_invoiced(lines)
+        self._amount += self._sum(lines)
+
+    def add(self, lines: Iterable[RatedLine]) -> None:
+        """Add lines that are not invoiced yet."""
+        lines = _leave_out_minimums(lines)
+        self._discounts.add(lines)
+        self._amount += self._sum(lines)
+
+    def compute(self, lines: Iterable[RatedLine]) -> int:
+        """Return the cost of these lines and the added ones."""
+        lines = _leave_out_minimums(lines)
+        return self._amount + self._sum((*lines, *self._discounts.rate(lines)))
+
+    def _sum(self, lines: Iterable[RatedLine]) -> int:
+        """Return the sum of the amounts due of lines of the running period."""
+        return sum(line.amount - line.taken_off for line in lines if line.segment.start >= self._since)
+
+
+def _leave_out_minimums(lines: Iterable[RatedLine]) -> list[RatedLine]:
+    """Return the lines that are no minimum fees."""
+    return [line for line in lines if line.kind != "minimum"]
+
+
+def _sum_due(loaded: LoadedSubscription, lines: Sequence[RatedLine], invoiced: Sequence[RatedLine]) -> int:
+    """Return the cost of the running period by these lines, and the lines that are invoiced already."""
+    costs = _RunningCosts(loaded)
+    costs.add_invoiced(invoiced)
+    return costs.compute(lines)
 
 
 async def _fetch_running_lines(

@@ -9,7 +9,7 @@ discount.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from edgeproxy.collector.billing.rating.money import compute_amount
@@ -19,7 +19,6 @@ from edgeproxy.collector.billing.rating.rater import (
     RatedLine,
     Segment,
     Span,
-    identify_line,
     sum_amounts,
 )
 from edgeproxy.config.collector.catalog import get_plan_name
@@ -53,7 +52,7 @@ class Discount(NamedTuple):
 
 
 def rate_discounts(
-    lines: Sequence[RatedLine],
+    lines: Iterable[RatedLine],
     invoiced: Iterable[RatedLine],
     segments: Sequence[Segment],
     discounts: Sequence[Discount],
@@ -62,49 +61,80 @@ def rate_discounts(
 
     `invoiced` has all lines of earlier invoices, including discounts. `segments` has all segments of the subscription.
     """
-    if not discounts:
-        return []
-    # Lines of an invoice without any amount due do not count, nor do their discounts.
-    before = [line for line in invoiced if line.stands]
-    places = {segment.span.start: place for place, segment in enumerate(segments)}
-    charged = [(line, _find_period(line, segments, places)) for line in (*before, *lines) if line.kind != DISCOUNT]
-    rated = []
-    for discount in discounts:
-        # A period whose lines were all taken off may still have discounts to correct.
-        bases = Counter({line.segment: 0 for line in before if (line.kind, line.value) == (DISCOUNT, discount.code)})
-        for line, period in charged:
-            if discount.covers(period.start) and (not discount.plans or get_plan_name(line.version) in discount.plans):
-                bases[period] += line.amount
-        rated += [_rate_period(discount, period, base, before, segments) for period, base in sorted(bases.items())]
-    return [line for line in rated if line.quantity or line.amount]
+    rater = DiscountRater(segments, discounts)
+    rater.add_invoiced(invoiced)
+    return rater.rate(lines)
 
 
-def _rate_period(
-    discount: Discount, period: Span, base: int, before: Sequence[RatedLine], segments: Sequence[Segment]
-) -> RatedLine:
-    """Return the line for a period that costs `base` so far: its discount, less the discounts on earlier invoices."""
-    identity = (DISCOUNT, discount.code, period.start)
-    earlier = [line for line in before if identify_line(line) == identity]
-    segment = next(segment for segment in segments if segment.period == period)
-    # The discount of the whole period less the earlier ones: the sum does not depend on the number of invoices.
-    amount = -discount.compute_amount(base, segment.plan.currency) - sum_amounts(earlier)
-    quantity = base - sum(line.quantity for line in earlier)
-    return RatedLine(
-        *(DISCOUNT, segment.version, period, "", discount.code, 0), *(quantity, discount.share, amount, period)
-    )
+class DiscountRater:
+    """Rates discounts after lines that are added one after another, so that no line is looked at twice."""
 
+    def __init__(self, segments: Sequence[Segment], discounts: Sequence[Discount]) -> None:
+        self._segments, self._discounts = segments, discounts
+        self._places = {segment.span.start: place for place, segment in enumerate(segments)}
+        self._bases: Counter[tuple[str, Span]] = Counter()
+        """The amounts of lines by the name of their plan and their period."""
+        self._earlier: dict[tuple[str, int], list[RatedLine]] = {}
+        """The invoiced discounts by code and start of the period."""
 
-def _find_period(line: RatedLine, segments: Sequence[Segment], places: Mapping[int, int]) -> Span:
-    """Return the period of a line. An unused fee belongs to the period when that fee began.
+    def add_invoiced(self, lines: Iterable[RatedLine]) -> None:
+        """Add lines of earlier invoices. Lines of an invoice without any amount due do not count."""
+        standing = [line for line in lines if line.stands]
+        self.add(line for line in standing if line.kind != DISCOUNT)
+        for line in standing:
+            if line.kind == DISCOUNT:
+                self._earlier.setdefault((line.value, line.segment.start), []).append(line)
 
-    `places` has the place of each segment by its start.
-    """
-    place = places[line.segment.start]
-    paid = begun = segments[place]
-    if line.kind not in FEES or line.quantity > 0:
-        return begun.period
-    for segment in reversed(segments[:place]):
-        if (segment.version, segment.paid.end, segment.quantity) != (line.version, line.span.end, -line.quantity):
-            break
-        paid = segment
-    return paid.period
+    def add(self, lines: Iterable[RatedLine]) -> None:
+        """Add lines that are no discounts."""
+        self._bases.update(self._add_up(lines))
+
+    def rate(self, lines: Iterable[RatedLine]) -> list[RatedLine]:
+        """Return the discount lines of an invoice with these lines and the added ones."""
+        bases = self._add_up(lines)
+        bases.update(self._bases)
+        rated: list[RatedLine] = []
+        for discount in self._discounts:
+            # A period whose lines were all taken off may still have discounts to correct.
+            earlier = (lines[0].segment for (code, _), lines in self._earlier.items() if code == discount.code)
+            by_period = Counter(dict.fromkeys(earlier, 0))
+            for (plan, period), amount in bases.items():
+                if discount.covers(period.start) and (not discount.plans or plan in discount.plans):
+                    by_period[period] += amount
+            rated += [self._rate_period(discount, period, base) for period, base in sorted(by_period.items())]
+        return [line for line in rated if line.quantity or line.amount]
+
+    def _add_up(self, lines: Iterable[RatedLine]) -> Counter[tuple[str, Span]]:
+        """Return the amounts of lines by the name of their plan and their period."""
+        sums: Counter[tuple[str, Span]] = Counter()
+        if self._discounts:
+            by_version: Counter[tuple[str, Span]] = Counter()
+            for line in lines:
+                by_version[line.version, self._find_period(line)] += line.amount
+            for (version, period), amount in by_version.items():
+                sums[get_plan_name(version), period] += amount
+        return sums
+
+    def _rate_period(self, discount: Discount, period: Span, base: int) -> RatedLine:
+        """Return the line for a period that costs `base` so far: its discount, less the earlier discounts."""
+        earlier = self._earlier.get((discount.code, period.start), ())
+        segment = next(segment for segment in self._segments if segment.period == period)
+        # The discount of the whole period less the earlier ones: the sum does not depend on the number of invoices.
+        amount = -discount.compute_amount(base, segment.plan.currency) - sum_amounts(earlier)
+        quantity = base - sum(line.quantity for line in earlier)
+        return RatedLine(
+            *(DISCOUNT, segment.version, period, "", discount.code, 0), *(quantity, discount.share, amount, period)
+        )
+
+    def _find_period(self, line: RatedLine) -> Span:
+        """Return the period of a line. An unused fee belongs to the period when that fee began."""
+        place = self._places[line.segment.start]
+        paid = begun = self._segments[place]
+        if line.kind not in FEES or line.quantity > 0:
+            return begun.period
+        for earlier in range(place - 1, -1, -1):
+            segment = self._segments[earlier]
+            if (segment.version, segment.paid.end, segment.quantity) != (line.version, line.span.end, -line.quantity):
+                break
+            paid = segment
+        return paid.period

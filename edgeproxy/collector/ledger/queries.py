@@ -21,6 +21,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.timestamps import format_day
+from edgeproxy.collector.database.read_once import fetch_once
 from edgeproxy.collector.database.schema import DAY, HOUR, MINUTE, customers, ledger, series, series_dimensions
 from edgeproxy.collector.database.statements import AnyColumn, AnyRow, AnySelect, unnest
 from edgeproxy.collector.ledger import rollup
@@ -230,7 +231,7 @@ async def fetch_usage(connection: AsyncConnection, question: LedgerQuery) -> dic
     `total` covers all rows of the query, not only those returned. If there are more rows, `next` is the cursor for
     them.
     """
-    rolled = await rollup.fetch_state(connection)
+    rolled = await rollup.fetch_state_once(connection)
     limit = ROWS_MAX if question.limit is None else question.limit
     fetched = (
         (await connection.execute(build_statement(question, rolled).limit(limit + 1))).all() if question.by else []
@@ -320,12 +321,19 @@ def build_statement(question: LedgerQuery, rolled: RollupState, *conditions: sa.
 
 async def fetch_usage_of_spans(
     connection: AsyncConnection, question: LedgerQuery, spans: Sequence[Span]
-) -> list[tuple[int, UsageRow]]:
+) -> Sequence[tuple[int, UsageRow]]:
     """Return the rows of a query for each of these spans in place of its own, by the place of the span in `spans`.
 
-    One statement reads any number of spans. Raises InvalidQueryError.
+    One statement reads any number of spans. The transaction must read one snapshot. Raises InvalidQueryError.
     """
-    rolled = await rollup.fetch_state(connection)
+    key = (fetch_usage_of_spans, question, *spans)
+    return await fetch_once(key, lambda: _fetch_usage_of_spans(connection, question, spans))
+
+
+async def _fetch_usage_of_spans(
+    connection: AsyncConnection, question: LedgerQuery, spans: Sequence[Span]
+) -> list[tuple[int, UsageRow]]:
+    rolled = await rollup.fetch_state_once(connection)
     pieces: dict[tuple[sa.Table, bool], list[tuple[int, int, int]]] = defaultdict(list)
     for number, (since, until) in enumerate(spans):
         for source in _select_sources(question.seconds, since, until, rolled):
@@ -373,8 +381,11 @@ def _build_statement_of_spans(
 async def find_unstored(
     connection: AsyncConnection, spans: Iterable[Span], seconds: int = DAY
 ) -> dict[Span, InvalidQueryError]:
-    """Return the error of each span whose usage is not stored in the detail of this resolution."""
-    rolled = await rollup.fetch_state(connection)
+    """Return the error of each span whose usage is not stored in the detail of this resolution.
+
+    The transaction must read one snapshot.
+    """
+    rolled = await rollup.fetch_state_once(connection)
     unstored = {}
     for span in spans:
         try:

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.read_once import fetch_once
 from edgeproxy.collector.database.schema import DAY, HOUR, days, edges, hours, late_hours, ledger, rollup, series
 from edgeproxy.collector.database.statements import AnySelect
 
@@ -68,6 +69,11 @@ async def fetch_state(connection: AsyncConnection) -> RollupState:
     With the state of another transaction, sums of hours would be wrong.
     """
     return RollupState(*(await connection.execute(SELECT_STATE)).one())
+
+
+async def fetch_state_once(connection: AsyncConnection) -> RollupState:
+    """Return `fetch_state` of a transaction that reads one snapshot. The calls of a page fetch it once in each."""
+    return await fetch_once((fetch_state, connection), lambda: fetch_state(connection))
 
 
 async def lock_state(database: Database, connection: AsyncConnection, *, exclusive: bool = False) -> RollupState:

@@ -6,6 +6,7 @@ used up. Coupons, minimum fees and taxes apply to whole invoices, so they are no
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from typing import NamedTuple
 
@@ -85,7 +86,9 @@ async def _rate_usage(
     connection: AsyncConnection, customer: str, meter: str, span: Span, meters: Mapping[str, Meter]
 ) -> RatedUsage:
     """Rate the usage as `rate_usage` returns it."""
-    loaded = await _load_subscriptions(connection, customer, span)
+    loaded = await fetch_once(
+        (_load_subscriptions, customer, span), partial(_load_subscriptions, connection, customer, span)
+    )
     last = loaded[-1].current.last
     parts: list[RatedPart] = []
     for subscription in loaded:

@@ -9,6 +9,7 @@ its customer is paused (invoices/dunning.py). Plans change within a state.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Final, NamedTuple
 
 import sqlalchemy as sa
@@ -142,7 +143,9 @@ async def fetch_subscriptions(
 async def find_live(connection: AsyncConnection, customer: str, *, lock: bool = False) -> SubscriptionRow | None:
     """Return the row of a customer's subscription, by customer id, that is not over, or None."""
     is_live = (subscriptions.c.customer == customer, subscriptions.c.state != CANCELED)
-    return next(iter(await fetch_subscriptions(connection, *is_live, lock=lock)), None)
+    fetch = partial(fetch_subscriptions, connection, *is_live, lock=lock)
+    rows = await fetch() if lock else await fetch_once((find_live, customer), fetch)
+    return next(iter(rows), None)
 
 
 async def load_subscription(connection: AsyncConnection, row: SubscriptionRow) -> LoadedSubscription:

@@ -45,6 +45,7 @@ from edgeproxy.collector.database.precedence import Precedence, counting_work, i
 from edgeproxy.collector.database.schema import (
     REVISION,
 )
+from edgeproxy.collector.database.sqlite_driver import DRIVER
 
 LOCK_TIMEOUT = 30.0
 """Seconds that a transaction on SQLite waits for another process to end its transaction."""
@@ -464,7 +465,7 @@ def _create_sqlite_engine(
     lock at its beginning. A caller waits for a connection for at most half of `patience` seconds, as with a server.
     """
     engine = create_async_engine(
-        url.set(drivername="sqlite+aiosqlite"),
+        url.set(drivername=DRIVER),
         connect_args={"timeout": LOCK_TIMEOUT, "factory": LenientConnection},
         pool_size=connections,
         max_overflow=0,

@@ -1,8 +1,12 @@
 """The part of a plan's fee that an invoice line charges or returns. Pure."""
 
-from collections.abc import Mapping
+from calendar import monthrange
+from collections.abc import Collection, Mapping
+from datetime import datetime
 from typing import NamedTuple
 
+from edgeproxy.base.calendar import MONTHS as YEAR_MONTHS
+from edgeproxy.base.calendar import months_after
 from edgeproxy.collector.languages.reader import parse_time
 from edgeproxy.collector.pages.api import JsonDocument
 from edgeproxy.config.collector.catalog import Plan
@@ -38,7 +42,21 @@ def find_fee_share(plans: Mapping[str, Plan], line: JsonDocument, currency: str)
         and fee
         and abs(abs(line["amount"]) * days * DAY_SECONDS - fee * quantity * seconds) <= days * DAY_SECONDS
     ]
+    if len(shares) > 1:  # A small amount fits several lengths.
+        lengths = _list_paid_days(parse_time(line["end"]))
+        shares = [share for share in shares if share.of in lengths]
     return shares[0] if len(shares) == 1 else None
+
+
+def _list_paid_days(end: datetime) -> Collection[float]:
+    """Return the days of a month and of a year that are paid until `end`: a line of a fee ends with its paid time.
+
+    On the last day of a short month they are unknown: the time may have begun on the 31st.
+    """
+    if end.day == monthrange(end.year, end.month)[1] < MONTHS[-1]:
+        return ()
+    second = int(end.timestamp())
+    return [(second - months_after(second, -months)) // DAY_SECONDS for months in (1, YEAR_MONTHS)]
 
 
 def _round_part(days: float, of: int) -> float:

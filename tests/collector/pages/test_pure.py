@@ -233,6 +233,30 @@ def test_the_unit_price_of_a_fee_is_that_of_one(fee: str, start: str, end: str, 
     assert re.findall('data-label="Unit price">([^<]*)', lines) == [unit_price]
 
 
+def test_a_range_with_equal_ends_is_one_value() -> None:
+    def render(call: str, low: int, high: int) -> str:
+        ahead = {"low": {"total": low, "requests": low}, "high": {"total": high, "requests": high}}
+        return render_macros(call, {}, ahead=ahead)
+
+    whole = 'm.range_of(ahead, "usd", true)'
+    assert render(whole, 50_805, 50_833) == "$508"
+    assert render(whole, 50_805, 61_000) == "$508–$610"
+    assert render(whole, 50_805, 50_805) == "$508.05"
+    assert render('m.range_of(ahead, "usd")', 50_805, 50_833) == "$508.05 – $508.33"
+    assert render('m.projected_total(ahead, "usd")', 0, 0) == "$0.00"
+    assert render('m.projected_units({"low": 61, "high": 61}, "requests")', 0, 0) == "61"
+    assert render('m.projected_units({"low": 61, "high": 70}, "requests")', 0, 0) == "61 – 70"
+
+
+@pytest.mark.parametrize(("available", "rest"), [(-5000, ["5", "-5"]), (0, []), (-4, ["0.004", "-0.004"])])
+def test_grants_and_usage_beyond_them_add_up_to_the_balance(available: int, rest: list[str]) -> None:
+    grant = {"kind": "gift", "granted": 20_000, "granted_at": "2026-11-30T15:15:52Z", "returned": 0, "used": 20_000}
+    held = {"available": available, "grants": [{**grant, "millicredits": 0, "expires_at": None}]}
+    shown = render_macros("m.grants_of(held)", {}, held=held)
+    row = shown.partition("Used beyond these")[2]
+    assert re.findall(r'data-label="(?:Used|Left)">([^<]*)', row) == rest
+
+
 def test_credit_worth_is_computed_from_past_usage() -> None:
     meters = {
         "cost": Meter.model_validate({"count": "events"}),

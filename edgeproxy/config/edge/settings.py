@@ -119,10 +119,9 @@ class Limits(Part):
     )
     remembered: Annotated[int, BeforeValidator(units.Size(1 << 20, 1 << 40))] = Field(
         default=units.REMEMBERED_BYTES,
-        description="Bytes that each worker holds in memory for recent customers: 1.3 KiB for each customer, with one "
+        description="Bytes that each worker holds in memory for recent customers: 1.2 KiB for each customer, with one "
         "rate and concurrency, and 0.4 KiB for each further route of it. The default has room for 100,000 customers on "
-        "one route. The least recently used customer is dropped, and looked up again at its "
-        "next request.",
+        "one route. The oldest customer without a recent request is dropped, and looked up again at its next request.",
     )
     header_timeout: Duration = Field(default=10.0, description="Time for the whole head to arrive; then 408.")
     body_idle: Duration = Field(default=60.0, description="Time between two pieces of a request's body; then 408.")

@@ -3,7 +3,6 @@
 A request uses one snapshot from its start to its end. A new configuration makes a new snapshot.
 """
 
-from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from functools import partial
 from operator import attrgetter
@@ -56,6 +55,7 @@ if TYPE_CHECKING:
     from edgeproxy.edge.proxy.exchange.sides import ClientSide
     from edgeproxy.edge.proxy.metering.worker_metrics import WorkerMetrics
     from edgeproxy.edge.proxy.observation.tracer import Tracer
+    from edgeproxy.edge.proxy.routing.identity_memory import IdentityMemory
     from edgeproxy.edge.proxy.routing.key_lookup import KeyLookup
 
 BlockMeaning = tuple[Identity, Site[Route], bytes, bytes, int, "grammar.TraceParent | None", RequestHead]
@@ -594,7 +594,7 @@ class Snapshot:
         self.directory.refresh_flags()
         self._forget_heads()
 
-    def retire(self) -> "OrderedDict[bytes | TokenDigest, Identity]":
+    def retire(self) -> "IdentityMemory[bytes | TokenDigest, Identity]":
         """Release what only new requests need: no request begins under this snapshot any more.
 
         Return the cached identities of keys. They may be many, so the caller frees them piece by piece.

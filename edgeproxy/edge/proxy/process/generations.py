@@ -5,7 +5,6 @@ configuration that it began with. The resources of that configuration alone are 
 """
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from edgeproxy.edge.proxy.exchange.runtime import Runtime
     from edgeproxy.edge.proxy.observation.access_log import AccessLog
     from edgeproxy.edge.proxy.routing.identity import Identity, TokenDigest
+    from edgeproxy.edge.proxy.routing.identity_memory import IdentityMemory
     from edgeproxy.edge.proxy.upstreams.pool import Service
 
 IDENTITIES_PER_TURN = 128
@@ -279,7 +279,7 @@ class Generations:
             self._logs.append(snapshot.access_log)
 
 
-async def _free_identities(known: "OrderedDict[bytes | TokenDigest, Identity]") -> None:
+async def _free_identities(known: "IdentityMemory[bytes | TokenDigest, Identity]") -> None:
     while known:
         # In slices, as a million keys at once would delay all requests.
         for _ in range(min(IDENTITIES_PER_TURN, len(known))):

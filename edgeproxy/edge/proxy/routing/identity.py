@@ -6,7 +6,7 @@ unresolved until the owner is known.
 """
 
 import hashlib
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
@@ -242,8 +242,7 @@ class Directory:
         known = self._identities
         identity = known.get(secret)
         if identity is not None:
-            if known.keeps_order:
-                known.move_to_end(secret)
+            identity.is_recent = True
             self.recalled += 1
             return identity
         self.looked_up += 1
@@ -295,8 +294,7 @@ class Directory:
         known_as = shorten_name(name)
         identity = known.get(known_as)
         if identity is not None:
-            if known.keeps_order:
-                known.move_to_end(known_as)
+            identity.is_recent = True
             return identity
         digest = compute_certificate_digest(name)
         key = self._customers.find_key(digest)
@@ -492,7 +490,7 @@ class Directory:
         self._certificate_identities.clear_bindings()
         self._users.clear()
 
-    def retire(self) -> "OrderedDict[bytes | TokenDigest, Identity]":
+    def retire(self) -> "IdentityMemory[bytes | TokenDigest, Identity]":
         """Release everything: this directory serves no more look-ups. Return the identities to the caller.
 
         Identities refer to the directory through their route bindings. The directory no longer refers to them, so all

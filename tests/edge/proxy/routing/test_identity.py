@@ -54,9 +54,7 @@ async def test_a_known_key_is_looked_up_once(edge: Edge) -> None:
     assert people.resolve(UNLIMITED.encode()) is not who
 
 
-async def test_the_cache_of_identities_evicts_the_least_recently_used(
-    edge: Edge, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_identity_with_a_recent_use_outlives_one_without(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(identity_memory, "IDENTITY_BYTES", units.REMEMBERED_BYTES // 2)
     people = await directory(edge)
     first, second = (people.resolve(key.encode()) for key in (KEY, UNLIMITED))

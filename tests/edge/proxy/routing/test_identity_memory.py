@@ -119,6 +119,42 @@ def test_replaced_and_cleared_bindings_do_not_count() -> None:
     assert (list(memory), memory._further, two.memory) == (["a", "b"], 1, None)
 
 
+def test_an_identity_is_spared_once_for_a_recent_use() -> None:
+    memory, made = memory_of(3), identities(*[1] * 9)
+    for key, identity in zip("abc", made, strict=False):
+        memory.remember(key, identity)
+    made[0].is_recent = made[2].is_recent = True
+    memory.remember("d", made[3])
+    assert list(memory) == ["c", "a", "d"]
+    memory.remember("e", made[4])
+    assert list(memory) == ["d", "c", "e"]
+    for identity in made:
+        identity.is_recent = True
+    memory.remember("f", made[5])
+    assert (list(memory), memory.evicted) == (["c", "e", "f"], 3)
+
+
+def test_a_turn_looks_at_few_identities_even_if_all_were_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity_memory, "SPARED_MAX", 4)
+    memory, made = memory_of(100), identities(*[1] * 101)
+    for number, identity in enumerate(made[:100]):
+        memory.remember(str(number), identity)
+        identity.is_recent = True
+    memory.remember("100", made[100])
+    assert list(memory) == [*map(str, range(5, 100)), "0", "1", "2", "3", "100"]
+    assert memory.evicted == 1
+
+
+def test_a_full_memory_of_many_drops_several_at_a_time() -> None:
+    memory, made = memory_of(3 * identity_memory.TURN_PARTS), identities(*[0] * (3 * identity_memory.TURN_PARTS + 3))
+    sizes = []
+    for number, identity in enumerate(made):
+        memory.remember(str(number), identity)
+        sizes.append(len(memory))
+    most = 3 * identity_memory.TURN_PARTS
+    assert sizes[-4:] == [most, most - 3, most - 2, most - 1]
+
+
 async def test_a_flood_of_invented_keys_evicts_no_customer(edge: Edge) -> None:
     await edge.starts()
     snapshot = edge.runtime.snapshot

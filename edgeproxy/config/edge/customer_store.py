@@ -9,8 +9,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from hashlib import sha256
-from typing import Any
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -28,40 +27,40 @@ TERMS_MAX = 1024
 NOBODY = "nobody"
 
 
-class HeldKey:
-    """A key of the files in a worker: its customer, and terms that other keys may share.
+class CustomerKey(Protocol):
+    """A key of the files or of the directory, with terms that other keys may share.
 
     The terms are a Key too, with a placeholder for the customer.
     """
 
-    __slots__ = ("_origin", "latest_binding", "subject", "terms")
-
-    def __init__(self, origin: bytes, subject: bytes, terms: Key) -> None:
-        """`origin` is the digest, and `subject` the customer's name."""
-        self._origin, self.subject, self.terms = origin, subject, terms
-        self.latest_binding: Any = None
-        """The latest route binding, whose parts the next one shares (edge/proxy/routing/access.py)."""
+    @property
+    def subject(self) -> bytes:
+        """The customer's name."""
 
     @property
     def customer(self) -> str:
-        """The customer's name."""
+        """The customer's name, as text."""
+
+    @property
+    def terms(self) -> Key:
+        """The settings of the key."""
+
+    @property
+    def digest(self) -> bytes:
+        """The SHA-256 of the key."""
+
+
+class HeldKey(NamedTuple):
+    """A key by its SHA-256: see CustomerKey."""
+
+    digest: bytes
+    subject: bytes
+    terms: Key
+
+    @property
+    def customer(self) -> str:
+        """The customer's name, as text."""
         return self.subject.decode()
-
-    @property
-    def digest(self) -> bytes:
-        """The SHA-256 of the key."""
-        return self._origin
-
-
-class HeldSecret(HeldKey):
-    """A key whose holder has the key itself, so that its digest takes no memory."""
-
-    __slots__ = ()
-
-    @property
-    def digest(self) -> bytes:
-        """The SHA-256 of the key."""
-        return sha256(self._origin).digest()
 
 
 @lru_cache(TERMS_MAX)
@@ -203,14 +202,13 @@ class Customers:
         """Return the number of customers and keys."""
         return len(self._customers) + len(self._keys)
 
-    def find_key(self, digest: bytes, secret: bytes | None = None) -> HeldKey | None:
-        """Return the key with this SHA-256, or None. `secret` is the key itself, if known."""
+    def find_key(self, digest: bytes) -> HeldKey | None:
+        """Return the key with this SHA-256, or None."""
         number = self._keys.find_number(digest)
         if number is None:
             return None
         customer = self._owners[self._owner_places[number] + 1 : self._owner_places[number + 1]]
-        terms = read_terms(self._texts[self._key_texts[number]])
-        return HeldKey(digest, customer, terms) if secret is None else HeldSecret(secret, customer, terms)
+        return HeldKey(digest, customer, read_terms(self._texts[self._key_texts[number]]))
 
     def has_customer(self, name: str) -> bool:
         """Return whether a customer of this name exists."""
@@ -220,7 +218,7 @@ class Customers:
         """Return a customer by name. Raises KeyError if there is none."""
         return self._read_customer(name.encode())
 
-    def get_customer_of(self, key: HeldKey) -> Customer:
+    def get_customer_of(self, key: CustomerKey) -> Customer:
         """Return the customer of a key."""
         return self._read_customer(key.subject)
 

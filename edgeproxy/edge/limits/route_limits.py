@@ -24,7 +24,7 @@ from edgeproxy.edge.limits.unit_limit import OUTPUT_RESERVED, PARTS, BudgetReser
 
 if TYPE_CHECKING:
     from edgeproxy.config.allowance import Allowance
-    from edgeproxy.config.edge.customer_store import HeldKey
+    from edgeproxy.config.edge.customer_store import CustomerKey
     from edgeproxy.config.edge.routes import Route as RouteSettings
     from edgeproxy.config.limits import BurstCredits, Limit
     from edgeproxy.edge.limits.concurrency import Concurrency
@@ -241,7 +241,7 @@ class RouteLimits:
         self,
         terms: LimitTerms,
         customer: bytes | None,
-        key: "HeldKey | None" = None,
+        key: "CustomerKey | None" = None,
         claims: Mapping[str, bytes] = NO_CLAIMS,
     ) -> None:
         """`customer` is None for anonymous requests. `claims` belong to a token."""
@@ -255,7 +255,7 @@ class RouteLimits:
         return self._digest if self._key is None else self._key.digest
 
     def release_key(self) -> None:
-        """Hold the digest alone: the key refers to its latest binding, and a binding that refers to these limits would
+        """Hold the digest alone: the key may refer to its bindings, and a binding that refers to these limits would
         be free only at a garbage collection.
         """
         self._digest, self._key = self.key, None

@@ -14,7 +14,7 @@ from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.proxy.exchange.forwarding import Forwarding
 from edgeproxy.edge.proxy.metering.labels import NO_LABEL
 from edgeproxy.edge.proxy.observation.exchange_states import AWAITS_KEY
-from edgeproxy.edge.proxy.routing.identity import UnresolvedIdentity
+from edgeproxy.edge.proxy.routing.identity import KeyHolder, UnresolvedIdentity
 from edgeproxy.edge.proxy.transport.turns import TURN_SECONDS
 from edgeproxy.edge.proxy.transport.websocket import POLICY_VIOLATION
 
@@ -74,13 +74,13 @@ def _recheck_in_files(
     binding: "RouteBinding",
     find_hashes: "Callable[[Route], Mapping[bytes, bytes]]",
 ) -> None:
-    directory, route, key = runtime.snapshot.directory, binding.route, exchange.identity.key
+    directory, route, who = runtime.snapshot.directory, binding.route, exchange.identity
     if route.users is not None:
         user = binding.user.encode()
         if user and find_hashes(route).get(user) != route.users.hashes[user]:
             end_exchange(exchange, route.users.create_refusal("password"))
-    elif binding.customer != NO_LABEL and key is not None and directory.closes_revoked:
-        successor = directory.find_successor(key, route)
+    elif binding.customer != NO_LABEL and isinstance(who, KeyHolder) and directory.closes_revoked:
+        successor = directory.find_successor(who, route)
         if isinstance(successor, UnresolvedIdentity):
             _Recheck(runtime, exchange, successor).ask()
         elif isinstance(successor, RejectedError):

@@ -37,7 +37,7 @@ from edgeproxy.edge.proxy.routing.router import create_no_route_error
 if TYPE_CHECKING:
     from edgeproxy.config.allowance import Allowance
     from edgeproxy.config.customers import Customer
-    from edgeproxy.config.edge.customer_store import HeldKey
+    from edgeproxy.config.edge.customer_store import CustomerKey
     from edgeproxy.config.edge.settings import EdgeSettings
     from edgeproxy.edge.limits.route_limits import PolicyTables
     from edgeproxy.edge.proxy.metering.worker_metrics import WorkerMetrics
@@ -100,10 +100,16 @@ class RouteAccess:
         self._selector = RouteSelector(settings.routes, partial(_report_unknown_route, self._log))
 
     def bind_directory_customer(
-        self, person: KeyOwner, key: "HeldKey | None", route: Route, at: float, by: str = "key"
+        self,
+        person: KeyOwner,
+        key: "CustomerKey | None",
+        route: Route,
+        at: float,
+        by: str = "key",
+        latest: RouteBinding | None = None,
     ) -> RouteBinding:
         """Return the binding of a directory customer at the Unix second `at`. `key`: None if its record cannot be
-        parsed.
+        parsed. `latest` is that of `bind`.
 
         Raises RejectedError as `bind` does, and 503 if this edge does not know the customer's limits: no customer is
         served without limits.
@@ -119,14 +125,16 @@ class RouteAccess:
         elif (missing := find_missing_reference(customer, self._tiers, self._meters, key.terms)) is not None:
             why = f"there is no {missing} here"
         else:
-            return self.bind(key, customer, route, by, residency=person.residency)
+            return self.bind(key, customer, route, by, residency=person.residency, latest=latest)
         self._metrics.count_auth_failure("unserved")
         self._log.error("customers of the directory are refused", why, such_as=person.name)
         again = b"Retry-After: 30\r\n"
         why = "This edge does not know the plan of this customer"
         raise RejectedError(503, why, close=False, fields=again, code=problem_codes.CUSTOMER_DATA_UNAVAILABLE)
 
-    def bind_held(self, key: "HeldKey", customer: "Customer", route: Route) -> RouteBinding:
+    def bind_held(
+        self, key: "CustomerKey", customer: "Customer", route: Route, latest: RouteBinding | None
+    ) -> RouteBinding:
         """Return the binding of a key from the files, as `bind` does. Access is decided once for keys with equal
         settings.
         """
@@ -134,8 +142,8 @@ class RouteAccess:
         place = (route, id(customer), id(own))
         granted = self._granted[place]
         if granted is not None and granted[1] is own and granted[0].customer is customer:
-            return self._bind_terms(granted[0], key)
-        binding = self.bind(key, customer, route)
+            return self._bind_terms(granted[0], key, latest=latest)
+        binding = self.bind(key, customer, route, latest=latest)
         # A flag may depend on the customer's name.
         if route.auth != "none" and route.settings.flag is None and not own.limits:
             self._granted.admit(place, (binding.terms, own))
@@ -143,16 +151,18 @@ class RouteAccess:
 
     def bind(
         self,
-        key: "HeldKey",
+        key: "CustomerKey",
         customer: "Customer",
         route: Route,
         by: str = "key",
         claims: Mapping[str, bytes] = NO_CLAIMS,
         residency: str = "",
+        latest: RouteBinding | None = None,
     ) -> RouteBinding:
         """Return the route binding of a key's customer. Raises RejectedError with a reason if access is refused.
 
-        `residency` is the customer's, or empty if it is the edge's own. 404 if the route has a flag that the customer
+        `residency` is the customer's, or empty if it is the edge's own. `latest` is a binding of this key to another
+        route; the new one shares its parts that are equal. 404 if the route has a flag that the customer
         lacks; 403 or 402 if the customer is paused; 403 if the key lacks a scope of the route, or if the customer is
         not served in this region.
         """
@@ -178,29 +188,26 @@ class RouteAccess:
             raise self._create_rejection(403, why, problem_codes.SCOPE_MISSING, key, customer, residency)
         if customer.regions is not None:
             self._check_region(key, customer, residency)
-        return self._bind_terms(self._find_terms(route, key, customer, residency), key, claims, residency)
+        return self._bind_terms(self._find_terms(route, key, customer, residency), key, claims, residency, latest)
 
     def _bind_terms(
-        self, terms: BindingTerms, key: "HeldKey", claims: Mapping[str, bytes] = NO_CLAIMS, residency: str = ""
+        self,
+        terms: BindingTerms,
+        key: "CustomerKey",
+        claims: Mapping[str, bytes] = NO_CLAIMS,
+        residency: str = "",
+        latest: RouteBinding | None = None,
     ) -> RouteBinding:
-        """Return the binding of a key under these terms. It shares the parts of the key's latest binding that are
-        equal.
-        """
-        latest: RouteBinding | None = key.latest_binding
+        """Return the binding of a key under these terms, as `bind` does."""
         if latest is not None and terms.shape is not None and latest.terms.shape is terms.shape:
-            binding = _bind_alike(latest, terms, key, claims)
-        elif terms.creates_plain_sets and not residency:
-            subject = key.subject
-            binding = RouteBinding(terms, subject, None, terms.limits.create_plain_set(subject))
-        else:
-            subject = key.subject
-            limits = RouteLimits(terms.limits, subject, key, claims)
-            if terms.fallback is None and not residency:
-                binding = RouteBinding(terms, subject, limits)  # As `_create_binding` does for most of these.
-            else:
-                binding = self._create_binding(subject, terms, limits, residency)
-        key.latest_binding = binding
-        return binding
+            return _bind_alike(latest, terms, key, claims)
+        subject = key.subject
+        if terms.creates_plain_sets and not residency:
+            return RouteBinding(terms, subject, None, terms.limits.create_plain_set(subject))
+        limits = RouteLimits(terms.limits, subject, key, claims)
+        if terms.fallback is None and not residency:
+            return RouteBinding(terms, subject, limits)  # As `_create_binding` does for most of these.
+        return self._create_binding(subject, terms, limits, residency)
 
     def forget_terms(self) -> None:
         """Drop the cached terms, because flags of the directory have changed."""
@@ -208,7 +215,7 @@ class RouteAccess:
         self._granted.clear()
         self._shapes.clear()
 
-    def _find_terms(self, route: Route, key: "HeldKey", customer: "Customer", residency: str) -> BindingTerms:
+    def _find_terms(self, route: Route, key: "CustomerKey", customer: "Customer", residency: str) -> BindingTerms:
         """Return the terms of a customer on a route.
 
         Customers with equal settings share them, but a key with limits of its own gets its own.
@@ -222,7 +229,7 @@ class RouteAccess:
             terms = self._terms.admit(place, self._create_terms(route, key, customer, residency))
         return terms
 
-    def _create_terms(self, route: Route, key: "HeldKey", customer: "Customer", residency: str) -> BindingTerms:
+    def _create_terms(self, route: Route, key: "CustomerKey", customer: "Customer", residency: str) -> BindingTerms:
         flags = {} if self._key_lookup is None else self._key_lookup.flags.get(residency, {})
         allowance = compute_effective_allowance(self._tiers[customer.tier], customer, flags)
         allowance = apply_key_limits(apply_caps(allowance, self._meters), key.terms, flags)
@@ -295,7 +302,7 @@ class RouteAccess:
         if flag is None or not has_flag(name, flag, tier, customer):
             raise create_no_route_error()
 
-    def _check_region(self, key: "HeldKey", customer: "Customer", residency: str) -> None:
+    def _check_region(self, key: "CustomerKey", customer: "Customer", residency: str) -> None:
         """Raise RejectedError(403) if the customer is not served in this region."""
         regions = customer.regions
         if regions is not None and regions.allow is not None and self._edge_region not in regions.allow:
@@ -308,7 +315,7 @@ class RouteAccess:
         status: int,
         why: str,
         code: ProblemCode | None,
-        key: "HeldKey",
+        key: "CustomerKey",
         customer: "Customer",
         residency: str,
     ) -> RejectedError:
@@ -370,7 +377,9 @@ class RouteAccess:
         )
 
 
-def _bind_alike(other: RouteBinding, terms: BindingTerms, key: "HeldKey", claims: Mapping[str, bytes]) -> RouteBinding:
+def _bind_alike(
+    other: RouteBinding, terms: BindingTerms, key: "CustomerKey", claims: Mapping[str, bytes]
+) -> RouteBinding:
     """Return the binding under these terms of the customer of another binding, whose terms have the same shape."""
     if other.rare is None and not terms.has_rare_parts and terms.counts_plainly:
         return RouteBinding(terms, other.subject, None, limit_set=other.limit_set)

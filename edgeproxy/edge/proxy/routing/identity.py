@@ -9,7 +9,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
 from time import monotonic
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeproxy.base.clock import EPOCH
 from edgeproxy.base.short_names import shorten_name
@@ -59,12 +59,33 @@ class Identity(RouteBindings):
 
     __slots__ = ("valid_until",)
 
-    def __init__(
-        self, make: Callable[..., RouteBinding], valid_until: float = FOREVER, key: HeldKey | None = None
-    ) -> None:
-        """`make` and `key` are those of RouteBindings."""
-        RouteBindings.__init__(self, make, key)  # Cheaper than `super`.
+    def __init__(self, make: Callable[[Route, Any], RouteBinding], valid_until: float = FOREVER) -> None:
+        """`make` is that of RouteBindings."""
+        RouteBindings.__init__(self, make)  # Cheaper than `super`.
         self.valid_until = valid_until
+
+
+class KeyHolder(Identity):
+    """An identity by a key of the files: a CustomerKey too. It has the key itself, so its digest takes no memory."""
+
+    __slots__ = ("_secret", "subject", "terms")
+
+    def __init__(
+        self, make: Callable[[Route, Any], RouteBinding], valid_until: float, secret: bytes, key: HeldKey
+    ) -> None:
+        """`secret` is the key itself."""
+        Identity.__init__(self, make, valid_until)
+        self._secret, self.subject, self.terms = secret, key.subject, key.terms
+
+    @property
+    def customer(self) -> str:
+        """The customer's name, as text."""
+        return self.subject.decode()
+
+    @property
+    def digest(self) -> bytes:
+        """The SHA-256 of the key."""
+        return hashlib.sha256(self._secret).digest()
 
 
 class UnresolvedIdentity(Identity):
@@ -155,7 +176,12 @@ def find_name(identity: UnresolvedIdentity) -> str | None:
     return None if identity.owner is None else identity.owner.name
 
 
-def _raise_unresolved(route: Route) -> RouteBinding:
+def _create_open_identity(access: RouteAccess) -> Identity:
+    """Create an identity that has no customer. It does not refer to a directory, so a retired one leaves no cycle."""
+    return Identity(lambda route, who: access.bind_anonymous(route))
+
+
+def _raise_unresolved(route: Route, who: Identity) -> RouteBinding:
     raise AssertionError("a stranger has no route bindings before it is known who that is")
 
 
@@ -214,7 +240,7 @@ class Directory:
         until = UNRESOLVED if certifying or settings.auth.query is not None else FOREVER
         missing = f"An API key is needed here. {settings.auth.key_instructions}"
         self.anonymous = Identity(
-            lambda route: self._access.bind_without_key(
+            lambda route, who: self._access.bind_without_key(
                 route, "missing", missing if list_accepted_credentials(route) != ("certificate",) else UNCERTIFIED
             ),
             until,
@@ -223,14 +249,14 @@ class Directory:
         self.outdated = self._create_keyless("expired", "The client certificate has expired")
         self.unknown = self._create_keyless("unknown", "The API key is not known")
         self.expired = self._create_keyless("expired", "The API key has expired")
-        self.browsers = Identity(self._access.bind_anonymous)
+        self.browsers = _create_open_identity(self._access)
         """The identity of preflights that services answer."""
         self.unverified = Identity(_raise_unresolved, UNRESOLVED)
         """The identity of senders on a route with users, until their password is verified."""
 
     def _create_keyless(self, reason: problem_codes.KeyFault, why: str) -> Identity:
         """Create the identity of senders who are refused wherever a key is needed. `reason` is the metric's label."""
-        return Identity(lambda route: self._access.bind_without_key(route, reason, why))
+        return Identity(lambda route, who: self._access.bind_without_key(route, reason, why))
 
     def resolve(self, secret: bytes | None) -> Identity:
         """Return the identity behind a key, or the anonymous identity for None.
@@ -253,19 +279,19 @@ class Directory:
             remembered = TokenDigest(digest)
             holder = known.get(remembered)
             return TokenHolder(secret, remembered) if holder is None else holder
-        key = self._customers.find_key(digest, secret)
+        key = self._customers.find_key(digest)
         if key is None:
             return self.unknown if self._key_lookup is None else UnresolvedIdentity(secret, digest)
         expires = key.terms.expires
-        identity = Identity(self._bind_key, FOREVER if expires is None else expires - EPOCH, key)
+        identity = KeyHolder(self._bind_key, FOREVER if expires is None else expires - EPOCH, secret, key)
         known.remember(secret, identity)
         return identity
 
-    def _bind_held_key(self, route: Route, key: HeldKey) -> RouteBinding:
+    def _bind_held_key(self, route: Route, key: KeyHolder) -> RouteBinding:
         """Return the binding of a key from the files. Raises RejectedError as `bind`."""
-        return self._access.bind_held(key, self._customers.get_customer_of(key), route)
+        return self._access.bind_held(key, self._customers.get_customer_of(key), route, key.binding)
 
-    def find_successor(self, key: HeldKey, route: Route) -> UnresolvedIdentity | RejectedError | None:
+    def find_successor(self, key: KeyHolder, route: Route) -> UnresolvedIdentity | RejectedError | None:
         """Return the refusal of a key from the files of an earlier configuration.
 
         Return None if its customer may send requests, or an UnresolvedIdentity if the supervisor may know the key.
@@ -276,7 +302,10 @@ class Directory:
         if held is not None and self._customers.get_customer_of(held).paused is None:
             return None
         try:
-            (self.unknown if held is None else Identity(self._bind_key, FOREVER, held)).bind(route)
+            if held is None:
+                self.unknown.bind(route)
+            else:
+                self._access.bind(held, self._customers.get_customer_of(held), route)
         except RejectedError as error:
             return error
         return None
@@ -301,7 +330,10 @@ class Directory:
         if key is not None:
             customer = self._customers.get_customer_of(key)
             valid_until = FOREVER if key.terms.expires is None else key.terms.expires - EPOCH
-            identity = Identity(lambda route: self._access.bind(key, customer, route, "certificate"), valid_until)
+            identity = Identity(
+                lambda route, who: self._access.bind(key, customer, route, "certificate", latest=who.binding),
+                valid_until,
+            )
         elif self._key_lookup is None:
             return self.uncertified
         else:
@@ -313,7 +345,7 @@ class Directory:
         """Return the identity of a user whose password is verified."""
         identity = self._users.get(name)
         if identity is None:
-            identity = self._users[name] = Identity(lambda route: self._access.bind_anonymous(route, name))
+            identity = self._users[name] = Identity(lambda route, who: self._access.bind_anonymous(route, name))
         return identity
 
     def refresh(self, identity: Identity, route: Route, now: float) -> Identity | None:
@@ -412,7 +444,7 @@ class Directory:
         if not holder.is_bound_to(owner, now):
             self._index.remove(holder)
             holder.set_owner(owner, now)
-            holder.replace_bindings(lambda route: self._bind_token(claims, person, route, now + EPOCH))
+            holder.replace_bindings(lambda route, who: self._bind_token(claims, person, route, now + EPOCH))
             self._identities.remember(holder.secret, holder)
             self._index.add(holder)
         holder.valid_until = min(until, holder.raised_until)
@@ -461,7 +493,9 @@ class Directory:
             pass  # The binding reports it to each request.
         by = "certificate" if isinstance(identity, CertificateHolder) else "key"
         identity.replace_bindings(
-            lambda route: self._access.bind_directory_customer(person, key, route, now + EPOCH, by)
+            lambda route, who: self._access.bind_directory_customer(
+                person, key, route, now + EPOCH, by, latest=who.binding
+            )
         )
         if key is not None and key.terms.expires is not None:
             identity.expires = key.terms.expires - EPOCH

@@ -1,4 +1,4 @@
 cdef class RouteBindings:
-    cdef public object _all, _make, binding, key, memory, route
+    cdef public object _all, _make, binding, memory, route
     cdef public bint is_recent
     cpdef bind(self, object route, object now=*)

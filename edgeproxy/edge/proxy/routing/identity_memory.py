@@ -5,9 +5,8 @@ because counts are in the tables: the next request looks the key up again.
 """
 
 from collections.abc import Callable, Collection, Hashable
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-from edgeproxy.config.edge.customer_store import HeldKey
 from edgeproxy.edge.proxy.routing.binding import Route, RouteBinding
 
 IDENTITY_BYTES = 1205
@@ -28,11 +27,11 @@ class RouteBindings:
     A route that it may not use raises RejectedError every time. Most identities use one route, and need no dictionary.
     """
 
-    __slots__ = ("_all", "_make", "binding", "is_recent", "key", "memory", "route")
+    __slots__ = ("_all", "_make", "binding", "is_recent", "memory", "route")
 
-    def __init__(self, make: Callable[..., RouteBinding], key: HeldKey | None = None) -> None:
-        """`key` is passed to `make` if there is one, so that all keys of the files share one function."""
-        self._make, self.key = make, key
+    def __init__(self, make: Callable[[Route, Any], RouteBinding]) -> None:
+        """`make` creates a binding. It gets this object too, so that all keys of the files share one function."""
+        self._make = make
         self.memory: Memory | None = None
         """The memory that the identity is in."""
         self.is_recent = False
@@ -40,6 +39,7 @@ class RouteBindings:
         self.route: Route | None = None
         """The latest used route. A request reads it and `binding` before it calls anything."""
         self.binding: RouteBinding | None = None
+        """The latest used binding. The next one shares its parts that are equal (access.py)."""
         self._all: dict[Route, RouteBinding] | None = None
         """The bindings by route, once there are several."""
 
@@ -53,8 +53,7 @@ class RouteBindings:
         elif self.route is not route:
             binding = None
         if binding is None:
-            key = self.key
-            binding = self._make(route) if key is None else self._make(route, key)
+            binding = self._make(route, self)
             if now is not None:
                 binding.find_rows(now)
             if known is not None:
@@ -80,7 +79,7 @@ class RouteBindings:
         """Drop all bindings."""
         self.route = self.binding = self._all = None
 
-    def replace_bindings(self, make: Callable[..., RouteBinding]) -> None:
+    def replace_bindings(self, make: Callable[[Route, Any], RouteBinding]) -> None:
         """Drop all bindings, and create further ones by this function."""
         if self.memory is not None:
             self.memory.remove_bindings(self.count_further())

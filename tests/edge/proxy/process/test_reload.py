@@ -24,7 +24,7 @@ from edgeproxy.edge.proxy.observation.log_file import LogFile
 from edgeproxy.edge.proxy.process import revocation
 from edgeproxy.edge.proxy.process.revocation import end_exchange
 from edgeproxy.edge.proxy.routing.binding import Route, RouteBinding
-from edgeproxy.edge.proxy.routing.identity import Directory, Identity
+from edgeproxy.edge.proxy.routing.identity import Directory, Identity, KeyHolder
 from edgeproxy.edge.proxy.routing.router import Router
 from edgeproxy.edge.proxy.transport.address import Addresses
 from edgeproxy.edge.proxy.upstreams.endpoint_states import DOWN, EJECTED
@@ -537,6 +537,7 @@ MADE = (
     Snapshot,
     Directory,
     Identity,
+    KeyHolder,
     RouteBinding,
     Route,
     Router,
@@ -600,7 +601,7 @@ async def test_an_old_configuration_is_freed_after_its_last_request(edge: Edge, 
     await edge.settles()
     last = there()
     # The first configuration had one customer bound to a route. The last one has none yet.
-    assert last == one | {"RouteBinding": one["RouteBinding"] - 1, "Identity": one["Identity"] - 1}
+    assert last == one | {"RouteBinding": one["RouteBinding"] - 1, "KeyHolder": one["KeyHolder"] - 1}
 
 
 @pytest.mark.usefixtures("uncollected")

@@ -50,7 +50,7 @@ exchanges(Path(sys.argv[1]), "many-4200-routes3", 12600)
 """Prints the bytes per customer of the requests of 1,200 customers, the first ones and those on two further routes."""
 
 
-def make(route: Any) -> Any:
+def make(route: Any, identity: Any) -> Any:
     return object()
 
 

@@ -119,7 +119,7 @@ class Limits(Part):
     )
     remembered: Annotated[int, BeforeValidator(units.Size(1 << 20, 1 << 40))] = Field(
         default=units.REMEMBERED_BYTES,
-        description="Bytes that each worker holds in memory for recent customers: 1.2 KiB for each customer, with one "
+        description="Bytes that each worker holds in memory for recent customers: 1.0 KiB for each customer, with one "
         "rate and concurrency, and 0.4 KiB for each further route of it. The default has room for 100,000 customers on "
         "one route. The oldest customer without a recent request is dropped, and looked up again at its next request.",
     )

@@ -12,6 +12,7 @@ class LocalRow:
 
     __slots__ = ("first_rings", "head_at", "heads_end", "span", "words")
 
+    first_row = 0
     own_at = 0
     rings_words = 0
     siblings: tuple[int, ...] = ()

@@ -118,6 +118,8 @@ class LimitTable:
         self.index = Index(file)
         self._bytes = file.bytes
         self._rows, self._first, self._stride = layout.rows, layout.first_row, layout.row_words
+        self.first_row = layout.first_row
+        """The first word of the first row."""
         self._pack_row, self._pack_new_row = create_row_packers(self._stride)
         self._no_counts = memoryview(bytes(layout.ring * WORD)).cast("Q")
         self._separates_rings = layout.parts == at.APART

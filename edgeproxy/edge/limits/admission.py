@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from edgeproxy.edge.limits.concurrency import Concurrency
+from edgeproxy.edge.limits.concurrency import ConcurrencyLimit
 from edgeproxy.edge.limits.gate import Gate
 from edgeproxy.edge.limits.limit_set import LimitSet
 from edgeproxy.edge.limits.policy import Policy
@@ -253,7 +253,7 @@ def notify_totals(limit_set: LimitSet, now: float) -> None:
         total.used(now)
 
 
-def _acquire_slots(slots: tuple[Concurrency | UnitLimit | BudgetReservation, ...], now: float) -> bool:
+def _acquire_slots(slots: tuple[ConcurrencyLimit | UnitLimit | BudgetReservation, ...], now: float) -> bool:
     """Acquire a slot of each, or of none."""
     for slot in slots:
         if not slot.acquire(now):

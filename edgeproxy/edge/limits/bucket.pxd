@@ -4,8 +4,9 @@ from edgeproxy.edge.limits.window cimport SlidingWindow
 
 cdef class TokenBucket(SlidingWindow):
     cdef public double _room, rate
-    cdef public long long depth
-    @cython.locals(counts=CLevelCounts)
+    cdef public long long _seconds, depth
+    cdef public bytes _tail
+    @cython.locals(counts=CLevelCounts, sync_at=Py_ssize_t)
     cpdef long long left(self, double now) except? -9223372036854775807
     cpdef _fits(self, double now)
     cpdef charge(self, long long cost=*)

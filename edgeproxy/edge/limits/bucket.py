@@ -7,7 +7,6 @@ is stored as a leaky bucket: the amount missing from the depth drains at r (Turn
 
 from math import ceil, floor
 
-from edgeproxy.edge.counters.layout import ROW_SYNC
 from edgeproxy.edge.limits.levels import LevelCounts
 from edgeproxy.edge.limits.policy import RuleTerms
 from edgeproxy.edge.limits.window import HUB_RETRY_SECONDS, SlidingWindow
@@ -21,7 +20,7 @@ ROUNDING_PER_TOKEN = 2.0**-22
 class TokenBucket(SlidingWindow):
     """A rule as it applies to one subject: a Policy (policy.py documents its methods)."""
 
-    __slots__ = ("_room", "depth", "rate")
+    __slots__ = ("_room", "_seconds", "_tail", "depth", "rate")
 
     counts: LevelCounts
 
@@ -31,6 +30,8 @@ class TokenBucket(SlidingWindow):
         """Tokens a second."""
         self.depth = rule.depth
         self._room = compute_room(rule.depth)
+        self._seconds = -1
+        self._tail = b""
 
     @property
     def most(self) -> int:
@@ -43,7 +44,8 @@ class TokenBucket(SlidingWindow):
         window = counts.window
         if not window.since <= now < window.until:
             window.advance(now)
-        if counts.turn is not window.turn or counts.words[counts.row + ROW_SYNC] != counts.sync:
+        sync_at = counts.number * window.row_words + window.sync_at
+        if counts.turn is not window.turn or window.words[sync_at] != counts.sync:
             counts.refresh(now)
         return self._fits(now) if counts.local is not None else floor(self._room - counts.level_now(now, self.rate))
 
@@ -81,8 +83,8 @@ class TokenBucket(SlidingWindow):
         """Return the end of the RateLimit lines, after the number. Call it after `left`."""
         # Unlike a window's, it changes with every charge: within a second a bucket may go from empty to full.
         seconds = self._reset(now)
-        if seconds != self._second:
-            self._second = seconds
+        if seconds != self._seconds:
+            self._seconds = seconds
             self._tail = b";t=%d\r\n" % seconds
         return self._tail
 

@@ -6,3 +6,8 @@ cdef class Concurrency:
     cpdef bint acquire(self, double now) except -1
     cpdef release(self)
     cpdef retry_after(self, double now, long long cost=*)
+
+cdef class OwnConcurrency(CSlots):
+    cdef public object _rule
+    cpdef bint acquire(self, double now) except -1
+    cpdef retry_after(self, double now, long long cost=*)

@@ -7,7 +7,6 @@ columns to read changes.
 
 from collections.abc import Iterator
 from functools import lru_cache
-from weakref import ref
 
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import CELLS_AHEAD, MASK, SHIFT, per_second, width_us
@@ -24,37 +23,46 @@ NO_CELL = -1
 """A cell number before every cell."""
 ROUNDING_SECONDS = 1e-6
 """Seconds that delay a moment, so that rounding never makes it come early."""
+NO_ROW = -1
+"""The generation of no row."""
+TAILS_MAX = 4096
+"""Ends of RateLimit lines that a process shares."""
 BOUNDS_MAX = 256
 """Cells whose bounds are shared: the latest of each width."""
 
 
 class CellWindow:
-    """The places of a window's present cell in the rows of one table: once for all subjects that have such a window.
+    """The places of a window's present cell in the rows of one table: once for all subjects of rules with one `stem`.
 
-    `cum_at` is an offset in a row. Rings lie apart: the place of a word of row n is n × `rings_words` later. `turn` is
-    another object after each change of the cell or of the columns to read, and then each row is summed again.
+    They are places of row 0. A word of row n is n × `row_words` later, and n × `rings_words` if it is of the rings,
+    which lie apart. `turn` is another object after each change of the cell or of the columns to read, and then each row
+    is summed again.
     """
 
     __slots__ = (
-        "__weakref__", "_local", "_per_second", "_place", "_resets", "_resets_turn", "_seconds", "base", "cell",
-        "cells", "cum_at", "far_span", "first", "has_hub", "locals", "own_at", "places", "ring", "rings_words", "runs",
-        "second", "shared", "siblings", "since", "span", "table", "turn", "until", "versions", "width",
+        "__weakref__", "_per_second", "_place", "_seconds", "base", "cell", "cells", "cum_at", "far_span",
+        "first", "first_row", "has_hub", "locals", "own_at", "places", "ring", "rings_words", "row_words", "runs",
+        "shared", "siblings", "since", "span", "stem", "sync_at", "table", "tails", "tails_until", "turn", "until",
+        "versions", "width", "words",
     )  # fmt: skip
 
-    def __init__(self, table: LimitTable, window: float, locals_: Locals, place: LocalRow | None = None) -> None:
-        """`window` is in seconds. `locals_` holds rows that the table has no room for; they have places as `place`."""
-        self.table, self.locals, self.versions = table, locals_, table.versions
+    def __init__(
+        self, table: LimitTable, window: float, stem: bytes, locals_: Locals, place: LocalRow | None = None
+    ) -> None:
+        """`window` is in seconds, and `stem` the beginning of the rows' keys. `locals_` holds rows that the table has
+        no room for; `place` is such a row, if the window is for that one.
+        """
+        self.table, self.locals, self.versions, self.stem = table, locals_, table.versions, stem
         self._place = place or table
+        self.words = self._place.words
         self.ring, self.cells, self._seconds = table.layout.ring, table.layout.cells, window
         self.width = width_us(window, self.cells)
         self._per_second = per_second(self.width)
         self.first, self.rings_words = self._place.first_rings, self._place.rings_words
-        self.cum_at = self._place.head_at + at.CUM
-        self._local: ref[CellWindow] | None = None
+        self.first_row, self.row_words = self._place.first_row, table.layout.row_words
+        self.sync_at, self.cum_at = self.first_row + at.ROW_SYNC, self.first_row + self._place.head_at + at.CUM
         self.shared: CellWindow | None = None
-        """The window of the rows in the table, unless this is that window. The reverse reference is weak, so that a
-        replaced configuration leaves no cycle.
-        """
+        """The window of the rows in the table, unless this is that window."""
         self.turn = object()
         self.siblings: tuple[int, ...] = ()
         """The words of the other columns that may change in this cell."""
@@ -67,22 +75,17 @@ class CellWindow:
         self.since = self.until = 0.0
         self.has_hub = table.layout.hub is not None
         """True if limits are shared with other hosts."""
-        self.second = -1.0
-        self._resets: dict[int, int] = {}
-        """The results of `compute_reset` by age, in this second and turn."""
-        self._resets_turn: object = None
+        self.tails: dict[int, bytes] = {}
+        """The results of `format_tail` by age, in this turn, until the edge time `tails_until`."""
+        self.tails_until = 0.0
         if place is None:
             # No key of a row begins with this byte.
             table.readers[b"\0%d" % id(self)] = self
 
-    def get_local(self) -> "CellWindow":
-        """Return the same window for rows in this process's memory."""
-        local = None if self._local is None else self._local()
-        if local is None:
-            place = LocalRow(self.ring, self.cells)
-            local = CellWindow(self.table, self._seconds, self.locals, place)
-            local.shared = self
-            self._local = ref(local)
+    def create_local(self, place: LocalRow) -> "CellWindow":
+        """Return the same window for a row in this process's memory."""
+        local = CellWindow(self.table, self._seconds, self.stem, self.locals, place)
+        local.shared = self
         return local
 
     def invalidate(self) -> None:
@@ -90,7 +93,8 @@ class CellWindow:
         self.cell, self.since, self.until = NO_CELL, 0.0, 0.0
 
     def recover_clock(self, now: float) -> None:
-        """Do nothing: readers ignore cells of the future."""
+        """Format `tails` again. Readers ignore cells of the future."""
+        self.tails_until = 0.0
 
     def advance(self, now: float) -> None:
         """Find the places of the cell of `now`."""
@@ -113,19 +117,20 @@ class CellWindow:
         else:
             self.places = tuple([word - first for word in words])
         self.turn = object()
+        self.tails_until = 0.0
 
-    def compute_reset(self, age: int, now: float) -> int:
-        """Return the whole seconds ≥ 1 until the cell of this age has left the window, as of the second's first call:
-        computed once for all subjects.
+    def format_tail(self, age: int, now: float) -> bytes:
+        """Return the end of the RateLimit lines for a row whose oldest count has this age, as of the second's first
+        call: formatted once for all subjects. A request looks into `tails` before it calls this.
         """
-        if not 0.0 <= now - self.second < 1.0 or self._resets_turn is not self.turn:
-            self.second = float(int(now))
-            self._resets_turn = self.turn
-            self._resets = {}
-        seconds = self._resets.get(age)
-        if seconds is None:
-            seconds = self._resets[age] = seconds_until_gone(self.cell - age, self.cells, self.width, now)
-        return seconds
+        if now >= self.tails_until:
+            self.tails_until = int(now) + 1.0
+            self.tails = {}
+        tail = self.tails.get(age)
+        if tail is None:
+            tail = format_tail(seconds_until_gone(self.cell - age, self.cells, self.width, now))
+            self.tails[age] = tail
+        return tail
 
 
 class Counts:
@@ -137,19 +142,19 @@ class Counts:
     """
 
     __slots__ = (
-        "__weakref__", "_generation", "_stem", "_subject", "age", "closed", "cum", "headroom", "local", "number",
-        "own", "row", "sync", "turn", "version", "window", "words",
+        "__weakref__", "_generation", "_subject", "age", "closed", "cum", "headroom", "local", "number", "own",
+        "sync", "turn", "version", "window",
     )  # fmt: skip
 
-    def __init__(self, window: CellWindow, stem: bytes, subject: bytes) -> None:
-        """`stem` and `subject` are the two parts of the row's key."""
+    def __init__(self, window: CellWindow, subject: bytes) -> None:
+        """The row's key is the window's stem and `subject`."""
         self.window = window
-        self._stem, self._subject = stem, subject
+        self._subject = subject
         self.local: LocalCounts | None = None
         """The row in this process's memory, if the table has none free."""
-        self.words = window.table.words
-        self.row = self._generation = self.number = self.version = 0
-        """The first word of the row in the table; 0 if it is `local`, or has not been looked up."""
+        self.number = self.version = 0
+        """The number of the row in the table; 0 also if it is `local`, or has not been looked up."""
+        self._generation = NO_ROW
         # No turn, no version: the first decision looks for the row.
         self.turn: object = None
         self.sync = -1
@@ -160,7 +165,13 @@ class Counts:
     @property
     def key(self) -> bytes:
         """The key of the row."""
-        return self._stem + self._subject
+        return self.window.stem + self._subject
+
+    @property
+    def row(self) -> int:
+        """The first word of the row in the table; 0 if it is `local`, or has not been looked up."""
+        window = self.window
+        return 0 if self._generation == NO_ROW else window.first_row + self.number * window.row_words
 
     @property
     def share(self) -> int:
@@ -176,7 +187,8 @@ class Counts:
     def withheld(self) -> int:
         """The part of the count that no host has used: it keeps this host to its share while the hub is away."""
         layout = self.window.table.layout
-        return self.words[self.row + layout.head(layout.hub) + at.WITHHELD] if self.row and layout.hub else 0
+        row = self.row
+        return self.window.words[row + layout.head(layout.hub) + at.WITHHELD] if row and layout.hub else 0
 
     @property
     def is_shut(self) -> bool:
@@ -184,12 +196,12 @@ class Counts:
         if not self.withheld:
             return False
         layout = self.window.table.layout
-        return layout.hub is not None and self.words[self.row + layout.head(layout.hub) + at.THRESHOLDS] == 0
+        return layout.hub is not None and self.window.words[self.row + layout.head(layout.hub) + at.THRESHOLDS] == 0
 
     @property
     def parts(self) -> int:
         """The number of hosts that share the drain of a bucket: 1 unless the hub is away."""
-        return max(1, self.words[at.HOSTS] & ~at.AWAY) if self.withheld else 1
+        return max(1, self.window.words[at.HOSTS] & ~at.AWAY) if self.withheld else 1
 
     def invalidate(self) -> None:
         """Do nothing: the window knows which columns to read."""
@@ -214,15 +226,16 @@ class Counts:
                 self.headroom = Headroom(window.table, self.row)
             self.headroom.reset()
         self.turn = window.turn
-        self.sync = sync if self.row else -1
+        self.sync = -1 if self._generation == NO_ROW else sync
 
     def reload(self) -> None:
         """Read this process's own counts from the map, as another object of the row may have counted since."""
-        window, words, row = self.window, self.words, self.row
+        window = self.window
+        words = window.words
         own = words[self.number * window.rings_words + window.own_at] - window.base
         self.own = own if 0 < own <= MASK else 0
-        self.cum = words[row + window.cum_at]
-        if row:
+        self.cum = words[self.number * window.row_words + window.cum_at]
+        if self._generation != NO_ROW:
             self._claim_version(window)
 
     def _claim_version(self, window: CellWindow) -> None:
@@ -232,15 +245,15 @@ class Counts:
 
     def _check_row(self, now: float) -> tuple[int, bool]:
         """Look the row up again if another key may own it. Return its version, and whether it is new."""
-        if self.row:
+        if row := self.row:
             # The version is read before the rest: any later change moves it again.
-            sync = self.words[self.row + at.ROW_SYNC]
+            sync = self.window.words[row + at.ROW_SYNC]
             if IS_WEAK:
                 fence()
-            if self.words[self.row + at.ROW_GENERATION] == self._generation:
+            if self.window.words[row + at.ROW_GENERATION] == self._generation:
                 return sync, False
         fresh = self._resolve_row(now)
-        sync = self.words[self.row + at.ROW_SYNC]
+        sync = self.window.words[self.row + at.ROW_SYNC]
         if IS_WEAK:
             fence()
         return sync, fresh
@@ -267,7 +280,8 @@ class Counts:
 
     def read_rings(self) -> list[int]:
         """Read the rings of all columns that were ever used."""
-        window, words, row = self.window, self.words, self.row
+        window, row = self.window, self.row
+        words = window.words
         first = self.number * window.rings_words + window.first
         read: list[int] = words[first : first + window.span].tolist()
         begin, end = window.far_span
@@ -283,7 +297,8 @@ class Counts:
 
         Counts withheld for other hosts while the hub is away are not included, because they leave with no cell.
         """
-        window, words = self.window, self.words
+        window = self.window
+        words = window.words
         low = max(1, window.cell - window.cells << SHIFT)
         high = window.cell + CELLS_AHEAD + 1 << SHIFT
         cells: dict[int, int] = {}
@@ -309,7 +324,7 @@ class Counts:
         """
         headroom = self.headroom
         assert headroom is not None
-        alarm = self.words[headroom.alarm_at]
+        alarm = self.window.words[headroom.alarm_at]
         if IS_WEAK:
             fence()
         headroom.seen = seen = self.sum_siblings(headroom)
@@ -335,7 +350,8 @@ class Counts:
         subtracted, and so is the cells' part of all. A word that changes to this cell changes by far more than counts
         do. So the sum shows it, and then the words are read one by one (docs/design/limits.md#decisions).
         """
-        words, window, total = self.words, self.window, 0
+        window, total = self.window, 0
+        words = window.words
         rings = self.number * window.rings_words
         for begin, end in window.runs:
             total += sum(words[rings + begin : rings + end : window.ring])
@@ -344,7 +360,8 @@ class Counts:
 
     def _settle_siblings(self, headroom: Headroom) -> int:
         """Read the siblings' words one by one. Return their counts of this cell."""
-        words, window = self.words, self.window
+        window = self.window
+        words = window.words
         base, rings = window.base, self.number * window.rings_words
         read = [words[rings + place] for place in window.siblings]
         live = sum([word - base for word in read if 0 < word - base <= MASK])
@@ -357,7 +374,9 @@ class Counts:
 
     def describe_row(self) -> tuple[bytes, int, int] | None:
         """Return the key of the row, and the width and flags of a new one; None if it was looked up before."""
-        return None if self.row or self.local is not None else (self._stem + self._subject, self.window.width, 0)
+        window = self.window
+        is_new = self._generation == NO_ROW and self.local is None
+        return (window.stem + self._subject, window.width, 0) if is_new else None
 
     def bind_row(self, lookup: RowLookup, now: float) -> None:
         """Count in a row that was looked up before the first decision. If it was claimed just now, it has no counts, so
@@ -365,14 +384,14 @@ class Counts:
         """
         row, generation, fresh = lookup
         window = self.window
-        self.row, self._generation = row, generation
+        self._generation = generation
         self.number = number = window.table.number_version(row)
         if fresh and not window.runs:
             if not window.since <= now < window.until:
                 window.advance(now)
             versions = window.versions
             self.version = versions[number] = versions[number] + 1
-            self.sync = self.words[row + at.ROW_SYNC]
+            self.sync = self.window.words[row + at.ROW_SYNC]
             self.turn = window.turn
 
     def _resolve_row(self, now: float) -> bool:
@@ -409,7 +428,7 @@ class Counts:
                 window.locals.remove(local)
             self.local = None
             fresh = False
-        self.window, self.words = window, table.words
+        self.window = window
         self._bind(row, generation)
         return fresh
 
@@ -424,8 +443,8 @@ class Counts:
             if known is None:
                 readers[key] = local
             window.locals.add(local if known is None else self)
-        self.local, self.window, self.words = local, window.get_local(), local.words
-        self._bind(0, 0)
+        self.local, self.window = local, window.create_local(local)
+        self._bind(0, NO_ROW)
         return local
 
     def _pour_local(self, local: LocalCounts, table: LimitTable, row: int) -> None:
@@ -434,9 +453,15 @@ class Counts:
 
     def _bind(self, row: int, generation: int) -> None:
         """Count in this row from now on."""
-        self.row, self._generation = row, generation
+        self._generation = generation
         self.number = self.window.table.number_version(row) if row else 0
         self.headroom = None
+
+
+@lru_cache(TAILS_MAX)
+def format_tail(seconds: int) -> bytes:
+    """Return the end of the RateLimit lines. All subjects with the same end share the object."""
+    return b";t=%d\r\n" % seconds
 
 
 def seconds_until_gone(cell: int, cells: int, width: int, now: float) -> int:

@@ -130,8 +130,8 @@ class LevelCounts(Counts):
         "seen",
     )
 
-    def __init__(self, window: CellWindow, stem: bytes, subject: bytes) -> None:
-        super().__init__(window, stem, subject)
+    def __init__(self, window: CellWindow, subject: bytes) -> None:
+        super().__init__(window, subject)
         self.level = 0.0
         """The level at `at` (edge time), with `seen` counted by all columns."""
         self.at = 0.0
@@ -149,7 +149,7 @@ class LevelCounts(Counts):
         """Return the level at edge time `now` of a bucket that drains `rate` a second. Call it after a refresh."""
         if rate != self.rate:
             self._change_rate(now, rate)
-        words = self.words
+        words = self.window.words
         counted = self.cum + self._rest
         for place in self._sibling_cums:
             counted += words[place]
@@ -183,7 +183,7 @@ class LevelCounts(Counts):
         # Written as of that tick: a reader subtracts the drain since then.
         DOUBLE[0] = level + (moment - self._tick_since) * self.rate
         bits = BITS[0]
-        words, place = self.words, self._level_at
+        words, place = self.window.words, self._level_at
         words[place] = self._tick_word | (-(LEVEL_MIN_BITS - bits >> self._scale.drop) if bits > LEVEL_MIN_BITS else 0)
         # After the level: a reader that sees an old number here counts too much, never too little.
         if IS_WEAK:
@@ -227,7 +227,7 @@ class LevelCounts(Counts):
         if counted < 0:
             self._read_all_heads(now)
             return
-        words = self.words
+        words = self.window.words
         level, since, most = self.level, self.at, self.seen
         best = 0
         if IS_WEAK:
@@ -266,7 +266,7 @@ class LevelCounts(Counts):
 
     def _read_all_heads(self, now: float) -> None:
         """Read all heads, even of columns that change rarely and of this process's predecessors."""
-        heads = read_heads(self.words, self._heads, self._heads_end, self._stride)
+        heads = read_heads(self.window.words, self._heads, self._heads_end, self._stride)
         rest = sum(heads[at.CUM :: self._stride]) - self.cum
         self._rest = rest - sum([heads[place - self._heads] for place in self._sibling_cums])
         latest = compute_level(heads, self._stride, now, self.rate, self._scale)

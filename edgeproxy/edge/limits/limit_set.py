@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from edgeproxy.edge.counters.rows import LimitTable, RowUnavailableError
-from edgeproxy.edge.limits.concurrency import Concurrency
+from edgeproxy.edge.limits.concurrency import ConcurrencyLimit
 from edgeproxy.edge.limits.counts import Counts
 from edgeproxy.edge.limits.gate import Gate
 from edgeproxy.edge.limits.policies import Total
@@ -112,7 +112,7 @@ class LimitSet:
         self,
         policies: tuple[Policy, ...] = (),
         traits: SetTraits | None = None,
-        slots: tuple[Concurrency | UnitLimit | BudgetReservation, ...] = (),
+        slots: tuple[ConcurrencyLimit | UnitLimit | BudgetReservation, ...] = (),
         *,
         plan_policies: int = 0,
         credits: Policy | None = None,
@@ -133,7 +133,7 @@ class LimitSet:
         """
         self.policies = policies
         """Rates that are charged their cost at admission."""
-        self.slots: tuple[Concurrency | UnitLimit | BudgetReservation, ...] = slots
+        self.slots: tuple[ConcurrencyLimit | UnitLimit | BudgetReservation, ...] = slots
         if traits is not None:
             self.traits = traits
             return

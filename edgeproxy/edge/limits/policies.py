@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from edgeproxy.config.refusal_terms import QuotaKind
 from edgeproxy.edge.counters.rows import LimitTable
-from edgeproxy.edge.limits.concurrency import Concurrency
+from edgeproxy.edge.limits.concurrency import Concurrency, ConcurrencyLimit, OwnConcurrency
 from edgeproxy.edge.limits.counts import CellWindow, Counts
 from edgeproxy.edge.limits.gate import Gate
 from edgeproxy.edge.limits.kinds import KINDS
@@ -19,11 +19,11 @@ from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.quota import Balance, Quota, QuotaCounts, quota_key
 from edgeproxy.edge.limits.rate_terms import Mode
 from edgeproxy.edge.limits.rule import Rule
-from edgeproxy.edge.limits.slots import Gauges, Slots
+from edgeproxy.edge.limits.slots import Gauges, SharedSlots, Slots
 from edgeproxy.edge.limits.unit_limit import BudgetReservation, RequestReserve, UnitLimit
 
 WINDOWS_MAX = 1024
-"""Windows whose places are shared by all subjects of a table."""
+"""Windows, and gauges, whose places are shared by all subjects of a table."""
 
 
 class Sharing(Protocol):
@@ -77,8 +77,9 @@ class Policies:
         """True if a process has one object for each row: other hosts count in it, so a gate refers to its counts, or
         many customers do.
         """
-        self._windows: dict[float, CellWindow] = {}
-        self._gauges = Gauges(table, self._locals)
+        self._windows: dict[bytes, CellWindow] = {}
+        self._gauges: dict[bytes, Gauges] = {}
+        """Both by the stem of the rows' keys."""
 
     def refresh_hosts(self) -> None:
         """Update the number of hosts to the one that the supervisor has from the hub."""
@@ -93,7 +94,7 @@ class Policies:
         assert isinstance(counts, Counts)
         return self._sharing.gate(self.table, rule, subject, counts, mode)
 
-    def total(self, of: Concurrency | Quota | UnitLimit | BudgetReservation) -> Total | None:
+    def total(self, of: ConcurrencyLimit | Quota | UnitLimit | BudgetReservation) -> Total | None:
         """Return the object that reports it to other hosts; None if no other host shares it."""
         return None if self._sharing is None else self._sharing.total(self.table, of.counts, of.limit)
 
@@ -105,13 +106,13 @@ class Policies:
         """
         rate = KINDS[rule.algorithm].rate
         assert rate is not None
-        window = self._get_window(rule.window)
+        window = self._get_window(rule)
         if rate.counts is Counts and not self._is_shared:
-            return rate.policy(rule, Counts(window, rule.stem, subject), cost, is_late)
+            return rate.policy(rule, Counts(window, subject), cost, is_late)
         key = rule.key(subject)
         counts = self.table.readers.get(key)
         if not isinstance(counts, rate.counts):
-            counts = self.table.readers[key] = rate.counts(window, rule.stem, subject)
+            counts = self.table.readers[key] = rate.counts(window, subject)
         return rate.policy(rule, counts, cost, is_late)
 
     def prepare_rate(self, rule: Rule, cost: int) -> Callable[[bytes], Policy]:
@@ -121,33 +122,41 @@ class Policies:
         rate = KINDS[rule.algorithm].rate
         if rate is None or rate.counts is not Counts or self._is_shared:
             return lambda subject: self.get_policy(rule, subject, cost)
-        create, window, stem = rate.policy, self._get_window(rule.window), rule.stem
-        return lambda subject: create(rule, Counts(window, stem, subject), cost, False)
+        create, window = rate.policy, self._get_window(rule)
+        return lambda subject: create(rule, Counts(window, subject), cost, False)
 
-    def prepare_concurrency(self, rule: Rule) -> Callable[[bytes], Concurrency]:
+    def prepare_concurrency(self, rule: Rule) -> Callable[[bytes], ConcurrencyLimit]:
         """Return a function of a subject that returns its limit, as `get_concurrency` does."""
         if self._is_shared or self.table.reads_runs:
             return lambda subject: self.get_concurrency(rule, subject)
-        gauges, stem = self._gauges, rule.stem
-        return lambda subject: Concurrency(rule, Slots(gauges, stem, subject))
+        gauges = self._get_gauges(rule.stem)
+        return lambda subject: OwnConcurrency(rule, gauges, subject)
 
-    def _get_window(self, seconds: float) -> CellWindow:
-        return self._windows.get(seconds) or self._add_window(seconds)
+    def _get_window(self, rule: Rule) -> CellWindow:
+        return self._windows.get(rule.stem) or self._add_window(rule)
 
-    def _add_window(self, seconds: float) -> CellWindow:
+    def _add_window(self, rule: Rule) -> CellWindow:
         if len(self._windows) >= WINDOWS_MAX:
             self._windows.clear()
-        window = self._windows[seconds] = CellWindow(self.table, seconds, self._locals)
+        window = self._windows[rule.stem] = CellWindow(self.table, rule.window, rule.stem, self._locals)
         return window
 
-    def get_concurrency(self, rule: Rule, subject: bytes) -> Concurrency:
+    def _get_gauges(self, stem: bytes) -> Gauges:
+        gauges = self._gauges.get(stem)
+        if gauges is None:
+            if len(self._gauges) >= WINDOWS_MAX:
+                self._gauges.clear()
+            gauges = self._gauges[stem] = Gauges(self.table, stem, self._locals)
+        return gauges
+
+    def get_concurrency(self, rule: Rule, subject: bytes) -> ConcurrencyLimit:
         """Return the limit on simultaneous requests of `subject`."""
         if not (self._is_shared or self.table.reads_runs):
-            return Concurrency(rule, Slots(self._gauges, rule.stem, subject))
+            return OwnConcurrency(rule, self._get_gauges(rule.stem), subject)
         key = rule.key(subject)
         slots = self.table.readers.get(key)
         if not isinstance(slots, Slots):
-            slots = self.table.readers[key] = Slots(self._gauges, rule.stem, subject)
+            slots = self.table.readers[key] = SharedSlots(self._get_gauges(rule.stem), subject)
         return Concurrency(rule, slots)
 
     def get_unit_limit(

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple, cast
 from edgeproxy.base.clock import EPOCH
 from edgeproxy.config.limits import Messages
 from edgeproxy.config.refusal_terms import TERMS, LimitKind, Remedy
-from edgeproxy.edge.limits.concurrency import Concurrency
+from edgeproxy.edge.limits.concurrency import ConcurrencyLimit
 from edgeproxy.edge.limits.denial import Denial
 from edgeproxy.edge.limits.fields import format_legacy, format_rate_limit
 from edgeproxy.edge.limits.limit_set import Bound
@@ -68,7 +68,7 @@ def describe_refusal(bound: Bound, now: float, retry_after: int, *, legacy: bool
     if isinstance(quota, Quota):
         is_reserved = quota is not bound and quota.left(now) > 0
         return _describe_quota(quota, now, retry_after, legacy, is_reserved)
-    if isinstance(bound, Concurrency):
+    if isinstance(bound, ConcurrencyLimit):
         return _describe_concurrency(bound)
     if isinstance(bound, UnitLimit):
         is_reserved = bound.policy.left(now) >= bound.reserve
@@ -76,7 +76,7 @@ def describe_refusal(bound: Bound, now: float, retry_after: int, *, legacy: bool
     return _describe_rate(cast(Policy, bound), now, retry_after, legacy)
 
 
-def _describe_concurrency(bound: Concurrency) -> Refusal:
+def _describe_concurrency(bound: ConcurrencyLimit) -> Refusal:
     used = bound.counts.count_used()
     stated = f"{TERMS['concurrency'].lead} ({bound.name}: {used} of {bound.limit} under way)"
     name = bound.name.encode()

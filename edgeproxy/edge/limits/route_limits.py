@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from edgeproxy.config.edge.customer_store import CustomerKey
     from edgeproxy.config.edge.routes import Route as RouteSettings
     from edgeproxy.config.limits import BurstCredits, Limit
-    from edgeproxy.edge.limits.concurrency import Concurrency
+    from edgeproxy.edge.limits.concurrency import ConcurrencyLimit
     from edgeproxy.edge.limits.gate import Gate
     from edgeproxy.edge.limits.policies import Total
     from edgeproxy.edge.limits.quota import Quota
@@ -269,7 +269,7 @@ class RouteLimits:
         charged = [each for each in held if not (each.is_shadow or each.is_reported or each.limit.of)]
         name, scope, subject = self._resolve_subject("customer", address)
         table: Policies = getattr(tables, name)
-        slots: list[Concurrency | BudgetReservation] = []
+        slots: list[ConcurrencyLimit | BudgetReservation] = []
         quotas: list[Quota] = []
         metered: dict[str, tuple[Quota | UnitLimit, ...]] = {}
         credits, credits_gate = None, None
@@ -336,7 +336,7 @@ class RouteLimits:
             policies.append(policy)
             if table.shares and (gate := table.gate(rule, subject, sync)) is not None:
                 gates.append((policy, gate))
-        slots: tuple[Concurrency, ...] = ()
+        slots: tuple[ConcurrencyLimit, ...] = ()
         totals: tuple[Total, ...] = ()
         if terms.plain_slots is not None:
             table = terms.tables.customers

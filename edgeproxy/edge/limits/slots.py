@@ -20,16 +20,16 @@ ROW_RETENTION_SECONDS = 60.0
 
 
 class Gauges:
-    """The places of all columns' gauges in the rows of one table, as offsets: once for all subjects."""
+    """The places of all columns' gauges in the rows of one table, as offsets: once for all subjects of a `stem`."""
 
     __slots__ = (
         "__weakref__", "columns", "foreign_at", "has_hub", "locals", "own_at", "owner", "places", "retained", "runs",
-        "second", "table", "touched", "words",
+        "second", "stem", "table", "touched", "words",
     )  # fmt: skip
 
-    def __init__(self, table: LimitTable, locals_: Locals) -> None:
-        """`locals_` reports a full table."""
-        self.table, self.words, self.locals = table, table.words, locals_
+    def __init__(self, table: LimitTable, stem: bytes, locals_: Locals) -> None:
+        """`stem` is the beginning of the rows' keys. `locals_` reports a full table."""
+        self.table, self.words, self.locals, self.stem = table, table.words, locals_, stem
         self.owner = table.gauge_owner
         self.has_hub = table.layout.hub is not None
         self.own_at = table.head_at + at.GAUGE
@@ -70,14 +70,13 @@ class Slots:
     """
 
     __slots__ = (
-        "__weakref__", "_gauges", "_generation", "_headroom", "_local", "_row", "_stem", "_subject", "_sync",
-        "_touched",
+        "_gauges", "_generation", "_headroom", "_local", "_row", "_subject", "_sync", "_touched",
     )  # fmt: skip
 
-    def __init__(self, gauges: Gauges, stem: bytes, subject: bytes) -> None:
-        """`stem` and `subject` are the two parts of the row's key."""
+    def __init__(self, gauges: Gauges, subject: bytes) -> None:
+        """The row's key is the gauges' stem and `subject`."""
         self._gauges = gauges
-        self._stem, self._subject = stem, subject
+        self._subject = subject
         self._row = self._generation = 0
         """The first word of the row in the table; 0 without one."""
         self._local: LocalSlots | None = None
@@ -88,7 +87,7 @@ class Slots:
     @property
     def key(self) -> bytes:
         """The key of the row."""
-        return self._stem + self._subject
+        return self._gauges.stem + self._subject
 
     @property
     def place(self) -> tuple[int, int] | None:
@@ -110,7 +109,7 @@ class Slots:
         word = self._gauges.words[row + self._gauges.own_at]
         return word & COUNT_MASK if word - self._gauges.owner == word & COUNT_MASK else 0
 
-    def acquire(self, limit: int, now: float, amount: int = 1) -> bool:
+    def take(self, limit: int, now: float, amount: int = 1) -> bool:
         """Use `amount` more slots if all processes together then use at most `limit`. Else return False, using none.
 
         The slot is taken before the others are read. If two processes take the last one at once, both may be refused,
@@ -239,7 +238,7 @@ class Slots:
             return local.used + amount > max(amount, limit // local.share)
         headroom = self._headroom
         if headroom is not None:
-            # As in `acquire`, written out: a call costs a request or a 429 of 16 workers one percent more instructions.
+            # As in `take`, written out: a call costs a request or a 429 of 16 workers one percent more instructions.
             if (
                 amount == 1
                 and headroom.until >= 1
@@ -338,7 +337,7 @@ class Slots:
     def describe_row(self) -> tuple[bytes, int, int] | None:
         """Return the key of the row, and the width and flags of a new one; None if it was looked up before."""
         is_new = not self._row and self._local is None
-        return (self._stem + self._subject, CELL_US_MIN, HAS_GAUGES) if is_new else None
+        return (self._gauges.stem + self._subject, CELL_US_MIN, HAS_GAUGES) if is_new else None
 
     def bind_row(self, lookup: RowLookup, now: float) -> None:
         """Count in this row from now on."""
@@ -381,6 +380,12 @@ class Slots:
     def _bind_headroom(self) -> None:
         """Give up headroom, and take some from the next reading on if there are many siblings."""
         self._headroom = Headroom(self._gauges.table, self._row) if self._row and self._gauges.runs else None
+
+
+class SharedSlots(Slots):
+    """The slots of a row that the table refers to, so that all limits of a process that count in it share them."""
+
+    __slots__ = ("__weakref__",)
 
 
 def compute_calm(limit: int) -> int:

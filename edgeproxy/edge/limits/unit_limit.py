@@ -110,7 +110,7 @@ class BudgetReservation:
         """Reserve the units of a request. Return False if they do not fit."""
         left = self._budget.left(now)
         self._reserved = min(self._units, left)
-        return left > 0 and self._slots.acquire(left, now, self._reserved)
+        return left > 0 and self._slots.take(left, now, self._reserved)
 
     def release(self) -> None:
         """Release the reservation of a request that has ended."""
@@ -169,7 +169,7 @@ class UnitLimit:
     def acquire(self, now: float) -> bool:
         """Reserve the units of a request. Return False if they do not fit."""
         left = self.policy.left(now)
-        return left >= self.reserve and self._slots.acquire(left, now, self.reserve)
+        return left >= self.reserve and self._slots.take(left, now, self.reserve)
 
     def release(self) -> None:
         """Release the reservation of a request that has ended."""

@@ -6,8 +6,6 @@ from edgeproxy.edge.limits.headroom cimport Headroom as CHeadroom
 cdef class SlidingWindow:
     cdef public object _wait, rule
     cdef public CCounts counts
-    cdef public double _second
-    cdef public bytes _tail
     cdef public long long _needs, cost, limit
     @cython.locals(counts=CCounts, window=CWindow, rings=Py_ssize_t, headroom=CHeadroom, known="long long", left="long long", live="long long")
     cpdef long long left(self, double now) except? -9223372036854775807
@@ -16,6 +14,7 @@ cdef class SlidingWindow:
     @cython.locals(counts=CCounts)
     cpdef charge_late(self, long long cost)
     cpdef retry_after(self, double now, long long cost=*)
+    @cython.locals(counts=CCounts, window=CWindow)
     cpdef bytes tail(self, double now)
     @cython.locals(counts=CCounts)
     cpdef long long compute_wait(self, long long left, double now, long long cost) except? -1

@@ -5,32 +5,20 @@ through (docs/design/limits.md#cells). Refused requests are not counted. Several
 L by two each, less two (docs/design/limits.md#decisions).
 """
 
-from functools import lru_cache
-
 from edgeproxy.edge.counters.cells import MASK
-from edgeproxy.edge.counters.layout import ROW_SYNC
 from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
-from edgeproxy.edge.limits.counts import ROUNDING_SECONDS, Counts, seconds_until_gone
+from edgeproxy.edge.limits.counts import ROUNDING_SECONDS, Counts, format_tail, seconds_until_gone
 from edgeproxy.edge.limits.headroom import BEYOND_HEADROOM
 from edgeproxy.edge.limits.policy import RuleTerms
-
-SHARED_MAX = 4096
-"""Maximum objects that the windows of a process share."""
 
 HUB_RETRY_SECONDS = 5
 """Seconds until a retry if nothing passes until the hub is back: about when the hub is tried again (hub/breaker.py)."""
 
 
-@lru_cache(SHARED_MAX)
-def format_tail(seconds: int) -> bytes:
-    """Return the end of the RateLimit lines. All subjects with the same end share the object."""
-    return b";t=%d\r\n" % seconds
-
-
 class SlidingWindow:
     """A rule as it applies to one subject: a Policy (policy.py documents its methods)."""
 
-    __slots__ = ("_needs", "_second", "_tail", "_wait", "cost", "counts", "limit", "rule")
+    __slots__ = ("_needs", "_wait", "cost", "counts", "limit", "rule")
 
     def __init__(self, rule: RuleTerms, counts: Counts, cost: int = 1, is_late: bool = False) -> None:
         """`is_late`: requests are charged by their answers (`charge_late`), and `cost` is none of theirs."""
@@ -40,8 +28,6 @@ class SlidingWindow:
         self.limit = rule.limit
         self.counts = counts
         """The counts of its row."""
-        self._second = -1.0
-        self._tail = b""
         self._wait: tuple[int, int, int, int, float | None] | None = None
 
     @property
@@ -60,12 +46,13 @@ class SlidingWindow:
         window = counts.window
         if not window.since <= now < window.until:
             window.advance(now)
-        words = counts.words
-        if counts.turn is not window.turn or words[counts.row + ROW_SYNC] != counts.sync:
+        words = window.words
+        if counts.turn is not window.turn or words[counts.number * window.row_words + window.sync_at] != counts.sync:
             counts.refresh(now)
             if counts.local is not None:
                 return max(1, self.limit // counts.local.share) - counts.closed - counts.own
-            window, words = counts.window, counts.words
+            window = counts.window
+            words = window.words
         elif window.versions[counts.number] != counts.version:
             counts.reload()
         left = self.limit - counts.closed - counts.own
@@ -94,7 +81,8 @@ class SlidingWindow:
     def charge(self, cost: int = 1) -> None:
         """Count `cost` in the cell that `left` read."""
         counts = self.counts
-        window, words = counts.window, counts.words
+        window = counts.window
+        words = window.words
         own = counts.own + cost
         if own > MASK:
             own = MASK
@@ -103,7 +91,7 @@ class SlidingWindow:
         counts.cum = cum = counts.cum + cost
         if IS_WEAK:
             fence()  # A count is in its cell before it is in the sum.
-        words[counts.row + window.cum_at] = cum
+        words[counts.number * window.row_words + window.cum_at] = cum
 
     def charge_late(self, cost: int) -> None:
         """Count a `cost` that was not known to the decision."""
@@ -163,10 +151,13 @@ class SlidingWindow:
 
     def tail(self, now: float) -> bytes:
         """Return the end of the RateLimit lines, after the number; computed once a second. Call it after `left`."""
-        if not 0.0 <= now - self._second < 1.0:
-            counts = self.counts
-            window = counts.window
-            seconds = window.compute_reset(counts.age, now)
-            self._second = window.second
-            self._tail = format_tail(HUB_RETRY_SECONDS if window.has_hub and counts.is_shut else seconds)
-        return self._tail
+        counts = self.counts
+        window = counts.window
+        if window.has_hub and counts.is_shut:
+            return format_tail(HUB_RETRY_SECONDS)
+        if now < window.tails_until:
+            try:
+                return window.tails[counts.age]
+            except KeyError:
+                pass
+        return window.format_tail(counts.age, now)

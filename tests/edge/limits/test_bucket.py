@@ -325,10 +325,10 @@ class Stoppable:
             return False
         assert isinstance(self.policy, TokenBucket)
         counts = self.policy.counts
-        self.held = Held(counts.words)
-        counts.words = self.held  # type: ignore[assignment]
+        self.held = Held(counts.window.words)
+        counts.window.words = self.held  # type: ignore[assignment]
         self.policy.charge()
-        counts.words = self.held.words
+        counts.window.words = self.held.words
         return True
 
     @property
@@ -455,10 +455,10 @@ def test_a_level_that_changes_during_a_read_is_read_again(worker: Worker, path: 
         busy = True
 
     assert ask(one, START)
-    counts.words = Busy(counts.words)  # type: ignore[assignment]
+    counts.window.words = Busy(counts.window.words)  # type: ignore[assignment]
     # The reader may miss a charge made after it read the counts, but it must not use an old level as a new one.
     assert other.left(START) in (2, 3)
-    counts.words = counts.words.words  # type: ignore[attr-defined]
+    counts.window.words = counts.window.words.words  # type: ignore[attr-defined]
     assert other.left(START) == 2
 
 

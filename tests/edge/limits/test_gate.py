@@ -151,7 +151,8 @@ def test_a_gate_closes_when_its_row_is_replaced(stand: Stand) -> None:
     words, other = stand.table.words, stand.table.peek(stand.table.make_key(RULE.key(b"other")))
     assert other is not None
     words[other + at.ROW_SYNC] = words[stand.gate.row + at.ROW_SYNC]
-    stand.counts.row = other
+    stand.counts.number = stand.table.number_version(other)
+    assert stand.gate.row == other
     assert not stand.gate.is_open(NOW, 1)
 
 

@@ -10,7 +10,7 @@ import pytest
 from edgeproxy.edge.counters.layout import APART, GAUGE, HEAD_WORDS, LONE_HEAD_WORDS, Layout
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.limits.admission import admit, charge_reported_costs
-from edgeproxy.edge.limits.concurrency import Concurrency
+from edgeproxy.edge.limits.concurrency import ConcurrencyLimit
 from edgeproxy.edge.limits.headroom import FULL_SECONDS, compute_headroom
 from edgeproxy.edge.limits.limit_set import LimitSet
 from edgeproxy.edge.limits.policies import Policies
@@ -56,7 +56,7 @@ def get_window(table: LimitTable, limit: int, cost: int = 1) -> Policy:
     return Policies(table).get_policy(Rule("basic", limit, WINDOW), b"acme", cost)
 
 
-def get_seats(table: LimitTable, limit: int) -> Concurrency:
+def get_seats(table: LimitTable, limit: int) -> ConcurrencyLimit:
     return Policies(table).get_concurrency(Rule("concurrency", limit, 0.0, algorithm="concurrency"), b"acme")
 
 
@@ -174,7 +174,7 @@ def test_requests_at_once_of_sixty_four_workers_are_as_many_as_allowed(
     chance = random.Random(seed)
     tables = join_all(join, range(WORKERS))
     seats = [get_seats(table, limit) for table in tables]
-    held: list[Concurrency] = []
+    held: list[ConcurrencyLimit] = []
     was_full = 0
     for number in range(8000):
         seat = chance.choice(seats)
@@ -363,7 +363,7 @@ def test_a_worker_that_knows_of_few_others_still_raises_the_alarm(tmp_path: Path
     assert 7 + sum(map(drain, windows)) == 8000
 
 
-def take_all(seat: Concurrency) -> int:
+def take_all(seat: ConcurrencyLimit) -> int:
     """Acquire slots until there is none. Return their number."""
     taken = 0
     while seat.acquire(START):
@@ -389,9 +389,9 @@ def test_slots_of_a_dead_worker_do_not_hide_the_alarm(tmp_path: Path, monkeypatc
     monkeypatch.setattr(LimitTable, "is_living", lambda self, column: column not in dead)
     seats = [get_seats(table, 8000) for table in join_all(make_table(tmp_path, 8), range(8))]
     assert all(seat.acquire(START) for seat in seats[:7])
-    assert seats[7].counts.acquire(8000, START, 5900)
+    assert seats[7].counts.take(8000, START, 5900)
     dead.add(7)
-    assert seats[0].counts.acquire(8000, START, 2200)
+    assert seats[0].counts.take(8000, START, 2200)
     assert 7 + 2200 + sum(map(take_all, seats[:7])) == 8000
 
 

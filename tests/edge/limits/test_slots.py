@@ -17,7 +17,7 @@ from edgeproxy.edge.counters.layout import Layout
 from edgeproxy.edge.counters.reclaim import GRACE_SECONDS, IDLE_SECONDS, Reclaim
 from edgeproxy.edge.counters.row_key import HAS_GAUGES
 from edgeproxy.edge.counters.rows import LimitTable
-from edgeproxy.edge.limits.concurrency import Concurrency
+from edgeproxy.edge.limits.concurrency import ConcurrencyLimit
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.rule import Rule
 from edgeproxy.edge.limits.slots import ROW_RETENTION_SECONDS
@@ -528,7 +528,7 @@ def test_slots_of_an_old_table_count_until_released(tmp_path: Path) -> None:
 def test_a_gauge_has_room_for_any_number(start: Start, path: Path) -> None:
     most = (1 << 28) - 1
     worker, other = start(most), start(most)
-    assert worker.slots.counts.acquire(most, START, most - 1)
+    assert worker.slots.counts.take(most, START, most - 1)
     assert worker.slots.acquire(START)
     assert in_use(path) == most
     assert not other.slots.acquire(START)
@@ -538,7 +538,7 @@ def test_a_gauge_has_room_for_any_number(start: Start, path: Path) -> None:
 
 def test_the_row_is_marked_as_holding_gauges(start: Start, path: Path) -> None:
     worker = start()
-    assert isinstance(worker.slots, Concurrency)
+    assert isinstance(worker.slots, ConcurrencyLimit)
     assert worker.slots.name == "concurrency"
     assert worker.slots.limit == 2
     assert worker.slots.acquire(START)

@@ -14,7 +14,7 @@ from edgeproxy.edge.counters.cells import cell_number, width_us
 from edgeproxy.edge.counters.hub_column import ON_LOSS, OnLoss
 from edgeproxy.edge.counters.layout import APART, HEAD_WORDS, Layout
 from edgeproxy.edge.counters.rows import LimitTable
-from edgeproxy.edge.limits.concurrency import Concurrency
+from edgeproxy.edge.limits.concurrency import ConcurrencyLimit
 from edgeproxy.edge.limits.counts import Counts
 from edgeproxy.edge.limits.denial import compute_gate_denial
 from edgeproxy.edge.limits.gate import Gate
@@ -202,7 +202,7 @@ def test_expired_cells_withhold_nothing(host: Host) -> None:
 
 def test_withheld_slots_of_a_concurrency_limit(host: Host) -> None:
     slots = host.policies.get_concurrency(SLOTS, NAME)
-    assert isinstance(slots, Concurrency)
+    assert isinstance(slots, ConcurrencyLimit)
     for _ in range(3):
         assert slots.acquire(host.now)
     place = slots.counts.place

@@ -9,7 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from edgeproxy.edge.proxy.routing.binding import Route, RouteBinding
 
-IDENTITY_BYTES = 1205
+IDENTITY_BYTES = 1028
 """Bytes of a customer on a route, with the name, the key, and all counters. A test measures them
 (tests/edge/proxy/routing/test_identity_memory.py). The default of `limits.remembered` has room for 100,000 of them.
 """

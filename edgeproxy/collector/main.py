@@ -24,7 +24,8 @@ from edgeproxy.base.web_listener import Bounds, WebListener
 from edgeproxy.collector.accounts import audit, contacts, customers, notices
 from edgeproxy.collector.accounts.end_users import is_hashing
 from edgeproxy.collector.accounts.last_used import WRITE_SECONDS
-from edgeproxy.collector.accounts.pseudonyms import fetch_display_names, require_pseudonyms
+from edgeproxy.collector.accounts.pseudonyms import require_pseudonyms
+from edgeproxy.collector.accounts.shown_names import fetch_names as fetch_customer_names
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.delivery import AlertSender
 from edgeproxy.collector.anomalies.job import AnomalyJob
@@ -320,7 +321,7 @@ async def collect(
         start_end_user_job(tasks, database)
     watch, limited_log = OperatorAlerts(database, settings.alerts, listeners.expiry), log.RateLimitedLog(60.0)
     recipients, site = contacts.fetch_alert_recipients, describe_site(settings)
-    delivery = AlertSender(database, settings.alerts, metrics, recipients, site, fetch_display_names, notices.CONTACTS)
+    delivery = AlertSender(database, settings.alerts, metrics, recipients, site, fetch_customer_names, notices.CONTACTS)
     tasks.start("watch", watch.run())
     tasks.start("alerts", delivery.run())
     webhooks = WebhookJobs(database, lambda: service.settings.webhooks, metrics)

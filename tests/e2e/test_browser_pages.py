@@ -97,6 +97,22 @@ TABLES_WITHOUT_NAME = """
         .filter(it => !it.caption?.textContent.trim() && !find(it))
         .map(it => it.textContent.trim().slice(0, 60));
 """
+BROKEN_WORDS = r"""
+    const broken = [], walker = document.createTreeWalker(document.querySelector('main'), NodeFilter.SHOW_TEXT);
+    while (walker.nextNode()) {
+        const node = walker.currentNode, parent = node.parentElement;
+        if (parent.closest('.vh, code, pre, script, textarea, option, svg') || !parent.checkVisibility()) continue;
+        for (const word of node.data.matchAll(/(?<![^\s(])(\p{L}{2,24}|[\d.,]{2,24})(?![^\s).,:;])/gu)) {
+            const range = document.createRange();
+            range.setStart(node, word.index);
+            range.setEnd(node, word.index + word[0].length);
+            const tops = [...range.getClientRects()].filter(it => it.width > 1).map(it => it.top);
+            if (Math.max(...tops) - Math.min(...tops) > 6) broken.push(node.data.trim());
+        }
+    }
+    return broken;
+"""
+"""The texts with a word or an amount that continues on the next line, though no word is longer than 24 characters."""
 DATA = re.compile(
     r"\S*UTC|edge_v1_\w+|[\w.]+@example.com|\b(acme|bolt|zebra|free|standard(@1)?|pro|enterprise|eu-west|us-east|token-\w+"
     r"|EUR|JPY|US[D$]|CSV|PDF|JSON|Atom|curl|TypeScript|Python|path|edge|read|service|admin|anomalies|[a-z]+-[a-z]+"
@@ -224,6 +240,10 @@ async def walk(
                     faults += await overflowing(page, f"{path} {language}")
                     if rules is not None:
                         faults += await judge(page, f"{path} {language}", rules)
+                await page.look(NARROW, "light")
+                await page.run("document.querySelectorAll('details:not(.act)').forEach(it => it.open = true)")
+                faults += await overflowing(page, f"{path} {language}, unfolded")
+                faults += [f"{path} {language} breaks a word of: {text}" for text in await page.run(BROKEN_WORDS)]
                 faults += [f"{path}: {name} has no table" for name in await page.run(CHARTS_WITHOUT_TABLE)]
                 faults += [f"{path}: a table has no name: {it}" for it in await page.run(TABLES_WITHOUT_NAME)]
                 if language == CODE:

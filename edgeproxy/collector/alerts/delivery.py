@@ -68,13 +68,13 @@ class AlertMetrics(Protocol):
         """Set the number of due deliveries, and of deliveries given up."""
 
 
-FetchNames = Callable[[AsyncConnection, Collection[str]], Awaitable[dict[str, str]]]
-"""Returns the names of customers by pseudonym. Customers without one are left out."""
+FetchNames = Callable[[AsyncConnection, str], Awaitable[tuple[str, str]]]
+"""Returns a customer's name in the API, and its name as a person wrote it, by its name in the ledger."""
 
 
-async def fetch_no_names(_: AsyncConnection, __: Collection[str]) -> dict[str, str]:
-    """Return no names, because no customer has a pseudonym."""
-    return {}
+async def fetch_no_names(_: AsyncConnection, name: str) -> tuple[str, str]:
+    """Return the same name twice, because no customer has others."""
+    return name, name
 
 
 FetchReaders = Callable[[AsyncConnection, str, Collection[str]], Awaitable[list[Recipient]]]
@@ -349,7 +349,7 @@ class AlertSender:
         return due
 
     async def _name_customer(self, alert: AlertMessage) -> AlertMessage:
-        """Return an alert for its customer, with the customer's name instead of its pseudonym.
+        """Return an alert for its customer, with the names that people know the customer by.
 
         Operators' channels get the pseudonym, because messages there cannot be erased.
         """
@@ -357,16 +357,16 @@ class AlertSender:
             return alert
         by = alert.details.get("by")
         async with self._database.reading() as connection:
-            name = (await self._fetch_names(connection, [customer])).get(customer)
+            name, shown = await self._fetch_names(connection, customer)
             if alert.kind in NOTICES and isinstance(by, str) and ":" in by:
                 address = await self._notices.find_address(connection, customer, by)
                 label = None if address is None else f"contact:{address}"
                 alert = alert._replace(details={**alert.details, "by": label})
-        if name is None:
-            return alert
+        if name == customer:
+            return alert._replace(customer=shown)
         title, details = alert.title, orjson.dumps(alert.details).decode()
         return alert._replace(
-            customer=name,
+            customer=shown,
             title=title.replace(customer, name),
             details=orjson.loads(details.replace(customer, name)),
         )

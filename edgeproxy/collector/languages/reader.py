@@ -12,7 +12,7 @@ from babel import Locale, UnknownLocaleError, dates, numbers, units
 
 from edgeproxy.collector.languages.catalogs import DEFAULT, LANGUAGES
 from edgeproxy.collector.languages.currencies import DisplayCurrency
-from edgeproxy.config.collector.currency_units import DECIMALS, USD, choose_price_units, to_decimal
+from edgeproxy.config.collector.currency_units import DECIMALS, USD, choose_price_units, get_symbol_gap, to_decimal
 
 HEADER_CHARACTERS_MAX = 500
 """Characters of Accept-Language that are read."""
@@ -250,7 +250,8 @@ def _create_pattern(locale: Locale, currency: str, form: str) -> numbers.NumberP
     """
     pattern = copy(numbers.parse_pattern(form or locale.currency_formats["standard"]))
     symbol = numbers.get_currency_symbol(currency, locale)
-    pattern.prefix = pattern.prefix[0].replace("¤", symbol), pattern.prefix[1].replace("¤", symbol)
+    before = symbol if "¤\u00a0" in pattern.prefix[0] else symbol + get_symbol_gap(symbol)
+    pattern.prefix = pattern.prefix[0].replace("¤", before), pattern.prefix[1].replace("¤", before)
     pattern.suffix = pattern.suffix[0].replace("¤", symbol), pattern.suffix[1].replace("¤", symbol)
     return pattern
 

@@ -8,7 +8,7 @@ import time
 
 from edgeproxy.base import log
 from edgeproxy.collector.accounts.contacts import format_label
-from edgeproxy.collector.accounts.pseudonyms import find_display_name
+from edgeproxy.collector.accounts.shown_names import find_shown_name
 from edgeproxy.collector.languages.catalogs import load_catalog
 from edgeproxy.collector.mails import mail
 from edgeproxy.collector.pages import sessions
@@ -23,9 +23,6 @@ INVITATIONS_PER_ADDRESS = 2
 """Most valid invitations of one address and customer. One more link is reserved for a request at the sign-in."""
 INVITATIONS_PER_PERSON = 10
 """Most valid invitations of one address by all customers, since anyone may sign up several. Others are not mailed."""
-SHOWN_NAME = "name"
-"""The metadata field with a customer's name as a person wrote it."""
-NAME_CHARACTERS_MAX = 200
 INVITATIONS_PER_CUSTOMER = 50
 """Most invitations by a customer in INVITATION_SECONDS. Customers may enter any address, so it limits unwanted mail."""
 
@@ -56,7 +53,7 @@ async def send_invitation(visit: Visit, customer: str, email: str) -> str:
     say = load_catalog(visit.reader.language).gettext
     label = visit.signed_in.who.label.partition(":")[2]
     inviter = label if MAILBOX.fullmatch(label) else say("Operator")
-    name = await _find_shown_name(visit, customer)
+    name = await find_shown_name(visit.site.database, customer)
     text = visit.render_text("invitation.txt", customer=name, inviter=inviter, link=url, days=days)
     subject, _, body = text.strip().partition("\n\n")
     html = visit.render_mail(subject, body, [url], say("Sign in"))
@@ -66,11 +63,3 @@ async def send_invitation(visit: Visit, customer: str, email: str) -> str:
         log.get_logger().error("an invitation could not be mailed", why=str(error)[:200])
         return "not-mailed"
     return "invited"
-
-
-async def _find_shown_name(visit: Visit, customer: str) -> str:
-    """Return a customer's name as the form of a new customer was given it, or else its name in the API, on one line."""
-    response = await visit.call("GET", "/v1/customers/{customer}", names={"customer": customer})
-    metadata = response.body.get("metadata") if response.is_success else None
-    shown = " ".join(str((metadata or {}).get(SHOWN_NAME, "")).split())[:NAME_CHARACTERS_MAX]
-    return shown or await find_display_name(visit.site.database, customer)

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.accounts.contact_roles import OWNER
+from edgeproxy.collector.accounts.shown_names import NAME_FIELD
 from edgeproxy.collector.pages import invitations, keys
 from edgeproxy.collector.pages.api import JsonDocument
 from edgeproxy.collector.pages.site import ApiRefusedError, Page, PageError, Visit, format_path
@@ -85,7 +86,7 @@ async def _create(visit: Visit, shown: str) -> str:
     if external_id := visit.read_field("external_id").strip():
         body["external_id"] = external_id
     if shown != base:
-        body["metadata"] = {invitations.SHOWN_NAME: shown}
+        body["metadata"] = {NAME_FIELD: shown}
     for place, name in enumerate(ids):
         response = await visit.call("POST", "/v1/customers", body={**body, "name": name}, once=f"{once}{place}")
         if response.is_success:

@@ -121,3 +121,11 @@ def parse_amount(written: str, currency: str) -> int:
         f"is no amount in {currency.upper()}, such as {to_decimal(1234 * step, currency)}: above 0, "
         f"in whole parts of {to_decimal(step, currency)}"
     )
+
+
+def get_symbol_gap(symbol: str) -> str:
+    """Return the no-break space between a currency's code and the amount after it: `KWD 1.250`, but `$1.25`.
+
+    Unicode's rule (UTS 35, currency spacing), which Babel leaves out.
+    """
+    return "\u00a0" if symbol[-1:].isalpha() else ""

@@ -77,6 +77,10 @@ async def contacts(_: AsyncConnection, names: Iterable[str]) -> dict[str, Recipi
     return {name: Recipient(f"{name}@customer.test", "de") for name in names if name != "silent"}
 
 
+async def fetch_names(_: AsyncConnection, name: str) -> tuple[str, str]:
+    return name, f'"{name}" GmbH'
+
+
 class Way:
     """An alert delivery on a test database."""
 
@@ -114,7 +118,8 @@ class Way:
 async def way(url: str, **settings: Any) -> AsyncIterator[Way]:
     database = await Database.connect(url)
     try:
-        sender = AlertSender(database, Alerts.model_validate(settings), Metrics(), contacts, ServiceSite("Example"))
+        site = ServiceSite("Example")
+        sender = AlertSender(database, Alerts.model_validate(settings), Metrics(), contacts, site, fetch_names)
         yield Way(database, sender)
     finally:
         await database.close()
@@ -166,7 +171,7 @@ def test_alert_is_routed_by_severity_and_to_its_customer(database: str, hooks: R
     assert len(hooks.on(f"/{folder}/ops")) == 3
     theirs = mail.to("acme@customer.test")[-1]
     assert "it is own" in theirs["Subject"]
-    assert "Kunde: acme" in text_of(theirs), "the mail is in the customer's language"
+    assert 'Kunde: "acme" GmbH' in text_of(theirs), "the mail is in the customer's language, and has its name"
     assert mail.to("silent@customer.test") == []
 
 

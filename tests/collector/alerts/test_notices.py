@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import pytest
@@ -136,3 +137,7 @@ def test_low_credit_and_deletion_notices_are_mailed_once_despite_kills(
         for collector in (first, second):
             assert collector.send("DELETE", "/v1/customers/zest").status == 202
         until(lambda: read_subjects("ann")[3:] == ["The deletion of your account has begun"], "the owner hears of it")
+        times = {one["Subject"]: parsedate_to_datetime(one["Date"]).timestamp() for one in mail.to("ann@zest.test")}
+        assert [about for about, at in times.items() if abs(time.time() - at) > 600] == [], (
+            "mails have the present time"
+        )

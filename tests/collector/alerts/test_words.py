@@ -56,7 +56,7 @@ DETAILS: dict[AlertKind, tuple[JsonObject, ...]] = {
     AlertKind.SPEND_SPIKE: OF_HOUR,
     AlertKind.PAYMENT_FAILED: (
         {**DECLINED, "next_retry": AT},
-        {**DECLINED, "next_retry": None},
+        {**DECLINED, "next_retry": None, "why": ""},
         {**DECLINED, "total": 123450, "next_payment_attempt": AT},
     ),
     AlertKind.INVOICE_UNPAID: ({},),
@@ -252,6 +252,7 @@ def test_customer_alert_mail_is_translated_and_links_to_the_action(language: str
         assert re.findall(r'href="([^"]+)"', html) == (buttons or [f"https://portal.test{page}"])
         assert str((buttons or [page])[0]) in text
         assert not re.search(r"(?i)<img|<script|<link|src=|url\(|\\u|\\x", html)
+        assert not re.search(r": ?\n(?!\S*://)|…\.", text), "a fact without a value, or two signs at an end"
         assert not re.search(r"pro@3|\bedge:|\babove:|\bscore:", text), "insides of the service are not in it"
     assert "the title in English" not in subjects
     expected = {

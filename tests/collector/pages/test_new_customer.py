@@ -4,7 +4,9 @@ import pytest
 
 from edgeproxy.collector.pages.new_customer import build_id
 from loadtest.testbed.waiting import until
+from tests.support.mailbox import text_of
 from tests.support.site import PagesStage
+from tests.support.visitor import Visitor
 
 
 @pytest.mark.parametrize(
@@ -45,6 +47,16 @@ def test_new_customer_form_creates_plan_contact_and_key(stage: PagesStage) -> No
     )
     (mail,) = [mail for mail in stage.mailbox.mails[before:] if mail["Subject"].startswith("You are invited")]
     assert mail["Subject"] == "You are invited to Zephyr GmbH & Co"
+    other = stage.collector.send(
+        "POST", "/v1/customers/bolt/contacts", {"email": "zoe@zephyr.example", "role": "owner"}
+    )
+    assert other.status == 201
+    mails = len(stage.mailbox.mails)
+    with Visitor(stage.site) as zoe:
+        zoe.get("/sign-in")
+        zoe.send("/sign-in", email="zoe@zephyr.example")
+    until(lambda: len(stage.mailbox.mails) > mails, "the link is mailed")
+    assert "Zephyr GmbH & Co" in text_of(stage.mailbox.mails[-1]), "the name tells two customers apart"
     stage.operator.send("/console/search", q="Zephyr GmbH &")
     assert stage.operator.answer.url.path == "/console/customers/zephyr-gmbh-co", "the name that is shown finds it"
     stage.operator.send("/console/search", q="&")

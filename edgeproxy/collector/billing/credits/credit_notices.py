@@ -10,6 +10,7 @@ from typing import Final
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.base.clock import EPOCH
 from edgeproxy.collector.alerts.alert import Alert
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.credits.balances import CreditUsage
@@ -24,7 +25,7 @@ GRANTING: Final = ("purchase", "gift")
 async def make_notices(
     connection: AsyncConnection, usages: Mapping[str, CreditUsage], low_percent: int, now: float
 ) -> list[Alert]:
-    """Return the notices that are due for these customers, by name, at the Unix second `now`.
+    """Return the notices that are due for these customers, by name, at the edge time `now`.
 
     Notices that were raised before are among them: their keys are equal. Credits are low while at most `low_percent` of
     the last purchase or gift is left.
@@ -64,4 +65,4 @@ def _build_notice(
             for name, amount in (("left", left), ("granted", granted))
         }
     title = f"{customer}: {kind.value.replace('_', ' ')}"
-    return Alert(key=f"{kind}:{number}", kind=kind, customer=customer, title=title, at=now, details=details)
+    return Alert(key=f"{kind}:{number}", kind=kind, customer=customer, title=title, at=now + EPOCH, details=details)

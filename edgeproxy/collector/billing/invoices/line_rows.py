@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.billing.rating import periods
+from edgeproxy.collector.billing.rating.money import format_places
 from edgeproxy.collector.billing.rating.rater import DISCOUNT, FEES, LineKind, RatedLine, Span
 from edgeproxy.collector.database.billing_tables import invoice_lines
 from edgeproxy.collector.languages.meter_display import format_label
@@ -121,14 +122,11 @@ def parse_unit_price(price: str) -> int:
 @lru_cache(maxsize=1024)  # Hundreds of lines of an invoice have few prices.
 def format_price(price: int, currency: str) -> str:
     """Format a unit price in 10⁻¹² smallest units for customers: `$0.01 per 1,000`, `€0.095 each`."""
-    from babel.numbers import format_currency  # Its data takes long to read, and few commands need it.
-
     units = choose_price_units(Decimal(price) / PRICE_SCALE)
     amount = to_decimal(price * units, currency).scaleb(-PRICE_PLACES)
     # All places that the price has: a rounded price would not give the amount of the line.
     places = max(DECIMALS[currency], -int(amount.normalize().as_tuple().exponent))
-    pattern = f"¤#,##0.{'0' * places}" if places else "¤#,##0"
-    written = format_currency(amount, currency.upper(), pattern, locale="en_US", currency_digits=False)
+    written = format_places(amount, currency, places)
     return f"{written} each" if units == 1 else f"{written} per {units:,}"
 
 

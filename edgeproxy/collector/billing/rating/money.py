@@ -5,7 +5,9 @@ An amount is a whole number of the smallest unit of its currency, for example ce
 currency's payable unit (config/collector/currency_units.py), for example 10 fils.
 """
 
-from edgeproxy.config.collector.currency_units import USD, get_payable_unit, to_decimal
+from decimal import Decimal
+
+from edgeproxy.config.collector.currency_units import DECIMALS, USD, get_payable_unit, get_symbol_gap, to_decimal
 from edgeproxy.config.collector.money import PRICE_SCALE
 
 
@@ -35,7 +37,14 @@ def compute_millicredits(quantity: int, price: int) -> int:
 
 
 def format_amount(amount: int, currency: str) -> str:
-    """Format an amount of smallest units for commands and letters: `$1,234.50`, `¥1,200`, `KWD1.250`."""
-    from babel.numbers import format_currency  # Its data takes long to read, and few commands need it.
+    """Format an amount of smallest units for commands and letters: `$1,234.50`, `¥1,200`, `KWD 1.250`."""
+    return format_places(to_decimal(amount, currency), currency, DECIMALS[currency])
 
-    return format_currency(to_decimal(amount, currency), currency.upper(), locale="en_US")
+
+def format_places(amount: Decimal, currency: str, places: int) -> str:
+    """Format an amount of whole units in English with this number of decimal places."""
+    from babel.numbers import format_currency, get_currency_symbol  # Few commands need their data, which is long.
+
+    symbol, code = get_currency_symbol(currency.upper(), "en_US"), currency.upper()
+    pattern = f"¤{get_symbol_gap(symbol)}#,##0.{'0' * places}".removesuffix(".")
+    return format_currency(amount, code, pattern, locale="en_US", currency_digits=False)

@@ -9,7 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.base import log
 from edgeproxy.collector.accounts import audit, contacts
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
-from edgeproxy.collector.accounts.customer_rows import SHOWN_NAME
+from edgeproxy.collector.accounts.customer_rows import fetch_rows
+from edgeproxy.collector.accounts.shown_names import format_shown_name
 from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject, try_keys
 from edgeproxy.collector.database.billing_tables import billing_customers
 from edgeproxy.collector.database.database import Database, build_insert_new
@@ -100,7 +101,7 @@ class StripeCustomers:
                 return customer_id  # Another task has recorded it meanwhile.
         if stripe_customer is None:
             metadata = {CUSTOMER: customer}
-            name = await self._fetch_shown_name(customer) or name
+            name = await self._find_shown_name(customer) or name
             deleted_id = await self._find_deleted(customer)
             key = f"{customer}_customer_{tries}" + (f"_after_{deleted_id}" if deleted_id else "")
             stripe_customer = await self._stripe.call("v1.customers.create", key=key, name=name, metadata=metadata)
@@ -175,11 +176,11 @@ class StripeCustomers:
             stripe_id: str | None = rows.scalar_one_or_none()
             return stripe_id
 
-    async def _fetch_shown_name(self, customer: str) -> str | None:
-        """Return the display name of a customer for its invoices."""
+    async def _find_shown_name(self, customer: str) -> str | None:
+        """Return the name of a customer for its invoices, or None if its row is unreadable."""
         async with self._database.reading() as connection:
-            statement = sa.select(SHOWN_NAME).where(customers.c.id == customer)
-            return await connection.scalar(statement)
+            rows = await fetch_rows(connection, sa.select(customers).where(customers.c.id == customer))
+        return format_shown_name(rows[0]) if rows else None
 
     async def find_customer(self, customer: str, since: int) -> StripeObject | None:
         """Return the Stripe customer with our id that was created since a Unix second of our clock, or None.

@@ -19,7 +19,7 @@ MONTH = Span(JANUARY, FEBRUARY)
         ("9.5", "gbp", "£0.095 each"),
         ("15.5", "jpy", "¥15.5 each"),
         ("1200", "jpy", "¥1,200 each"),
-        ("31", "kwd", "KWD0.031 each"),
+        ("31", "kwd", "KWD\xa00.031 each"),
         ("0.000000000001", "eur", "€0.00000001 per 1,000,000"),
     ],
 )

@@ -17,7 +17,7 @@ def test_millicredits_are_a_ten_thousandth_of_a_cent() -> None:
 def test_amounts_have_the_sign_and_the_places_of_their_currency() -> None:
     assert [format_amount(cents, "usd") for cents in (0, 5, -123456789)] == ["$0.00", "$0.05", "-$1,234,567.89"]
     amounts = [("eur", 1250), ("jpy", 1250), ("kwd", 1250)]
-    assert [format_amount(amount, currency) for currency, amount in amounts] == ["€12.50", "¥1,250", "KWD1.250"]
+    assert [format_amount(amount, currency) for currency, amount in amounts] == ["€12.50", "¥1,250", "KWD\xa01.250"]
 
 
 def test_amount_parses_with_the_decimal_places_of_its_currency() -> None:

@@ -5,6 +5,7 @@ The result stays in memory until the database has the customer's id.
 
 from typing import Any
 
+import orjson
 import sqlalchemy as sa
 
 from edgeproxy.collector.billing.stripe.customers import (
@@ -15,6 +16,7 @@ from edgeproxy.collector.billing.stripe.customers import (
 )
 from edgeproxy.collector.database.billing_tables import billing_customers
 from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import customers
 from tests.support.credited import run
 
 NOON = 1_800_000_000
@@ -85,3 +87,30 @@ def test_customer_noted_during_the_lookup_is_not_created_again(sqlite_database: 
         assert customer == "cus_of_id-acme"
 
     run(sqlite_database, work, "acme")
+
+
+def test_invoices_name_the_customer_as_a_person_wrote_it(sqlite_database: str) -> None:
+    """Stripe refuses names of more than 256 characters."""
+
+    class Creating(Listing):
+        def __init__(self) -> None:
+            super().__init__()
+            self.names: list[str] = []
+
+        async def call(self, _: str, /, *, key: str, name: str, metadata: dict[str, str]) -> dict[str, Any]:
+            self.names.append(name)
+            return {"id": f"cus_{len(self.names)}", "livemode": False, "metadata": metadata}
+
+    stripe = Creating()
+
+    async def work(database: Database) -> None:
+        for name, shown in (("zephyr", "Zephyr GmbH\n & Co"), ("arabic", "شركة المثال"), ("long", "W" * 400)):
+            metadata = {"metadata": orjson.dumps({"name": shown}).decode()}
+            async with database.writing() as connection:
+                await connection.execute(sa.update(customers).where(customers.c.name == name).values(**metadata))
+        creator = StripeCustomers(database, stripe)  # type: ignore[arg-type]
+        for name in ("zephyr", "arabic", "long", "acme"):
+            await creator.get_or_create(f"id-{name}", name)
+
+    run(sqlite_database, work, "zephyr", "arabic", "long", "acme")
+    assert stripe.names == ["Zephyr GmbH & Co", "شركة المثال", "W" * 200, "acme"]

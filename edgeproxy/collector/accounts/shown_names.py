@@ -1,0 +1,36 @@
+"""Names of customers as people wrote them, for mails, sign-in and invoices. They are any text: `Zephyr GmbH & Co`.
+
+The form of a new customer stores it in the metadata. Other customers are shown by their name in the API.
+"""
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.accounts import customer_rows
+from edgeproxy.collector.accounts.rows import CustomerRow
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import customers
+
+NAME_FIELD = "name"
+"""The metadata field with a customer's name as a person wrote it."""
+NAME_CHARACTERS_MAX = 200
+"""Stripe refuses names of more than 256 characters."""
+
+
+def format_shown_name(row: CustomerRow) -> str:
+    """Return the name of a customer, on one line of at most NAME_CHARACTERS_MAX characters."""
+    written = " ".join(str(orjson.loads(row.metadata).get(NAME_FIELD, "")).split())[:NAME_CHARACTERS_MAX]
+    return written or row.display_name or row.name
+
+
+async def fetch_names(connection: AsyncConnection, name: str) -> tuple[str, str]:
+    """Return the name in the API and the shown name of a customer, by its name in the ledger."""
+    rows = await customer_rows.fetch_rows(connection, sa.select(customers).where(customers.c.name == name))
+    return (rows[0].display_name or name, format_shown_name(rows[0])) if rows else (name, name)
+
+
+async def find_shown_name(database: Database, name: str) -> str:
+    """Return the shown name of a customer by its name in the ledger."""
+    async with database.reading() as connection:
+        return (await fetch_names(connection, name))[1]

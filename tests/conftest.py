@@ -9,10 +9,11 @@ import gc
 import inspect
 import os
 import random
+import re
 import shutil
 import sys
-from collections import Counter
-from collections.abc import Generator
+from collections import Counter, defaultdict
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import pytest
@@ -55,12 +56,15 @@ NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/loca
 CHROMIUM = shutil.which("chromium")
 WANTING = "on this machine"
 """A text in every skip reason that names a missing program."""
+NIGHT = Path(__file__).with_name("night.txt")
+"""The tests that are left to the night, by node id, where `*` stands for any text. They have the marker `night`."""
 GARBAGE = 10_000
 """New objects before the next garbage collection. Tests create many objects and keep few."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--soak", action="store_true", help="run the long tests too")
+    parser.addoption("--soak", action="store_true", help="run the long tests too, and those of the night")
+    parser.addoption("--night", action="store_true", help="run the tests of the night too")
     parser.addoption("--both-databases", action="store_true", help="run each test on SQLite and on PostgreSQL")
     parser.addoption("--properties", action="store_true", help="run only what draws its cases by the seed of the run")
 
@@ -79,9 +83,13 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
     if config.option.soak:
         settings.load_profile("soak")
-    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
-    if os.environ.get("CI") and whole and (missing := lacking()):
+    if os.environ.get("CI") and is_whole(config) and (missing := lacking()):
         raise pytest.UsageError(f"in CI no test is skipped for want of a program: there is no {', '.join(missing)}")
+
+
+def is_whole(config: pytest.Config) -> bool:
+    """Return whether this run collects all tests, since it names none."""
+    return config.args_source is pytest.Config.ArgsSource.TESTPATHS
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -178,13 +186,33 @@ def pytest_unconfigure() -> None:
     gc.unfreeze()
 
 
+def mark_night(items: Sequence[pytest.Item]) -> list[str]:
+    """Mark the tests of the night. Return the lines of the list that name no test."""
+    lines = [line for line in NIGHT.read_text().splitlines() if line and not line.startswith("#")]
+    left = dict.fromkeys(lines)
+    by_file: dict[str, list[tuple[str, re.Pattern[str]]]] = defaultdict(list)
+    for line in lines:
+        by_file[line.partition("::")[0]].append((line, re.compile(re.escape(line).replace(r"\*", ".*"))))
+    for item in items:
+        for line, pattern in by_file.get(item.nodeid.partition("::")[0], ()):
+            if pattern.fullmatch(item.nodeid):
+                item.add_marker("night")
+                left.pop(line, None)
+    return list(left)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    unknown = mark_night(items)
+    if unknown and is_whole(config):
+        raise pytest.UsageError(f"{NIGHT.name} names no test with {', '.join(unknown)}")
     if config.option.properties:
         config.hook.pytest_deselected(items=[item for item in items if not draws_cases(item)])
         items[:] = filter(draws_cases, items)
     left_out = {}
     if not config.option.soak:
         left_out["soak"] = pytest.mark.skip(reason="a long test: only with --soak")
+        if not config.option.night:
+            left_out["night"] = pytest.mark.skip(reason="a test of the night: only with --night")
     if NGINX is None:
         left_out["nginx"] = pytest.mark.skip(reason="nginx is not on this machine")
     if CHROMIUM is None:
@@ -203,6 +231,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def seed() -> int:
     """The seed of this run. A test creates its own generator from it: `random.Random(seed)`."""
     return SEED
+
+
+@pytest.fixture(scope="session")
+def at_night(pytestconfig: pytest.Config) -> bool:
+    """Whether this run tries all cases of tests that try a part of them by day."""
+    return bool(pytestconfig.option.night or pytestconfig.option.soak)
 
 
 @pytest.fixture(scope="session")

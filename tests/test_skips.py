@@ -13,6 +13,7 @@ from tests import conftest
 ROOT = Path(__file__).parents[1]
 ABILITIES = (
     "a long test: only with --soak",
+    "a test of the night: only with --night",
     "root may write everywhere",
     "systemd-analyze is not here, as in most containers",
     "there is no Node here",
@@ -108,3 +109,16 @@ def test_every_skip_reason_names_a_program_or_is_listed() -> None:
     found = {why for source in sources if ".skip" in source for why in reasons(source)}
     assert len(found) > len(ABILITIES)
     assert not {why for why in found if "on this machine" not in why and not why.startswith(ABILITIES)}
+
+
+def test_list_of_the_night_marks_tests_and_returns_lines_without_a_test(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    night = tmp_path / "night.txt"
+    night.write_text("# Why.\ntests/a.py::test_a[x-*]\ntests/a.py::test_b\ntests/gone.py::test_c\n\n")
+    monkeypatch.setattr(conftest, "NIGHT", night)
+    marked: list[str] = []
+    names = ("tests/a.py::test_a[x-1]", "tests/a.py::test_a[y-1]", "tests/a.py::test_b", "tests/b.py::test_b")
+    items: Any = [SimpleNamespace(nodeid=name, add_marker=lambda _, name=name: marked.append(name)) for name in names]
+    assert conftest.mark_night(items) == ["tests/gone.py::test_c"]
+    assert marked == ["tests/a.py::test_a[x-1]", "tests/a.py::test_b"]

@@ -8,7 +8,7 @@ import asyncio
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from statistics import mean
@@ -55,6 +55,8 @@ needs_axe = pytest.mark.skipif(not AXE.exists(), reason="axe-core is not on this
 NARROW, WIDE = 320, 1280
 PRESSED_WIDTHS = (360, 768, 1280, 1920)
 """The page widths at which each button is found, and one of each style is pressed with the mouse."""
+PRESSED_BY_DAY = (360, 1280)
+"""The widths of a run by day. The night adds the others and the ways of NEEDS."""
 JUDGED: dict[str, tuple[tuple[int, str, list[str] | None], ...]] = {
     "de": ((WIDE, "light", ["color-contrast"]), (NARROW, "dark", [])),
     "en": ((NARROW, "light", None), (WIDE, "dark", None)),
@@ -65,6 +67,8 @@ JUDGED: dict[str, tuple[tuple[int, str, list[str] | None], ...]] = {
 
 Dutch is loaded without scripts. The fourth language is made up, and no English word may be left in it.
 """
+JUDGED_BY_DAY = ("de", CODE)
+"""The languages of a run by day: the one with the longest words, and the one that shows untranslated texts."""
 LANGUAGES_SEEN = ("en", "de", "nl", CODE)
 ALL_LOOKS = [(width, scheme) for scheme in ("light", "dark") for width in (NARROW, 360, 768, WIDE)]
 OWNED = ("/account/invoices/", "/account/keys/")
@@ -218,14 +222,19 @@ async def overflowing(page: Tab, where: str) -> list[str]:
 
 
 async def walk(
-    browser: Chromium, site: str, visitor: Visitor | None, paths: list[str], other: Visitor | None = None
+    browser: Chromium,
+    site: str,
+    visitor: Visitor | None,
+    paths: list[str],
+    languages: Iterable[str],
+    other: Visitor | None = None,
 ) -> list[str]:
-    """Load pages in each language and return their faults. The made-up language is for `other`, if any."""
+    """Load pages in these languages and return their faults. The made-up language is for `other`, if any."""
     faults: list[str] = []
     async with tab(browser, painted=False) as page:
         if visitor is not None:
             await page.lend(visitor)
-        for language, looks in JUDGED.items():
+        for language in languages:
             if language == CODE and other is not None:
                 await page.lend(other)
             await page.call("Emulation.setScriptExecutionDisabled", value=language == "nl")
@@ -235,7 +244,7 @@ async def walk(
                 await page.goto(f"{site}{path}?lang={language}")
                 assert await page.run("return document.documentElement.lang") == language
                 assert await page.run("return document.querySelectorAll('main h1').length") == 1, path
-                for width, scheme, rules in looks:
+                for width, scheme, rules in JUDGED[language]:
                     await page.look(width, scheme)
                     faults += await overflowing(page, f"{path} {language}")
                     if rules is not None:
@@ -269,9 +278,9 @@ async def walk(
 )
 @needs_axe
 def test_each_page_is_accessible_at_each_width_and_colour_scheme(
-    stage: PagesStage, invoice: str, change: str, browser: Chromium, whose: Audience, part: int
+    stage: PagesStage, invoice: str, change: str, browser: Chromium, whose: Audience, part: int, at_night: bool
 ) -> None:
-    visitor, other = None, None
+    visitor, other, languages = None, None, JUDGED if at_night else JUDGED_BY_DAY
     if whose == "anyone":
         paths = ["/status", "/status/history", "/sign-in", "/sign-up"]
     else:
@@ -280,7 +289,7 @@ def test_each_page_is_accessible_at_each_width_and_colour_scheme(
         visitor = stage.operator if whose == "operator" else stage.customer("acme")
         # A customer may ask for so many amounts a minute.
         other = stage.customer("bolt") if whose == "customer" else None
-    assert asyncio.run(asyncio.wait_for(walk(browser, stage.site, visitor, paths, other), SECONDS)) == []
+    assert asyncio.run(asyncio.wait_for(walk(browser, stage.site, visitor, paths, languages, other), SECONDS)) == []
 
 
 @pytest.fixture(scope="module")
@@ -303,9 +312,10 @@ def test_each_form_of_the_table_of_pages_is_on_a_page_that_is_tried(stage: Pages
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("whose", "part"), [("operator", 0), ("operator", 1), ("operator", 2), ("customers", 0)])
 def test_the_button_of_each_form_can_be_pressed_at_its_coordinates(
-    stage: PagesStage, places: Places, browser: Chromium, whose: str, part: int
+    stage: PagesStage, places: Places, browser: Chromium, whose: str, part: int, at_night: bool
 ) -> None:
     readers = ["operator"] if whose == "operator" else sorted(places.keys() - {"operator"})
+    widths, needs = (PRESSED_WIDTHS, NEEDS) if at_night else (PRESSED_BY_DAY, ())
     pressed = {state: set[str]() for state in (*PRESSED_WIDTHS, *NEEDS)}
 
     async def press_forms(page: Tab, place: Place) -> list[str]:
@@ -314,10 +324,10 @@ def test_the_button_of_each_form_can_be_pressed_at_its_coordinates(
         await show_place(page, stage.site, place)
         if not await page.run("return document.querySelector('main form') !== null"):
             return []
-        for width in PRESSED_WIDTHS:
+        for width in widths:
             await page.look(width, "light")
             faults += await press_buttons(page, f"{place} at {width} px", pressed[width])
-        for need in NEEDS:
+        for need in needs:
             await adapt(page, need)
             faults += await press_buttons(page, f"{place}, {need}", pressed[need])
         return faults
@@ -373,7 +383,7 @@ def test_the_api_reference_is_searched_and_a_request_is_tried(stage: PagesStage,
 
 @needs_axe
 def test_residency_page_is_accessible(residencies: Visitor, browser: Chromium) -> None:
-    walked = walk(browser, residencies.site, residencies, ["/console/residencies"])
+    walked = walk(browser, residencies.site, residencies, ["/console/residencies"], JUDGED)
     assert asyncio.run(asyncio.wait_for(walked, SECONDS)) == []
 
 
@@ -669,10 +679,10 @@ def test_pages_are_small_and_do_not_shift(
     stage: PagesStage,
     invoice: str,
     browser: Chromium,
-    request: pytest.FixtureRequest,
+    at_night: bool,
 ) -> None:
     audiences = list_pages(stage, invoice)
-    if not request.config.getoption("--soak"):
+    if not at_night:
         often = {path.format(customer="acme") for path in OFTEN} | {"/status"}
         audiences = [(visitor, [path for path in paths if path in often]) for visitor, paths in audiences]
     seen = asyncio.run(asyncio.wait_for(visit_pages(stage, browser, audiences), SECONDS))

@@ -7,7 +7,7 @@ two switches of threads, and a short statement takes less than one of them.
 import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 import aiosqlite
 from sqlalchemy.dialects import registry
@@ -18,6 +18,9 @@ from sqlalchemy.dialects.sqlite.aiosqlite import (
     SQLiteDialect_aiosqlite,
 )
 
+if TYPE_CHECKING:
+    from sqlalchemy.connectors.asyncio import AsyncIODBAPICursor
+
 DRIVER: Final = "sqlite+one_step"
 """The name of the driver in URLs."""
 
@@ -27,30 +30,30 @@ class _Statement:
 
     def __init__(self, connection: aiosqlite.Connection) -> None:
         self._connection = connection
-        self._rows: list[Any] = []
-        self.description: Sequence[Any] | None = None
+        self._rows: list[object] = []
+        self.description: Sequence[object] | None = None
         self.arraysize, self.rowcount = 1, -1
         self.lastrowid: int | None = None
 
-    async def execute(self, statement: str, parameters: Iterable[Any] = ()) -> None:
+    async def execute(self, statement: str, parameters: Iterable[object] = ()) -> None:
         """Execute a statement and read its rows."""
         await self._step("execute", statement, parameters)
 
-    async def executemany(self, statement: str, parameters: Iterable[Iterable[Any]]) -> None:
+    async def executemany(self, statement: str, parameters: Iterable[Iterable[object]]) -> None:
         """Execute a statement once for each of the parameters."""
         await self._step("executemany", statement, parameters)
 
-    async def fetchall(self) -> list[Any]:
+    async def fetchall(self) -> list[object]:
         """Return all rows."""
         return self._rows
 
     def close(self) -> None:
         """Do nothing: the cursor is closed already."""
 
-    async def _step(self, method: str, *arguments: Any) -> None:
+    async def _step(self, method: str, *arguments: object) -> None:
         await self._connection._execute(self._run, method, *arguments)  # type: ignore[no-untyped-call]
 
-    def _run(self, method: str, *arguments: Any) -> None:
+    def _run(self, method: str, *arguments: object) -> None:
         """Call a method of a new cursor in the thread of the connection, and read all rows."""
         with closing(self._connection._conn.cursor()) as cursor:
             getattr(cursor, method)(*arguments)
@@ -63,10 +66,10 @@ class _Cursor(AsyncAdapt_aiosqlite_cursor):
     __slots__ = ()
     _awaitable_cursor_close = False
 
-    def _make_new_cursor(self, connection: Any) -> Any:
+    def _make_new_cursor(self, connection: aiosqlite.Connection) -> _Statement:  # type: ignore[override]
         return _Statement(connection)
 
-    def _aenter_cursor(self, cursor: Any) -> Any:
+    def _aenter_cursor(self, cursor: "AsyncIODBAPICursor") -> "AsyncIODBAPICursor":
         return cursor
 
 
@@ -76,7 +79,7 @@ class _Connection(AsyncAdapt_aiosqlite_connection):
 
 
 class _Module(AsyncAdapt_aiosqlite_dbapi):
-    def connect(self, *arguments: Any, **options: Any) -> _Connection:
+    def connect(self, *arguments: object, **options: object) -> _Connection:
         """Return a new connection."""
         return _Connection(self, super().connect(*arguments, **options)._connection)
 

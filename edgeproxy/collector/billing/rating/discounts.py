@@ -19,6 +19,7 @@ from edgeproxy.collector.billing.rating.rater import (
     RatedLine,
     Segment,
     Span,
+    identify_line,
     sum_amounts,
 )
 from edgeproxy.config.collector.catalog import get_plan_name
@@ -74,16 +75,16 @@ class DiscountRater:
         self._places = {segment.span.start: place for place, segment in enumerate(segments)}
         self._bases: Counter[tuple[str, Span]] = Counter()
         """The amounts of lines by the name of their plan and their period."""
-        self._earlier: dict[tuple[str, int], list[RatedLine]] = {}
-        """The invoiced discounts by code and start of the period."""
+        self._earlier: dict[tuple[object, ...], list[RatedLine]] = {}
+        """The invoiced discounts by identity: code and period."""
 
     def add_invoiced(self, lines: Iterable[RatedLine]) -> None:
         """Add lines of earlier invoices. Lines of an invoice without any amount due do not count."""
-        standing = [line for line in lines if line.stands]
-        self.add(line for line in standing if line.kind != DISCOUNT)
-        for line in standing:
+        due = [line for line in lines if line.stands]
+        self.add(line for line in due if line.kind != DISCOUNT)
+        for line in due:
             if line.kind == DISCOUNT:
-                self._earlier.setdefault((line.value, line.segment.start), []).append(line)
+                self._earlier.setdefault(identify_line(line), []).append(line)
 
     def add(self, lines: Iterable[RatedLine]) -> None:
         """Add lines that are no discounts."""
@@ -96,8 +97,8 @@ class DiscountRater:
         rated: list[RatedLine] = []
         for discount in self._discounts:
             # A period whose lines were all taken off may still have discounts to correct.
-            earlier = (lines[0].segment for (code, _), lines in self._earlier.items() if code == discount.code)
-            by_period = Counter(dict.fromkeys(earlier, 0))
+            earlier = (of_period[0] for of_period in self._earlier.values())
+            by_period = Counter({line.segment: 0 for line in earlier if line.value == discount.code})
             for (plan, period), amount in bases.items():
                 if discount.covers(period.start) and (not discount.plans or plan in discount.plans):
                     by_period[period] += amount
@@ -117,7 +118,7 @@ class DiscountRater:
 
     def _rate_period(self, discount: Discount, period: Span, base: int) -> RatedLine:
         """Return the line for a period that costs `base` so far: its discount, less the earlier discounts."""
-        earlier = self._earlier.get((discount.code, period.start), ())
+        earlier = self._earlier.get((DISCOUNT, discount.code, period.start), ())
         segment = next(segment for segment in self._segments if segment.period == period)
         # The discount of the whole period less the earlier ones: the sum does not depend on the number of invoices.
         amount = -discount.compute_amount(base, segment.plan.currency) - sum_amounts(earlier)

@@ -40,7 +40,7 @@ def describe_invoice(tx: Transaction, invoice: Body) -> Document:
     transitions = invoice["status_transitions"]
     dates = (
         ("Date of issue", invoice.get("effective_at") or invoice["created"]),
-        ("Date due", invoice.get("due_date")),
+        ("Date due", invoice.get("due_date") or invoice.get("effective_at") or invoice["created"]),
         ("Date paid", transitions.get("paid_at")),
     )
     facts = [(name, format_date(at)) for name, at in dates if at is not None]

@@ -27,6 +27,8 @@ PYTHON = (sys.executable, "-P", "-m")
 EDGEPROXY = (*PYTHON, "edgeproxy")
 REGIONS = ("eu-west", "us-east")
 STRIPE_KEY = "sk_test_demo"
+SELLER = {"name": "Example API Ltd", "address": ["1 Sample Street", "Dublin, Ireland"], "tax_number": "IE1234567T"}
+"""The company, on invoices."""
 ALERTS_FROM, ALERTS_TO = "alerts@edgeproxy.example", "ops@edgeproxy.example"
 TABLE_ROWS = 2000
 """Rows for limits and for addresses in an edge's tables: few, because there are few customers."""
@@ -158,6 +160,7 @@ class Services:
         settings["billing"] |= {
             "plans": str(CONFIG / "plans.yaml"),
             "mode": "live",
+            "seller": SELLER,
             "freeze": "0s",  # Late usage is waited for elsewhere: here an invoice closes when its period ends.
             "stripe": {
                 "base": self.stripe,

@@ -28,11 +28,19 @@ from edgeproxy.collector.billing.rating.rater import RatedLine, Span
 from edgeproxy.collector.billing.stripe import billing_details
 from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject
 from edgeproxy.collector.billing.stripe.customers import StripeCustomers, find_payment_method
+from edgeproxy.collector.billing.subscriptions.changes import CHANGE, PERIOD, START, THRESHOLD
 from edgeproxy.collector.database.database import Database
 from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.collector.currency_units import CHARGE_MAX
 from edgeproxy.config.collector.seller import Seller
 
+CONTENTS = {
+    START: "First fee of a plan",
+    CHANGE: "Change of a plan",
+    PERIOD: "Usage and fees",
+    THRESHOLD: "Usage so far",
+}
+"""The content of an invoice in words, by its kind."""
 POSITION = "edgeproxy_line"
 """The metadata key of a Stripe item that holds our position."""
 DAYS_UNTIL_DUE = 14
@@ -80,10 +88,9 @@ class InvoiceItems:
                 # Items that others left for the next invoice are not part of our lines.
                 pending_invoice_items_behavior="exclude",
                 metadata={INVOICE_METADATA: row.id},
-                description=f"{format_period(Span(row.period_start, row.period_end))}, {row.kind}",
                 **({"automatic_tax": {"enabled": True}} if billing.tax.stripe_tax else {}),
                 **build_seller_parameters(billing.seller),
-                **build_collection_parameters(stripe_customer),
+                **build_collection_parameters(row, stripe_customer),
             )
         if row.stripe_id != invoice["id"]:
             async with self._database.writing() as connection:
@@ -305,11 +312,19 @@ async def fetch_payment(stripe: Stripe, invoice: str, *, refused: str | None = N
     return stripe_invoice | {"edgeproxy_refused": why}
 
 
-def build_collection_parameters(stripe_customer: StripeObject) -> StripeObject:
-    """Return the parameters for the way to pay: by the payment method on file, or by an invoice that is sent."""
+def build_collection_parameters(row: InvoiceRow, stripe_customer: StripeObject) -> StripeObject:
+    """Return the parameters for the way to pay: by the payment method on file, or by an invoice that is sent.
+
+    The description, at the end of Stripe's PDF, says in words what is charged, and what the customer does.
+    """
+    content = CONTENTS.get(row.kind.partition("-")[0], CONTENTS[PERIOD])
+    start, end = (format_period(Span(second, second)) for second in (row.period_start, row.period_end))
+    about = f"{content}, {start} to {end}."
     if find_payment_method(stripe_customer) is not None:
-        return {"collection_method": "charge_automatically"}
-    return {"collection_method": "send_invoice", "days_until_due": DAYS_UNTIL_DUE}
+        todo = "The stored payment method is charged. There is nothing to do."
+        return {"collection_method": "charge_automatically", "description": f"{about} {todo}"}
+    about = f"{about} Please pay by the due date."
+    return {"collection_method": "send_invoice", "days_until_due": DAYS_UNTIL_DUE, "description": about}
 
 
 def build_seller_parameters(seller: Seller | None) -> StripeObject:

@@ -99,7 +99,7 @@ class MeteredInvoices(InvoiceItems):
             metadata={INVOICE_METADATA: row.id},
             **({"automatic_tax": {"enabled": True}} if billing.tax.stripe_tax else {}),
             **build_seller_parameters(billing.seller),
-            **build_collection_parameters(stripe_customer),
+            **build_collection_parameters(row, stripe_customer),
         )
         async with self._database.writing() as connection:
             await invoices.update_invoice(connection, row.id, stripe_id=invoice["id"], failures=0)

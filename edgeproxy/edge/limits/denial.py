@@ -50,10 +50,11 @@ def compute_denial(limit_set: LimitSet, now: float) -> Denial:
     """
     violated: list[Bound] = []
     longest = 0
-    credits = limit_set.traits.credits
+    traits = limit_set.traits
+    credits = traits.credits
     for policy in limit_set.policies:
         wait = policy.retry_after(now, policy.cost)
-        if wait and credits is not None and policy in limit_set.policies[: limit_set.traits.plan_policies]:
+        if wait and credits is not None and policy in limit_set.policies[: traits.plan_policies]:
             # Whichever is sooner: the limit has room again, or there are enough credits.
             wait = min(wait, credits.retry_after(now, credits.cost))
         if wait:
@@ -61,7 +62,7 @@ def compute_denial(limit_set: LimitSet, now: float) -> Denial:
             if wait > longest:
                 longest = wait
     # Most sets have slots alone, which needs no call.
-    for bound in limit_set.slots if limit_set.traits.simple else limit_set.bounds:
+    for bound in limit_set.slots if traits.simple else limit_set.bounds:
         wait = bound.retry_after(now, 1)
         if wait:
             violated.append(bound)
@@ -70,7 +71,7 @@ def compute_denial(limit_set: LimitSet, now: float) -> Denial:
     if not violated:
         named: tuple[Bound, ...] = (*limit_set.slots, *limit_set.policies, *limit_set.bounds)
         return named[:1], 1
-    never = limit_set.traits.impossible_costs
+    never = traits.impossible_costs
     if never is None:
         never = find_impossible_costs(limit_set)
     return tuple(violated), 0 if never else longest

@@ -7,7 +7,7 @@ cdef class SlidingWindow:
     cdef public object _wait, rule
     cdef public CCounts counts
     cdef public long long _needs, cost, limit
-    @cython.locals(counts=CCounts, window=CWindow, rings=Py_ssize_t, headroom=CHeadroom, known="long long", left="long long", live="long long")
+    @cython.locals(counts=CCounts, window=CWindow, rings=Py_ssize_t, number=Py_ssize_t, headroom=CHeadroom, known="long long", left="long long", live="long long")
     cpdef long long left(self, double now) except? -9223372036854775807
     @cython.locals(counts=CCounts, window=CWindow, own="long long", cum="unsigned long long")
     cpdef charge(self, long long cost=*)

@@ -7,10 +7,12 @@ L by two each, less two (docs/design/limits.md#decisions).
 
 from edgeproxy.edge.counters.cells import MASK
 from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
-from edgeproxy.edge.limits.counts import ROUNDING_SECONDS, Counts, format_tail, seconds_until_gone
+from edgeproxy.edge.limits.counts import NO_CELL, ROUNDING_SECONDS, Counts, format_tail, seconds_until_gone
 from edgeproxy.edge.limits.headroom import BEYOND_HEADROOM
 from edgeproxy.edge.limits.policy import RuleTerms
 
+NO_WAIT = (NO_CELL, 0, 0, 0, None)
+"""The wait of a policy that has refused nothing yet."""
 HUB_RETRY_SECONDS = 5
 """Seconds until a retry if nothing passes until the hub is back: about when the hub is tried again (hub/breaker.py)."""
 
@@ -28,7 +30,8 @@ class SlidingWindow:
         self.limit = rule.limit
         self.counts = counts
         """The counts of its row."""
-        self._wait: tuple[int, int, int, int, float | None] | None = None
+        self._wait: tuple[int, int, int, int, float | None] = NO_WAIT
+        """The moment when a request passes, and before it the cell, version, rest and cost that it was computed for."""
 
     @property
     def name(self) -> str:
@@ -46,14 +49,14 @@ class SlidingWindow:
         window = counts.window
         if not window.since <= now < window.until:
             window.advance(now)
-        words = window.words
-        if counts.turn is not window.turn or words[counts.number * window.row_words + window.sync_at] != counts.sync:
+        words, number = window.words, counts.number
+        if counts.turn is not window.turn or words[number * window.row_words + window.sync_at] != counts.sync:
             counts.refresh(now)
             if counts.local is not None:
                 return max(1, self.limit // counts.local.share) - counts.closed - counts.own
             window = counts.window
             words = window.words
-        elif window.versions[counts.number] != counts.version:
+        elif window.versions[number] != counts.version:
             counts.reload()
         left = self.limit - counts.closed - counts.own
         if window.siblings:
@@ -111,11 +114,11 @@ class SlidingWindow:
     def compute_wait(self, left: int, now: float, cost: int) -> int:
         """Return the whole seconds ≥ 1 until `cost` passes; only `left` passes now. Call it after `left`."""
         counts = self.counts
-        cell, sync, known = counts.window.cell, counts.sync, self._wait
         # The moment stays until more is counted in a cell, so a flood of refusals is cheap.
-        if known is None or known[2] != left or known[0] != cell or known[1] != sync or known[3] != cost:
-            known = self._wait = (cell, sync, left, cost, self._compute_free_time(cost - left))
-        passes_at = known[4]
+        cell, sync, rest, price, passes_at = self._wait
+        if rest != left or cell != counts.window.cell or sync != counts.sync or price != cost:
+            passes_at = self._compute_free_time(cost - left)
+            self._wait = (counts.window.cell, counts.sync, left, cost, passes_at)
         if passes_at is None:
             return HUB_RETRY_SECONDS
         wait = int(passes_at - now + ROUNDING_SECONDS) + 1

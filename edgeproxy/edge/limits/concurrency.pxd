@@ -1,13 +1,13 @@
-from edgeproxy.edge.limits.slots cimport Slots as CSlots
+from edgeproxy.edge.limits.slots cimport Slots
 
 cdef class Concurrency:
     cdef public object _rule
-    cdef public CSlots counts
+    cdef public Slots counts
     cpdef bint acquire(self, double now) except -1
     cpdef release(self)
     cpdef retry_after(self, double now, long long cost=*)
 
-cdef class OwnConcurrency(CSlots):
+cdef class OwnConcurrency(Slots):
     cdef public object _rule
     cpdef bint acquire(self, double now) except -1
     cpdef retry_after(self, double now, long long cost=*)

@@ -175,10 +175,11 @@ async def _find_row(connection: AsyncConnection, table: str, statement: AnySelec
 async def find_sender(connection: AsyncConnection, secret: str, form: str) -> SignedIn | None:
     """Return the person whose session sent this form, even if the session has ended, or None if unknown.
 
-    `secret` is the browser's cookie. A session that the person ended is found without it.
+    `secret` is the browser's cookie. A session that the person ended is found without it, and with it, too: it may have
+    been ended in another browser.
     """
-    sha256 = compute_digest(secret if compute_form_token(secret) == form else form)
-    row = await _find_row(connection, sessions.name, sa.select(sessions).where(sessions.c.sha256 == sha256))
+    digests = {compute_digest(form), *([compute_digest(secret)] if compute_form_token(secret) == form else [])}
+    row = await _find_row(connection, sessions.name, sa.select(sessions).where(sessions.c.sha256.in_(digests)))
     return None if row is None else SignedIn(row.label, frozenset(parse_texts(row.roles)), row.customer)
 
 

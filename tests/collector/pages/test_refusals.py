@@ -208,6 +208,13 @@ def sign_out(visitor: Visitor) -> None:
     visitor.send("/sign-out")
 
 
+def sign_out_in_another_browser(visitor: Visitor) -> None:
+    cookies = list(visitor.client.cookies.jar)
+    sign_out(visitor)
+    for cookie in cookies:
+        visitor.client.cookies.jar.set_cookie(cookie)
+
+
 def sign_out_and_in(stage: PagesStage, visitor: Visitor) -> None:
     sign_out(visitor)
     sign_in_again(stage, visitor, "acme")
@@ -220,6 +227,7 @@ def idle_and_sign_in(stage: PagesStage, visitor: Visitor) -> None:
 
 ELSEWHERE: dict[str, tuple[Callable[[PagesStage, Visitor], None], int]] = {
     "signed out": (lambda _, visitor: sign_out(visitor), 401),
+    "signed out in another browser": (lambda _, visitor: sign_out_in_another_browser(visitor), 401),
     "signed out and in": (sign_out_and_in, 200),
     "signed in over the session": (lambda stage, visitor: sign_in_again(stage, visitor, "acme"), 200),
     "idle, then signed in": (idle_and_sign_in, 200),

@@ -335,8 +335,9 @@ async def _fetch_usage_of_spans(
 ) -> list[tuple[int, UsageRow]]:
     rolled = await rollup.fetch_state_once(connection)
     pieces: dict[tuple[sa.Table, bool], list[tuple[int, int, int]]] = defaultdict(list)
+    seconds = question.seconds
     for number, (since, until) in enumerate(spans):
-        for source in _select_sources(question.seconds, since, until, rolled):
+        for source in _select_sources(seconds, since, until, rolled):
             pieces[source.table, source.unrolled].append((number, source.since, source.until))
     if not pieces:
         return []

@@ -261,7 +261,10 @@ class Plan(Part):
     @property
     def currency(self) -> str:
         """The currency of all amounts of this plan."""
-        return self._currency
+        # Reading a private attribute takes pydantic several calls, and the rater does so for each segment and fee.
+        private = self.__pydantic_private__ or {}
+        currency: str = private["_currency"]
+        return currency
 
     @property
     def others(self) -> dict[str, "Plan"]:

@@ -153,7 +153,7 @@ async def compute_running_cost(
     and UsageNotStoredError.
     """
     known, lines = await _fetch_running_lines(connection, loaded, meters)
-    return _sum_due(loaded, lines, known.invoiced)
+    return _RunningCosts(loaded, known.invoiced).compute(lines)
 
 
 async def compute_period_costs(
@@ -172,8 +172,9 @@ async def compute_period_costs(
     untils = range(first, end, periods.DAY)
     gauges = await usage.fetch_running_gauges(connection, loaded.customer.name, running, untils, terms)
     known, whole = await _fetch_running_lines(connection, loaded, meters)
-    costs = _sum_daily_costs(loaded, known, whole, running, untils, daily, gauges)
-    costs.append(CostDay(end, _sum_due(loaded, whole, known.invoiced)))
+    days = _sum_daily_costs(loaded, known, whole, running, untils, daily, gauges)
+    costs = _RunningCosts(loaded, known.invoiced)
+    days.append(CostDay(end, costs.compute(whole)))
     _, ends = await _project_usage(connection, loaded, known.quantities, meters, now)
     low, high = None, None
     if ends is not None:
@@ -181,8 +182,8 @@ async def compute_period_costs(
         projected = (
             _replace_last_usage(whole, (), current.segments, current.last, without_minimums, used) for used in ends
         )
-        low, high = (_sum_due(loaded, lines, known.invoiced) for lines in projected)
-    return PeriodCosts(costs, low, high)
+        low, high = (costs.compute(lines) for lines in projected)
+    return PeriodCosts(days, low, high)
 
 
 def _sum_daily_costs(
@@ -240,10 +241,11 @@ class _RunningCosts:
     Minimum fees and their discounts are left out.
     """
 
-    def __init__(self, loaded: LoadedSubscription) -> None:
+    def __init__(self, loaded: LoadedSubscription, invoiced: Iterable[RatedLine] = ()) -> None:
         self._since = loaded.current.period.start
         self._discounts = DiscountRater(loaded.current.segments, loaded.discounts)
         self._amount = 0
+        self.add_invoiced(invoiced)
 
     def add_invoiced(self, lines: Iterable[RatedLine]) -> None:
         """Add lines that are invoiced already."""
@@ -270,13 +272,6 @@ class _RunningCosts:
 def _leave_out_minimums(lines: Iterable[RatedLine]) -> list[RatedLine]:
     """Return the lines that are no minimum fees."""
     return [line for line in lines if line.kind != "minimum"]
-
-
-def _sum_due(loaded: LoadedSubscription, lines: Sequence[RatedLine], invoiced: Sequence[RatedLine]) -> int:
-    """Return the cost of the running period by these lines, and the lines that are invoiced already."""
-    costs = _RunningCosts(loaded)
-    costs.add_invoiced(invoiced)
-    return costs.compute(lines)
 
 
 async def _fetch_running_lines(

@@ -92,6 +92,11 @@ class KeyList(Sequence[Key]):
         others = {place: key for place, key in enumerate(keys) if not key.model_fields_set <= PLAIN_KEY}
         return cls(digests, [key.customer for key in keys], others)
 
+    def share_names(self, names: bytes) -> None:
+        """Hold this object if its content is that of `names`, so that it takes memory once."""
+        if names == self.names:
+            self.names = names
+
     def list_others(self) -> ItemsView[int, Key]:
         """Return each key that has further settings, with its index."""
         return self._others.items()

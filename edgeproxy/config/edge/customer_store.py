@@ -85,7 +85,7 @@ class PackedCustomers(msgspec.Struct, array_like=True):
     digests: bytes
     """The SHA-256 of each key."""
     owners: bytes
-    """The customer of each key, like `customers`."""
+    """The customer of each key, like `customers`; empty if it is equal to that, as with one key for each customer."""
     key_texts: bytes
     """The number of each key's settings among the texts."""
     texts: list[bytes]
@@ -188,12 +188,14 @@ class Customers:
         """Raises ValueError, or msgspec.DecodeError, if the message is no valid one."""
         packed = msgspec.msgpack.decode(dumped, type=PackedCustomers)
         self._texts = packed.texts
-        self._customers = RowIndex(packed.customers, list_line_feeds(packed.customers), 1)
+        places = list_line_feeds(packed.customers)
+        self._customers = RowIndex(packed.customers, places, 1)
         self._customer_texts = array("I", packed.customer_texts)
         digests = packed.digests
         self._keys = RowIndex(digests, range(0, len(digests) + DIGEST_BYTES, DIGEST_BYTES), 0)
         self._key_texts = array("I", packed.key_texts)
-        self._owners, self._owner_places = packed.owners, list_line_feeds(packed.owners)
+        self._owners = packed.owners or packed.customers
+        self._owner_places = list_line_feeds(packed.owners) if packed.owners else places
         lengths = len(self._customers), len(self._keys), len(self._keys)
         if lengths != (len(self._customer_texts), len(self._key_texts), len(self._owner_places) - 1):
             raise ValueError("the parts of the customers do not fit")
@@ -243,7 +245,7 @@ def dump_customers(settings: EdgeSettings) -> bytes:
         packed_customers.packed_names,
         customer_texts.tobytes(),
         keys.digests,
-        keys.names,
+        b"" if keys.names == packed_customers.packed_names else keys.names,
         key_texts.tobytes(),
         list(texts),
     )

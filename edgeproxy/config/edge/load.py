@@ -114,6 +114,8 @@ def load_edge_source(
 def _build_settings(written: EdgeFile, sha256: str) -> EdgeSettings:
     """Build the settings of a file. `usage` and `directory` are the home's if residencies are configured."""
     packed = CustomerMap(written.customers)
+    if isinstance(written.keys, KeyList):
+        written.keys.share_names(packed.packed_names)
     settings = EdgeSettings.model_construct(**{**vars(written), "customers": packed}, sha256=sha256)
     home = find_home(written.residency)
     if home is None:

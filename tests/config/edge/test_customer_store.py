@@ -39,6 +39,20 @@ def test_each_of_many_customers_and_keys_is_restored() -> None:
         customers.get_customer("c3000")
 
 
+def test_names_of_customers_with_a_key_each_are_sent_once() -> None:
+    names = [f"c{number}" for number in range(MANY)]
+    keys = [Key(sha256=f"{number:064x}", customer=name) for number, name in enumerate(names)]
+    customers = dict.fromkeys(names, Customer(tier="pro"))
+    settings = EdgeSettings.model_construct(upstreams={}, routes=(), sha256="", customers=customers, keys=tuple(keys))
+    dumped = dump_customers(settings)
+    restored = Customers(dumped)
+    assert msgspec.msgpack.decode(dumped, type=PackedCustomers).owners == b""
+    for key in keys:
+        held = restored.find_key(bytes.fromhex(key.sha256))
+        assert held is not None
+        assert (held.customer, restored.get_customer_of(held).tier) == (key.customer, "pro")
+
+
 def test_customers_are_restored_when_no_more_texts_are_cached(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("read_terms", "read_customer"):
         monkeypatch.setattr(customer_store, name, getattr(customer_store, name).__wrapped__)

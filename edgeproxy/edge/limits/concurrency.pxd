@@ -8,6 +8,5 @@ cdef class Concurrency:
     cpdef retry_after(self, double now, long long cost=*)
 
 cdef class OwnConcurrency(Slots):
-    cdef public object _rule
     cpdef bint acquire(self, double now) except -1
     cpdef retry_after(self, double now, long long cost=*)

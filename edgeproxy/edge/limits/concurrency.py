@@ -1,7 +1,7 @@
 """Concurrency: a limit on simultaneous requests, in all workers together."""
 
 from edgeproxy.edge.limits.rule import Rule
-from edgeproxy.edge.limits.slots import Gauges, Slots
+from edgeproxy.edge.limits.slots import Slots
 from edgeproxy.edge.limits.window import HUB_RETRY_SECONDS
 
 
@@ -46,11 +46,7 @@ class Concurrency:
 class OwnConcurrency(Slots):
     """The same with slots that no other limit of the process counts in: one object for both, as most customers have."""
 
-    __slots__ = ("_rule",)
-
-    def __init__(self, rule: Rule, gauges: Gauges, subject: bytes) -> None:
-        Slots.__init__(self, gauges, subject)  # Cheaper than `super`.
-        self._rule = rule
+    __slots__ = ()
 
     @property
     def counts(self) -> Slots:
@@ -60,20 +56,20 @@ class OwnConcurrency(Slots):
     @property
     def name(self) -> str:
         """The label of the limit."""
-        return self._rule.name
+        return self._gauges.rule.name
 
     @property
     def limit(self) -> int:
         """The most slots in use at once."""
-        return self._rule.limit
+        return self._gauges.rule.limit
 
     def acquire(self, now: float) -> bool:
         """Acquire a slot. Return False if all are in use."""
-        return self.take(self._rule.limit, now)
+        return self.take(self._gauges.rule.limit, now)
 
     def retry_after(self, now: float, cost: int = 1) -> int:
         """Return the seconds until a retry may succeed, as Concurrency does."""
-        if not self.is_full(self._rule.limit, now):
+        if not self.is_full(self._gauges.rule.limit, now):
             return 0
         return HUB_RETRY_SECONDS if self.is_shut else 1
 

@@ -19,7 +19,7 @@ from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.quota import Balance, Quota, QuotaCounts, quota_key
 from edgeproxy.edge.limits.rate_terms import Mode
 from edgeproxy.edge.limits.rule import Rule
-from edgeproxy.edge.limits.slots import Gauges, SharedSlots, Slots
+from edgeproxy.edge.limits.slots import Gauges, Slots
 from edgeproxy.edge.limits.unit_limit import BudgetReservation, RequestReserve, UnitLimit
 
 WINDOWS_MAX = 1024
@@ -78,8 +78,8 @@ class Policies:
         many customers do.
         """
         self._windows: dict[bytes, CellWindow] = {}
-        self._gauges: dict[bytes, Gauges] = {}
-        """Both by the stem of the rows' keys."""
+        """Windows by the stem of the rows' keys."""
+        self._gauges: dict[Rule, Gauges] = {}
 
     def refresh_hosts(self) -> None:
         """Update the number of hosts to the one that the supervisor has from the hub."""
@@ -129,8 +129,8 @@ class Policies:
         """Return a function of a subject that returns its limit, as `get_concurrency` does."""
         if self._is_shared or self.table.reads_runs:
             return lambda subject: self.get_concurrency(rule, subject)
-        gauges = self._get_gauges(rule.stem)
-        return lambda subject: OwnConcurrency(rule, gauges, subject)
+        gauges = self._get_gauges(rule)
+        return lambda subject: OwnConcurrency(gauges, subject)
 
     def _get_window(self, rule: Rule) -> CellWindow:
         return self._windows.get(rule.stem) or self._add_window(rule)
@@ -141,22 +141,22 @@ class Policies:
         window = self._windows[rule.stem] = CellWindow(self.table, rule.window, rule.stem, self._locals)
         return window
 
-    def _get_gauges(self, stem: bytes) -> Gauges:
-        gauges = self._gauges.get(stem)
+    def _get_gauges(self, rule: Rule) -> Gauges:
+        gauges = self._gauges.get(rule)
         if gauges is None:
             if len(self._gauges) >= WINDOWS_MAX:
                 self._gauges.clear()
-            gauges = self._gauges[stem] = Gauges(self.table, stem, self._locals)
+            gauges = self._gauges[rule] = Gauges(self.table, rule, self._locals)
         return gauges
 
     def get_concurrency(self, rule: Rule, subject: bytes) -> ConcurrencyLimit:
         """Return the limit on simultaneous requests of `subject`."""
         if not (self._is_shared or self.table.reads_runs):
-            return OwnConcurrency(rule, self._get_gauges(rule.stem), subject)
+            return OwnConcurrency(self._get_gauges(rule), subject)
         key = rule.key(subject)
         slots = self.table.readers.get(key)
         if not isinstance(slots, Slots):
-            slots = self.table.readers[key] = SharedSlots(self._get_gauges(rule.stem), subject)
+            slots = self.table.readers[key] = Slots(self._get_gauges(rule), subject)
         return Concurrency(rule, slots)
 
     def get_unit_limit(

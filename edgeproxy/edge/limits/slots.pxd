@@ -3,7 +3,7 @@ from edgeproxy.edge.limits.headroom cimport Headroom as CHeadroom
 
 cdef class Gauges:
     cdef object __weakref__
-    cdef public object columns, locals, runs, stem, table, words
+    cdef public object columns, locals, rule, runs, table, words
     cdef public tuple places
     cdef public bint has_hub
     cdef public unsigned long long owner
@@ -12,6 +12,7 @@ cdef class Gauges:
     cdef public Py_ssize_t foreign_at, own_at
 
 cdef class Slots:
+    cdef object __weakref__
     cdef public object _generation, _local, _subject, _sync
     cdef public Gauges _gauges
     cdef public CHeadroom _headroom
@@ -26,6 +27,3 @@ cdef class Slots:
     @cython.locals(gauges=Gauges, row=Py_ssize_t, headroom=CHeadroom, total="long long")
     cpdef bint is_full(self, long long limit, double now, long long amount=*) except -1
     cpdef _touch(self, double now)
-
-cdef class SharedSlots(Slots):
-    cdef object __weakref__

@@ -14,22 +14,23 @@ from edgeproxy.edge.counters.rows import LimitTable, RowLookup, RowUnavailableEr
 from edgeproxy.edge.limits.counts import ROW_RETRY_SECONDS, join_rings
 from edgeproxy.edge.limits.headroom import MARGIN_PARTS, Headroom
 from edgeproxy.edge.limits.local import Locals, LocalSlots
+from edgeproxy.edge.limits.rule import Rule
 
 ROW_RETENTION_SECONDS = 60.0
 """A row is retained for these seconds after its last use."""
 
 
 class Gauges:
-    """The places of all columns' gauges in the rows of one table, as offsets: once for all subjects of a `stem`."""
+    """The places of all columns' gauges in the rows of one table, as offsets: once for all subjects of a rule."""
 
     __slots__ = (
-        "__weakref__", "columns", "foreign_at", "has_hub", "locals", "own_at", "owner", "places", "retained", "runs",
-        "second", "stem", "table", "touched", "words",
+        "__weakref__", "columns", "foreign_at", "has_hub", "locals", "own_at", "owner", "places", "retained", "rule",
+        "runs", "second", "table", "touched", "words",
     )  # fmt: skip
 
-    def __init__(self, table: LimitTable, stem: bytes, locals_: Locals) -> None:
-        """`stem` is the beginning of the rows' keys. `locals_` reports a full table."""
-        self.table, self.words, self.locals, self.stem = table, table.words, locals_, stem
+    def __init__(self, table: LimitTable, rule: Rule, locals_: Locals) -> None:
+        """`rule` has the beginning of the rows' keys. `locals_` reports a full table."""
+        self.table, self.words, self.locals, self.rule = table, table.words, locals_, rule
         self.owner = table.gauge_owner
         self.has_hub = table.layout.hub is not None
         self.own_at = table.head_at + at.GAUGE
@@ -70,11 +71,11 @@ class Slots:
     """
 
     __slots__ = (
-        "_gauges", "_generation", "_headroom", "_local", "_row", "_subject", "_sync", "_touched",
+        "__weakref__", "_gauges", "_generation", "_headroom", "_local", "_row", "_subject", "_sync", "_touched",
     )  # fmt: skip
 
     def __init__(self, gauges: Gauges, subject: bytes) -> None:
-        """The row's key is the gauges' stem and `subject`."""
+        """The row's key is the stem of the gauges' rule and `subject`."""
         self._gauges = gauges
         self._subject = subject
         self._row = self._generation = 0
@@ -87,7 +88,7 @@ class Slots:
     @property
     def key(self) -> bytes:
         """The key of the row."""
-        return self._gauges.stem + self._subject
+        return self._gauges.rule.stem + self._subject
 
     @property
     def place(self) -> tuple[int, int] | None:
@@ -337,7 +338,7 @@ class Slots:
     def describe_row(self) -> tuple[bytes, int, int] | None:
         """Return the key of the row, and the width and flags of a new one; None if it was looked up before."""
         is_new = not self._row and self._local is None
-        return (self._gauges.stem + self._subject, CELL_US_MIN, HAS_GAUGES) if is_new else None
+        return (self._gauges.rule.stem + self._subject, CELL_US_MIN, HAS_GAUGES) if is_new else None
 
     def bind_row(self, lookup: RowLookup, now: float) -> None:
         """Count in this row from now on."""
@@ -380,12 +381,6 @@ class Slots:
     def _bind_headroom(self) -> None:
         """Give up headroom, and take some from the next reading on if there are many siblings."""
         self._headroom = Headroom(self._gauges.table, self._row) if self._row and self._gauges.runs else None
-
-
-class SharedSlots(Slots):
-    """The slots of a row that the table refers to, so that all limits of a process that count in it share them."""
-
-    __slots__ = ("__weakref__",)
 
 
 def compute_calm(limit: int) -> int:

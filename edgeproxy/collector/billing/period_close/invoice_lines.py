@@ -23,7 +23,6 @@ from edgeproxy.collector.billing.rating.rater import (
     Span,
     UsageKey,
     UsageRater,
-    rate_last_usage,
     rate_minimums,
     rate_segments,
     rate_usage,
@@ -362,7 +361,7 @@ def _replace_last_usage(
         return line.kind == "minimum" or (bool(line.meter) and line.segment.start == start)
 
     before = [line for line in known.before if is_replaced(line)]
-    of_last = rate_last_usage(segments, last, quantities)
+    of_last = rate_usage(segments, quantities, start)
     used = [*(line for line in used if line.segment.start != start), *of_last]
     minimums = rate_minimums(segments, used, known.settled)
     replaced = subtract_invoiced(before, [*of_last, *minimums])

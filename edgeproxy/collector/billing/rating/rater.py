@@ -153,31 +153,6 @@ def rate_segments(
     return _subtract_invoiced(before, lines) if before else lines
 
 
-def rate_last_usage(segments: Sequence[Segment], last: Segment, usage: Mapping[UsageKey, int]) -> list[RatedLine]:
-    """Return the usage lines of `last`, as `rate_segments` rates them, without the lines of the earlier `segments`."""
-    if last.is_trial:
-        return []
-    allowance = _identify_allowance(last, "")
-    earlier = {
-        segment.span
-        for segment in segments
-        if segment.span.start < last.span.start
-        and not segment.is_trial
-        and _identify_allowance(segment, "") == allowance
-    }
-    before: dict[str, dict[str, int]] = {}
-    used: dict[str, dict[str, int]] = {}
-    for (span, meter, value), quantity in usage.items():
-        if span in earlier:
-            values = before.setdefault(meter, {})
-            values[value] = values.get(value, 0) + quantity
-        elif span == last.span:
-            used.setdefault(meter, {})[value] = quantity
-    rater = UsageRater()
-    rater.add(last, before)
-    return list(rater.rate(last, used))
-
-
 def subtract_invoiced(invoiced: Iterable[RatedLine], lines: Sequence[RatedLine]) -> list[RatedLine]:
     """Return the lines to add to the `invoiced` ones, of the same segments, so that they become `lines`."""
     return _subtract_invoiced(_group_lines(invoiced), lines)
@@ -236,17 +211,18 @@ def _rate_fee(paid_segment: Segment, kind: LineKind, sign: int, segment: Span) -
     return RatedLine(kind, paid_segment.version, segment, "", "", 0, quantity, None, cents, left)
 
 
-def rate_usage(segments: Sequence[Segment], usage: Mapping[UsageKey, int]) -> list[RatedLine]:
+def rate_usage(segments: Sequence[Segment], usage: Mapping[UsageKey, int], since: int = 0) -> list[RatedLine]:
     """Return the usage lines of each segment, in the order of its plan's meters, without trials and invoiced lines.
 
     Included units and price steps apply to a whole period: a later segment of the same plan continues at the step that
-    the earlier one reached.
+    the earlier one reached. Segments that begin before the Unix second `since` get no lines.
     """
     by_segment = _group_usage(usage)
     rater, lines = UsageRater(), list[RatedLine]()
     for segment in segments:
         if not segment.is_trial and (used := by_segment.get(segment.span)):
-            lines += rater.rate(segment, used)
+            if segment.span.start >= since:
+                lines += rater.rate(segment, used)
             rater.add(segment, used)
     return lines
 

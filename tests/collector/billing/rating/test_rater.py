@@ -17,8 +17,8 @@ from edgeproxy.collector.billing.rating.rater import (
     Span,
     UsageKey,
     UsageRater,
-    rate_last_usage,
     rate_segments,
+    rate_usage,
     subtract_invoiced,
     sum_amounts,
 )
@@ -285,15 +285,11 @@ def test_resumed_plan_continues_its_included_usage_and_credits_no_more_than_its_
         (back.start, "", 0, -20, 0),
         (back.start, "", 1, 20, 2000),
     ]
-    assert [line for line in rate_last_usage(segments, segments[1], used) if line.meter == "calls"] == lines[1:]
+    assert [line for line in rate_usage(segments, used, back.start) if line.meter == "calls"] == lines[1:]
     # A trial uses up nothing and costs nothing.
     trial = segments[0]._replace(is_trial=True)
-    (free,) = rate_last_usage(
-        [trial, segments[1]],
-        segments[1],
-        {key: used[key] for key in used if key.meter == "calls"},
-    )
+    (free,) = rate_usage([trial, segments[1]], {key: used[key] for key in used if key.meter == "calls"}, back.start)
     assert (free.value, free.quantity, free.amount) == ("dear", 40, 0)
-    assert rate_last_usage([trial], trial, used) == []
+    assert rate_usage([trial], used) == []
     segments[1] = Segment("small@1", small, back, JANUARY)
     assert [line.amount for line in rate_segments(segments, {})] == [31000, -1550, 1550]

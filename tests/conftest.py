@@ -202,6 +202,8 @@ def mark_night(items: Sequence[pytest.Item]) -> list[str]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    from loadtest.testbed.process import PACKAGE, ROOT
+
     unknown = mark_night(items)
     if unknown and is_whole(config):
         raise pytest.UsageError(f"{NIGHT.name} names no test with {', '.join(unknown)}")
@@ -221,6 +223,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out["patches_methods"] = pytest.mark.skip(reason="the methods of compiled classes cannot be patched")
     else:
         left_out["compiled"] = pytest.mark.skip(reason="of the compiled build: scripts/test-compiled")
+    if PACKAGE.parent != ROOT:
+        left_out["checkout"] = pytest.mark.skip(reason="of a checkout: the package of these tests is installed")
     for item in items:
         for name, skip in left_out.items():
             if item.get_closest_marker(name):

@@ -10,8 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from loadtest.testbed.process import PACKAGE
+
+pytestmark = pytest.mark.checkout
+
 ROOT = Path(__file__).parents[1]
-MODULES = (ROOT / "edgeproxy" / "compiled.txt").read_text().split()
+MODULES = (PACKAGE / "compiled.txt").read_text().split()
 CLASS = re.compile(r"cdef class (\w+)(?:\((\w+)\))?:")
 FIELDS = re.compile(r"    cdef public (?:unsigned )?(?:long )?\w+ (.*)")
 DECLARED: dict[str, set[str]] = {}

@@ -73,6 +73,7 @@ def last_stage() -> dict[str, str]:
     return dict(found[begin:])
 
 
+@pytest.mark.checkout
 def test_package_data_contains_every_file_that_is_not_a_module() -> None:
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["edgeproxy"]
     packed = {path for pattern in patterns for path in (ROOT / "edgeproxy").glob(pattern)}

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.checkout
+
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/design/adding.md").read_text()
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()

@@ -26,6 +26,7 @@ ABILITIES = (
     "there is no docker compose here",
     "there is no kubectl here",
     "of the compiled build: scripts/test-compiled",
+    "of a checkout: the package of these tests is installed",
     "of the image: scripts/image",
     "the methods of compiled classes cannot be patched",
     "this process may not mount a file system",

@@ -21,6 +21,8 @@ from loadtest.testbed.waiting import until
 from loadtest.topology import Upstream as Service
 from tests.support.wheel import LOADTEST_SOURCES, build_wheel, install_wheels, list_pinned, list_required
 
+pytestmark = pytest.mark.checkout
+
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import edgeproxy
 from loadtest.testbed import fork_server
 from loadtest.testbed.waiting import SLOWNESS
 
@@ -19,6 +20,9 @@ ENVIRON_MAX = 1 << 20
 
 ROOT = Path(__file__).parent.parent.parent
 """The project's root, the working directory of every process."""
+
+PACKAGE = Path(edgeproxy.__file__).parent
+"""The package that runs. The compiled build's sources are there, too, and not in ROOT."""
 
 LEASH = f"import ctypes, os, sys; ctypes.CDLL(None).prctl(1, {signal.SIGTERM:d}); os.execv(sys.argv[1], sys.argv[1:])"
 """A command that runs another one by exec. The kernel sends it SIGTERM when its parent dies (PR_SET_PDEATHSIG)."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from babel.messages.plurals import get_plural
 
 from edgeproxy.config.collector.languages import SUFFIX
-from loadtest.testbed.process import ROOT
+from loadtest.testbed.process import PACKAGE
 from tests.collector.languages.catalogues import HEADER, Text, texts, write_entry
 from tests.collector.languages.test_words import HOLE
 
@@ -36,7 +36,7 @@ def add_language(folder: Path, first: str = "pass") -> tuple[str, ...]:
 
     The copy includes the compiled modules, because compiling them takes seconds of CPU.
     """
-    shutil.copytree(ROOT / "edgeproxy", folder / "edgeproxy")
+    shutil.copytree(PACKAGE, folder / "edgeproxy")
     entries = [write_entry(text, translate(text), PLURAL.num_plurals) for text in sorted(texts())]
     file = folder / "edgeproxy/collector/languages/locale" / f"{CODE}{SUFFIX}"
     file.write_text("\n".join([HEADER.format(CODE, PLURAL.plural_forms.rstrip(";")), *entries]), encoding="utf-8")

@@ -11,7 +11,7 @@ import edgeproxy
 from edgeproxy.collector.commands import database as database_commands
 from edgeproxy.collector.database import database, migrate
 from edgeproxy.collector.database.schema import REVISION
-from loadtest.testbed.process import ROOT
+from loadtest.testbed.process import PACKAGE
 
 VERSIONS = "edgeproxy/collector/database/migrations/versions"
 BEFORE = f"{edgeproxy.__version__}-before"
@@ -49,7 +49,7 @@ def unpack_version_after(folder: Path) -> None:
 
 def _copy_sources(folder: Path) -> None:
     ignored = shutil.ignore_patterns("__pycache__", "*.so")
-    shutil.copytree(ROOT / "edgeproxy", folder / "edgeproxy", ignore=ignored)
+    shutil.copytree(PACKAGE, folder / "edgeproxy", ignore=ignored)
 
 
 def write_revisions(folder: Path, reversible: Iterable[bool]) -> list[str]:
@@ -73,7 +73,7 @@ def add_revisions(monkeypatch: pytest.MonkeyPatch, folder: Path, reversible: Ite
     def build_extended(connection: object) -> Config:
         config = build_config(connection)  # type: ignore[arg-type]
         config.set_main_option("path_separator", "newline")
-        config.set_main_option("version_locations", f"{ROOT / VERSIONS}\n{folder}")
+        config.set_main_option("version_locations", f"{PACKAGE.parent / VERSIONS}\n{folder}")
         return config
 
     monkeypatch.setattr(migrate, "_build_config", build_extended)

@@ -2,11 +2,11 @@
 
 import ast
 from collections.abc import Iterator
-from pathlib import Path
 
 from edgeproxy.collector.accounts.audit_details import CLEAR_ACTIONS, SEALED_ACTIONS
+from loadtest.testbed.process import PACKAGE
 
-COLLECTOR = Path(__file__).parents[3] / "edgeproxy/collector"
+COLLECTOR = PACKAGE / "collector"
 OWNER_ARGUMENTS = 5
 """The number of arguments of an entry that names the owner of its details."""
 

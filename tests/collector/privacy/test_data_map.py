@@ -1,7 +1,6 @@
 """The map of personal data names each column, log field, metric label and Stripe object."""
 
 import re
-from pathlib import Path
 
 import sqlalchemy as sa
 
@@ -16,8 +15,8 @@ from edgeproxy.collector.privacy import coverage, places
 from edgeproxy.collector.privacy.data_map import render_page
 from edgeproxy.collector.privacy.own_rows import select_own
 from edgeproxy.edge.metrics import METRICS
+from loadtest.testbed.process import PACKAGE, ROOT
 
-ROOT = Path(__file__).parents[3]
 BY_VERSION = {"plan_versions", "price_moves", "directory_outbox"}
 """Tables that name a row's customer only within a text."""
 
@@ -101,7 +100,7 @@ def test_no_label_of_a_metric_is_about_a_person() -> None:
 def test_objects_of_stripe_that_are_called_are_on_the_map() -> None:
     called = {
         name
-        for file in (ROOT / "edgeproxy/collector/billing").rglob("*.py")
+        for file in (PACKAGE / "collector/billing").rglob("*.py")
         for name in re.findall(r'"v1\.([a-z_]+)\.[a-z_.]+"', file.read_text())
     }
     assert called == {*places.STRIPE.names, *places.STRIPE.impersonal}

@@ -6,11 +6,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 
 import pytest
 
-import edgeproxy.collector
 from edgeproxy.base.problem_codes import TYPE_BASE, ProblemCode
 from edgeproxy.collector.api.responses import TITLES, problem
 from edgeproxy.collector.languages.catalogs import DEFAULT, LANGUAGES, load_catalog
@@ -18,8 +16,8 @@ from edgeproxy.collector.pages.refusal_words import FIELD_WORDS
 from edgeproxy.collector.problems.table import CODES, SECTIONS
 from edgeproxy.config import field_codes
 from edgeproxy.config.field_codes import FIELD_CODES
+from loadtest.testbed.process import PACKAGE, ROOT
 
-PACKAGE = Path(edgeproxy.collector.__file__).parent.parent
 FORM = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 HOLE = re.compile(r"%\((\w+)\)s")
 CONSTANTS = {code.name.upper().replace("-", "_"): code for code in CODES.values()}
@@ -179,7 +177,7 @@ def test_only_responses_module_writes_problem_documents() -> None:
 
 
 def test_the_page_of_codes_is_made_of_the_tables() -> None:
-    done = subprocess.run([sys.executable, PACKAGE.parent / "scripts/problems-page", "--check"], check=False)
+    done = subprocess.run([sys.executable, ROOT / "scripts/problems-page", "--check"], check=False)
     assert done.returncode == 0, "run scripts/problems-page"
 
 

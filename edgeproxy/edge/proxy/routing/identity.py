@@ -9,7 +9,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from edgeproxy.base.clock import EPOCH
 from edgeproxy.base.short_names import shorten_name
@@ -59,7 +59,7 @@ class Identity(RouteBindings):
 
     __slots__ = ("valid_until",)
 
-    def __init__(self, make: Callable[[Route, Any], RouteBinding], valid_until: float = FOREVER) -> None:
+    def __init__(self, make: Callable[..., RouteBinding], valid_until: float = FOREVER) -> None:
         """`make` is that of RouteBindings."""
         RouteBindings.__init__(self, make)  # Cheaper than `super`.
         self.valid_until = valid_until
@@ -70,9 +70,7 @@ class KeyHolder(Identity):
 
     __slots__ = ("_secret", "subject", "terms")
 
-    def __init__(
-        self, make: Callable[[Route, Any], RouteBinding], valid_until: float, secret: bytes, key: HeldKey
-    ) -> None:
+    def __init__(self, make: Callable[..., RouteBinding], valid_until: float, secret: bytes, key: HeldKey) -> None:
         """`secret` is the key itself."""
         Identity.__init__(self, make, valid_until)
         self._secret, self.subject, self.terms = secret, key.subject, key.terms

@@ -5,7 +5,7 @@ because counts are in the tables: the next request looks the key up again.
 """
 
 from collections.abc import Callable, Collection, Hashable
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from edgeproxy.edge.proxy.routing.binding import Route, RouteBinding
 
@@ -29,8 +29,8 @@ class RouteBindings:
 
     __slots__ = ("_all", "_make", "binding", "is_recent", "memory", "route")
 
-    def __init__(self, make: Callable[[Route, Any], RouteBinding]) -> None:
-        """`make` creates a binding. It gets this object too, so that all keys of the files share one function."""
+    def __init__(self, make: Callable[..., RouteBinding]) -> None:
+        """`make` gets a route and this object, so that all keys of the files share one function."""
         self._make = make
         self.memory: Memory | None = None
         """The memory that the identity is in."""
@@ -79,7 +79,7 @@ class RouteBindings:
         """Drop all bindings."""
         self.route = self.binding = self._all = None
 
-    def replace_bindings(self, make: Callable[[Route, Any], RouteBinding]) -> None:
+    def replace_bindings(self, make: Callable[..., RouteBinding]) -> None:
         """Drop all bindings, and create further ones by this function."""
         if self.memory is not None:
             self.memory.remove_bindings(self.count_further())

@@ -158,7 +158,7 @@ def test_hosts_report_again_to_a_hub_that_lost_its_data(tmp_path: Path, seed: in
 
 def test_restarted_supervisor_counts_no_usage_twice(tmp_path: Path, seed: int) -> None:
     world, of = World(tmp_path, seed), rule(600)
-    spread(world, of, "strict", 0, 100, 9)
+    spread(world, of, "strict", 0, 100, 8)  # At 9 a second a minute has more than 600 of them at some seeds.
     for host in world.hosts:
         for moment in (15, 30, 45, 60):
             world.later(moment + host.rtt, host.begin)

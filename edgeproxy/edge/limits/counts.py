@@ -126,10 +126,7 @@ class CellWindow:
         if now >= self.tails_until:
             self.tails_until = int(now) + 1.0
             self.tails = {}
-        tail = self.tails.get(age)
-        if tail is None:
-            tail = format_tail(seconds_until_gone(self.cell - age, self.cells, self.width, now))
-            self.tails[age] = tail
+        tail = self.tails[age] = format_tail(seconds_until_gone(self.cell - age, self.cells, self.width, now))
         return tail
 
 

@@ -269,6 +269,19 @@ def test_a_row_keeps_its_counts_when_windows_beyond_the_bound_are_dropped(
     assert (one.left(START), other.left(START)) == (3, 3)
 
 
+def test_slots_in_use_count_when_gauges_beyond_the_bound_are_dropped(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policies, "WINDOWS_MAX", 1)
+    of_table = Policies(worker(0))
+    rules = [Rule("concurrency", limit, 0.0, algorithm="concurrency") for limit in (1, 2)]
+    one, _, other = [of_table.get_concurrency(rule, b"acme") for rule in (rules[0], rules[1], rules[0])]
+    assert one.acquire(START)
+    assert not other.acquire(START)
+    one.release()
+    assert other.acquire(START)
+
+
 def test_a_retry_is_not_put_off_where_there_is_room(worker: Worker) -> None:
     window = policy(worker)
     assert window.retry_after(START) == 0

@@ -9,6 +9,7 @@ In a compiled module inner functions hold each other (docs/start/compiled.md#saf
 import gc
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import pytest
 
@@ -177,7 +178,15 @@ async def test_exchanges_leave_no_objects_behind(edge: Edge, exchange: Callable[
     try:
         before = count_objects()
         await repeat()
-        left = count_objects() - before
+        left: dict[str, int] = {}
+
+        def are_gone() -> bool:
+            left.clear()
+            left.update((name, n) for name, n in (count_objects() - before).items() if n >= ROUNDS // 3)
+            return not left
+
+        with suppress(AssertionError):  # An upstream's end of a tunnel may be closed some turns after the client's.
+            await edge.until(are_gone)
     finally:
         gc.enable()
-    assert not {name: n for name, n in left.items() if n >= ROUNDS // 3}
+    assert left == {}

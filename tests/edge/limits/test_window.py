@@ -364,3 +364,16 @@ def test_subjects_of_one_second_share_the_resets_of_equal_ages(worker: Worker) -
         b";t=%d\r\n" % window.reset(now) for window in (old, young, new)
     ]
     assert old.reset(now) < young.reset(now) == new.reset(now)
+
+
+def test_a_late_answer_leaves_no_tail_of_its_requests_time_to_others(worker: Worker) -> None:
+    policies, rule = Policies(worker(0)), Rule("basic", 10, 60.0)
+    slow, quick, idle = [policies.get_policy(rule, subject) for subject in (b"acme", b"globex", b"initech")]
+    start = float(int(cell_number(START, WIDTH) * CELL) + 1)
+    assert ask(slow, start)
+    assert ask(quick, start)
+    now = start + 20.0
+    for window in (idle, slow, quick):
+        window.left(now)
+    idle.tail(now)
+    assert slow.tail(start) == quick.tail(now) == b";t=%d\r\n" % quick.reset(now)

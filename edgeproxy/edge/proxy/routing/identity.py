@@ -276,7 +276,10 @@ class Directory:
         if self._issuers is not None and is_token(secret):
             remembered = TokenDigest(digest)
             holder = known.get(remembered)
-            return TokenHolder(secret, remembered) if holder is None else holder
+            if holder is None:
+                return TokenHolder(secret, remembered)
+            holder.is_recent = True
+            return holder
         key = self._customers.find_key(digest)
         if key is None:
             return self.unknown if self._key_lookup is None else UnresolvedIdentity(secret, digest)

@@ -16,7 +16,7 @@ IDENTITY_BYTES = 1028
 BINDING_BYTES = 320
 """Bytes of a customer on each further route with the same limits."""
 TURN_PARTS = 1024
-"""A full memory drops this part of it at a time: 107 customers of the default size, in a third of a millisecond."""
+"""A full memory drops this part of it at a time: 127 customers of the default size, in a third of a millisecond."""
 SPARED_MAX = 256
 """Identities that are spared at a time, because they were used since the last time."""
 

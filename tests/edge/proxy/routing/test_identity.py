@@ -15,7 +15,7 @@ from edgeproxy.edge.errors import RejectedError, UnidentifiedError
 from edgeproxy.edge.messages import FetchIssuerKeys
 from edgeproxy.edge.proxy.routing import identity, identity_memory
 from edgeproxy.edge.proxy.routing.binding import Route
-from edgeproxy.edge.proxy.routing.identity import Directory
+from edgeproxy.edge.proxy.routing.identity import Directory, Identity
 from edgeproxy.edge.proxy.routing.token_verifier import parse_keys
 from tests.support.transcript import EXPIRED, GET, KEY, READER, UNLIMITED, Edge, digest, get, ok
 
@@ -152,21 +152,42 @@ async def test_a_cached_key_expires_at_its_time(edge: Edge) -> None:
     assert edge.count("edge_auth_failures_total", "expired") == 2
 
 
-async def test_a_token_with_an_unknown_signing_key_fetches_the_issuers_keys(edge: Edge) -> None:
+async def trust(edge: Edge, signing: ec.EllipticCurvePrivateKey) -> tuple[Directory, dict[str, object]]:
+    """Return a directory that accepts tokens with this signature, and their claims."""
     edge.config["issuers"] = {
         "id": {"issuer": "https://id.example", "jwks": "https://id.example/k", "audiences": ["x"]}
     }
     people = await directory(edge)
-    signing = ec.generate_private_key(ec.SECP256R1())
     listed = jwt.algorithms.ECAlgorithm.to_jwk(signing.public_key(), as_dict=True)
     edge.runtime.key_lookup.issuer_keys["id"] = parse_keys(json.dumps({"keys": [{**listed, "kid": "old"}]}))
-    said = {"iss": "https://id.example", "aud": "x", "sub": "acme", "exp": time.time() + 3600}
-    token = jwt.encode(said, signing, "ES256").encode()
+    return people, {"iss": "https://id.example", "aud": "x", "sub": "acme", "exp": time.time() + 3600}
+
+
+async def test_a_token_with_a_recent_use_outlives_one_without(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity_memory, "IDENTITY_BYTES", units.REMEMBERED_BYTES // 2)
+    signing = ec.generate_private_key(ec.SECP256R1())
+    people, claims = await trust(edge, signing)
+    tokens = [jwt.encode({**claims, "jti": str(number)}, signing, "ES256").encode() for number in range(3)]
+
+    def use(token: bytes) -> Identity | None:
+        return people.refresh(people.resolve(token), route(edge, "/v1/x"), time.monotonic() + edge.runtime.offset)
+
+    first, second = use(tokens[0]), use(tokens[1])
+    people.resolve(tokens[0])
+    use(tokens[2])
+    assert people.resolve(tokens[0]) is first
+    assert people.resolve(tokens[1]) is not second
+
+
+async def test_a_token_with_an_unknown_signing_key_fetches_the_issuers_keys(edge: Edge) -> None:
+    signing = ec.generate_private_key(ec.SECP256R1())
+    people, claims = await trust(edge, signing)
+    token = jwt.encode(claims, signing, "ES256").encode()
     holder = people.refresh(people.resolve(token), route(edge, "/v1/x"), time.monotonic() + edge.runtime.offset)
     assert holder is not None
     assert people.resolve(token) is holder, "the holder is cached"
     assert people.resolve(hashlib.sha256(token).digest()) is not holder
-    stale = jwt.encode(said, signing, "ES256", {"kid": "new"}).encode()
+    stale = jwt.encode(claims, signing, "ES256", {"kid": "new"}).encode()
     for _ in range(2):
         people.refresh(people.resolve(stale), route(edge, "/v1/x"), time.monotonic() + edge.runtime.offset)
     assert edge.inquiries == [FetchIssuerKeys("id")], "the issuer's keys are requested once"

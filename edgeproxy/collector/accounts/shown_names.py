@@ -8,9 +8,11 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts import customer_rows
+from edgeproxy.collector.accounts.pseudonyms import fetch_display_names
 from edgeproxy.collector.accounts.rows import CustomerRow
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import customers
+from edgeproxy.collector.languages.invisible import format_line
 
 NAME_FIELD = "name"
 """The metadata field with a customer's name as a person wrote it."""
@@ -19,15 +21,18 @@ NAME_CHARACTERS_MAX = 200
 
 
 def format_shown_name(row: CustomerRow) -> str:
-    """Return the name of a customer, on one line of at most NAME_CHARACTERS_MAX characters."""
-    written = " ".join(str(orjson.loads(row.metadata).get(NAME_FIELD, "")).split())[:NAME_CHARACTERS_MAX]
-    return written or row.display_name or row.name
+    """Return the name of a customer, on one line of at most NAME_CHARACTERS_MAX printable characters."""
+    words = format_line(str(orjson.loads(row.metadata).get(NAME_FIELD, ""))).split()
+    return " ".join(words)[:NAME_CHARACTERS_MAX] or row.display_name or row.name
 
 
 async def fetch_names(connection: AsyncConnection, name: str) -> tuple[str, str]:
     """Return the name in the API and the shown name of a customer, by its name in the ledger."""
     rows = await customer_rows.fetch_rows(connection, sa.select(customers).where(customers.c.name == name))
-    return (rows[0].display_name or name, format_shown_name(rows[0])) if rows else (name, name)
+    if rows:
+        return rows[0].display_name or name, format_shown_name(rows[0])
+    readable = (await fetch_display_names(connection, [name])).get(name, name)  # Its row cannot be decrypted.
+    return readable, readable
 
 
 async def find_shown_name(database: Database, name: str) -> str:

@@ -9,8 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.base import log
 from edgeproxy.collector.accounts import audit, contacts
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
-from edgeproxy.collector.accounts.customer_rows import fetch_rows
-from edgeproxy.collector.accounts.shown_names import format_shown_name
+from edgeproxy.collector.accounts.shown_names import find_shown_name
 from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject, try_keys
 from edgeproxy.collector.database.billing_tables import billing_customers
 from edgeproxy.collector.database.database import Database, build_insert_new
@@ -86,8 +85,8 @@ class StripeCustomers:
     async def get_or_create(self, customer: str, name: str, *, tries: int = 0, since: float | None = None) -> str:
         """Return the Stripe id of a customer by our id, and create it there if necessary. Raises StripeCallError.
 
-        `tries` is the number of Idempotency-Keys that would only repeat a failure. `since` is the Unix second of the
-        first try; None means that this is the first.
+        `name` is its name in the ledger. `tries` is the number of Idempotency-Keys that would only repeat a failure.
+        `since` is the Unix second of the first try; None means that this is the first.
         """
         customer_id = await self._find_recorded(customer)
         if customer_id is not None:
@@ -101,10 +100,10 @@ class StripeCustomers:
                 return customer_id  # Another task has recorded it meanwhile.
         if stripe_customer is None:
             metadata = {CUSTOMER: customer}
-            name = await self._find_shown_name(customer) or name
+            shown = await find_shown_name(self._database, name)
             deleted_id = await self._find_deleted(customer)
             key = f"{customer}_customer_{tries}" + (f"_after_{deleted_id}" if deleted_id else "")
-            stripe_customer = await self._stripe.call("v1.customers.create", key=key, name=name, metadata=metadata)
+            stripe_customer = await self._stripe.call("v1.customers.create", key=key, name=shown, metadata=metadata)
         row = {"customer": customer, "stripe_id": stripe_customer["id"], "livemode": int(stripe_customer["livemode"])}
         async with self._database.writing() as connection:
             own = (billing_customers.c.customer == customer) & billing_customers.c.deleted_at.is_not(None)
@@ -175,12 +174,6 @@ class StripeCustomers:
             rows = await connection.execute(sa.select(billing_customers.c.stripe_id).where(own))
             stripe_id: str | None = rows.scalar_one_or_none()
             return stripe_id
-
-    async def _find_shown_name(self, customer: str) -> str | None:
-        """Return the name of a customer for its invoices, or None if its row is unreadable."""
-        async with self._database.reading() as connection:
-            rows = await fetch_rows(connection, sa.select(customers).where(customers.c.id == customer))
-        return format_shown_name(rows[0]) if rows else None
 
     async def find_customer(self, customer: str, since: int) -> StripeObject | None:
         """Return the Stripe customer with our id that was created since a Unix second of our clock, or None.

@@ -1,0 +1,43 @@
+"""Names of customers for people: as they were written, on one line. An unreadable row has its name in the API."""
+
+from pathlib import Path
+
+import orjson
+import sqlalchemy as sa
+
+from edgeproxy.collector.accounts.shown_names import fetch_names
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import customers
+from edgeproxy.collector.encryption.data_keys import CIPHERTEXT
+from tests.support.credited import run
+
+PSEUDONYM = "c-0193e4a0-7c6b-7d2e-8f3a-1b2c3d4e5f60"
+
+
+def test_shown_name_is_printable_and_stays_that_of_the_api_if_the_row_is_unreadable(tmp_path: Path) -> None:
+    rows = {
+        "zephyr": {"metadata": orjson.dumps({"name": " Zephyr\x1b\u202e\n GmbH\x7f"}).decode()},
+        PSEUDONYM: {"metadata": orjson.dumps({"name": "Zoë & Co"}).decode(), "display_name": "zoe"},
+        "damaged": {"metadata": f"{CIPHERTEXT}AAAA"},
+        "c-damaged": {"metadata": f"{CIPHERTEXT}AAAA", "display_name": "zest"},
+        "plain": {},
+    }
+    shown = {}
+
+    async def work(database: Database) -> None:
+        async with database.writing() as connection:
+            for name, values in rows.items():
+                own = sa.update(customers).where(customers.c.name == name)
+                await connection.execute(own.values(version=2, **values))
+        async with database.reading() as connection:
+            shown.update({name: await fetch_names(connection, name) for name in (*rows, "nobody")})
+
+    run(f"sqlite:///{tmp_path}/names.db", work, *rows)
+    assert shown == {
+        "zephyr": ("zephyr", "Zephyr GmbH"),
+        PSEUDONYM: ("zoe", "Zoë & Co"),
+        "damaged": ("damaged", "damaged"),
+        "c-damaged": ("zest", "zest"),
+        "plain": ("plain", "plain"),
+        "nobody": ("nobody", "nobody"),
+    }

@@ -107,13 +107,14 @@ class StripeCallError(Exception):
 async def try_keys(send: Callable[[int], Awaitable[T]]) -> T:
     """Call `send` with the number of Idempotency-Keys tried before, and return its result.
 
-    Stripe repeats its failure for a key for a day, so another key is tried at once. Raises StripeCallError.
+    For a day Stripe repeats its failure for a key, and refuses the key with other parameters, such as a new name of a
+    customer. So another key is tried at once. Raises StripeCallError.
     """
     for tries in range(KEYS_MAX - 1):
         try:
             return await send(tries)
         except StripeCallError as error:
-            if error.outcome is not CallOutcome.FAILED:
+            if error.outcome not in (CallOutcome.FAILED, CallOutcome.REUSED):
                 raise
     return await send(KEYS_MAX - 1)
 

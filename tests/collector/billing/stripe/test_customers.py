@@ -3,11 +3,14 @@
 The result stays in memory until the database has the customer's id.
 """
 
+import time
 from typing import Any
 
 import orjson
+import pytest
 import sqlalchemy as sa
 
+from edgeproxy.collector.billing.stripe.client import CallOutcome, StripeCallError
 from edgeproxy.collector.billing.stripe.customers import (
     CLOCK_SECONDS,
     CUSTOMER,
@@ -85,6 +88,25 @@ def test_customer_noted_during_the_lookup_is_not_created_again(sqlite_database: 
         stripe: Any = Listing()
         customer = await Slow(database, stripe).get_or_create("id-acme", "acme", tries=1, since=NOON)
         assert customer == "cus_of_id-acme"
+
+    run(sqlite_database, work, "acme")
+
+
+def test_renamed_customer_is_not_created_again_after_a_lost_answer(sqlite_database: str) -> None:
+    class Forgetful(Listing):
+        async def call(self, _: str, /, *, key: str, name: str, metadata: dict[str, str]) -> dict[str, Any]:
+            if not self.customers:
+                self.make(metadata[CUSTOMER], int(time.time()))
+                raise StripeCallError(CallOutcome.LOST, "no whole answer")
+            raise StripeCallError(CallOutcome.REUSED, "the key was used with another name", status=400)
+
+    stripe = Forgetful()
+
+    async def work(database: Database) -> None:
+        creator = StripeCustomers(database, stripe)  # type: ignore[arg-type]
+        with pytest.raises(StripeCallError, match="no whole answer"):
+            await creator.get_or_create_now("id-acme", "acme")
+        assert await creator.get_or_create_now("id-acme", "acme") == "cus_0"
 
     run(sqlite_database, work, "acme")
 

@@ -44,8 +44,9 @@ class _Statement:
         await self._step("executemany", statement, parameters)
 
     async def fetchall(self) -> list[object]:
-        """Return all rows."""
-        return self._rows
+        """Return the rows, once: a result may live for long, and needs no second list of them."""
+        rows, self._rows = self._rows, []
+        return rows
 
     def close(self) -> None:
         """Do nothing: the cursor is closed already."""

@@ -30,5 +30,7 @@ async def test_statement_with_its_rows_takes_one_step_of_the_connections_thread(
             assert step.call_count == 4
             with pytest.raises(sa.exc.IntegrityError, match="UNIQUE"):
                 await connection.execute(sa.insert(NUMBERS), [{"n": -3}])
+            cursor = (await connection.execute(sa.select(NUMBERS))).context.cursor
+            assert await cursor._cursor.fetchall() == [], "the result has the only list of the rows"
     finally:
         await database.close()

@@ -321,7 +321,7 @@ def build_collection_parameters(row: InvoiceRow, stripe_customer: StripeObject) 
     start, end = (format_period(Span(second, second)) for second in (row.period_start, row.period_end))
     about = f"{content}, {start} to {end}."
     if find_payment_method(stripe_customer) is not None:
-        todo = "The stored payment method is charged. There is nothing to do."
+        todo = "The stored payment method is charged. Unless that fails, there is nothing to do."
         return {"collection_method": "charge_automatically", "description": f"{about} {todo}"}
     about = f"{about} Please pay by the due date."
     return {"collection_method": "send_invoice", "days_until_due": DAYS_UNTIL_DUE, "description": about}

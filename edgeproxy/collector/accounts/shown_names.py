@@ -3,6 +3,9 @@
 The form of a new customer stores it in the metadata. Other customers are shown by their name in the API.
 """
 
+from collections import Counter
+from collections.abc import Sequence
+
 import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -18,6 +21,8 @@ NAME_FIELD = "name"
 """The metadata field with a customer's name as a person wrote it."""
 NAME_CHARACTERS_MAX = 200
 """Stripe refuses names of more than 256 characters."""
+READ_CHARACTERS = 80
+"""People tell names apart by these characters. The page with a choice shows no more."""
 
 
 def format_shown_name(row: CustomerRow) -> str:
@@ -39,3 +44,14 @@ async def find_shown_name(database: Database, name: str) -> str:
     """Return the shown name of a customer by its name in the ledger."""
     async with database.reading() as connection:
         return (await fetch_names(connection, name))[1]
+
+
+async def find_distinct_names(database: Database, names: Sequence[str]) -> list[str]:
+    """Return the shown names of customers by their names in the ledger, for a choice.
+
+    Two customers may have equal names. These begin with the name in the API, which only one has.
+    """
+    async with database.reading() as connection:
+        known = [await fetch_names(connection, name) for name in names]
+    counts = Counter(shown[:READ_CHARACTERS] for _, shown in known)
+    return [shown if counts[shown[:READ_CHARACTERS]] == 1 else f"{name} ({shown})" for name, shown in known]

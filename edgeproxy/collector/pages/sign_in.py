@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.base.shares import Exhausted
 from edgeproxy.collector.accounts import audit, contacts
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
-from edgeproxy.collector.accounts.shown_names import find_shown_name
+from edgeproxy.collector.accounts.shown_names import find_distinct_names
 from edgeproxy.collector.languages.catalogs import load_catalog
 from edgeproxy.collector.mails import mail
 from edgeproxy.collector.pages import held_forms, sessions
@@ -170,7 +170,8 @@ class SignInPages:
                 secret = await sessions.create_link(connection, link, time.time())
                 if secret is not None:
                     links.append((customer, format_link(self._site.url, secret)))
-        return [(await find_shown_name(self._site.database, customer), link) for customer, link in links]
+        names = await find_distinct_names(self._site.database, [customer for customer, _ in links])
+        return [(name, link) for name, (_, link) in zip(names, links, strict=True)]
 
     async def _send(self, visit: Visit, email: str, links: list[tuple[str, str]]) -> None:
         settings = self._site.settings
@@ -260,7 +261,7 @@ class SignInPages:
         if not customers and self.sign_up is not None:
             answer = await self.sign_up(visit, email)
         elif secrets_of_links:
-            names = [await find_shown_name(self._site.database, customer) for customer in customers]
+            names = await find_distinct_names(self._site.database, customers)
             answer = visit.render(
                 "choose_customer.html", email=email, links=list(zip(names, secrets_of_links, strict=True))
             )

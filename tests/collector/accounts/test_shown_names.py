@@ -5,7 +5,7 @@ from pathlib import Path
 import orjson
 import sqlalchemy as sa
 
-from edgeproxy.collector.accounts.shown_names import fetch_names
+from edgeproxy.collector.accounts.shown_names import fetch_names, find_distinct_names
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import customers
 from edgeproxy.collector.encryption.data_keys import CIPHERTEXT
@@ -41,3 +41,20 @@ def test_shown_name_is_printable_and_stays_that_of_the_api_if_the_row_is_unreada
         "plain": ("plain", "plain"),
         "nobody": ("nobody", "nobody"),
     }
+
+
+def test_equal_names_begin_with_the_name_in_the_api(tmp_path: Path) -> None:
+    rows = {"zephyr": "Zephyr", "zephyr-2": "Zephyr", "one": "W" * 80 + "1", "two": "W" * 80 + "2", "plain": ""}
+    distinct: list[str] = []
+
+    async def work(database: Database) -> None:
+        async with database.writing() as connection:
+            for name, shown in rows.items():
+                own = sa.update(customers).where(customers.c.name == name)
+                await connection.execute(own.values(metadata=orjson.dumps({"name": shown}).decode()))
+        distinct.extend(await find_distinct_names(database, list(rows)))
+
+    run(f"sqlite:///{tmp_path}/names.db", work, *rows)
+    first, second, one, two, plain = distinct
+    assert (first, second, plain) == ("zephyr (Zephyr)", "zephyr-2 (Zephyr)", "plain")
+    assert (one[:8], two[:8]) == ("one (WWW", "two (WWW")

@@ -16,6 +16,8 @@ from loadtest.testbed.waiting import until
 from stripe_sandbox.description import load_description
 from tests.support.wheel import SANDBOX_SOURCES, build_wheel, install_wheels, list_required
 
+pytestmark = pytest.mark.checkout
+
 PAGE = ROOT / "docs/billing/stripe-sandbox.md"
 README = ROOT / "stripe_sandbox/README.md"
 

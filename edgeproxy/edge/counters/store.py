@@ -12,6 +12,7 @@ Two supervisors may share a directory, each with workers and columns of its own.
 
 import errno
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -36,7 +37,7 @@ from edgeproxy.edge.counters.setup import (
     recover,
 )
 from edgeproxy.edge.counters.table_files import TableFiles
-from edgeproxy.edge.counters.tallies import HISTOGRAM, TallyTable, names
+from edgeproxy.edge.counters.tallies import FLOCK_WAIT_SECONDS, HISTOGRAM, START_WAIT_SECONDS, TallyTable, names
 from edgeproxy.edge.counters.usage_key import UsageTotal, parse_usage_key
 
 __all__ = ["MaintenanceResult", "Store"]
@@ -145,6 +146,17 @@ class Store(TableFiles):
         columns.begin_counting(tuple(files.values()), column)
         store.publish_column()
         return store
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """Within the context, claims of rows for totals wait START_WAIT_SECONDS, since no request waits for them."""
+        for table in self.tallies.values():
+            table.patience = START_WAIT_SECONDS
+        try:
+            yield
+        finally:
+            for table in self.tallies.values():
+                table.patience = FLOCK_WAIT_SECONDS
 
     def publish_column(self) -> None:
         """Make every running worker read this one's column, before anything is counted in it."""

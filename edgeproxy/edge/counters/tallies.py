@@ -20,6 +20,9 @@ COUNTER, GAUGE, HISTOGRAM = 1, 2, 3
 FLOCK_WAIT_SECONDS = 0.05
 """Seconds to wait for the flock: it is held for microseconds, unless its holder was stopped."""
 
+START_WAIT_SECONDS = 2.0
+"""The same for a process that starts. No request waits for it yet, and a busy host may stop a holder for long."""
+
 DIGEST_BYTES = 16
 
 
@@ -65,6 +68,8 @@ class TallyTable:
         self._pack_row = Struct(f"@{at.WORD}xQ{self._near_bytes}s{rest}x").pack_into
         self._own_at = self._tallies_at + (column or 0) * file.layout.width
         self._living: set[int] = set()
+        self.patience = FLOCK_WAIT_SECONDS
+        """Seconds that a claim waits for the flock."""
 
     def own(self, key: bytes, kind: int) -> int:
         """Return the first word of this process's column in the key's row, which is claimed if there is none.
@@ -166,8 +171,8 @@ class TallyTable:
             self.file.unlock()
 
     def _wait_for_lock(self) -> None:
-        """Wait until the flock is held. Raises TableBusyError after FLOCK_WAIT_SECONDS."""
-        deadline = monotonic() + FLOCK_WAIT_SECONDS
+        """Wait until the flock is held. Raises TableBusyError after the seconds of `patience`."""
+        deadline = monotonic() + self.patience
         while not self.file.lock():
             if monotonic() >= deadline:
                 raise TableBusyError(self.name)

@@ -13,6 +13,7 @@ from edgeproxy.edge.counters import store as store_module
 from edgeproxy.edge.counters.base import Sums
 from edgeproxy.edge.counters.columns import NoFreeColumnError
 from edgeproxy.edge.counters.file import KINDS, TableError
+from edgeproxy.edge.counters.index import TableBusyError
 from edgeproxy.edge.counters.occupancy import Occupancy
 from edgeproxy.edge.counters.store import MaintenanceResult, Store
 from tests.edge.counters.conftest import Supervise
@@ -30,6 +31,26 @@ def test_a_directory_that_cannot_be_made_is_an_error_that_names_it(tmp_path: Pat
     (tmp_path / "file").touch()
     with pytest.raises(TableError, match="file: cannot be used: File exists"):
         Store.prepare(tmp_path / "file", workers=1, customers=5, addresses=5)
+
+
+def test_claims_of_a_worker_that_starts_outlast_a_stopped_holder_of_the_flock(
+    supervise: Supervise, state: Path
+) -> None:
+    supervisor = supervise()
+    worker = Store.join(state)
+    held = supervisor.usage.file
+    assert held.lock()
+    with pytest.raises(TableBusyError):
+        worker.billing.counter("acme", "requests", "a")
+    freed = threading.Timer(0.3, held.unlock)
+    freed.start()
+    with worker.starting():
+        worker.billing.counter("acme", "requests", "a")
+    freed.join()
+    assert held.lock()
+    with pytest.raises(TableBusyError):
+        worker.billing.counter("acme", "requests", "b")
+    held.unlock()
 
 
 def test_ended_worker_releases_its_column(supervise: Supervise, work: Work, state: Path) -> None:

@@ -307,9 +307,10 @@ def create_worker(
     draft = PreparedConfiguration(start.settings)
     runtime.claim_waiter, runtime.key_lookup = ClaimWaiter(channel.try_send), KeyLookup(channel.try_send)
     runtime.spans, runtime.metrics.errors.offer = SpanBuffer(channel.try_send), channel.try_send
-    runtime.serve_snapshot(
-        Snapshot(draft, store, runtime.metrics, sharing=runtime.claim_waiter, key_lookup=runtime.key_lookup)
-    )
+    with store.starting():
+        runtime.serve_snapshot(
+            Snapshot(draft, store, runtime.metrics, sharing=runtime.claim_waiter, key_lookup=runtime.key_lookup)
+        )
     listeners = draft.settings.listen
     inward = [
         None if listener.tls is None else ServerTls(listener.tls, worker.store.state, http2=listener.speaks_http2)

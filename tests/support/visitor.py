@@ -123,5 +123,6 @@ class Visitor:
 
     def _took(self, answer: httpx.Response) -> Read:
         self.answer = answer
-        self.read = Read(answer.text)
+        # The bytes of a download may look like a wrong marked section.
+        self.read = Read(answer.text if answer.headers.get("content-type", "").startswith("text/html") else "")
         return self.read

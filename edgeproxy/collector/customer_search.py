@@ -7,7 +7,7 @@ from operator import attrgetter
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.accounts.customer_rows import SHOWN_NAME, fetch_rows
+from edgeproxy.collector.accounts.customer_rows import DISPLAY_NAME, fetch_rows
 from edgeproxy.collector.accounts.customers import to_listed
 from edgeproxy.collector.accounts.models import CustomerMatch, ListedCustomer
 from edgeproxy.collector.database.database import Database
@@ -36,7 +36,7 @@ async def search_customers(
     """
     matches: dict[str, ListedCustomer] = {}
     parse = partial(to_listed, shows_money=shows_money)
-    by_name = database.by_character(SHOWN_NAME)
+    by_name = database.by_character(DISPLAY_NAME)
     for matched, condition in _list_conditions(connection, database, text, limit):
         if len(matches) >= limit:
             break
@@ -74,7 +74,7 @@ def _list_conditions(
         has_domain = match_domain(connection, contacts.name, "domain", domain[1])
         people = sa.select(contacts.c.customer).where(has_domain).limit(limit)
         conditions.append(("domain", customers.c.id.in_(people)))
-    conditions.append(("name", database.beginning(SHOWN_NAME, text)))
+    conditions.append(("name", database.beginning(DISPLAY_NAME, text)))
     if len(text) >= PART_CHARACTERS_MIN:
         external_id = database.by_character(customers.c.external_id)
         is_clear = customers.c.external_id_sealed.is_(None)

@@ -11,8 +11,8 @@ from edgeproxy.collector.database.statements import AnySelect
 from edgeproxy.collector.encryption import rows
 
 TABLE = customers.name
-SHOWN_NAME: sa.ColumnElement[str] = sa.func.coalesce(customers.c.display_name, customers.c.name)
-"""The name that people know a customer by. It is indexed."""
+DISPLAY_NAME: sa.ColumnElement[str] = sa.func.coalesce(customers.c.display_name, customers.c.name)
+"""A customer's name in the API. It is indexed. The metadata has the name that a person wrote (shown_names.py)."""
 
 
 async def fetch_rows(connection: AsyncConnection, statement: AnySelect, *, strict: bool = False) -> list[CustomerRow]:
@@ -29,7 +29,7 @@ async def fetch_row(connection: AsyncConnection, statement: AnySelect) -> list[C
 async def fetch_stored_rows(connection: AsyncConnection, statement: AnySelect) -> list[CustomerRow]:
     """Return the rows that a statement selects in full, as stored.
 
-    This is for steps such as erasure, which need no decrypted value and must not wait for keys.
+    This is for erasure and similar steps. They need no decrypted value and must not wait for keys.
     """
     result = await connection.execute(statement)
     return [CustomerRow(*(row._mapping[name] for name in CustomerRow._fields)) for row in result]

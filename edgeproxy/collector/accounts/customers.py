@@ -61,7 +61,7 @@ BUSINESS = "business"
 """The metadata key that marks a customer as a business: true."""
 SORTS: Mapping[str, AnyColumn] = {
     "created_at": customers.c.id,
-    "name": customer_rows.SHOWN_NAME,
+    "name": customer_rows.DISPLAY_NAME,
     "tier": customers.c.tier,
     "last_call_on": list_figures.LAST_CALL,
     "plan": list_figures.PLAN,

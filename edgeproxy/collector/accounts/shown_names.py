@@ -20,7 +20,7 @@ from edgeproxy.collector.languages.invisible import format_line
 NAME_FIELD = "name"
 """The metadata field with a customer's name as a person wrote it."""
 NAME_CHARACTERS_MAX = 200
-"""Stripe refuses names of more than 256 characters."""
+"""Longer names are cut, in mails and at Stripe. Stripe's API description states no limit."""
 READ_CHARACTERS = 80
 """People tell names apart by these characters. The page with a choice shows no more."""
 

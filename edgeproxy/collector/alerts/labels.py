@@ -29,6 +29,7 @@ LABELS: Final[dict[str, str]] = {
     "ends_on": N_("Ends"),
     "amount": N_("Amount"),
     "why": N_("Reason"),
+    "decline_reason": N_("Reason"),
     "next_retry": N_("Next attempt"),
     "next_payment_attempt": N_("Next attempt"),
     "at": N_("At"),

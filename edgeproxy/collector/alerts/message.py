@@ -209,6 +209,8 @@ def format_customer_mail(
 def _list_facts(message: AlertMessage, reader: Reader) -> list[tuple[str, str]]:
     """Return the details that are not empty with their labels, in the reader's formats."""
     there = {name: value for name, value in message.details.items() if value not in (None, "")}
+    if "decline_reason" in there:  # In the reader's language, in place of Stripe's English sentence.
+        there.pop("why", None)
     details: dict[str, JsonValue] = {format_line(name): value for name, value in there.items()}
     return [(name, words.format_detail(reader, name, details)) for name in details]
 

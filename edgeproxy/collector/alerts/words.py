@@ -467,6 +467,23 @@ RECONCILED: Final = {
     "E": N_("Credit entries and balances"),
 }
 """The books that each kind of reconciliation compares."""
+DECLINE_REASONS: Final[Mapping[str, str]] = {
+    "other": N_("The bank gave no reason. Ask the bank, or use another payment method."),
+    "funds": N_("There is not enough money in the account. Add some, or use another payment method."),
+    "limit": N_("The card has reached a limit. Ask the bank to raise it, or use another payment method."),
+    "expired": N_("The card has expired. Store a valid one."),
+    "details": N_("The number, the security code or the address of the card is wrong. Enter the card again."),
+    "confirmation": N_("The bank asks you to confirm the payment. Pay by yourself this time, and confirm it there."),
+    "unsupported": N_("The card does not allow this payment. Ask the bank, or use another payment method."),
+    "unavailable": N_("The bank did not answer. Nothing is wrong with the card: try again later."),
+    "stopped": N_("The bank has an order to stop our payments. Withdraw it there, or use another payment method."),
+    "duplicate": N_("The bank knows a payment just like it. Look at your account before you pay again."),
+    "account": N_("The bank account is closed or unknown. Store another payment method."),
+    "test": N_("A test card was used, or a real card for a test. Store another card."),
+    "no_method": N_("No payment method is stored. Store one."),
+    "no_tax_id": N_("A valid tax number is missing. Enter it in the payment details."),
+}
+"""The reasons for declined payments, each with the customer's next step (billing/invoices/declines.py)."""
 UNPAID_STEPS: Final = {
     "pause": N_("its fees rest until all is paid"),
     "cancel": N_("it has ended"),
@@ -477,6 +494,7 @@ CODES: Final[Mapping[str, Mapping[str, str]]] = {
     "state": PRICE_CHANGE_STATES | DISPUTE_STATES,
     "after": UNPAID_STEPS,
     "books": RECONCILED,
+    "decline_reason": DECLINE_REASONS,
 }
 """The words for details that are codes, by the name of the detail."""
 

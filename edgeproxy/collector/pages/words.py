@@ -1,6 +1,8 @@
 """Texts of pages for the API's values, in English. Other languages are in collector/languages/locale/."""
 
-from edgeproxy.collector.alerts.words import DISPUTE_STATES, PRICE_CHANGE_STATES, RECONCILED
+from collections.abc import Mapping
+
+from edgeproxy.collector.alerts.words import DECLINE_REASONS, DISPUTE_STATES, PRICE_CHANGE_STATES, RECONCILED
 from edgeproxy.collector.languages.marks import N_
 from edgeproxy.collector.pages.audit_words import AUDIT_ACTIONS
 from edgeproxy.collector.pages.console_words import EDGE_LATENESS, EDGE_STATES, MATCHES, PRICE_TERMS
@@ -330,7 +332,7 @@ DEFINITIONS = {
 }
 """Definitions of the business metrics, equal to the API's (collector/billing/reports/business_report.py)."""
 
-WORDS: dict[str, dict[str, str] | dict[int, str]] = {
+WORDS: dict[str, Mapping[str, str] | Mapping[int, str]] = {
     "messages": MESSAGES,
     "audit_actions": AUDIT_ACTIONS,
     "matches": MATCHES,
@@ -365,6 +367,7 @@ WORDS: dict[str, dict[str, str] | dict[int, str]] = {
     "compared_lines": COMPARED_LINES,
     "invoice_states": INVOICE_STATES,
     "credit_note_states": CREDIT_NOTE_STATES,
+    "decline_reasons": DECLINE_REASONS,
     "dispute_states": DISPUTE_STATES,
     "dispute_reasons": DISPUTE_REASONS,
     "price_change_states": PRICE_CHANGE_STATES,

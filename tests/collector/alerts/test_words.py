@@ -12,6 +12,7 @@ from edgeproxy.collector.alerts import words
 from edgeproxy.collector.alerts.kinds import ALERT_POLICIES, AlertKind
 from edgeproxy.collector.alerts.labels import OPERATOR_LABELS
 from edgeproxy.collector.alerts.message import AlertMessage, ServiceSite, format_customer_mail, format_mail
+from edgeproxy.collector.billing.invoices.declines import DeclineReason
 from edgeproxy.collector.languages.catalogs import load_catalog
 from edgeproxy.collector.languages.reader import create_reader
 from tests.support.mailbox import html_of, text_of
@@ -279,6 +280,26 @@ def test_customer_mail_states_amount_due_payment_link_and_key_change() -> None:
     assert "Neuer Schlüssel: edge_v1_cd" in rotated
     assert "Durch: ann@b.test" in rotated
     assert "Grund: Der Schlüssel wurde öffentlich gefunden." in revoked
+
+
+@pytest.mark.parametrize("language", ["en", "de", "nl"])
+def test_declined_payment_states_its_reason_in_the_language_of_the_reader(language: str) -> None:
+    assert words.DECLINE_REASONS.keys() == set(DeclineReason)
+    reader, reasons = create_reader(language), set()
+    for reason in DeclineReason:
+        details: JsonObject = {**DECLINED, "next_retry": AT, "why": "Stripe's sentence.", "decline_reason": reason}
+        alert = make(AlertKind.PAYMENT_FAILED, details)
+        own = words.format_detail(reader, "decline_reason", details)
+        reasons.add(own)
+        for mail in (
+            format_customer_mail(alert, "a@b.test", "c@b.test", reader, SITE),
+            format_mail(alert, "a@b.test", ("c@b.test",), reader, SITE),
+        ):
+            text = " ".join(text_of(mail).split())
+            assert f"{'Reden' if language == 'nl' else 'Reason' if language == 'en' else 'Grund'}: {own}" in text
+            assert "Stripe's sentence." not in text
+    assert len(reasons) == len(DeclineReason)
+    assert language == "en" or not reasons & set(words.DECLINE_REASONS.values())
 
 
 def test_alert_without_matching_sentence_uses_its_title() -> None:

@@ -400,10 +400,12 @@ class CreditHandlers(CustomerBillingHandlers):
         except StripeCallError as error:
             raise build_stripe_problem(error) from None
         if obstacle == NO_TAX_ID:
-            raise ProblemError(billing_codes.TAX_NUMBER_MISSING, f"{obstacle}: enter it in the customer portal first")
+            raise ProblemError(
+                billing_codes.TAX_NUMBER_MISSING, f"{obstacle.message}: enter it in the customer portal first"
+            )
         if obstacle is not None:
             raise ProblemError(
-                billing_codes.PAYMENT_METHOD_MISSING, f"{obstacle}: add one in the customer portal first"
+                billing_codes.PAYMENT_METHOD_MISSING, f"{obstacle.message}: add one in the customer portal first"
             )
 
     @delete("/billing/credits/top-up", roles=BILLING | OWN)

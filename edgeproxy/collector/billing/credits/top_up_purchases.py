@@ -17,6 +17,8 @@ from edgeproxy.collector.billing.credits import balances, checkout, top_ups
 from edgeproxy.collector.billing.credits.consumption import CreditMeters
 from edgeproxy.collector.billing.credits.purchases import CUSTOMER, TOP_UP
 from edgeproxy.collector.billing.credits.top_up_decision import ON, TopUp, decide_purchase
+from edgeproxy.collector.billing.invoices.declines import DeclineReason, PaymentFailure, find_reason
+from edgeproxy.collector.billing.invoices.stripe_payments import parse_failure
 from edgeproxy.collector.billing.journal.postings import CENT, CREDIT
 from edgeproxy.collector.billing.rollout import charging
 from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject
@@ -40,8 +42,8 @@ UNPAID = frozenset({"requires_action", "requires_confirmation", "requires_paymen
 """The states of a payment intent that can still be paid."""
 NO_PAGE = {"enabled": True, "allow_redirects": "never"}
 """Payment methods that need a page are not used, as there is no customer to see it."""
-NO_METHOD = "there is no saved payment method"
-NO_TAX_ID = "a business needs a tax id that is valid"
+NO_METHOD = PaymentFailure("there is no saved payment method", DeclineReason.NO_METHOD)
+NO_TAX_ID = PaymentFailure("a business needs a tax id that is valid", DeclineReason.NO_TAX_ID)
 
 
 class Buyer(NamedTuple):
@@ -173,7 +175,8 @@ class TopUpPurchases:
             # Stripe may take a repeated one.
             if error.outcome is not CallOutcome.REFUSED:
                 raise
-            await self._decline(buyer, top_up, error.message, now)
+            failure = PaymentFailure(error.message, find_reason(error.decline_code, error.code))
+            await self._decline(buyer, top_up, failure, now)
         else:
             await self._apply(buyer, top_up, intent, now)
 
@@ -185,17 +188,17 @@ class TopUpPurchases:
         if intent["status"] in UNPAID:  # A payment that is declined here must not be made later, besides the next one.
             intent = await self._stripe.call("v1.payment_intents.cancel", intent["id"])
         if intent["status"] != "succeeded":
-            why = (intent.get("last_payment_error") or {}).get("message") or f"the payment is {intent['status']}"
-            await self._decline(buyer, top_up, why, now)
+            failure = parse_failure(intent) or PaymentFailure(f"the payment is {intent['status']}")
+            await self._decline(buyer, top_up, failure, now)
             return
         paid = (buyer.row.id, str(top_up.purchase), intent["id"], intent["amount_received"])
         async with self._database.writing() as connection:
             await top_ups.book_paid(connection, *paid, round(now * 1000))
         self._tries.pop(str(top_up.purchase), None)
 
-    async def _decline(self, buyer: Buyer, top_up: TopUp, why: str, now: float) -> None:
+    async def _decline(self, buyer: Buyer, top_up: TopUp, failure: PaymentFailure, now: float) -> None:
         async with self._database.writing() as connection:
-            await top_ups.record_declined(connection, buyer.row, top_up, why, round(now * 1000), buyer.currency)
+            await top_ups.record_declined(connection, buyer.row, top_up, failure, round(now * 1000), buyer.currency)
         self._tries.pop(str(top_up.purchase), None)
 
     async def _put_off(self, top_up: TopUp, now: float, seconds: int) -> None:
@@ -217,7 +220,7 @@ def find_bounds(billing: Billing, buyer: Buyer) -> tuple[int, int] | None:
     return least * CENT, most * CENT
 
 
-async def find_method(stripe: Stripe, buyer: Buyer, billing: Billing) -> tuple[str | None, str | None]:
+async def find_method(stripe: Stripe, buyer: Buyer, billing: Billing) -> tuple[str | None, PaymentFailure | None]:
     """Return the payment method for a purchase, and the reason why it cannot be paid, or None.
 
     Raises StripeCallError.

@@ -28,6 +28,7 @@ from edgeproxy.collector.billing.credits.top_up_decision import (
     end_dropped,
     end_paid,
 )
+from edgeproxy.collector.billing.invoices.declines import PaymentFailure
 from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.database.credit_tables import credit_top_ups
 from edgeproxy.collector.database.database import build_insert
@@ -175,7 +176,7 @@ async def drop(connection: AsyncConnection, top_up: TopUp, now: int) -> None:
 
 
 async def record_declined(
-    connection: AsyncConnection, customer: CustomerRow, top_up: TopUp, why: str, now: int, currency: str
+    connection: AsyncConnection, customer: CustomerRow, top_up: TopUp, failure: PaymentFailure, now: int, currency: str
 ) -> None:
     """Record that the payment of a pending purchase was declined, and notify the customer."""
     current = await _find_pending(connection, customer.id, str(top_up.purchase))
@@ -188,7 +189,8 @@ async def record_declined(
         "purchase": top_up.purchase,
         "amount": amount,
         "credits": top_up.purchase_amount,
-        "why": why,
+        "why": failure.message,
+        "decline_reason": failure.reason,
         "declines": after.declines,
         "next_retry": None if retry_at is None else format_timestamp(retry_at),
     }
@@ -198,7 +200,7 @@ async def record_declined(
         kind=AlertKind.PAYMENT_FAILED,
         severity="warn",
         customer=customer.name,
-        title=f"A payment of {customer.name} for credits was declined, and {next_try}: {why}",
+        title=f"A payment of {customer.name} for credits was declined, and {next_try}: {failure.message}",
         details=details,
         at=now / 1000,
     )

@@ -3,6 +3,7 @@
 from typing_extensions import TypedDict
 
 from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.billing.invoices.declines import DeclineReason, parse_reason
 
 
 class DeclinedPayment(TypedDict):
@@ -14,13 +15,22 @@ class DeclinedPayment(TypedDict):
     """The time of the first one."""
     retry_at: str | None
     """The time of the next attempt; null if the payment waits for another payment method."""
+    reason: DeclineReason
+    """The reason for the last one; `other` if the bank stated none."""
 
 
-def build_declined(declines: int | None, first_at: int | None, retry_at: int | None) -> DeclinedPayment | None:
+def build_declined(
+    declines: int | None, first_at: int | None, retry_at: int | None, reason: object
+) -> DeclinedPayment | None:
     """Return the declined payments of an invoice, or None without any. Times are Unix seconds."""
     if not declines:
         return None
-    return {"times": declines, "first_at": format_second(first_at), "retry_at": format_second(retry_at)}
+    return {
+        "times": declines,
+        "first_at": format_second(first_at),
+        "retry_at": format_second(retry_at),
+        "reason": parse_reason(reason),
+    }
 
 
 def format_second(second: int | None) -> str | None:

@@ -34,6 +34,7 @@ from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.invoices import invoices as states
 from edgeproxy.collector.billing.invoices import stripe_payments
+from edgeproxy.collector.billing.invoices.declines import PaymentFailure
 from edgeproxy.collector.billing.invoices.invoice_row import InvoiceRow
 from edgeproxy.collector.billing.stripe.client import StripeObject
 from edgeproxy.collector.billing.stripe.customers import find_payment_method
@@ -203,22 +204,27 @@ async def record_try(
     # Another try was scheduled while Stripe was asked, for example because the customer has a new card.
     if (None if before is None else before.retry_at) != retry_at:
         return
-    why = stripe_invoice["edgeproxy_refused"]
-    after = advance(before, BEGUN if why is None else DECLINED, int(now), schedule)
+    failure: PaymentFailure | None = stripe_invoice["edgeproxy_refused"]
+    after = advance(before, BEGUN if failure is None else DECLINED, int(now), schedule)
     method = find_payment_method(stripe_invoice["customer"])
-    is_ended = before is not None and before.state is PROCESSING and why is not None
+    is_ended = before is not None and before.state is PROCESSING and failure is not None
     # The customer may have a new payment method since, whose event has already passed.
     if is_ended and method is not None:
         own = sa.select(table.c.payment_method).where(table.c.invoice == row.id)
         if (await connection.execute(own)).scalar_one() not in (None, method):
             after = advance(after, METHOD_CHANGED, int(now))
-    values = {"invoice": row.id, **after._asdict(), "why": why or ""}
+    values: dict[str, object] = {"invoice": row.id, **after._asdict()}
+    if failure is not None:
+        values["why"] = failure.reason.value
     # While a payment is under way, the stored method is the one that it uses.
     if is_ended or before is None or before.state is not PROCESSING:
         values["payment_method"] = method
-    await connection.execute(build_upsert(connection, table, values, "invoice"))
-    if why is not None:
-        await raise_once(connection, _build_alert(row, stripe_invoice, after, why, now))
+    if before is None:
+        await connection.execute(build_upsert(connection, table, {"why": "", **values}, "invoice"))
+    else:  # While a payment is under way, the reason of the last decline stays.
+        await connection.execute(sa.update(table).where(table.c.invoice == row.id).values(values))
+    if failure is not None:
+        await raise_once(connection, _build_alert(row, stripe_invoice, after, failure, now))
 
 
 async def apply_stripe_invoice(connection: AsyncConnection, stripe_invoice: StripeObject, now: float) -> None:
@@ -251,14 +257,17 @@ async def is_tried(connection: AsyncConnection, number: str) -> bool:
     return (await connection.execute(statement)).first() is not None
 
 
-def _build_alert(row: InvoiceRow, stripe_invoice: StripeObject, after: Dunning, why: str, now: float) -> Alert:
+def _build_alert(
+    row: InvoiceRow, stripe_invoice: StripeObject, after: Dunning, failure: PaymentFailure, now: float
+) -> Alert:
     """Return the alert of a declined payment, with the link to pay the invoice."""
     next_try = "it is not tried again" if after.retry_at is None else "it is tried again"
     details = {
         "invoice": row.id,
         "period": row.period,
         "amount": format_with_code(stripe_invoice["amount_remaining"], row.currency),
-        "why": why,
+        "why": failure.message,
+        "decline_reason": failure.reason,
         "pay": stripe_invoice.get("hosted_invoice_url"),
         "declines": after.declines,
         "next_retry": None if after.retry_at is None else format_timestamp(after.retry_at * 1000),
@@ -268,7 +277,7 @@ def _build_alert(row: InvoiceRow, stripe_invoice: StripeObject, after: Dunning, 
         kind=AlertKind.PAYMENT_FAILED,
         severity="warn" if after.declines == 1 or after.retry_at is None else "info",
         customer=row.name,
-        title=f"A payment of {row.name} was declined, and {next_try}: {why}",
+        title=f"A payment of {row.name} was declined, and {next_try}: {failure.message}",
         details=details,
         at=now,
     )

@@ -61,3 +61,5 @@ class InvoiceRow(NamedTuple):
     declines: int | None
     declined_at: int | None
     retry_at: int | None
+    decline_reason: object
+    """The text of the column `why`, or a mark that it is unreadable."""

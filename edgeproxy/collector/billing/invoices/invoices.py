@@ -361,7 +361,7 @@ def to_response(
             "issued_at": format_second(row.issued_at),
             "due_at": format_second(row.due_at),
             "paid_at": format_second(row.paid_at),
-            "declined": build_declined(row.declines, row.declined_at, row.retry_at),
+            "declined": build_declined(row.declines, row.declined_at, row.retry_at, row.decline_reason),
             "created_at": format_timestamp(row.created_at),
         }
         if lines is not None:
@@ -385,7 +385,7 @@ async def fetch_invoices(
     """
     joined = invoices.join(customers, customers.c.id == invoices.c.customer)
     joined = joined.outerjoin(dunning, dunning.c.invoice == invoices.c.id)
-    declined = (dunning.c.declines, dunning.c.declined_at, dunning.c.retry_at)
+    declined = (dunning.c.declines, dunning.c.declined_at, dunning.c.retry_at, dunning.c.why)
     own = [invoices.c[name] for name in InvoiceRow._fields if name in invoices.c]
     statement = (
         sa.select(*own, customers.c.name, CREDITED, REFUNDED, DISPUTED, AMOUNT_LOST, *declined)

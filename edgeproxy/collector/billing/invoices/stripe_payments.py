@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from edgeproxy.collector.billing.invoices.declines import PaymentFailure, find_reason
 from edgeproxy.collector.billing.stripe.client import StripeObject
 
 EXPANDED = ("payments.data.payment.payment_intent",)
@@ -13,10 +14,18 @@ def is_under_way(stripe_invoice: StripeObject) -> bool:
     return any(intent["status"] == "processing" for intent in _list_intents(stripe_invoice))
 
 
-def find_failure(stripe_invoice: StripeObject) -> str:
+def find_failure(stripe_invoice: StripeObject) -> PaymentFailure:
     """Return the reason why the payment of an open invoice failed."""
-    errors = (intent.get("last_payment_error") or {} for intent in _list_intents(stripe_invoice))
-    return next((str(error["message"]) for error in errors if error.get("message")), "The payment failed.")
+    failures = (parse_failure(intent) for intent in _list_intents(stripe_invoice))
+    return next((failure for failure in failures if failure is not None), PaymentFailure("The payment failed."))
+
+
+def parse_failure(intent: StripeObject) -> PaymentFailure | None:
+    """Return the reason why a payment intent failed, or None if it states none."""
+    error = intent.get("last_payment_error") or {}
+    if not error.get("message"):
+        return None
+    return PaymentFailure(str(error["message"]), find_reason(error.get("decline_code"), error.get("code")))
 
 
 def _list_intents(stripe_invoice: StripeObject) -> Iterator[StripeObject]:

@@ -237,7 +237,7 @@ def _parse_amounts(stripe_invoice: StripeObject) -> dict[str, object]:
 
 async def _raise_payment_failed(connection: AsyncConnection, row: InvoiceRow, stripe_invoice: StripeObject) -> None:
     """Raise the alert that a payment of an invoice failed which was not tried from here."""
-    retry = stripe_invoice.get("next_payment_attempt")
+    retry, failure = stripe_invoice.get("next_payment_attempt"), stripe_payments.find_failure(stripe_invoice)
     alert = Alert(
         key=f"payment-failed:{row.id}",
         kind=AlertKind.PAYMENT_FAILED,
@@ -250,6 +250,8 @@ async def _raise_payment_failed(connection: AsyncConnection, row: InvoiceRow, st
             "stripe_id": stripe_invoice["id"],
             "total": stripe_invoice["total"],
             "amount": format_with_code(stripe_invoice["total"], row.currency),
+            "why": failure.message,
+            "decline_reason": failure.reason,
             "pay": stripe_invoice.get("hosted_invoice_url"),
             **({} if retry is None else {"next_payment_attempt": format_timestamp(int(retry) * 1000)}),
         },

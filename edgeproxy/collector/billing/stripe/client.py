@@ -86,6 +86,7 @@ class StripeCallError(Exception):
         *,
         status: int | None = None,
         code: str | None = None,
+        decline_code: str | None = None,
         param: str | None = None,
         request_id: str | None = None,
         reason: str | None = None,
@@ -95,6 +96,8 @@ class StripeCallError(Exception):
         self.message = redact(message)
         self.status = status
         self.code = code
+        self.decline_code = decline_code
+        """The bank's reason for a declined payment."""
         self.param = param
         self.request_id = request_id
         self.reason = reason
@@ -320,6 +323,7 @@ def parse_error(error: "stripe.StripeError") -> StripeCallError:
         f"no whole answer: {cause}" if isinstance(cause, QUOTED_ERRORS) else str(error.user_message or error),
         status=status,
         code=error.code,
+        decline_code=getattr(error.error, "decline_code", None),
         param=getattr(error, "param", None),
         request_id=error.request_id,
         reason=(error.headers or {}).get("stripe-rate-limited-reason"),

@@ -196,9 +196,12 @@ def test_purchase_is_paid_and_booked_once_despite_lost_answers(
     play(sqlite_database, own_sandbox, work)
 
 
-@pytest.mark.parametrize("card", ["pm_card_chargeCustomerFail", "pm_card_authenticationRequired"])
+@pytest.mark.parametrize(
+    ("card", "reason"),
+    [("pm_card_chargeCustomerFail", "other"), ("pm_card_authenticationRequired", "confirmation")],
+)
 def test_declined_card_is_tried_three_times_and_then_waits_for_the_customer(
-    sqlite_database: str, own_sandbox: Sandbox, card: str
+    sqlite_database: str, own_sandbox: Sandbox, card: str, reason: str
 ) -> None:
     async def work(shop: Shop) -> None:
         await shop.open(card)
@@ -216,6 +219,7 @@ def test_declined_card_is_tried_three_times_and_then_waits_for_the_customer(
         assert [notice["next_retry"] is None for notice in notices] == [False, False, True]
         assert {notice["amount"] for notice in notices} == {"20.00 USD"}
         assert "declined" in notices[0]["why"]
+        assert {notice["decline_reason"] for notice in notices} == {reason}
         await write(shop.database, top_ups.mark_due, [ACME], round(shop.now * 1000))
         await shop.step(10 * DAY)
         intents = await shop.client.list_all("v1.payment_intents.list", customer=shop.payer)
@@ -233,7 +237,8 @@ def test_purchase_without_a_saved_card_is_declined_without_a_call(sqlite_databas
     async def work(shop: Shop) -> None:
         await shop.open(card=None)
         await shop.step()
-        assert [notice["why"] for notice in await shop.notices()] == ["there is no saved payment method"]
+        (notice,) = await shop.notices()
+        assert (notice["why"], notice["decline_reason"]) == ("there is no saved payment method", "no_method")
         assert await shop.client.list_all("v1.payment_intents.list", customer=shop.payer) == []
 
     play(sqlite_database, own_sandbox, work)

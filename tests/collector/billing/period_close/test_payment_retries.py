@@ -93,6 +93,7 @@ def test_declined_payment_raises_an_alert_and_is_retried_four_times(
             details = orjson.loads(alert.details)
             assert details["pay"].startswith("http")
             assert (details["amount"], details["why"]) == ("99.00 USD", "Your card was declined.")
+            assert details["decline_reason"] == "other", "the bank gave no reason"
             for tries_made, days in enumerate((1, 3, 5, 7), start=1):
                 assert await tries(shop) == [("retrying", tries_made, CLOSED + days * DAY)]
                 await closing.step(CLOSED + days * DAY - 1)
@@ -101,7 +102,7 @@ def test_declined_payment_raises_an_alert_and_is_retried_four_times(
             assert await tries(shop) == [("exhausted", 5, None)]
             (period,) = [invoice for invoice in (await fetch_invoices(shop, name)).values() if invoice["declined"]]
             first_at = format_timestamp(CLOSED * 1000)
-            assert period["declined"] == {"times": 5, "first_at": first_at, "retry_at": None}
+            assert period["declined"] == {"times": 5, "first_at": first_at, "retry_at": None, "reason": "other"}
             assert period["due_at"] == period["issued_at"], "an automatic charge is due at once"
             await closing.step(CLOSED + 20 * DAY)
             assert [alert.severity for alert in await failures(shop)] == ["warn", "info", "info", "info", "warn"]
@@ -194,12 +195,16 @@ async def test_bank_debit_stays_processing_until_the_bank_declines_it(
         await apply_stripe_events(shop)
         await closing.step(CLOSED + 2 * DAY - 1)
         (alert,) = await failures(shop)
-        assert "insufficient funds" in orjson.loads(alert.details)["why"]
+        details = orjson.loads(alert.details)
+        assert "insufficient funds" in details["why"]
+        assert details["decline_reason"] == "funds"
         assert await tries(shop) == [("retrying", 1, CLOSED + 3 * DAY - 1)]
         set_card(own_sandbox, name, DEBITED)
         await apply_stripe_events(shop)
         await closing.step(CLOSED + 2 * DAY)
         assert await tries(shop) == [("processing", 1, CLOSED + 3 * DAY)], "by the other account"
+        declined = (await fetch_invoices(shop, name))["2027-01-01 period"]["declined"]
+        assert declined["reason"] == "funds", "the last decline was for it, whatever is under way"
         await asyncio.to_thread(own_sandbox.advance, 4 * DAY + 60)
         await closing.step(CLOSED + 3 * DAY)
         assert len(await failures(shop)) == 1

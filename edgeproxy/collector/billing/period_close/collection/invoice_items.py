@@ -19,6 +19,7 @@ from edgeproxy.collector.billing.invoices import (
     stripe_reports,
 )
 from edgeproxy.collector.billing.invoices.credit_notes import CreditNote
+from edgeproxy.collector.billing.invoices.declines import PaymentFailure, find_reason
 from edgeproxy.collector.billing.invoices.invoice_row import InvoiceRow
 from edgeproxy.collector.billing.invoices.invoices import INVOICE_METADATA
 from edgeproxy.collector.billing.mismatch import Comparison
@@ -293,11 +294,13 @@ async def pay_invoice(stripe: Stripe, invoice: str, key: str) -> StripeObject:
         if error.outcome is not CallOutcome.REFUSED:
             raise
         # The card was declined, a debit is under way, or the invoice is paid by now.
-        return await fetch_payment(stripe, invoice, refused=error.message)
+        return await fetch_payment(
+            stripe, invoice, refused=PaymentFailure(error.message, find_reason(error.decline_code, error.code))
+        )
     return await fetch_payment(stripe, invoice) if stripe_invoice["status"] == "open" else stripe_invoice
 
 
-async def fetch_payment(stripe: Stripe, invoice: str, *, refused: str | None = None) -> StripeObject:
+async def fetch_payment(stripe: Stripe, invoice: str, *, refused: PaymentFailure | None = None) -> StripeObject:
     """Return an invoice after an attempt to pay it. Raises StripeCallError.
 
     If the invoice is open, its customer is expanded, and `edgeproxy_refused` holds the reason for the failed payment:

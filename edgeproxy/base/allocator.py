@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-WORKER_ALLOCATION = {"MALLOC_TRIM_THRESHOLD_": 16 << 20, "MALLOC_MMAP_THRESHOLD_": 4 << 20}
+WORKER_ALLOCATION = {"MALLOC_TRIM_THRESHOLD_": 16 << 20, "MALLOC_MMAP_THRESHOLD_": 2 << 20}
 """Settings of the allocator in a worker, in bytes, unless the environment has its own. Without them glibc returns the
 memory of each larger piece of a body to the kernel, and requests it again for the next.
 """

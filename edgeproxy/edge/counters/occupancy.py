@@ -7,6 +7,8 @@ to one worker, and to a subject only while that has something open there. Words 
 next holder of its column clears them before it counts there (`columns.begin_counting`).
 """
 
+import os
+
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.memory_order import fence
 from edgeproxy.edge.counters.tallies import TallyTable
@@ -17,6 +19,9 @@ WAYS = 16
 
 COUNT_BITS = 20
 COUNT_MASK = (1 << COUNT_BITS) - 1
+
+ROWS_READ = 256
+"""Rows that are read at a time when a process clears its column."""
 
 HERE_ONLY = 0
 """Replaces a word if the row had none free: no worker's word is the first of the file."""
@@ -100,8 +105,17 @@ class Occupancy:
         return first + words.index(0) if 0 in words else HERE_ONLY
 
     def _clear(self) -> None:
-        """Clear the column at the start of its process, whatever its predecessor had open."""
-        nothing = memoryview(bytes(WAYS * at.WORD)).cast("Q")
-        for row in range(self._rows):
-            first = self._first + row * self._stride + self._own
-            self._words[first : first + WAYS] = nothing
+        """Clear the column at the start of its process, whatever its predecessor had open.
+
+        Rows are read from the file. In the map each page would count as memory of this process, though few are written.
+        """
+        nothing, words = bytes(WAYS * at.WORD), memoryview(bytes(WAYS * at.WORD)).cast("Q")
+        row_bytes = self._stride * at.WORD
+        for number in range(0, self._rows, ROWS_READ):
+            first = self._first + number * self._stride + self._own
+            size = min(ROWS_READ, self._rows - number) * row_bytes
+            rows = os.pread(self._table.file.fd, size, first * at.WORD)
+            for start in range(0, size, row_bytes):
+                if rows[start : start + len(nothing)] != nothing:
+                    word = first + start // at.WORD
+                    self._words[word : word + WAYS] = words

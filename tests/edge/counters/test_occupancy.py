@@ -8,6 +8,7 @@ import pytest
 from edgeproxy.edge.counters.occupancy import COUNT_BITS, ROWS, WAYS, Occupancy
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.counters.tallies import TallyTable
+from tests.support.resident_memory import measure_resident_bytes
 
 Supervise = Callable[..., Store]
 Work = Callable[[], Store]
@@ -61,6 +62,29 @@ def test_occupancy_of_a_dead_worker_ends_at_the_next_refresh(supervise: Supervis
     assert room(one) == 6
     one.refresh_columns()
     assert room(one) == 10
+
+
+def test_a_column_is_cleared_at_the_start_of_its_next_worker(supervise: Supervise, work: Work) -> None:
+    supervise(workers=2)
+    one, other = work(), work()
+    names = [b"%d" % number for number in range(5000)]
+    for store in (one, other):
+        assert all(store.connected.claim(name, 10) for name in names)
+    column = one.connected._own
+    one.close()
+    again = work()
+    assert again.connected._own == column
+    words = again.connected._table.words
+    first, stride = again.connected._first, again.connected._stride
+    rows = [words[row : row + 2 * WAYS].tolist() for row in range(first, first + ROWS * stride, stride)]
+    counts = [sum(map(bool, row[own : own + WAYS])) for own in (column, other.connected._own) for row in rows]
+    assert (sum(counts[:ROWS]), sum(counts[ROWS:])) == (0, len(names))
+
+
+def test_a_start_touches_no_row_that_nobody_used(supervise: Supervise, work: Work) -> None:
+    supervise(workers=1)
+    file = work().connected._table.file
+    assert measure_resident_bytes(file.path) < file.layout.size // 8
 
 
 def test_subject_without_a_slot_is_counted_only_in_its_worker(supervise: Supervise, work: Work) -> None:

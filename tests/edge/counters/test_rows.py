@@ -15,6 +15,7 @@ from edgeproxy.edge.counters.rows import (
     TableBusyError,
     TableFullError,
 )
+from tests.support.resident_memory import measure_resident_bytes
 from tests.support.tables import (
     CUSTOMERS,
     WIDTH,
@@ -251,12 +252,6 @@ def test_a_freed_row_is_given_to_the_next_key_clean_and_of_a_new_generation(tabl
     assert table.words[row + at.ROW_GENERATION] == 4
     assert table.words[row + at.ROW_SYNC] > sync
     assert table.high == 1
-
-
-def measure_resident_bytes(path: Path) -> int:
-    """Return the bytes of a file that are in this process's memory (proc_pid_smaps(5))."""
-    mappings = Path("/proc/self/smaps").read_text().split("VmFlags:")
-    return sum(int(each.partition("Rss:")[2].split()[0]) << 10 for each in mappings if f"{path}\n" in each)
 
 
 def test_a_row_takes_memory_for_the_rings_in_use_alone(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.collector.accounts.customer_rows import DISPLAY_NAME, fetch_rows
 from edgeproxy.collector.accounts.customers import to_listed
 from edgeproxy.collector.accounts.models import CustomerMatch, ListedCustomer
+from edgeproxy.collector.accounts.shown_names import format_shown_name
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.page_tables import contacts
 from edgeproxy.collector.database.schema import customers, keys
@@ -30,9 +31,10 @@ async def search_customers(
     """Return at most `limit` customers that match a text.
 
     The text may be an id, a contact's address or its domain, a key or an external id. It may also be the beginning of
-    an unencrypted address or domain, or a part of a name or of an unencrypted external id, in upper or lower case.
-    Names that begin with the text come before other parts. A key is searched for by its stored first characters. Parts
-    are searched for only if there are fewer than `limit` other matches.
+    an unencrypted address or domain, or a part of a name or of an unencrypted external id, in upper or lower case. The
+    names are the one in the API, and the one that a person wrote, unless it is encrypted. Names in the API that begin
+    with the text come before other parts. A key is searched for by its stored first characters. Parts are searched for
+    only if there are fewer than `limit` other matches.
     """
     matches: dict[str, ListedCustomer] = {}
     parse = partial(to_listed, shows_money=shows_money)
@@ -49,8 +51,9 @@ async def search_customers(
         ids = await _find_part(connection, database, text, limit)
         rows = await fetch_rows(connection, sa.select(customers).where(customers.c.id.in_(ids)).order_by(by_name))
         for row in rows:
-            part: CustomerMatch = "name" if fold(text) in fold(row.display_name or row.name) else "external_id"
             for one in parse_rows(customers.name, [row], parse, attrgetter("id")):
+                names = f"{row.display_name or row.name}\n{format_shown_name(one['metadata'], '')}"
+                part: CustomerMatch = "name" if fold(text) in fold(names) else "external_id"
                 matches.setdefault(row.id, {**one, "matched": part})
     return list(matches.values())[:limit]
 

@@ -2,9 +2,11 @@
 
 import asyncio
 
+import orjson
 import pytest
 import sqlalchemy as sa
 
+from edgeproxy.collector.accounts.models import CreateCustomerRequest
 from edgeproxy.collector.customer_search import search_customers
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.page_tables import contacts
@@ -53,6 +55,34 @@ async def test_search_finds_parts_in_any_case_and_lists_prefixes_first(database:
         await connection.execute(sa.update(customers).values(external_id_sealed="sealed"))
         assert await find("crm_a") == [], "a hash has no beginning"
         assert await find("rm_acme") == [], "nor parts"
+    await opened.close()
+
+
+@pytest.mark.parametrize("field", ["name", "organisation"])
+async def test_search_finds_a_part_of_the_name_that_a_person_wrote(database: str, field: str) -> None:
+    written = 'Zéphyr "Süd" مؤسسة & Co'
+    opened = await Database.connect(database)
+    new = CreateCustomerRequest.model_validate({"name": "c1", "tier": "t", "metadata": {field: written, "x": "hidden"}})
+    async with opened.writing() as connection:
+        await connection.execute(
+            sa.insert(customers),
+            [
+                {"id": f"id-{name}", "name": name, "tier": "t", "settings": '{"tier":"t"}', "version": 1}
+                | {"metadata": metadata, "created_at": 1}
+                for name, metadata in (
+                    ("c1", orjson.dumps(new.metadata).decode()),
+                    ("c2", "enc1:AAAA"),
+                    ("c3", '{"why":"\\"name\\":\\"Zéphyr"}'),
+                )
+            ],
+        )
+
+        async def find(text: str) -> list[tuple[str, str]]:
+            matches = await search_customers(connection, opened, text, 10)
+            return [(match["name"], match["matched"]) for match in matches]
+
+        assert await find("Zéphyr") == await find("SüD") == await find("مؤسسة") == [("c1", "name")]
+        assert await find("hidden") == await find("Zephyr") == []
     await opened.close()
 
 

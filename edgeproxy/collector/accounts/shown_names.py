@@ -1,49 +1,80 @@
-"""Names of customers as people wrote them, for mails, sign-in and invoices. They are any text: `Zephyr GmbH & Co`.
+"""Names of customers as people wrote them, for pages, mails and invoices. They are any text: `Zephyr GmbH & Co`.
 
-The form of a new customer stores it in the metadata. Other customers are shown by their name in the API.
+Sign-up and the form of a new customer store it in the metadata. Other customers are shown by their name in the API.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts import customer_rows
-from edgeproxy.collector.accounts.pseudonyms import fetch_display_names
-from edgeproxy.collector.accounts.rows import CustomerRow
+from edgeproxy.collector.accounts.pseudonyms import LOOKED_UP_MAX, fetch_display_names
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import customers
 from edgeproxy.collector.languages.invisible import format_line
 
 NAME_FIELD = "name"
 """The metadata field with a customer's name as a person wrote it."""
+NAME_FIELDS = (NAME_FIELD, "organisation")
+"""The fields that are looked at. Sign-ups of earlier versions stored the name in the second one."""
 NAME_CHARACTERS_MAX = 200
 """Longer names are cut, in mails and at Stripe. Stripe's API description states no limit."""
 READ_CHARACTERS = 80
 """People tell names apart by these characters. The page with a choice shows no more."""
 
 
-def format_shown_name(row: CustomerRow) -> str:
-    """Return the name of a customer, on one line of at most NAME_CHARACTERS_MAX printable characters."""
-    words = format_line(str(orjson.loads(row.metadata).get(NAME_FIELD, ""))).split()
-    return " ".join(words)[:NAME_CHARACTERS_MAX] or row.display_name or row.name
+class NamePair(NamedTuple):
+    """The names of a customer."""
+
+    in_api: str
+    shown: str
 
 
-async def fetch_names(connection: AsyncConnection, name: str) -> tuple[str, str]:
-    """Return the name in the API and the shown name of a customer, by its name in the ledger."""
-    rows = await customer_rows.fetch_rows(connection, sa.select(customers).where(customers.c.name == name))
-    if rows:
-        return rows[0].display_name or name, format_shown_name(rows[0])
-    readable = (await fetch_display_names(connection, [name])).get(name, name)  # Its row cannot be decrypted.
-    return readable, readable
+def format_shown_name(metadata: Mapping[str, object], name: str) -> str:
+    """Return the name of a customer, on one line of at most NAME_CHARACTERS_MAX printable characters.
+
+    `name` is its name in the API.
+    """
+    texts = (" ".join(format_line(str(metadata.get(field, ""))).split()) for field in NAME_FIELDS)
+    return next(filter(None, texts), name)[:NAME_CHARACTERS_MAX]
+
+
+def _parse_metadata(text: str) -> Mapping[str, object]:
+    """Return the metadata of a row, or none if it is damaged: the name alone must hinder no page and no mail."""
+    try:
+        metadata = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return {}
+    return metadata if isinstance(metadata, dict) else {}
+
+
+async def fetch_all_names(connection: AsyncConnection, names: Collection[str]) -> dict[str, NamePair]:
+    """Return the names of customers by their names in the ledger. An unknown name stands for itself."""
+    ordered, known = sorted(set(names)), {}
+    for at in range(0, len(ordered), LOOKED_UP_MAX):
+        some = sa.select(customers).where(customers.c.name.in_(ordered[at : at + LOOKED_UP_MAX]))
+        for row in await customer_rows.fetch_rows(connection, some):
+            in_api = row.display_name or row.name
+            known[row.name] = NamePair(in_api, format_shown_name(_parse_metadata(row.metadata), in_api))
+    if unread := [name for name in ordered if name not in known]:  # Unknown, or the row cannot be decrypted.
+        readable = await fetch_display_names(connection, unread)
+        known |= {name: NamePair(*[readable.get(name, name)] * 2) for name in unread}
+    return known
+
+
+async def fetch_names(connection: AsyncConnection, name: str) -> NamePair:
+    """Return the names of a customer by its name in the ledger."""
+    return (await fetch_all_names(connection, [name]))[name]
 
 
 async def find_shown_name(database: Database, name: str) -> str:
     """Return the shown name of a customer by its name in the ledger."""
     async with database.reading() as connection:
-        return (await fetch_names(connection, name))[1]
+        return (await fetch_names(connection, name)).shown
 
 
 async def find_distinct_names(database: Database, names: Sequence[str]) -> list[str]:
@@ -52,6 +83,9 @@ async def find_distinct_names(database: Database, names: Sequence[str]) -> list[
     Two customers may have equal names. These begin with the name in the API, which only one has.
     """
     async with database.reading() as connection:
-        known = [await fetch_names(connection, name) for name in names]
-    counts = Counter(shown[:READ_CHARACTERS] for _, shown in known)
-    return [shown if counts[shown[:READ_CHARACTERS]] == 1 else f"{name} ({shown})" for name, shown in known]
+        known = await fetch_all_names(connection, names)
+    counts = Counter(known[name].shown[:READ_CHARACTERS] for name in names)
+    return [
+        shown if counts[shown[:READ_CHARACTERS]] == 1 else f"{in_api} ({shown})"
+        for in_api, shown in (known[name] for name in names)
+    ]

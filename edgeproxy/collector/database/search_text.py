@@ -1,4 +1,4 @@
-"""The searched text of a customer: the name, and the external id unless it is encrypted. Pure.
+"""The searched text of a customer: its names, and the external id unless it is encrypted. Pure.
 
 ASCII letters are in lower case. On SQLite an index holds the text of each customer, and a search scans it completely.
 On PostgreSQL an index holds its trigrams (three characters each), and a search looks for the few customers with all
@@ -14,10 +14,18 @@ TRIGRAMS: Final = "edgeproxy_trigrams"
 """The PostgreSQL function that lists the trigrams of a text."""
 _TEXT: Final = (
     "coalesce(display_name, name) || '\n' || coalesce(CASE WHEN external_id_sealed IS NULL THEN external_id END, '')"
+    " || '\n' || coalesce({}, '')"
 )
-SEARCHED: Final = f'lower(({_TEXT}) COLLATE "C")'
+# The name that a person wrote (collector/accounts/shown_names.py). Encrypted metadata is no JSON and has no parts.
+# PostgreSQL does not know whether a text is JSON. Its pattern matches a whole field: quotes within a text are escaped.
+_WRITTEN: Final = ", ".join(
+    rf"""substring(metadata from '"{field}":"((?:[^"\\]|\\.)*)"')""" for field in ("name", "organisation")
+)
+_WRITTEN_SQLITE: Final = """CASE WHEN json_valid(metadata)
+    THEN coalesce(json_extract(metadata, '$.name'), json_extract(metadata, '$.organisation')) END"""
+SEARCHED: Final = f'lower(({_TEXT.format(_WRITTEN)}) COLLATE "C")'
 """The text on PostgreSQL, exactly as in the index."""
-SEARCHED_SQLITE: Final = f"lower({_TEXT})"
+SEARCHED_SQLITE: Final = f"lower({_TEXT.format(_WRITTEN_SQLITE)})"
 """The text on SQLite, exactly as in the index."""
 ESCAPE: Final = "/"
 PART_CHARACTERS_MIN: Final = 3

@@ -1,7 +1,7 @@
 """Entries of the audit log for display: the object of an entry, and its changes. Pure."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -34,6 +34,10 @@ PAGES: Mapping[str, str] = {
 """The page of an object, by action or by its first word. The placeholder is the target up to its first slash."""
 
 
+CUSTOMERS = "/console/customers/"
+NO_NAMES: Mapping[str, str] = {}
+
+
 class AuditObject(NamedTuple):
     """The object of an entry."""
 
@@ -54,12 +58,30 @@ class Changed(NamedTuple):
     after: str
 
 
-def describe_object(entry: JsonDocument, names: Mapping[str, str]) -> AuditObject:
-    """Return the object of an entry. `names` maps ids to names that the entry lacks."""
+def find_page(action: str) -> str:
+    """Return the page of an action's object, with a placeholder; empty if it has none."""
+    return PAGES.get(action, PAGES.get(action.partition(".")[0], ""))
+
+
+def find_owners(entries: Sequence[JsonDocument]) -> set[str]:
+    """Return the customers that entries are about, by their names in the ledger."""
+    return {
+        str(entry["target"]).partition("/")[0]
+        for entry in entries
+        if find_page(str(entry["action"])).startswith(CUSTOMERS)
+    } - {""}
+
+
+def describe_object(
+    entry: JsonDocument, names: Mapping[str, str], customers: Mapping[str, str] = NO_NAMES
+) -> AuditObject:
+    """Return the object of an entry. `names` maps ids to names that the entry lacks, `customers` to shown names."""
     action, target = str(entry["action"]), str(entry["target"])
     group = action.partition(".")[0]
     first, _, rest = target.partition("/")
-    page = PAGES.get(action, PAGES.get(group, ""))
+    page = find_page(action)
+    if page.startswith(CUSTOMERS):
+        names = {**names, **customers}
     details = {**(entry["before"] or {}), **(entry["after"] or {})}
     own = next((str(details[field]) for field in ("title", "name", "start", "host") if details.get(field)), "")
     href = page.format(quote(first, safe="")) if target else ""

@@ -11,11 +11,11 @@ from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.languages.marks import N_
 from edgeproxy.collector.languages.reader import parse_time
 from edgeproxy.collector.pages.api import JsonDocument
-from edgeproxy.collector.pages.audit_entries import CHANGES_MAX, ID, describe_object, is_time, list_changes
+from edgeproxy.collector.pages.audit_entries import CHANGES_MAX, ID, describe_object, find_owners, is_time, list_changes
 from edgeproxy.collector.pages.audit_words import AUDIT_ACTIONS
 from edgeproxy.collector.pages.list_pages import fetch_from, respond_list
 from edgeproxy.collector.pages.lists import Column, Filter, Listing, ListView, Query, order_by
-from edgeproxy.collector.pages.site import Page, Visit
+from edgeproxy.collector.pages.site import Page, Visit, shown_name
 
 HOURS = ("1", "24", "168", "720")
 """Selectable hours back. By default all entries are listed."""
@@ -75,7 +75,8 @@ async def show_audit(visit: Visit) -> web.Response:
 
     async def show(view: ListView) -> web.Response:
         names = await fetch_names(visit, view.rows)
-        objects = [describe_object(row, names) for row in view.rows]
+        await visit.learn_names(find_owners(view.rows))
+        objects = [describe_object(row, names, visit.customer_names) for row in view.rows]
         changes = [list_changes(row, about) for row, about in zip(view.rows, objects, strict=True)]
         whole = [format_json({"before": row["before"], "after": row["after"]}) for row in view.rows]
         values = {
@@ -124,7 +125,7 @@ async def fetch_names(visit: Visit, rows: Sequence[JsonDocument]) -> dict[str, s
 
 async def _fetch_customer_name(visit: Visit, customer: str) -> dict[str, str]:
     answer = await visit.call("GET", "/v1/customers/{customer}", names={"customer": customer})
-    return {customer: answer.body["name"]} if answer.is_success else {}
+    return {customer: shown_name(answer.body)} if answer.is_success else {}
 
 
 async def _fetch_key_names(visit: Visit, customer: str) -> dict[str, str]:

@@ -69,6 +69,8 @@ async def serve_page(page: Page, visit: Visit) -> web.StreamResponse:
     if is_form and not forms.is_same_origin(request.headers, site.origins(request)):
         raise _deny(site, request, page_codes.FORM_OF_ANOTHER_SITE, "the form was not sent by a page of this site")
     visit.session = await _find_session(site, request)
+    if visit.session is not None and visit.session.who.customer is not None:
+        await visit.learn_names([visit.session.who.customer])
     if page.who != "anyone":
         if visit.session is None:
             if is_form:

@@ -20,6 +20,7 @@ from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.contact_roles import OWNER
 from edgeproxy.collector.accounts.models import CreateCustomerRequest
+from edgeproxy.collector.accounts.shown_names import NAME_FIELD
 from edgeproxy.collector.database.database import build_insert_new
 from edgeproxy.collector.database.page_tables import sign_ups
 from edgeproxy.collector.encryption.rows import fetch_rows, match_value, open_rows, seal_rows
@@ -215,7 +216,7 @@ class SignUpPages:
 
     async def _create(self, visit: Visit, secret: str, email: str, who: SignedIn, organisation: str) -> SignedIn:
         """Create the customer and its owner. Return the owner with the customer's name in the ledger."""
-        metadata = {"organisation": organisation} if organisation else None
+        metadata = {NAME_FIELD: organisation} if organisation else None
         fields = {"name": who.customer, "tier": self._settings.tier, "metadata": metadata}
         caller = Caller(who.label, *self._site.api.caller(visit.request))
         try:

@@ -1,8 +1,9 @@
 """The pages of a listener and their audiences, and a visit to one of them."""
 
+import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, NamedTuple, Unpack
@@ -11,6 +12,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from aiohttp import web
 
 from edgeproxy.base.problem_codes import ProblemCode
+from edgeproxy.collector.accounts import shown_names
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.languages import currencies
 from edgeproxy.collector.languages.catalogs import load_catalog
@@ -49,6 +51,22 @@ SIGNED_IN = CONSOLE | PORTAL
 """The page groups that need a sign-in."""
 HOMES: dict[bool, str] = {True: "/console", False: "/account"}
 """The first page for operators (True) and for customers (False)."""
+
+
+OF_CUSTOMERS = ("customer", "of")
+"""The fields that name a customer: in documents of the API, and in the details of alerts."""
+STATED_NAME = re.compile(rb'"(?:%s)":"([^"\\]{1,255})"' % "|".join(OF_CUSTOMERS).encode())
+
+
+def list_customers(response: ApiResponse) -> set[str]:
+    """Return the names of the customers in a document of the API."""
+    return set() if response.body is None else {name.decode() for name in STATED_NAME.findall(response.content)}
+
+
+def shown_name(customer: JsonDocument) -> str:
+    """Return the name for people of a customer that the API returns."""
+    metadata = customer.get("metadata")
+    return shown_names.format_shown_name(metadata if isinstance(metadata, Mapping) else {}, customer["name"])
 
 
 class PageError(CodedError):
@@ -100,6 +118,8 @@ class Visit:
     """The path parameters, if they differ from the request's."""
     refusal: Refusal | None = None
     """Why the form of this page was refused. Its sender sees the form again."""
+    customer_names: dict[str, str] = field(default_factory=dict)
+    """The names of customers for people, by their names in the ledger."""
     is_restored: bool = False
     """True if the form was restored after its sender had to sign in again."""
 
@@ -163,8 +183,25 @@ class Visit:
         customer = self.signed_in.who.customer
         own = {**({} if customer is None else {"customer": customer}), **(self.parameters or self.request.match_info)}
         own = {name: value for name, value in own.items() if f"{{{name}}}" in path}
-        options["names"] = {**own, **options.get("names", {})}
-        return await self.site.api.ask(self.request, self.signed_in, method, path, **options)
+        names = options["names"] = {**own, **options.get("names", {})}
+        response = await self.site.api.ask(self.request, self.signed_in, method, path, **options)
+        await self.learn_names({*names.get("customer", "").split(), *list_customers(response)})
+        return response
+
+    async def learn_names(self, customers: Collection[str]) -> None:
+        """Fetch the names for people of customers by their names in the ledger."""
+        if unknown := [name for name in customers if name not in self.customer_names]:
+            async with self.site.database.reading() as connection:
+                names = await shown_names.fetch_all_names(connection, unknown)
+            self.customer_names |= {name: both.shown for name, both in names.items()}
+
+    def name_customer(self, name: str) -> str:
+        """Return the name of a customer for people, by the name that the API states."""
+        return self.customer_names.get(name, name)
+
+    def name_in_details(self, details: JsonDocument) -> JsonDocument:
+        """Return the details of an alert with the name for people of its customer."""
+        return {**details, **{one: self.name_customer(details[one]) for one in OF_CUSTOMERS if details.get(one)}}
 
     async def require(self, method: str, path: str, **options: Unpack[RequestOptions]) -> ApiResponse:
         """Call the API. Raises PageError if the API refuses."""
@@ -226,6 +263,9 @@ class Visit:
             build_link=self.build_link,
             step_up=self.step_up,
             has_status="status" in self.site.groups,
+            name_customer=self.name_customer,
+            name_in_details=self.name_in_details,
+            shown_name=shown_name,
             find_display=partial(find_worded_display, settings.meters, say=say),
             credit_meters={}
             if billing is None or billing.credits is None

@@ -20,6 +20,8 @@ def test_shown_name_is_printable_and_stays_that_of_the_api_if_the_row_is_unreada
         PSEUDONYM: {"metadata": orjson.dumps({"name": "Zoë & Co"}).decode(), "display_name": "zoe"},
         "damaged": {"metadata": f"{CIPHERTEXT}AAAA"},
         "c-damaged": {"metadata": f"{CIPHERTEXT}AAAA", "display_name": "zest"},
+        "broken": {"metadata": '{"name"'},
+        "listed": {"metadata": "[]"},
         "plain": {},
     }
     shown = {}
@@ -38,6 +40,8 @@ def test_shown_name_is_printable_and_stays_that_of_the_api_if_the_row_is_unreada
         PSEUDONYM: ("zoe", "Zoë & Co"),
         "damaged": ("damaged", "damaged"),
         "c-damaged": ("zest", "zest"),
+        "broken": ("broken", "broken"),
+        "listed": ("listed", "listed"),
         "plain": ("plain", "plain"),
         "nobody": ("nobody", "nobody"),
     }

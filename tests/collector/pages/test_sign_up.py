@@ -61,7 +61,9 @@ def test_new_customer_gets_a_free_plan_and_can_sign_in_again(stage: PagesStage) 
         assert not ann.read.tags & {"img"}
         (customer,) = stage.collector.get("/v1/customers", search="ann@new.example").json()["customers"]
         assert customer["name"].startswith("img-src-x-onerror-alert-1-acme-s-")
-        assert "\u202e" not in customer["metadata"]["organisation"]
+        assert "\u202e" not in customer["metadata"]["name"]
+        shown = ann.get("/account").text
+        assert "<img src=x onerror=alert" in shown, "the menu names the organisation, and not the id made from it"
         plan = stage.collector.get("/billing/subscription", token=ADMIN, customer=customer["name"]).json()["plan"]
         assert plan == "free@1"
         ann.get("/account/team")

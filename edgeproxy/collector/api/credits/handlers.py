@@ -9,7 +9,7 @@ from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.timestamps import format_timestamp
-from edgeproxy.collector.accounts import customers
+from edgeproxy.collector.accounts import customers, shown_names
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.ids import generate_id, now_ms
@@ -216,7 +216,8 @@ class CreditHandlers(CustomerBillingHandlers):
             meters = get_credit_meters(get_billing(self._settings))
             if meters is not None and not statement.is_final:
                 statement = statement._replace(pending=await consumption.fetch_pending(connection, meters, row.name))
-        statement = statement._replace(customer=row.display_name or row.name, currency=row.currency or USD)
+            names = await shown_names.fetch_names(connection, row.name)
+        statement = statement._replace(customer=names.shown, currency=row.currency or USD)
         headers = {
             "Content-Disposition": f'attachment; filename="statement-{month}.{suffix}"',
             "Cache-Control": "no-store",

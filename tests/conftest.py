@@ -11,7 +11,9 @@ import os
 import random
 import re
 import shutil
+import subprocess
 import sys
+import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Generator, Sequence
 from pathlib import Path
@@ -58,6 +60,8 @@ WANTING = "on this machine"
 """A text in every skip reason that names a missing program."""
 NIGHT = Path(__file__).with_name("night.txt")
 """The tests that are left to the night, by node id, where `*` stands for any text. They have the marker `night`."""
+PREPARING = pytest.StashKey[tuple[Path, subprocess.Popen[bytes]]]()
+"""The folder of the databases that the workers copy, and the process that prepares them."""
 GARBAGE = 10_000
 """New objects before the next garbage collection. Tests create many objects and keep few."""
 
@@ -75,12 +79,16 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.hypothesis_seed = str(SEED)
     # Not at the top: pytest must rewrite their assertions first.
     from loadtest.testbed.postgresql import find_memory
+    from loadtest.testbed.prepared import prepare
     from loadtest.testbed.process import Process
 
     Process.forks = True
     # A commit waits 3 ms for a disk, and 2 µs for memory. Long runs have too much data for memory.
     if not config.option.soak and (memory := find_memory()) is not None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
+    if config.option.workers and is_whole(config):
+        folder = Path(tempfile.mkdtemp(prefix="edgeproxy-prepared-", dir=find_memory()))
+        config.stash[PREPARING] = folder, prepare(folder)
     if config.option.soak:
         settings.load_profile("soak")
     if os.environ.get("CI") and is_whole(config) and (missing := lacking()):
@@ -181,8 +189,24 @@ def pytest_collection() -> Generator[None, object, object]:
     return collected
 
 
-def pytest_unconfigure() -> None:
-    """Make objects collectable again, so that libraries which check for leaks at exit find none."""
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Wait for the databases that the workers copy."""
+    from loadtest.testbed.tables_ready import PREPARED
+
+    if PREPARING in session.config.stash:
+        folder, process = session.config.stash[PREPARING]
+        assert process.wait(120) == 0, "the databases of the run were not prepared"
+        os.environ[PREPARED] = str(folder)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the prepared databases. Make objects collectable again, so that libraries which check for leaks at exit
+    find none.
+    """
+    if PREPARING in config.stash:
+        folder, process = config.stash[PREPARING]
+        process.kill()
+        shutil.rmtree(folder, ignore_errors=True)
     gc.unfreeze()
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from edgeproxy.collector.database.row_security import roles_sql
 from loadtest.testbed.ports import HOST, Ports
-from loadtest.testbed.tables_ready import make_tables
+from loadtest.testbed.tables_ready import PREPARED, make_tables
 from loadtest.testbed.waiting import until
 
 OLDEST = 15
@@ -32,6 +32,8 @@ OWNER = "edgeproxy"
 """The owner of the databases, as in production: no superuser, because row-level security does not apply to
 superusers.
 """
+TEMPLATE = "tables"
+"""The database with the tables that others are copies of."""
 USER = "postgres"
 """The user of the server's processes if tests run as root: PostgreSQL refuses to start as root."""
 
@@ -69,18 +71,32 @@ def _owner() -> tuple[int, int] | None:
     return known.pw_uid, known.pw_gid
 
 
-@cache
-def _initialize() -> TemporaryDirectory[str]:
-    """Return a folder with the data of a new server, which each server copies: initdb takes a second of CPU."""
+def _initialize(folder: Path) -> None:
+    """Put the data of a new server into the folder `new` of this one."""
     directory, owner = programs(), _owner()
     assert directory is not None, "the fixture skips where there is none"
     assert owner is not None
-    folder = TemporaryDirectory(prefix="edgeproxy-initdb-", dir=find_memory(), ignore_cleanup_errors=True)
-    os.chown(folder.name, *owner)
+    os.chown(folder, *owner)
     options = ("--auth=trust", "--encoding=UTF8", "--locale=C", "--username=postgres", "--no-sync")
-    command: list[str | Path] = [directory / "initdb", *options, "-D", f"{folder.name}/data"]
-    subprocess.run(command, cwd=folder.name, capture_output=True, check=True, user=owner[0], group=owner[1])
+    command: list[str | Path] = [directory / "initdb", *options, "-D", folder / "new"]
+    subprocess.run(command, cwd=folder, capture_output=True, check=True, user=owner[0], group=owner[1])
+
+
+@cache
+def _make_initial() -> TemporaryDirectory[str]:
+    """Return a folder with the data of a new server, which each server copies: initdb takes a second of CPU."""
+    folder = TemporaryDirectory(prefix="edgeproxy-initdb-", dir=find_memory(), ignore_cleanup_errors=True)
+    _initialize(Path(folder.name))
     return folder
+
+
+def prepare_data(folder: Path) -> None:
+    """Put the data of a new server into the folder `new`, and of one with a database of tables into `filled`."""
+    _initialize(folder)
+    with contextlib.closing(Postgresql(in_memory=True)) as server:
+        server._make_template()
+        server.stop()
+        server._run("/bin/cp", "-a", "data", f"{folder}/filled")
 
 
 class Postgresql:
@@ -96,10 +112,14 @@ class Postgresql:
         durable: bool = False,
         archives: bool = False,
         in_memory: bool = False,
+        filled: bool = False,
         primary: "Postgresql | None" = None,
         lag_seconds: int = 0,
     ) -> None:
-        """Start a server. With a `primary` it is a standby, which applies changes so many seconds later."""
+        """Start a server. With a `primary` it is a standby, which applies changes so many seconds later.
+
+        A `filled` one has a database with the tables from its start, if the test run has prepared one.
+        """
         self._settings = [f"fsync={'on' if durable else 'off'}"]
         if archives:
             self._settings += ["archive_mode=on", "archive_command=test ! -e ../wal/%f && cp %p ../wal/%f"]
@@ -110,8 +130,9 @@ class Postgresql:
         self._ports = Ports(1)
         self.port: int = self._ports.numbers[0]
         self._numbers = count(1)
-        self._with_tables: str | None = None
-        """The name of the template database that others are copies of."""
+        prepared = os.environ.get(PREPARED)
+        self._has_template = filled and prepared is not None
+        """Whether the database TEMPLATE is there."""
         # Not in a directory of pytest: the server's user could not enter it.
         place = find_memory() if in_memory else None
         self._strategy = "file_copy" if place else "wal_log"
@@ -125,13 +146,14 @@ class Postgresql:
             for folder in (self._folder, self.wal, self.backups):
                 os.chown(folder, *owner)
         if primary is None:
-            self._run("/bin/cp", "-a", f"{_initialize().name}/data", "data")
+            initial = f"{prepared or _make_initial().name}/{'filled' if self._has_template else 'new'}"
+            self._run("/bin/cp", "-a", initial, "data")
         else:
             self._settings += [f"recovery_min_apply_delay={lag_seconds}s"]
             at = ("-h", HOST, "-p", str(primary.port), "-U", "postgres")
             self._run("pg_basebackup", "--checkpoint=fast", "--no-sync", "--write-recovery-conf", *at, "-D", "data")
         self.start()
-        if primary is None:
+        if primary is None and not self._has_template:
             self.ask(f"CREATE ROLE {OWNER} LOGIN CREATEROLE")
 
     def start(self) -> None:
@@ -163,10 +185,9 @@ class Postgresql:
 
     def database(self) -> str:
         """Create a database with the collector's tables. Returns its URL."""
-        if self._with_tables is None:
-            make_tables(with_tables := self.empty_database())
-            self._with_tables = with_tables.rpartition("/")[2]
-        return self.empty_database(f"--template={self._with_tables}", f"--strategy={self._strategy}")
+        if not self._has_template:
+            self._make_template()
+        return self.empty_database(f"--template={TEMPLATE}", f"--strategy={self._strategy}")
 
     def database_of_owner(self) -> str:
         """Create a database whose tables belong to another role than the URL's user. Returns its URL."""
@@ -187,7 +208,13 @@ class Postgresql:
 
     def empty_database(self, *options: str) -> str:
         """Create an empty database. Returns its URL."""
-        name = f"ledger{next(self._numbers)}"
+        return self._create(f"ledger{next(self._numbers)}", *options)
+
+    def _make_template(self) -> None:
+        make_tables(self._create(TEMPLATE))
+        self._has_template = True
+
+    def _create(self, name: str, *options: str) -> str:
         self._run("createdb", "-h", HOST, "-p", str(self.port), "-U", "postgres", "-O", OWNER, *options, name)
         return f"postgresql://{OWNER}@{HOST}:{self.port}/{name}"
 
@@ -235,8 +262,7 @@ class Postgresql:
 
     def restart(self) -> None:
         """Restart the server with cold caches: neither the server nor the system holds file contents in memory."""
-        self._server.send_signal(signal.SIGINT)
-        self._server.wait(60)
+        self.stop()
         for place in self._folder.rglob("*"):
             if place.is_file():
                 descriptor = os.open(place, os.O_RDONLY)
@@ -244,6 +270,11 @@ class Postgresql:
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
                 os.close(descriptor)
         self.start()
+
+    def stop(self) -> None:
+        """Stop the server at once, and let it write all data."""
+        self._server.send_signal(signal.SIGINT)
+        self._server.wait(60)
 
     def kill(self) -> None:
         """Send SIGKILL to the server. Its child processes end by themselves."""

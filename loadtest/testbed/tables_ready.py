@@ -1,6 +1,7 @@
 """Databases with the collector's tables in them, as copies of one: making the tables takes a second of CPU."""
 
 import asyncio
+import os
 import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,9 @@ from pathlib import Path
 from edgeproxy.collector.database.database import Database
 
 SQLITE = "sqlite:///"
+PREPARED = "EDGEPROXY_TEST_PREPARED"
+"""The variable with the folder of databases that all processes of a test run copy, see `prepared`."""
+LEDGER = "ledger.db"
 
 
 def make_tables(url: str, login: str | None = None) -> None:
@@ -31,7 +35,7 @@ def make_tables(url: str, login: str | None = None) -> None:
 @cache
 def _original() -> tuple[tempfile.TemporaryDirectory[str], Path]:
     folder = tempfile.TemporaryDirectory(prefix="edgeproxy-tables-")
-    file = Path(folder.name) / "ledger.db"
+    file = Path(folder.name) / LEDGER
     make_tables(f"{SQLITE}{file}")
     return folder, file
 
@@ -41,5 +45,6 @@ def put_tables(url: str) -> str:
     file = Path(url.removeprefix(SQLITE))
     if url.startswith(SQLITE) and file.is_absolute() and not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(_original()[1], file)
+        prepared = os.environ.get(PREPARED)
+        shutil.copy(_original()[1] if prepared is None else Path(prepared) / LEDGER, file)
     return url

@@ -67,7 +67,7 @@ def postgresql(pytestconfig: pytest.Config) -> Iterator[Postgresql]:
     """
     if programs() is None:
         pytest.skip("PostgreSQL is not on this machine")
-    with closing(Postgresql(in_memory=not pytestconfig.getoption("soak"))) as server:
+    with closing(Postgresql(in_memory=not pytestconfig.getoption("soak"), filled=True)) as server:
         yield server
 
 

@@ -490,6 +490,13 @@ UNPAID_STEPS: Final = {
     "uncollectible": N_("it has ended, and the invoices are written off"),
 }
 """The results of a plan whose invoices are not paid."""
+INVOICE_KINDS: Final = {
+    "start": N_("First fee of a plan"),
+    "change": N_("Change of a plan"),
+    "period": N_("Usage and fees"),
+    "threshold": N_("Usage so far"),
+}
+"""The content of an invoice, by its kind (billing/subscriptions/changes.py), on pages and at Stripe."""
 CODES: Final[Mapping[str, Mapping[str, str]]] = {
     "state": PRICE_CHANGE_STATES | DISPUTE_STATES,
     "after": UNPAID_STEPS,

@@ -2,7 +2,13 @@
 
 from collections.abc import Mapping
 
-from edgeproxy.collector.alerts.words import DECLINE_REASONS, DISPUTE_STATES, PRICE_CHANGE_STATES, RECONCILED
+from edgeproxy.collector.alerts.words import (
+    DECLINE_REASONS,
+    DISPUTE_STATES,
+    INVOICE_KINDS,
+    PRICE_CHANGE_STATES,
+    RECONCILED,
+)
 from edgeproxy.collector.languages.marks import N_
 from edgeproxy.collector.pages.audit_words import AUDIT_ACTIONS
 from edgeproxy.collector.pages.console_words import EDGE_LATENESS, EDGE_STATES, MATCHES, PRICE_TERMS
@@ -276,12 +282,6 @@ DISPUTE_REASONS = {
     "product_unacceptable": N_("not as described"),
     "credit_not_processed": N_("a refund did not come"),
     "general": N_("other reasons"),
-}
-INVOICE_KINDS = {
-    "start": N_("first fee"),
-    "change": N_("change of plan"),
-    "period": N_("period"),
-    "threshold": N_("usage"),
 }
 MODES = {"off": N_("off"), "shadow": N_("shadow: only who is listed is charged"), "live": N_("live")}
 LEVELS = {"none": N_("agree"), "warn": N_("differ a little"), "page": N_("differ")}

@@ -7,6 +7,7 @@ Each plan is read once per currency of its prices (`Plan.in_currency`).
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from itertools import pairwise
 from typing import Annotated, Literal, Self
 
@@ -258,13 +259,10 @@ class Plan(Part):
     _is_free: bool = PrivateAttr(default=False)
     _others: dict[str, "Plan"] = PrivateAttr(default_factory=dict)
 
-    @property
+    @cached_property  # A private attribute takes pydantic several calls, and the rater reads it for each segment.
     def currency(self) -> str:
         """The currency of all amounts of this plan."""
-        # Reading a private attribute takes pydantic several calls, and the rater does so for each segment and fee.
-        private = self.__pydantic_private__ or {}
-        currency: str = private["_currency"]
-        return currency
+        return self._currency
 
     @property
     def others(self) -> dict[str, "Plan"]:
@@ -287,6 +285,7 @@ class Plan(Part):
             raise ValueError(f"there are no prices in {currency}")
         plan = self.model_copy()
         plan._currency = currency
+        vars(plan).pop("currency", None)  # The copy has the cached value, too.
         return plan
 
     @model_validator(mode="after")

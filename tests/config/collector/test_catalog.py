@@ -66,7 +66,9 @@ def test_models_are_priced_by_the_names_that_they_have_and_by_the_million(tmp_pa
 def test_prices_without_a_currency_are_in_that_of_the_file(tmp_path: Path) -> None:
     plans = read(tmp_path, 'currency: kwd\nplans: {a@1: {fee: "1.25", annual: {discount: 1%}}, b@1: {fee: "0"}}').plans
     assert (plans["a@1"].currency, plans["a@1"].fee, plans["a@1"].year_fee) == ("kwd", 1250, 14850)
+    own = plans["b@1"].currency
     assert plans["b@1"].in_currency("jpy").currency == "jpy", "what costs nothing costs nothing in all"
+    assert (own, plans["b@1"].currency) == ("eur", "eur"), "the other one is a copy"
     for plan in plans.values():
         assert parse_plan(serialize_plan(plan)).fee == plan.fee
     assert parse_plan(serialize_plan(plans["a@1"])) == plans["a@1"]

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
+from edgeproxy.collector.alerts.words import INVOICE_KINDS
 from edgeproxy.collector.billing.invoices import (
     credit_decision,
     credit_notes,
@@ -29,19 +30,12 @@ from edgeproxy.collector.billing.rating.rater import RatedLine, Span
 from edgeproxy.collector.billing.stripe import billing_details
 from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject
 from edgeproxy.collector.billing.stripe.customers import StripeCustomers, find_payment_method
-from edgeproxy.collector.billing.subscriptions.changes import CHANGE, PERIOD, START, THRESHOLD
+from edgeproxy.collector.billing.subscriptions.changes import PERIOD
 from edgeproxy.collector.database.database import Database
 from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.collector.currency_units import CHARGE_MAX
 from edgeproxy.config.collector.seller import Seller
 
-CONTENTS = {
-    START: "First fee of a plan",
-    CHANGE: "Change of a plan",
-    PERIOD: "Usage and fees",
-    THRESHOLD: "Usage so far",
-}
-"""The content of an invoice in words, by its kind."""
 POSITION = "edgeproxy_line"
 """The metadata key of a Stripe item that holds our position."""
 DAYS_UNTIL_DUE = 14
@@ -320,7 +314,7 @@ def build_collection_parameters(row: InvoiceRow, stripe_customer: StripeObject) 
 
     The description, at the end of Stripe's PDF, says in words what is charged, and what the customer does.
     """
-    content = CONTENTS.get(row.kind.partition("-")[0], CONTENTS[PERIOD])
+    content = INVOICE_KINDS.get(row.kind.partition("-")[0], INVOICE_KINDS[PERIOD])
     start, end = (format_period(Span(second, second)) for second in (row.period_start, row.period_end))
     about = f"{content}, {start} to {end}."
     if find_payment_method(stripe_customer) is not None:

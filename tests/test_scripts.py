@@ -1,6 +1,8 @@
-"""The commands of the README, and the requirements that they install."""
+"""The requirements that the scripts install, and the pages that scripts write."""
 
 import re
+import runpy
+import sys
 import tomllib
 from collections.abc import Iterable
 from functools import cache
@@ -15,6 +17,8 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parent.parent
 PINNED = sorted((ROOT / "requirements").glob("*.txt"))
 PIN = re.compile(r"([a-z0-9.-]+==[\w.]+(?: ; [\w.' <>=!]+)?)( --hash=sha256:[0-9a-f]{64})+")
+WRITERS = ("api-page", "bounds-page", "dialect-page", "problems-page", "sandbox-differences", "settings-pages")
+"""The scripts that write pages from the code."""
 PYTHONS = ("3.11.0", "3.11.2", "3.11.9", "3.12.0", "3.13.0", "3.14.0")
 
 
@@ -60,6 +64,15 @@ def test_each_requirement_is_pinned(chosen: str, python: str) -> None:
 
 
 @cache
+@pytest.mark.parametrize("name", WRITERS)
+def test_each_page_that_a_script_writes_is_up_to_date(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [name, "--check"])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with pytest.raises(SystemExit) as end:  # In this process, because the imports take seconds of CPU.
+        runpy.run_path(str(ROOT / "scripts" / name), run_name="__main__")
+    assert not end.value.code, f"run scripts/{name}"
+
+
 def lines(path: Path) -> list[str]:
     """The requirements in a file, each with its hashes in one line."""
     text = re.sub(r" *(\\\n\s*)|^ *#.*\n", " ", path.read_text(), flags=re.MULTILINE)

@@ -5,15 +5,12 @@ table is a `difference` of a test that shows it. This file has the rows that no 
 """
 
 import calendar
-import subprocess
-import sys
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 
 from loadtest.testbed.http_client import ask
-from loadtest.testbed.process import ROOT
 from tests.support.stripe_sandbox import Sandbox
 
 JANUARY, FEBRUARY, MARCH, APRIL = (calendar.timegm((2027, month, 1, 0, 0, 0)) for month in (1, 2, 3, 4))
@@ -59,11 +56,6 @@ class Shop:
     def invoices(self) -> list[Any]:
         """Return the customer's invoices, oldest first."""
         return list(reversed(self.get(f"invoices?customer={self.customer}")["data"]))
-
-
-def test_the_page_has_the_differences_that_tests_show() -> None:
-    done = subprocess.run([sys.executable, ROOT / "scripts/sandbox-differences", "--check"], check=False)
-    assert done.returncode == 0, "run scripts/sandbox-differences"
 
 
 @pytest.mark.difference("half a cent below zero", "rounds away from zero, as above it")

@@ -6,8 +6,6 @@ import base64
 import gzip
 import hashlib
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,7 +20,6 @@ from edgeproxy.collector.api.openapi import build_description
 from edgeproxy.collector.api.service import Description
 from loadtest.testbed.collector import Collector
 from loadtest.testbed.http_client import ask
-from loadtest.testbed.process import ROOT
 
 NOUN = re.compile(r"(A|An|The|What|Who|Where|Whether|How|All|Its) ")
 """The first words of a summary that is not an imperative."""
@@ -122,11 +119,6 @@ def test_each_json_request_body_has_a_valid_example(document: dict[str, Any]) ->
             if media is not None and path != "/billing/webhooks/stripe":  # Its form is Stripe's.
                 validator = build_validator(media["schema"], document)
                 assert validator.is_valid(media["example"]), f"{method} {path}"
-
-
-def test_the_page_of_the_api_is_made_of_its_description() -> None:
-    done = subprocess.run([sys.executable, ROOT / "scripts/api-page", "--check"], check=False)
-    assert done.returncode == 0, "run scripts/api-page"
 
 
 def test_reference_pages_are_small_load_nothing_and_have_each_operation(sqlite_collector: Collector) -> None:

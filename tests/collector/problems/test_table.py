@@ -2,8 +2,6 @@
 
 import ast
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from functools import cache
 
@@ -16,7 +14,7 @@ from edgeproxy.collector.pages.refusal_words import FIELD_WORDS
 from edgeproxy.collector.problems.table import CODES, SECTIONS
 from edgeproxy.config import field_codes
 from edgeproxy.config.field_codes import FIELD_CODES
-from loadtest.testbed.process import PACKAGE, ROOT
+from loadtest.testbed.process import PACKAGE
 
 FORM = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 HOLE = re.compile(r"%\((\w+)\)s")
@@ -174,11 +172,6 @@ def test_only_responses_module_writes_problem_documents() -> None:
         if isinstance(node, ast.Constant) and node.value == "application/problem+json"
     }
     assert writers - {"config/edge/compression.py", "config/edge/error_bodies.py"} == {"api/responses.py"}
-
-
-def test_the_page_of_codes_is_made_of_the_tables() -> None:
-    done = subprocess.run([sys.executable, ROOT / "scripts/problems-page", "--check"], check=False)
-    assert done.returncode == 0, "run scripts/problems-page"
 
 
 def test_a_problem_states_its_code_and_type() -> None:

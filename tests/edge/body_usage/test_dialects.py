@@ -1,8 +1,6 @@
 """The table of dialects, row by row, with recorded answers: whole, and cut at each byte."""
 
 import json
-import subprocess
-import sys
 from base64 import b64decode
 from pathlib import Path
 from typing import Any
@@ -186,8 +184,3 @@ def test_no_path_has_two_meanings() -> None:
     for name in FORMATS:
         paths = list_paths(name)
         assert all(not path.startswith(f"{other}.") for path in paths for other in paths if paths[other][0] in NUMBERS)
-
-
-def test_page_of_dialects_is_made_of_the_table() -> None:
-    page = Path(__file__).parents[3] / "scripts/dialect-page"
-    assert subprocess.run([sys.executable, page, "--check"], check=False, timeout=30).returncode == 0

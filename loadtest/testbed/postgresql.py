@@ -121,6 +121,8 @@ class Postgresql:
         A `filled` one has a database with the tables from its start, if the test run has prepared one.
         """
         self._settings = [f"fsync={'on' if durable else 'off'}"]
+        if in_memory:  # Of the many databases of a test run another one would be looked at each second.
+            self._settings.append("autovacuum=off")
         if archives:
             self._settings += ["archive_mode=on", "archive_command=test ! -e ../wal/%f && cp %p ../wal/%f"]
         found, owner = programs(), _owner()

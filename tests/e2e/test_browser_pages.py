@@ -81,6 +81,12 @@ LANGUAGES_SEEN = ("en", "de", "nl", CODE)
 ALL_LOOKS = [(width, scheme) for scheme in ("light", "dark") for width in (NARROW, 360, 768, WIDE)]
 OWNED = ("/account/invoices/", "/account/keys/")
 """Pages of one customer's invoice and key."""
+WIDEST = """
+    const ends = [...document.querySelectorAll("body *")].filter(it => !it.closest(".scroll, .vh"));
+    const end = it => it.getBoundingClientRect().right;
+    const widest = ends.reduce((most, it) => end(it) >= end(most) ? it : most);
+    return widest.outerHTML.slice(0, 200);
+"""
 LEFT_IN_ENGLISH = """
     const left = [], walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
     const foreign = "[lang=en], bdi, code, pre, time, kbd, script, textarea, option, .chart, .num, .live, [hreflang]";
@@ -226,7 +232,9 @@ async def judge(page: Tab, where: str, rules: list[str] | None = None) -> list[s
 async def overflowing(page: Tab, where: str) -> list[str]:
     """Return an error if a page is wider than the window."""
     wider, width = await page.run("return [document.documentElement.scrollWidth - innerWidth, innerWidth]")
-    return [f"{where}: {wider} px wider than {width}"] if wider > 0 else []
+    if wider <= 0:
+        return []
+    return [f"{where}: {wider} px wider than {width}: {await page.run(WIDEST)}"]
 
 
 async def walk(
@@ -258,6 +266,12 @@ async def walk(
                     if rules is not None:
                         faults += await judge(page, f"{path} {language}", rules)
                 await page.look(NARROW, "light")
+                if language == "de":  # The longest words.
+                    await page.look(360, "light")
+                    await page.call("Page.setFontSizes", fontSizes={"standard": 32, "fixed": 26})
+                    faults += await overflowing(page, f"{path} {language}, letters of twice the size")
+                    await page.call("Page.setFontSizes", fontSizes={"standard": 16, "fixed": 13})
+                    await page.look(NARROW, "light")
                 await page.run("document.querySelectorAll('details:not(.act)').forEach(it => it.open = true)")
                 faults += await overflowing(page, f"{path} {language}, unfolded")
                 faults += [f"{path} {language} breaks a word of: {text}" for text in await page.run(BROKEN_WORDS)]

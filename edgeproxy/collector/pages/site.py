@@ -200,8 +200,13 @@ class Visit:
         return self.customer_names.get(name, name)
 
     def name_in_details(self, details: JsonDocument) -> JsonDocument:
-        """Return the details of an alert with the name for people of its customer."""
-        return {**details, **{one: self.name_customer(details[one]) for one in OF_CUSTOMERS if details.get(one)}}
+        """Return the details of an alert with the name for people of its customer, of a length for a sentence."""
+        names = {
+            field: rendering.show_text(self.name_customer(details[field]), shown_names.READ_CHARACTERS)
+            for field in OF_CUSTOMERS
+            if details.get(field)
+        }
+        return {**details, **names}
 
     async def require(self, method: str, path: str, **options: Unpack[RequestOptions]) -> ApiResponse:
         """Call the API. Raises PageError if the API refuses."""

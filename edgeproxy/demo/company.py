@@ -84,9 +84,13 @@ class Company:
             key = self._send("POST", f"/v1/customers/{customer.name}/keys", {"name": name}, 201)
             return str(key["secret"])
 
-        return self._data.secret(format_key(customer, name), create)
+        return self._data.secret(format_key(customer.name, name), create)
 
-    def add_key(self, customer: Customer, name: str, secret: str) -> None:
+    def find_key(self, customer: str) -> str | None:
+        """Return the first key of a customer that the history has created; None for data of an earlier version."""
+        return self._data.find_secret(format_key(customer, FIRST_KEY))
+
+    def add_key(self, customer: str, name: str, secret: str) -> None:
         """Store the secret of a key that the history has created."""
         self._data.secret(format_key(customer, name), lambda: secret)
 
@@ -161,7 +165,7 @@ class Company:
         returning = {"return_url": f"{self._services.collector}/account"}
         self._send("POST", f"/billing/portal?customer={customer.name}", returning, 201)
         customers = self._stripe("/v1/customers?limit=100")["data"]
-        at_stripe = next(each for each in customers if each["name"] == customer.name)
+        at_stripe = next(each for each in customers if each["name"] == format_shown_name(customer))
         if at_stripe["invoice_settings"]["default_payment_method"] is None:
             default = {"invoice_settings[default_payment_method]": card}
             self._stripe(f"/v1/customers/{at_stripe['id']}", **default)
@@ -183,9 +187,9 @@ def build_event(number: str, customer: Customer, meter: str, value: int, **dimen
     return event | ({"dimensions": dimensions} if dimensions else {})
 
 
-def format_key(customer: Customer, name: str) -> str:
+def format_key(customer: str, name: str) -> str:
     """Return the name of a key in the file of secrets."""
-    return f"key of {customer.name}" if name == FIRST_KEY else f"key {name} of {customer.name}"
+    return f"key of {customer}" if name == FIRST_KEY else f"key {name} of {customer}"
 
 
 def build_contact(customer: Customer) -> str:
@@ -193,9 +197,15 @@ def build_contact(customer: Customer) -> str:
     return f"{customer.name}@{customer.name}.example"
 
 
+def format_shown_name(customer: Customer) -> str:
+    """Return the name of a customer for people."""
+    return customer.name.capitalize()
+
+
 def build_new_customer(customer: Customer) -> dict[str, object]:
     """Return the body of the request that creates a customer."""
-    return {"name": customer.name, "tier": customer.tier, "metadata": {"alert_email": build_contact(customer)}}
+    metadata = {"name": format_shown_name(customer), "alert_email": build_contact(customer)}
+    return {"name": customer.name, "tier": customer.tier, "metadata": metadata}
 
 
 def register_webhooks(services: Services) -> str:

@@ -67,6 +67,10 @@ class Data:
             self.write("secrets.json", json.dumps(self._secrets, indent=1))
         return self._secrets[name]
 
+    def find_secret(self, name: str) -> str | None:
+        """Return a secret, or None if it was not created."""
+        return self._secrets.get(name)
+
     def write(self, name: str, text: str) -> Path:
         """Write a file for its owner alone, whole or not at all; return its path."""
         path = self.path(name)

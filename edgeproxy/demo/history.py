@@ -39,6 +39,7 @@ from edgeproxy.collector.ledger.rollup import roll_up_slice
 from edgeproxy.config.collector.load import load_collector
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.dimensions import format_dimensions
+from edgeproxy.demo.bursts import BURST_SECONDS, REFUSED_IN_BURST
 from edgeproxy.demo.company import ATLAS, CUSTOMERS, FIRST_KEY, Customer, build_contact, build_new_customer
 from edgeproxy.demo.services import REGIONS
 from edgeproxy.demo.web import require, send
@@ -78,11 +79,12 @@ def build_life(name: str, *terms: int | str, card: str = "pm_card_visa", **more:
     return Life(Customer(name, "free", card), *terms, **more)  # type: ignore[arg-type]
 
 
+DENEB = build_life("deneb", 5, "standard", 21_000, left=2)
 LIVES = (
     Life(ATLAS, 6, "standard", 400_000, upgraded=3),
     build_life("lyra", 6, "standard", 38_000),
     build_life("rigel", 4, "enterprise", 410_000),
-    build_life("deneb", 5, "standard", 21_000, left=2),
+    DENEB,
     build_life("altair", 0, "standard", 12_000, card=DECLINED),
 )
 """One takes a larger plan, one leaves, and the card of the last is declined."""
@@ -136,8 +138,8 @@ class History:
         self._usage_keys: dict[str, list[str]] = {}
         """The names of keys in the ledger, by customer."""
         self._used_until = clock.now
-        self.secrets: dict[str, str] = {}
-        """The secrets of Atlas's keys, by name."""
+        self.secrets: dict[str, dict[str, str]] = {}
+        """The secrets of keys, by customer and by name of the key."""
 
     async def write(self) -> None:
         """Write everything up to the present."""
@@ -192,6 +194,7 @@ class History:
         """Count the usage up to a moment, not after the present, and let it be that moment here and at Stripe."""
         moment = min(moment, self._clock.present)
         events = list(list_usage(self._used_until, moment, self._clock.present, self._usage_keys))
+        events += list_refusals(self._used_until, moment, self._clock.present)
         self._clock.now = moment
         if events:
             await self._writer.write_events(EventRequest("demo-service", list(enumerate(events)), []))
@@ -220,8 +223,7 @@ class History:
                 async with self._database.writing() as connection:
                     key = await keys.create_key(connection, STAFF, customer.name, CreateKeyRequest(name=name))
                 self._usage_keys.setdefault(customer.name, []).append(key["usage_key"])
-                if customer is ATLAS:
-                    self.secrets[name] = key["secret"]
+                self.secrets.setdefault(customer.name, {})[name] = key["secret"]
 
     async def _add_card(self, customer: Customer) -> None:
         """Save a card at Stripe, as on the page that the portal sends browsers to."""
@@ -266,6 +268,23 @@ def list_usage(since: float, until: float, present: float, usage_keys: dict[str,
             moment += step
 
 
+def list_refusals(since: float, until: float, present: float) -> Iterator[UsageEvent]:
+    """Yield the refusals of each day since Deneb has had Free again, as its bursts cause them (callers.py)."""
+    moment = present - (present - since) // DAY * DAY
+    while moment <= until:
+        if has_left(DENEB, moment, present):
+            yield UsageEvent(
+                source="demo-history",
+                id=f"refusals-{int(moment)}",
+                customer=DENEB.customer.name,
+                meter="refusals",
+                value=REFUSED_IN_BURST * DAY // BURST_SECONDS,
+                time=int(moment),
+                dimensions=format_dimensions({"certain": "yes", "limit": DENEB.customer.tier}),
+            )
+        moment += DAY
+
+
 def has_left(life: Life, moment: float, present: float) -> bool:
     """Return whether a customer's plan has ended."""
     return life.left is not None and moment >= find_month(present, life.left - 1)
@@ -302,10 +321,11 @@ def build_traffic(edge: str, step: int, start: int) -> dict[str, object]:
     hour = start // HOUR % 24
     share = (0.5 + 0.1 * min(hour, 24 - hour)) * (1.1 if "eu" in edge else 0.7) * (1 + 0.2 * sin(start / 800))
     requests = round(HOUR_REQUESTS * step / HOUR * share)
+    bursts = step // BURST_SECONDS if step > BURST_SECONDS else int(start % BURST_SECONDS < step)
     buckets = {f"bucket_{place}": requests * share // 100 for place, share in enumerate(LATENCIES)}
     return {
         "step": step, "start": start, "edge": edge, "region": REGIONS["eu" not in edge], "minutes": step // MINUTE,
-        "requests": requests, "rate_limited": requests // 150, "client_errors": requests // 60,
+        "requests": requests, "rate_limited": bursts * REFUSED_IN_BURST // 2, "client_errors": requests // 60,
         "server_errors": int(start // step % 31 == 7), **buckets,
     }  # fmt: skip
 
@@ -321,9 +341,9 @@ def await_sandbox(url: str) -> None:
 
 
 def write_history(clock: Clock, config: Path, stripe_url: str) -> None:
-    """Write the history into the database of a collector.yaml, and print the secrets of Atlas's keys."""
+    """Write the history into the database of a collector.yaml, and print the secrets of keys."""
 
-    async def write() -> dict[str, str]:
+    async def write() -> dict[str, dict[str, str]]:
         settings = load_collector(config, os.environ)
         clock.now = find_month(clock.present, PAST_MONTHS)
         await_sandbox(stripe_url)

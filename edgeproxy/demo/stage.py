@@ -127,8 +127,9 @@ class Stage:
         output, _ = history.communicate()
         if history.returncode:
             raise NotReadyError(f"the history ended with exit code {history.returncode}: see logs/history.log")
-        for name, secret in json.loads(output).items():
-            self.company.add_key(ATLAS, name, secret)
+        for customer, keys in json.loads(output).items():
+            for name, secret in keys.items():
+                self.company.add_key(customer, name, secret)
 
     def _await(self, url: str, headers: dict[str, str] | None = None) -> None:
         """Return once a URL of ours answers 200; raises NotReadyError when a process dies first, or it takes too long.

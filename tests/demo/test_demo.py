@@ -62,7 +62,7 @@ SHOWN = {
     "/sign-up": "<form",
     "/account": "LLM tokens",
     "/account/usage": "large",
-    "/account/invoices": "change of plan",
+    "/account/invoices": "Change of a plan",
     "/account/keys": "demo",
     "/account/credits": "Automatic top-up",
     "/account/webhooks": "Bookkeeping",
@@ -71,9 +71,9 @@ SHOWN = {
 """A text on pages of a new demonstration, as its customer sees them."""
 SHOWN_TO_OPERATORS = {
     "/console": "Latency p95",
-    "/console/customers": "deneb",
+    "/console/customers": "Deneb",
     "/console/customers/atlas": "API calls by key",
-    "/console/invoices": "altair",
+    "/console/invoices": "Altair",
 }
 """The same, as its operator sees them."""
 
@@ -105,6 +105,8 @@ def check_pages(data: Path) -> None:
     business = partial(operator.client.get, "/console/business-metrics")
     until(lambda: "Enterprise" in business().text, "the figures of the business are computed", seconds=60)
     assert "nothing to compare with yet" not in business().text
+    refusals = partial(operator.client.get, "/console/refusals")
+    until(lambda: "Deneb" in refusals().text, "the figures of refusals are computed", seconds=60)
     assert "asks for a second factor" not in operator.client.get("/console/rollout").text
 
 

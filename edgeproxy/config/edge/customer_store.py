@@ -194,7 +194,10 @@ class Customers:
         digests = packed.digests
         self._keys = RowIndex(digests, range(0, len(digests) + DIGEST_BYTES, DIGEST_BYTES), 0)
         self._key_texts = array("I", packed.key_texts)
+        self._names = packed.customers
         self._owners = packed.owners or packed.customers
+        self._latest: tuple[bytes, int | None] = b"", None
+        """The owner of the key that was found last, and its number: mostly the next one that is asked for."""
         self._owner_places = list_line_feeds(packed.owners) if packed.owners else places
         lengths = len(self._customers), len(self._keys), len(self._keys)
         if lengths != (len(self._customer_texts), len(self._key_texts), len(self._owner_places) - 1):
@@ -210,6 +213,8 @@ class Customers:
         if number is None:
             return None
         customer = self._owners[self._owner_places[number] + 1 : self._owner_places[number + 1]]
+        if self._owners is self._names:
+            self._latest = customer, number
         return HeldKey(digest, customer, read_terms(self._texts[self._key_texts[number]]))
 
     def has_customer(self, name: str) -> bool:
@@ -225,7 +230,9 @@ class Customers:
         return self._read_customer(key.subject)
 
     def _read_customer(self, name: bytes) -> Customer:
-        number = self._customers.find_number(name)
+        latest, number = self._latest
+        if latest is not name:
+            number = self._customers.find_number(name)
         if number is None:
             raise KeyError(name)
         return read_customer(self._texts[self._customer_texts[number]])

@@ -80,7 +80,9 @@ class TallyTable:
         if self.column is None:
             raise ValueError("a process without a column reads, and adds to nothing")
         key_hash = self.index.hash(key)
-        number = self._find(key_hash, key)
+        number = None
+        if self.words[HEADER_WORDS + key_hash % self.index.slots] != EMPTY:  # A new key mostly finds that.
+            number = self._find(key_hash, key)
         if number is None:
             number = self._claim(key_hash, key, kind)
         return self._first + number * self._stride + self._own_at
@@ -131,8 +133,6 @@ class TallyTable:
         return self._key(number) == key
 
     def _find(self, key_hash: int, key: bytes) -> int | None:
-        if self.words[HEADER_WORDS + key_hash % self.index.slots] == EMPTY:
-            return None  # As for most new keys.
         return self.index.find_row(key_hash, lambda number: self._has(number, key))
 
     def _claim(self, key_hash: int, key: bytes, kind: int) -> int:

@@ -388,8 +388,7 @@ class Counts:
         if fresh and not window.runs:
             if not window.since <= now < window.until:
                 window.advance(now)
-            versions = window.versions
-            self.version = versions[number] = versions[number] + 1
+            self.version = window.versions[number]  # Another object that finds the row makes this one read again.
             self.sync = self.window.words[row + at.ROW_SYNC]
             self.turn = window.turn
 

@@ -77,6 +77,8 @@ class Policies:
         """True if a process has one object for each row: other hosts count in it, so a gate refers to its counts, or
         many customers do.
         """
+        self.has_own_objects = not (self._is_shared or table.reads_runs)
+        """True if several objects of a process may count in one row, and none knows of the others."""
         self._windows: dict[bytes, CellWindow] = {}
         """Windows by the stem of the rows' keys."""
         self._gauges: dict[Rule, Gauges] = {}
@@ -127,7 +129,7 @@ class Policies:
 
     def prepare_concurrency(self, rule: Rule) -> Callable[[bytes], ConcurrencyLimit]:
         """Return a function of a subject that returns its limit, as `get_concurrency` does."""
-        if self._is_shared or self.table.reads_runs:
+        if not self.has_own_objects:
             return lambda subject: self.get_concurrency(rule, subject)
         gauges = self._get_gauges(rule)
         return lambda subject: OwnConcurrency(gauges, subject)
@@ -151,7 +153,7 @@ class Policies:
 
     def get_concurrency(self, rule: Rule, subject: bytes) -> ConcurrencyLimit:
         """Return the limit on simultaneous requests of `subject`."""
-        if not (self._is_shared or self.table.reads_runs):
+        if self.has_own_objects:
             return OwnConcurrency(self._get_gauges(rule), subject)
         key = rule.key(subject)
         slots = self.table.readers.get(key)

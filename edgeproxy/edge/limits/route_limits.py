@@ -14,6 +14,7 @@ from edgeproxy.config.limits import KeyBudget
 from edgeproxy.config.meters import MEASURES, Meter, compute_request_amount
 from edgeproxy.config.refusal_terms import get_quota_kind
 from edgeproxy.config.selection import ANY_ROUTES, RouteSelector
+from edgeproxy.edge.counters.index import RowUnavailableError
 from edgeproxy.edge.limits.limit_set import LimitSet, SetTraits
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.policy import Policy
@@ -73,7 +74,8 @@ class LimitTerms:
 
     __slots__ = (
         "allowance", "by_address", "headers", "is_anonymous", "limits", "meters", "name_places", "plain",
-        "plain_makers", "plain_rates", "plain_slots", "plain_slots_maker", "plain_table", "plain_traits", "route",
+        "plain_keys", "plain_makers", "plain_rates", "plain_slots", "plain_slots_maker", "plain_table", "plain_traits",
+        "route",
         "selector", "tables",
     )  # fmt: skip
 
@@ -140,6 +142,15 @@ class LimitTerms:
         """The functions that create a customer's policies, if its name alone decides its set; else None."""
         slots, customers = self.plain_slots, self.tables.customers
         self.plain_slots_maker = None if slots is None else customers.prepare_concurrency(slots)
+        self.plain_keys: tuple[tuple[bytes, int, int], ...] = ()
+        """For each limit of a set from `create_plain_set` the beginning of its row's key, and the width and flags of a
+        new row. Empty if objects of the process share rows, so that some may have found theirs before.
+        """
+        if self.plain_makers is not None and customers.has_own_objects:
+            limits = self.create_plain_set(b"")
+            keys = [each.counts.describe_row() for each in (*limits.policies, *limits.slots)]
+            if not any(each.rule.depth for each in rates):
+                self.plain_keys = tuple([key for key in keys if key is not None])
 
     def create_plain_set(self, customer: bytes) -> LimitSet:
         """Return the limits of a customer whose name alone decides them (`plain_makers`)."""
@@ -147,6 +158,23 @@ class LimitTerms:
         assert makers is not None
         policies = tuple([make(customer) for make in makers])
         return LimitSet(policies, self.plain_traits, () if make_slots is None else (make_slots(customer),))
+
+    def find_rows(self, limit_set: LimitSet, customer: bytes, now: float) -> None:
+        """Find or claim the rows of a customer's new limits at once, at edge time `now`, if all of them are in one
+        table. Otherwise, or if there is no row to be had, each looks for its own row at its first decision.
+        """
+        table = self.plain_table
+        if table is None:
+            return
+        if not self.plain_keys:
+            limit_set.find_rows(table, now)
+            return
+        try:
+            rows = table.find_all([(stem + customer, width, flags) for stem, width, flags in self.plain_keys], now)
+        except RowUnavailableError:
+            return
+        for limit, row in zip(limit_set.policies + limit_set.slots, rows):  # noqa: B905 Its argument is dear.
+            limit.counts.bind_row(row, now)
 
     def __bool__(self) -> bool:
         """Return whether there is any limit."""

@@ -345,10 +345,11 @@ class Slots:
         row, generation, fresh = lookup
         gauges = self._gauges
         words = gauges.words
-        used = 0 if fresh else self._read_own(row)
-        if self._local is not None:
-            used += self._pour_local(self._local, row, self.key)
-        words[row + gauges.own_at] = gauges.owner | used
+        if not fresh or self._local is not None:
+            used = 0 if fresh else self._read_own(row)
+            if self._local is not None:
+                used += self._pour_local(self._local, row, self.key)
+            words[row + gauges.own_at] = gauges.owner | used
         self._row, self._generation = row, generation
         self._sync = words[row + ROW_SYNC]  # Before the rest, so that any later change moves it again.
         if gauges.runs or self._headroom is not None:

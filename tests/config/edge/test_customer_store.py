@@ -53,6 +53,17 @@ def test_names_of_customers_with_a_key_each_are_sent_once() -> None:
         assert (held.customer, restored.get_customer_of(held).tier) == (key.customer, "pro")
 
 
+def test_a_key_leads_to_its_own_customer_after_another_look_up() -> None:
+    tiers = {"acme": "pro", "globex": "free"}
+    keys = tuple(Key(sha256=f"{number:064x}", customer=name) for number, name in enumerate(tiers))
+    people = {name: Customer(tier=tier) for name, tier in tiers.items()}
+    settings = EdgeSettings.model_construct(upstreams={}, routes=(), sha256="", customers=people, keys=keys)
+    restored = Customers(dump_customers(settings))
+    held = [restored.find_key(bytes.fromhex(key.sha256)) for key in keys]
+    assert [restored.get_customer_of(each).tier for each in held if each] == ["pro", "free"]
+    assert restored.get_customer("acme").tier == "pro"
+
+
 def test_customers_are_restored_when_no_more_texts_are_cached(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("read_terms", "read_customer"):
         monkeypatch.setattr(customer_store, name, getattr(customer_store, name).__wrapped__)

@@ -16,6 +16,7 @@ from edgeproxy.config.limits import BurstCredits, Entitlement, KeyBudget, Limit
 from edgeproxy.config.meters import Meter
 from edgeproxy.config.tiers import Tier
 from edgeproxy.config.units import COUNT_MAX
+from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.layout import Layout
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.limits.admission import admit
@@ -507,4 +508,41 @@ def test_a_customers_name_alone_decides_a_plain_set(
     assert created.policies[0].left(NOW) == 60
     created.policies[0].charge(3)
     assert expected.policies[0].left(NOW) == 57
+    close_all()
+
+
+@pytest.mark.parametrize(("columns", "is_common"), [(4, False), (4, True), (128, False)])
+@pytest.mark.parametrize("algorithm", ["sliding_window", "token_bucket"])
+def test_rows_of_a_plain_set_are_looked_up_together(
+    tmp_path: Path, columns: int, is_common: bool, algorithm: str
+) -> None:
+    path = make(tmp_path, CUSTOMERS._replace(rows=1000, columns=columns))
+    table, plan = limits(path, 0), Tier(limits=(limit("a", algorithm=algorithm), limit("b", "5/s")), concurrency=5)
+    route = Route(path="/v1/*", upstream="api", name="v1")
+    terms = []
+    for policies in (Policies(table, is_common=is_common), Policies(limits(path, 1), is_common=is_common)):
+        tables = PolicyTables(policies, policies, policies, policies)
+        terms.append(create_limits(tables, route, compute_allowance(plan, None), METERS, b"acme", DIGEST).terms)
+    changes = table.words[at.CHANGES]
+    sets = [each.create_plain_set(b"acme") for each in terms]
+    for each, limit_set in zip(terms, sets, strict=True):
+        each.find_rows(limit_set, b"acme", NOW)
+        assert (table.rows_in_use, table.words[at.CHANGES]) == (3, changes + 1)
+    assert [admit(limit_set, NOW)[2] for limit_set in sets * 2] == [4, 3, 2, 1]
+    assert [slot.counts.used for limit_set in sets for slot in limit_set.slots] == [2, 2]
+    assert (table.rows_in_use, table.words[at.CHANGES]) == (3, changes + 1)
+    close_all()
+
+
+def test_limits_that_find_no_rows_together_look_for_their_own(tmp_path: Path) -> None:
+    table = limits(make(tmp_path, CUSTOMERS), 0)
+    policies, route = Policies(table), Route(path="/v1/*", upstream="api", name="v1")
+    tables, plan = PolicyTables(policies, policies, policies, policies), Tier(limits=(limit("a", "5/s"),))
+    terms = create_limits(tables, route, compute_allowance(plan, None), METERS, b"acme", DIGEST).terms
+    for number in range(CUSTOMERS.rows):
+        table.find(table.make_key(b"%d" % number), 1_000_000, NOW)
+    limit_set = terms.create_plain_set(b"acme")
+    terms.find_rows(limit_set, b"acme", NOW)
+    share = 5 // table.active
+    assert [admit(limit_set, NOW)[0] for _ in range(share + 1)] == [False] * share + [True]
     close_all()

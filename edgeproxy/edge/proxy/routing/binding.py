@@ -189,7 +189,6 @@ two parts (`split_limited` of edge/http1/message.py). Only the request id is mis
 
 
 NO_COUNTERS: "tuple[Countable, ...]" = ()
-NO_USAGE = CounterGroup()
 
 
 StatusTerms = tuple[Countable, tuple[int, ...] | None]
@@ -233,7 +232,7 @@ class BindingTerms:
         "_by_status", "counts_plainly", "creates_plain_sets", "customer", "end_user_sets", "fallback", "forwards_key",
         "has_own_limit_sets", "has_rare_parts", "has_special_meters", "has_unusual_head", "limits", "message",
         "meters", "metrics", "networks", "plain_meters", "prefer", "priority", "prompts", "route", "shape", "stamps",
-        "tier",
+        "tier", "usual_status",
     )  # fmt: skip
 
     def __init__(
@@ -290,6 +289,8 @@ class BindingTerms:
         )
         """True if a binding needs no `limits`: `create_plain_set` of these has all of them."""
         self._by_status: dict[int, StatusTerms] = {}
+        self.usual_status: tuple[int, Countable] = (0, metrics.discarding)
+        """The first status that all meters of requests counted, with its counter of requests; 0 before."""
 
     def _needs_counter_of_its_own(self, name: str) -> bool:
         """Return whether a meter of requests has the key as a dimension, or counts costs."""
@@ -305,6 +306,8 @@ class BindingTerms:
             known = requests, None if len(billed) == len(self.meters.when) else billed
             if requests is not self.metrics.discarding:
                 self._by_status[status] = known
+                if known[1] is None and status < 500 and not self.usual_status[0]:
+                    self.usual_status = status, requests
         return known
 
 
@@ -474,10 +477,9 @@ class RouteBinding:
         return usage is not None and usage.refuses_unasked and self.asks_for_usage
 
     def find_rows(self, now: float) -> None:
-        """Find or claim the rows of the limits at edge time `now`, if they may be looked up together."""
-        table = self.terms.limits.plain_table
-        if table is not None and self.limit_set is not None:
-            self.limit_set.find_rows(table, now)
+        """Find or claim the rows of new limits at edge time `now`, if they may be looked up together."""
+        if self.limit_set is not None:
+            self.terms.limits.find_rows(self.limit_set, self.subject, now)
 
     def is_ejected(self) -> bool:
         """Return whether all endpoints of the first upstream are ejected while the fallback has one that is not."""
@@ -497,10 +499,11 @@ class RouteBinding:
             usage = [_create_counter(self.counted_as, terms, limits, name) for name in meters.by_request]
         self._usage = group_counters(usage)
         """The counters of the meters that count each request alike."""
-        self.latest_status = 0
-        self.latest_usage: Countable = NO_USAGE
-        self.latest_counter: Countable = metrics.discarding
-        """The counters of the latest status: of requests, and of meters and errors."""
+        self.latest_status, self.latest_counter = terms.usual_status
+        self.latest_usage = self._usage
+        """The counters of the latest status: of requests, and of meters and errors. A new binding expects the usual
+        one.
+        """
         self.latest_refusal: Refused | None = None
         """The latest 429 of this binding. The next refusal is mostly equal to it."""
         rare = self.rare

@@ -72,7 +72,8 @@ class KeyHolder(Identity):
 
     def __init__(self, make: Callable[..., RouteBinding], valid_until: float, secret: bytes, key: HeldKey) -> None:
         """`secret` is the key itself."""
-        Identity.__init__(self, make, valid_until)
+        RouteBindings.__init__(self, make)
+        self.valid_until = valid_until
         self._secret, self.subject, self.terms = secret, key.subject, key.terms
 
     @property

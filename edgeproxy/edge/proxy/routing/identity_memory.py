@@ -54,7 +54,7 @@ class RouteBindings:
             binding = None
         if binding is None:
             binding = self._make(route, self)
-            if now is not None:
+            if now is not None and (self.binding is None or binding.limit_set is not self.binding.limit_set):
                 binding.find_rows(now)
             if known is not None:
                 known[route] = binding

@@ -34,6 +34,20 @@ async def test_each_meter_counts_its_statuses_without_a_body(edge: Edge, status:
     assert edge.metrics("edge_requests_total") == {("v1", "basic", str(status)): [1]}
 
 
+@pytest.mark.parametrize("statuses", [(204, 429, 204), (429, 204, 429), (204, 503, 503)])
+async def test_a_new_binding_counts_the_status_of_its_own_answer(edge: Edge, statuses: tuple[int, ...]) -> None:
+    edge.config["meters"] = ALL_METERS
+    keys = [KEY, "second key", "third key"]
+    edge.config["keys"] += [{"sha256": digest(key), "customer": "acme"} for key in keys[1:]]
+    for key, status in zip(keys, statuses, strict=True):
+        fields = [] if status == 204 else ["Content-Length: 0"]
+        await edge.passes(with_key(key=key), head(f"HTTP/1.1 {status} X", *fields))
+    expected = {"answered": sum(status < 500 for status in statuses), "success": statuses.count(204), "admitted": 3}
+    assert edge.usage() == {("acme", meter, "v1"): count for meter, count in expected.items()}
+    counts = {("v1", "basic", str(status)): [statuses.count(status)] for status in statuses}
+    assert edge.metrics("edge_requests_total") == counts
+
+
 async def test_usage_counts_by_customer_and_route_for_any_key(edge: Edge) -> None:
     edge.config["keys"].append({"sha256": digest("second key"), "customer": "acme"})
     edge.config["routes"].append({"host": "shop.test", "path": "/a/*", "upstream": "api"})

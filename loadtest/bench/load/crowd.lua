@@ -1,5 +1,6 @@
 -- Requests of many customers (loadtest/bench/measure/crowd.py), in wrk. Customer and path are drawn for each request.
 local customers, routes, is_zipf, has_new_paths, is_first = @CUSTOMERS@, @ROUTES@, @ZIPF@, @NEW@, @FIRST@
+local begin = @BEGIN@
 local format, random = string.format, math.random
 local sent, answered, refused, bytes = 0, 0, 0, 0
 math.randomseed(@SEED@)
@@ -14,7 +15,7 @@ if is_zipf then
 end
 
 local function draw_customer()
-    if is_first then return (sent - 1) % customers end
+    if is_first then return begin + (sent - 1) % customers end
     if not is_zipf then return random(0, customers - 1) end
     local low, high, drawn = 1, customers, random() * sums[customers]
     while low < high do
@@ -31,7 +32,7 @@ request = function()
         random(0, routes - 1), tail, draw_customer())
 end
 
--- wrk runs for a time, so first requests end it themselves once each customer has sent one.
+-- wrk runs for a time, so a request of each customer ends it itself once each customer has sent one.
 if is_first then
     local ffi = require("ffi")
     ffi.cdef("typedef struct { long seconds, microseconds; } moment; int gettimeofday(moment *now, void *zone);")

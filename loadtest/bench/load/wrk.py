@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loadtest.bench.child import output
-from loadtest.bench.measure.crowd import KEY, Crowd
+from loadtest.bench.measure.crowd import KEY, WARM_UP, Crowd
 from loadtest.bench.nginx import fill
 from loadtest.bench.scenario import CHANGES, Scenario
 
@@ -22,12 +22,14 @@ end
 
 
 FIRST_SECONDS = 120
-"""The longest time that first requests of all customers may take."""
+"""Seconds within which all customers must have sent a request."""
+TURN_CONNECTIONS = 8
+"""Connections for one request of each customer: a new connection costs as much as several requests."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What wrk saw: whole answers, in how long; bytes with their heads; how many had a status of 400 or above."""
+    """The answers that wrk saw: whole ones, in how long; bytes with their heads; how many had a status of 400 or above."""
 
     requests: int
     microseconds: int
@@ -48,10 +50,12 @@ def version() -> str:
     return (result.stdout or result.stderr).splitlines()[0].split(" Copyright")[0]
 
 
-def script(scenario: Scenario, seed: int) -> str:
-    """The Lua of this scenario; what changes is drawn from `seed`, so that no two slices send the same."""
+def script(scenario: Scenario, seed: int, *, warms_up: bool = False) -> str:
+    """The Lua of this scenario; what changes is drawn from `seed`, so that slices differ. `crowd_script` documents
+    `warms_up`.
+    """
     if scenario.crowd is not None:
-        return crowd_script(scenario.crowd, seed)
+        return crowd_script(scenario.crowd, seed, warms_up=warms_up)
     pieces = [json.dumps(piece) for piece in scenario.text().split(CHANGES)]
     if len(pieces) == 1:
         return f"local fixed = {pieces[0]}\nrequest = function() return fixed end\n{_DONE}"
@@ -65,14 +69,17 @@ def script(scenario: Scenario, seed: int) -> str:
     )
 
 
-def crowd_script(crowd: Crowd, seed: int) -> str:
-    """The Lua of requests of many customers."""
-    flags = {"ZIPF": crowd.is_zipf, "NEW": crowd.has_new_paths, "FIRST": crowd.is_first}
+def crowd_script(crowd: Crowd, seed: int, *, warms_up: bool = False) -> str:
+    """The Lua of requests of many customers. `warms_up`: the customers who send requests before the counted ones."""
+    in_turn = crowd.is_first or crowd.is_again
+    flags = {"ZIPF": crowd.is_zipf, "NEW": crowd.has_new_paths, "FIRST": in_turn}
+    counted = crowd.customers - WARM_UP if in_turn else crowd.customers
     return fill(
         Path(__file__).with_name("crowd.lua").read_text() + _DONE,
-        CUSTOMERS=crowd.customers,
+        CUSTOMERS=WARM_UP if warms_up else counted,
+        BEGIN=counted if warms_up else 0,
         ROUTES=crowd.routes,
-        SEED=seed,
+        SEED=1 if in_turn else seed,  # The second requests of customers have the routes of the first ones.
         KEY=KEY,
         KIND=crowd.kind,
         **{name: str(value).lower() for name, value in flags.items()},
@@ -80,16 +87,24 @@ def crowd_script(crowd: Crowd, seed: int) -> str:
 
 
 def run(
-    scenario: Scenario, port: int, *, seconds: int, connections: int, core: int, folder: Path, scheme: str = "http"
+    scenario: Scenario,
+    port: int,
+    *,
+    seconds: int,
+    connections: int,
+    core: int,
+    folder: Path,
+    scheme: str = "http",
+    warms_up: bool = False,
 ) -> Load:
-    """Ask `port` as fast as it answers. Raises RuntimeError when wrk fails."""
+    """Ask `port` as fast as it answers. Raises RuntimeError when wrk fails. `crowd_script` documents `warms_up`."""
     path = binary()
     if path is None:
         raise RuntimeError("wrk is not installed")
-    if scenario.crowd is not None and scenario.crowd.is_first:
-        seconds = FIRST_SECONDS
+    if scenario.crowd is not None and (scenario.crowd.is_first or scenario.crowd.is_again):
+        seconds, connections = FIRST_SECONDS, min(connections, TURN_CONNECTIONS)
     lua = folder / f"{scenario.name}.lua"
-    lua.write_text(script(scenario, time.time_ns() // 1000))
+    lua.write_text(script(scenario, time.time_ns() // 1000, warms_up=warms_up))
     argv = [path, "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(lua), f"{scheme}://127.0.0.1:{port}/"]
     messages = output(core, argv, seconds=seconds + 20)
     for line in messages.splitlines():

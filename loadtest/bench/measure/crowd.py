@@ -9,7 +9,7 @@ A scenario is `many-CUSTOMERS` with options in this order:
   cannot change fields between requests.
 - `-first`: each request is the first of its customer. Or `-again`: each customer has used its route before. Otherwise
   each customer has sent one request before, so with many routes a request is mostly the first of its customer there.
-  Only instructions are counted with `-again`.
+  In the bench `-again` sends the requests of `-first` once more, over as many new connections.
 - `-flooded`: before the counted requests others have sent FLOOD requests with invented keys. Only instructions are
   counted.
 """
@@ -34,7 +34,7 @@ NAME = re.compile(
 """The name of such a scenario."""
 
 WARM_UP = 300
-"""With `-first`, customers who sent requests before the counted ones."""
+"""With `-first`, customers who sent requests before the counted ones: the last ones."""
 
 FLOOD = 10_000
 """Requests with invented keys, with `-flooded`: more than a worker remembers of keys that came once."""
@@ -178,7 +178,13 @@ def list_crowds(sizes: Iterable[int]) -> list[Crowd]:
     """Return the crowds of these sizes that the bench measures: with each number of routes the first requests, which
     fill caches, then later ones.
     """
-    kinds: list[dict[str, bool]] = [{"is_first": True}, {}, {"has_new_paths": True}, {"is_zipf": True}]
+    kinds: list[dict[str, bool]] = [
+        {"is_first": True},
+        {"is_again": True},
+        {},
+        {"has_new_paths": True},
+        {"is_zipf": True},
+    ]
     of_routes = {1: [*kinds, {"has_large_answers": True}], 100: kinds}
     return [Crowd(size, routes, **kind) for size in sizes for routes in of_routes for kind in of_routes[routes]]
 

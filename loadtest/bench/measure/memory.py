@@ -113,16 +113,22 @@ def run_crowds(
 def _send_first_requests(stage: Stage, running: Running, crowd: Crowd) -> None:
     scenario = Scenario(crowd.name, "first requests", crowd=crowd)
     options = stage.options
-    load = wrk.run(
-        scenario,
-        running.port,
-        seconds=options.seconds,
-        connections=options.connections,
-        core=options.load_core,
-        folder=stage.folder,
-    )
-    if load.failed or load.refused > load.requests * _REFUSED_AT_MOST or load.requests < crowd.customers:
-        raise RuntimeError(f"{load.requests} answers, {load.refused} of them refusals")
+    requests = 0
+    for warms_up in (True, False):
+        load = wrk.run(
+            scenario,
+            running.port,
+            seconds=options.seconds,
+            connections=options.connections,
+            core=options.load_core,
+            folder=stage.folder,
+            warms_up=warms_up,
+        )
+        requests += load.requests
+        if load.failed or load.refused > load.requests * _REFUSED_AT_MOST:
+            raise RuntimeError(f"{load.requests} answers, {load.refused} of them refusals")
+    if requests < crowd.customers:
+        raise RuntimeError(f"{requests} answers for {crowd.customers} customers")
 
 
 def _of_peer(name: str, running: Running, number_idle: int) -> Memory:

@@ -1,6 +1,7 @@
 """One slice: some seconds of one scenario at one peer, with a check of the answers."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from loadtest.bench.load import wrk
@@ -64,9 +65,13 @@ def take(
 ) -> Slice:
     """Run the load and measure its cost. Raises RuntimeError or ValueError if the cost is unknown."""
     workers, control = running.workers(), running.control
+    send = partial(wrk.run, scenario, running.port, seconds=seconds, connections=connections, core=core, folder=folder)
+    if scenario.crowd is not None and scenario.crowd.is_first:
+        send(warms_up=True)
+        upstream.settled()
     seen = upstream.seen()
     before, control_before = cpu.of_processes(workers), cpu.of_processes(control)
-    load = wrk.run(scenario, running.port, seconds=seconds, connections=connections, core=core, folder=folder)
+    load = send()
     seen = upstream.settled() - seen
     spent = cpu.between(before, cpu.of_processes(running.workers()))
     apart = cpu.between(control_before, cpu.of_processes(control))

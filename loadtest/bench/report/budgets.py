@@ -85,8 +85,10 @@ def _crowds(results: Results) -> Iterator[Verdict]:
         if crowd is None or crowd.customers < _CROWD_SIZE:
             continue
         to, budget = (REFERENCE, name), _CROWD_TO_REFERENCE
+        if crowd.is_again:
+            continue
         if crowd.is_first:
-            to, budget = (_EDGE, replace(crowd, is_first=False).name), _FIRST_TO_LATER
+            to, budget = (_EDGE, replace(crowd, is_first=False, is_again=True).name), _FIRST_TO_LATER
         elif crowd.has_new_paths:
             budget = _NEW_PATHS_TO_REFERENCE[is_compiled]
         elif is_compiled:

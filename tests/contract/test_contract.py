@@ -9,11 +9,27 @@ from tests.contract.play import Play
 from tests.contract.stage import Stage
 from tests.contract.tables import ANSWERED, ASKED, AT_ONCE, PLAYS, SLOW, Rows
 
+PART_BY_DAY = 3
+"""By day one of so many rows is sent in pieces too."""
+
 
 def each(name: str, table: Rows[Any]) -> pytest.MarkDecorator:
     """One test a row."""
     return pytest.mark.parametrize(
         name, [row for _, row in table], ids=[f"{family}-{row.name}" for family, row in table]
+    )
+
+
+def each_in_pieces(name: str, table: Rows[Any]) -> pytest.MarkDecorator:
+    """One test a row, two of three each night: the readers of heads and bodies have tests of their own in pieces."""
+    rows = [(family, row) for family, row in table if id(row) not in AT_ONCE]
+    by_night = [pytest.mark.night if number % PART_BY_DAY else () for number in range(len(rows))]
+    return pytest.mark.parametrize(
+        name,
+        [
+            pytest.param(row, id=f"{family}-{row.name}", marks=night)
+            for (family, row), night in zip(rows, by_night, strict=True)
+        ],
     )
 
 
@@ -27,7 +43,7 @@ def test_request_is_handled_as_its_rfc_says(stage: Stage, case: Asked) -> None:
     stage.run(stage.ask(case))
 
 
-@each("case", tuple((family, row) for family, row in ASKED if id(row) not in AT_ONCE))
+@each_in_pieces("case", ASKED)
 def test_request_in_pieces_is_handled_like_a_whole_one(stage: Stage, case: Asked) -> None:
     stage.run(stage.ask(case, piece=piece_of(case.sent)))
 
@@ -37,7 +53,7 @@ def test_answer_is_relayed_as_its_rfc_says(stage: Stage, case: Answered) -> None
     stage.run(stage.answer(case))
 
 
-@each("case", tuple((family, row) for family, row in ANSWERED if id(row) not in AT_ONCE))
+@each_in_pieces("case", ANSWERED)
 def test_answer_in_pieces_is_relayed_like_a_whole_one(stage: Stage, case: Answered) -> None:
     stage.run(stage.answer(case, piece=piece_of(case.sent)))
 

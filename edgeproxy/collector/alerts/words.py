@@ -468,7 +468,7 @@ RECONCILED: Final = {
 }
 """The books that each kind of reconciliation compares."""
 DECLINE_REASONS: Final[Mapping[str, str]] = {
-    "other": N_("The bank gave no reason. Ask the bank, or use another payment method."),
+    "other": N_("The bank did not allow the payment. Ask the bank, or use another payment method."),
     "funds": N_("There is not enough money in the account. Add some, or use another payment method."),
     "limit": N_("The card has reached a limit. Ask the bank to raise it, or use another payment method."),
     "expired": N_("The card has expired. Store a valid one."),
@@ -490,13 +490,6 @@ UNPAID_STEPS: Final = {
     "uncollectible": N_("it has ended, and the invoices are written off"),
 }
 """The results of a plan whose invoices are not paid."""
-INVOICE_KINDS: Final = {
-    "start": N_("First fee of a plan"),
-    "change": N_("Change of a plan"),
-    "period": N_("Usage and fees"),
-    "threshold": N_("Usage so far"),
-}
-"""The content of an invoice, by its kind (billing/subscriptions/changes.py), on pages and at Stripe."""
 CODES: Final[Mapping[str, Mapping[str, str]]] = {
     "state": PRICE_CHANGE_STATES | DISPUTE_STATES,
     "after": UNPAID_STEPS,

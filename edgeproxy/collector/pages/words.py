@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from edgeproxy.collector.alerts.words import (
     DECLINE_REASONS,
     DISPUTE_STATES,
-    INVOICE_KINDS,
     PRICE_CHANGE_STATES,
     RECONCILED,
 )
+from edgeproxy.collector.languages.billing_words import CREDIT_KINDS, INVOICE_KINDS
 from edgeproxy.collector.languages.marks import N_
 from edgeproxy.collector.pages.audit_words import AUDIT_ACTIONS
 from edgeproxy.collector.pages.console_words import EDGE_LATENESS, EDGE_STATES, MATCHES, PRICE_TERMS
@@ -210,21 +210,6 @@ JOB_RESTS = {
 }
 DELIVERY_STATES = {"due": N_("on its way"), "sent": N_("sent"), "dead": N_("given up")}
 WEBHOOK_STATES = {"enabled": N_("enabled"), "disabled": N_("disabled")}
-CREDIT_KINDS = {
-    "purchase": N_("Purchase"),
-    "gift": N_("Credits given"),
-    "withdrawal": N_("Credits taken back"),
-    "consumption": N_("Usage"),
-    "usage_refund": N_("Usage taken back"),
-    "refund": N_("Refund"),
-    "refund_failed": N_("Refund that failed"),
-    "chargeback": N_("Payment taken back"),
-    "chargeback_won": N_("Payment restored"),
-    "expiry": N_("Expired"),
-    "expiry_reversed": N_("Expired credits returned for earlier usage"),
-    "moved_out": N_("Moved to another residency"),
-    "moved_in": N_("Moved from another residency"),
-}
 USAGE_RANGES = {
     "1h": N_("1 hour"),
     "today": N_("Today"),

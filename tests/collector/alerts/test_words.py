@@ -13,7 +13,6 @@ from edgeproxy.collector.alerts.kinds import ALERT_POLICIES, AlertKind
 from edgeproxy.collector.alerts.labels import OPERATOR_LABELS
 from edgeproxy.collector.alerts.message import AlertMessage, ServiceSite, format_customer_mail, format_mail
 from edgeproxy.collector.billing.invoices.declines import DeclineReason
-from edgeproxy.collector.billing.subscriptions.changes import CHANGE, PERIOD, START, THRESHOLD
 from edgeproxy.collector.languages.catalogs import load_catalog
 from edgeproxy.collector.languages.reader import create_reader
 from tests.support.mailbox import html_of, text_of
@@ -301,10 +300,6 @@ def test_declined_payment_states_its_reason_in_the_language_of_the_reader(langua
             assert "Stripe's sentence." not in text
     assert len(reasons) == len(DeclineReason)
     assert language == "en" or not reasons & set(words.DECLINE_REASONS.values())
-
-
-def test_each_kind_of_invoice_has_words() -> None:
-    assert words.INVOICE_KINDS.keys() == {START, CHANGE, PERIOD, THRESHOLD}
 
 
 def test_alert_without_matching_sentence_uses_its_title() -> None:

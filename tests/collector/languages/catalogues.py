@@ -15,7 +15,7 @@ import edgeproxy.collector
 from edgeproxy.collector.languages.catalogs import DEFAULT, LANGUAGES
 
 COLLECTOR = Path(edgeproxy.collector.__file__).parent
-ROOMS = ("alerts", "pages", "problems")
+ROOMS = ("alerts", "languages", "pages", "problems")
 """The packages that contain texts for readers."""
 METHODS = [("templates/**", "jinja2.ext:babel_extract"), ("**.py", "python")]
 OPTIONS = {"templates/**": {"newstyle_gettext": "true", "trimmed": "false", "encoding": "utf-8"}}

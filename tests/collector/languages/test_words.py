@@ -6,6 +6,8 @@ import pytest
 
 from edgeproxy.collector.accounts.audit_details import CLEAR_ACTIONS, SEALED_ACTIONS
 from edgeproxy.collector.billing.reports import business_report
+from edgeproxy.collector.billing.subscriptions.changes import CHANGE, PERIOD, START, THRESHOLD
+from edgeproxy.collector.languages.billing_words import INVOICE_KINDS
 from edgeproxy.collector.languages.catalogs import DEFAULT, LANGUAGES, load_catalog
 from edgeproxy.collector.pages import words
 from edgeproxy.collector.pages.audit_words import AUDIT_ACTIONS
@@ -49,6 +51,10 @@ def test_the_empty_text_has_no_translation(language: str) -> None:
 
 def test_each_action_of_the_audit_log_has_words() -> None:
     assert sorted({*SEALED_ACTIONS, *CLEAR_ACTIONS} - AUDIT_ACTIONS.keys()) == []
+
+
+def test_each_kind_of_invoice_has_words() -> None:
+    assert INVOICE_KINDS.keys() == {START, CHANGE, PERIOD, THRESHOLD}
 
 
 def test_business_report_page_uses_the_definitions_of_the_api() -> None:

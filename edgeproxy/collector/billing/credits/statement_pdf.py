@@ -4,7 +4,6 @@ from decimal import Decimal
 
 from edgeproxy.collector.billing.credits.statements import (
     PENDING,
-    TEXTS,
     Statement,
     StatementLine,
     format_credits,
@@ -12,6 +11,7 @@ from edgeproxy.collector.billing.credits.statements import (
 )
 from edgeproxy.collector.billing.credits.text_pdf import Align, TextPdf
 from edgeproxy.collector.billing.journal.postings import CREDIT
+from edgeproxy.collector.languages.billing_words import CREDIT_KINDS
 from edgeproxy.config.collector.currency_units import format_millicredits, format_millicredits_with_code
 
 COLUMNS: tuple[tuple[float, Align], ...] = ((22, "L"), (38, "L"), (38, "L"), (36, "R"), (36, "R"))
@@ -49,7 +49,7 @@ def _write_table(document: TextPdf, statement: Statement) -> None:
     for line in statement.lines:
         at = "" if line.at is None else format_day(line.at)
         amounts = _format_amounts(line.amount, currency)
-        document.write_row((at, TEXTS[line.kind], _format_reference(line), *amounts))
+        document.write_row((at, CREDIT_KINDS[line.kind], _format_reference(line), *amounts))
     if statement.pending:
         document.write_row(("", PENDING, "", *_format_amounts(-statement.pending, currency)))
     document.draw_rule()

@@ -18,24 +18,9 @@ from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.billing.journal import journal
 from edgeproxy.collector.billing.journal.postings import CREDIT
 from edgeproxy.collector.database.credit_tables import credit_entries, credit_transactions
+from edgeproxy.collector.languages.billing_words import CREDIT_KINDS
 from edgeproxy.config.collector.currency_units import USD, format_millicredits
 
-TEXTS = {
-    "purchase": "Purchase",
-    "gift": "Credits given",
-    "withdrawal": "Credits taken back",
-    "consumption": "Usage",
-    "usage_refund": "Usage taken back",
-    "refund": "Refund",
-    "refund_failed": "Refund that failed",
-    "chargeback": "Payment taken back",
-    "chargeback_won": "Payment restored",
-    "expiry": "Expired",
-    "expiry_reversed": "Expired credits returned for earlier usage",
-    "moved_out": "Moved to another residency",
-    "moved_in": "Moved from another residency",
-}
-"""The text that customers read for each kind. Other kinds do not change their balance."""
 PENDING = "Used and not booked yet"
 """The text of usage that no transaction has yet."""
 FIELDS = ("date", "what", "reference", "meter", "model", "millicredits")
@@ -127,7 +112,7 @@ async def fetch_statement(connection: AsyncConnection, customer: str, month: Cal
     """Return the statement of a month, or of its part before this Unix millisecond if it is not over."""
     columns, entries = credit_transactions.c, credit_entries.c
     within = (columns.customer == customer) & (columns.at >= month.begin) & (columns.at < month.end)
-    changes = columns.kind.in_(list(TEXTS))
+    changes = columns.kind.in_(list(CREDIT_KINDS))
     single = (
         sa.select(columns.at, columns.kind, columns.source, columns.amount)
         .where(within, changes, columns.kind != "consumption")
@@ -186,7 +171,7 @@ def render_csv(statement: Statement) -> str:
     ]
     for line in statement.lines:
         at = "" if line.at is None else format_day(line.at)
-        rows.append((at, TEXTS[line.kind], line.reference, line.meter, line.model, *amount(line.amount)))
+        rows.append((at, CREDIT_KINDS[line.kind], line.reference, line.meter, line.model, *amount(line.amount)))
     if statement.pending:
         rows.append(("", PENDING, "", "", "", *amount(-statement.pending)))
     rows.append((format_day(statement.until), statement.closing_label, "", "", "", *amount(statement.left)))

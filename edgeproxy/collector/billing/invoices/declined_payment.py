@@ -16,7 +16,7 @@ class DeclinedPayment(TypedDict):
     retry_at: str | None
     """The time of the next attempt; null if the payment waits for another payment method."""
     reason: DeclineReason
-    """The reason for the last one; `other` if the bank stated none."""
+    """The reason for the last one; `other` if the bank stated none, or one that its customer must not read."""
 
 
 def build_declined(

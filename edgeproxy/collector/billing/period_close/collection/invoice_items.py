@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
-from edgeproxy.collector.alerts.words import INVOICE_KINDS
 from edgeproxy.collector.billing.invoices import (
     credit_decision,
     credit_notes,
@@ -32,6 +31,7 @@ from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, Strip
 from edgeproxy.collector.billing.stripe.customers import StripeCustomers, find_payment_method
 from edgeproxy.collector.billing.subscriptions.changes import PERIOD
 from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.languages.billing_words import INVOICE_KINDS
 from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.collector.currency_units import CHARGE_MAX
 from edgeproxy.config.collector.seller import Seller

@@ -10,7 +10,7 @@ from pathlib import Path
 from edgeproxy.edge.counters import claims
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.hub_column import ON_LOSS, OnLoss
-from edgeproxy.edge.counters.layout import APART, HEAD_WORDS, Layout
+from edgeproxy.edge.counters.layout import HEAD_WORDS, KEYS_APART, Layout
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.limits.gate import WAIT_SECONDS_MAX, Gate
 from edgeproxy.edge.limits.policies import Policies
@@ -24,7 +24,7 @@ from tests.support.tables import limits, make
 
 ROUND_TRIPS = (0.001, 0.080, 0.150)
 WORKERS = 2
-LAYOUT = Layout("customers", rows=64, columns=2 * WORKERS + 1, ring=32, cells=28, width=HEAD_WORDS, parts=APART)
+LAYOUT = Layout("customers", rows=64, columns=2 * WORKERS + 1, ring=32, cells=28, width=HEAD_WORDS, parts=KEYS_APART)
 NEWS = 0.0005
 """Seconds of a message between a worker and its supervisor."""
 DEADLINE = 1.0

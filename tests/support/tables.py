@@ -9,16 +9,18 @@ from pathlib import Path
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import pack, unpack
 from edgeproxy.edge.counters.file import TableFile
-from edgeproxy.edge.counters.layout import APART, HEAD_WORDS, LONE_HEAD_WORDS, Layout
+from edgeproxy.edge.counters.layout import APART, HEAD_WORDS, KEYS_APART, LONE_HEAD_WORDS, Layout
 from edgeproxy.edge.counters.row_key import HAS_PERIODS
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.counters.tallies import TallyTable
 
 INSTANCE = 0xED6E
-CUSTOMERS = Layout("customers", rows=12, columns=4, ring=32, cells=28, width=LONE_HEAD_WORDS, parts=APART)
+CUSTOMERS = Layout("customers", rows=12, columns=4, ring=32, cells=28, width=LONE_HEAD_WORDS, parts=KEYS_APART)
 QUOTAS = Layout("quotas", rows=12, columns=4, ring=1, cells=1, width=HEAD_WORDS)
+KEYS_WITHIN = CUSTOMERS._replace(parts=APART)
+"""The layout of an earlier release, with whole keys in the first part of a row."""
 TWO_PARTS = CUSTOMERS._replace(width=HEAD_WORDS, parts=2)
-"""The layout of an earlier release, with the rings in regular use in the first part of a row."""
+"""The layout before that, with the rings in regular use in the first part of a row."""
 ONE_PART = TWO_PARTS._replace(parts=0)
 """The layout before that, with all rings in one part of a row."""
 FORMER = ONE_PART._replace(width=0)

@@ -11,10 +11,10 @@ from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.layout import Layout
 
 MAGIC = int.from_bytes(b"edge.tbl", "little")
-FIRST_FORMAT_VERSION, SECOND_FORMAT_VERSION, THIRD_FORMAT_VERSION, FORMAT_VERSION = 1, 2, 3, 4
-"""Versions of the format: in the second one tables of limits have other heads, in the third one rows of two parts, and
-in the fourth one their rings lie apart (layout.py). Other tables are still written in the first version that has their
-layout, so that an older program can go on with them.
+FIRST_FORMAT_VERSION, SECOND_FORMAT_VERSION, THIRD_FORMAT_VERSION, FORMAT_VERSION = 1, 2, 3, 5
+"""Versions of the format: in the second one tables of limits have other heads, in the third one rows of two parts, in
+the fourth one their rings lie apart, and in the fifth one the rests of long keys too (layout.py). Other tables are
+still written in the first version that has their layout, so that an older program can go on with them.
 """
 
 EXCLUSIVE = fcntl.LOCK_EX | fcntl.LOCK_NB
@@ -216,8 +216,10 @@ class TableFile:
 
 
 def _format_of(layout: Layout) -> int:
+    if layout.parts >= at.APART:
+        return 1 + layout.parts
     if layout.parts:
-        return FORMAT_VERSION if layout.parts == at.APART else THIRD_FORMAT_VERSION
+        return THIRD_FORMAT_VERSION
     return SECOND_FORMAT_VERSION if layout.ring and layout.width else FIRST_FORMAT_VERSION
 
 

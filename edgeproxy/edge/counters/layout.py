@@ -6,15 +6,16 @@
 
     rings    of a table of limits: those of the columns in regular use, then those of the spare columns, then the
              foreign ones, each in the order of the rows
-    rests    of a table of usage: the rests of long keys
+    rests    of a table of limits or of usage: the rests of long keys
 
-A row of a limit table is 16 header words and a head of `width` words for each column. Without a hub heads are shorter,
-and the row's alarm follows the last one. Quotas always have long heads, and their rings are in the row, since these
-hold nothing. Each column has a ring of R words. The first column is the foreign one: counts
-of older files, written by the supervisor. If limits are shared with other hosts the last column is the hub's: their
-counts, also written by the supervisor. Rows that count things in use need no ring, and spare and foreign rings are
-mostly empty: pages that nobody reads or writes take no memory. So rows of the two kinds are handed out from different
-blocks (rows.py). A row's rings in regular use lie side by side, and the heads do too, so that one slice reads them all.
+A row of a limit table is 11 header words and a head of `width` words for each column. Three header words are the
+beginning of the key, as most keys are short; quotas have the whole key there, in eight. Without a hub heads are
+shorter, and the row's alarm follows the last one. Quotas always have long heads, and their rings are in the row, since
+these hold nothing. Each column has a ring of R words. The first column is the foreign one: counts of older files,
+written by the supervisor. If limits are shared with other hosts the last column is the hub's: their counts, also
+written by the supervisor. Rows that count things in use need no ring, and spare and foreign rings are mostly empty:
+pages that nobody reads or writes take no memory. So rows of the two kinds are handed out from different blocks
+(rows.py). A row's rings in regular use lie side by side, and the heads do too, so that one slice reads them all.
 A row of a tally table is header words (its hash, its state, the key, and last the mark), and `width` words for each
 column. Usage has 8 words of the key there, as most keys are short, and the rest in the second part; others have all 29.
 
@@ -62,10 +63,11 @@ nothing.
 ALLOCATED = 27
 """For tables of limits: the first rows, whose space is allocated; 0: all of them (TableFile.grow)."""
 PARTS = 28
-"""For tables of limits and of usage: the parts of a row. Of limits, APART: rings lie apart. Files of earlier formats
-have 2, a second part with the spare and foreign rings, or 0: all is in the first one.
+"""For tables of limits and of usage: the parts of a row. Of limits, KEYS_APART: rings and the rests of long keys lie
+apart. Files of earlier formats have APART, rings alone, or 2, a second part with the spare and foreign rings, or 0: all
+is in the first one.
 """
-APART = 3
+APART, KEYS_APART = 3, 4
 FREE_GAUGES = 29
 """For tables of limits: 1 + the first free row that needs no ring; `FREE` has the others."""
 ZERO = 31
@@ -85,6 +87,8 @@ ROW_HASH, ROW_GENERATION, ROW_SYNC, ROW_STATE, ROW_WIDTH, ROW_ACKNOWLEDGED, ROW_
 """Hash 0: a free row, whose BORN links to the next. CLOSING and BORN are milliseconds of edge time."""
 ROW_KEY = 8
 KEY_BYTES = 64
+SHORT_KEY_WORDS, REST_WORDS = 3, 5
+"""Words of a key in a row, and in the second part."""
 RINGS = 16
 FOREIGN_COLUMN = -1
 HEAD_WORDS = 7
@@ -182,14 +186,14 @@ class Layout(NamedTuple):
     @property
     def first_rings(self) -> int:
         """The first word of the first row's rings, of those in regular use."""
-        if self.parts == APART:
+        if self.parts >= APART:
             return self.first_row + self.far
         return self.first_row + RINGS + (0 if self.parts else self.ring)
 
     @property
     def rings_words(self) -> int:
         """The words from a row's rings to those of the next one."""
-        return self.ring * self.near if self.parts == APART else self.row_words
+        return self.ring * self.near if self.parts >= APART else self.row_words
 
     @property
     def spare(self) -> int:
@@ -209,21 +213,32 @@ class Layout(NamedTuple):
             return self.ring * workers
         if not self.is_far(column):
             return self.ring * column
-        if self.parts == APART:
+        if self.parts >= APART:
             return self.spare + self.ring * (column - workers)
         return self.far - RINGS + self.ring * (1 + column - workers)
 
     @property
     def foreign(self) -> tuple[int, int]:
         """The first word of the first row's foreign ring, and the words from there to the next row's."""
-        if self.parts == APART:
+        if self.parts >= APART:
             return self.first_rings + 2 * self.spare, self.ring
         return self.first_row + (self.far if self.parts else RINGS), self.row_words
 
     @property
+    def key_words(self) -> int:
+        """The words of a key in a row of a table of limits."""
+        return SHORT_KEY_WORDS if self.parts == KEYS_APART else RINGS - ROW_KEY
+
+    @property
+    def first_rest(self) -> int:
+        """The first word of the first row's rest of a key, of REST_WORDS each, on a page of its own."""
+        first, words = self.foreign
+        return first + _end_page_words(self.rows * words)
+
+    @property
     def heads(self) -> int:
         """The offset in a row of the heads, the foreign column's first."""
-        return RINGS + (0 if self.parts == APART else self.ring * self.near)
+        return ROW_KEY + self.key_words + (0 if self.parts >= APART else self.ring * self.near)
 
     @property
     def alarm(self) -> int:
@@ -249,9 +264,11 @@ class Layout(NamedTuple):
         first row.
         """
         parts = [(self.first_row, self.row_words)]
-        if self.parts == APART:
+        if self.parts >= APART:
             rings = self.first_rings, self.rings_words
             parts += [rings, (rings[0] + self.spare, rings[1]), self.foreign]
+            if self.parts == KEYS_APART:
+                parts.append((self.first_rest, REST_WORDS))
         elif self.parts:
             parts.append((self.first_row + self.far, self.row_words if self.ring else KEY_REST_WORDS))
         extents = [(_end_page(start + first * words), _end_page(start + end * words)) for start, words in parts]
@@ -265,8 +282,9 @@ class Layout(NamedTuple):
     @property
     def row_bytes(self) -> int:
         """Bytes of a row of a table of limits in the file, in all parts."""
-        if self.parts == APART:
-            return (self.row_words + 2 * self.rings_words + self.ring) * WORD
+        if self.parts >= APART:
+            rest = REST_WORDS if self.parts == KEYS_APART else 0
+            return (self.row_words + 2 * self.rings_words + self.ring + rest) * WORD
         return self.row_words * WORD * max(1, self.parts)
 
     @property

@@ -75,13 +75,13 @@ whose space is allocated at a time.
 """
 
 
-def create_row_packers(stride: int) -> tuple[Callable[..., None], Callable[..., None]]:
-    """Return two functions that write words of a row of `stride` words: state, width, moment of birth and key, from
-    the word ROW_STATE on; and generation, sync version and these, from ROW_GENERATION on. Both write zeros into all
-    other words of the row's first part from there on.
+def create_row_packers(layout: at.Layout) -> tuple[Callable[..., None], Callable[..., None]]:
+    """Return two functions that write words of a row: state, width, moment of birth and the key's words in the row,
+    from the word ROW_STATE on; and generation, sync version and these, from ROW_GENERATION on. Both write zeros into
+    all other words of the row's first part from there on.
     """
-    rest = (stride - at.RINGS) * at.WORD
-    content = f"QQ{2 * at.WORD}xQ{at.KEY_BYTES}s{rest}x"
+    rest = (layout.row_words - at.ROW_KEY - layout.key_words) * at.WORD
+    content = f"QQ{2 * at.WORD}xQ{layout.key_words * at.WORD}s{rest}x"
     return Struct(f"@{content}").pack_into, Struct(f"@QQ{content}").pack_into
 
 
@@ -120,9 +120,11 @@ class LimitTable:
         self._rows, self._first, self._stride = layout.rows, layout.first_row, layout.row_words
         self.first_row = layout.first_row
         """The first word of the first row."""
-        self._pack_row, self._pack_new_row = create_row_packers(self._stride)
+        self._pack_row, self._pack_new_row = create_row_packers(layout)
         self._no_counts = memoryview(bytes(layout.ring * WORD)).cast("Q")
-        self._separates_rings = layout.parts == at.APART
+        self._separates_rings = layout.parts >= at.APART
+        self._near_bytes, self._first_rest = layout.key_words * WORD, layout.first_rest
+        """Bytes of a key in its row, and the first word of the rests of longer keys."""
         self.readers: WeakValueDictionary[bytes, Reader] = WeakValueDictionary()
         """The objects that are told of other columns and of a clock set back, by the key of a row or another name."""
         self.versions: list[int] = []
@@ -176,8 +178,19 @@ class LimitTable:
 
     def stored_key(self, row: int) -> bytes:
         """Return the stored form of a row's key: the key itself, or its digest, which is equal in every file."""
-        start = (row + at.ROW_KEY) * at.WORD
-        return bytes(self._bytes[start : start + (self.words[row + at.ROW_STATE] & KEY_STATE & ~DIGESTED)])
+        return self._read_key(row, self.words[row + at.ROW_STATE] & KEY_STATE & ~DIGESTED)
+
+    def _read_key(self, row: int, length: int) -> bytes:
+        """Return this many bytes of a row's key."""
+        start, near = (row + at.ROW_KEY) * WORD, self._near_bytes
+        if length <= near:
+            return self._bytes[start : start + length].tobytes()
+        return self._bytes[start : start + near].tobytes() + self._rest_of_key(row, length - near).tobytes()
+
+    def _rest_of_key(self, row: int, length: int) -> memoryview:
+        """Return the place of this many bytes in the second part of a row."""
+        start = (self._first_rest + (row - self._first) // self._stride * at.REST_WORDS) * WORD
+        return self._bytes[start : start + length]
 
     def peek(self, key: RowKey) -> int | None:
         """Find the first word of the key's row, without claiming one."""
@@ -190,11 +203,8 @@ class LimitTable:
         return self._has_key(self._first + number * self._stride, key)
 
     def _has_key(self, row: int, key: RowKey) -> bool:
-        start = (row + at.ROW_KEY) * at.WORD
-        return (
-            self.words[row + at.ROW_STATE] & KEY_STATE == key.state
-            and self._bytes[start : start + len(key.stored)].tobytes() == key.stored
-        )
+        has_state = self.words[row + at.ROW_STATE] & KEY_STATE == key.state
+        return has_state and self._read_key(row, len(key.stored)) == key.stored
 
     def find(self, key: RowKey, width: int, now: float, flags: int = 0) -> RowLookup:
         """Return the first word of the key's row, its generation, which is even, and whether it was claimed now.
@@ -300,6 +310,8 @@ class LimitTable:
                     words[HIGH] = number + 1
                 # No process remembers a row that was never used.
                 self._pack_new_row(self._bytes, (row + ROW_GENERATION) * WORD, 2, 1, state, width, born, key)
+                if len(key) > self._near_bytes:
+                    self._write_rest(row, key)
             if IS_WEAK:
                 fence()
             words[row + ROW_HASH] = key_hash
@@ -352,6 +364,8 @@ class LimitTable:
             self._clear_rings(row)
         generation = (words[row + ROW_GENERATION] | 1) + 1
         self._pack_row(self._bytes, (row + ROW_STATE) * WORD, state, width, born, key)
+        if len(key) > self._near_bytes:
+            self._write_rest(row, key)
         if IS_WEAK:
             fence()  # A process that reads the generation from here on does not find the last key any more.
         words[row + ROW_GENERATION] = generation
@@ -359,6 +373,11 @@ class LimitTable:
             fence()
         words[row + ROW_SYNC] += 1
         return generation
+
+    def _write_rest(self, row: int, key: bytes) -> None:
+        """Write the rest of a long key."""
+        rest = key[self._near_bytes :]
+        self._rest_of_key(row, len(rest))[:] = rest
 
     def _clear_rings(self, row: int) -> None:
         """Clear the rings of a row before another key gets it, as far as they were ever written. Those in its first

@@ -14,6 +14,7 @@ from tests.edge.counters.gauges import Process, use
 from tests.support.tables import (
     CUSTOMERS,
     FORMER,
+    KEYS_WITHIN,
     ONE_PART,
     QUOTAS,
     TWO_PARTS,
@@ -236,14 +237,17 @@ def test_counts_in_the_former_format_are_carried(tmp_path: Path, new: LimitTable
     assert foreign(new, b"acme") == {CELL: 9}
 
 
-@pytest.mark.parametrize("layout", [ONE_PART, TWO_PARTS])
-def test_counts_in_rows_of_former_parts_are_carried(tmp_path: Path, new: LimitTable, layout: Layout) -> None:
+@pytest.mark.parametrize("layout", [ONE_PART, TWO_PARTS, KEYS_WITHIN])
+@pytest.mark.parametrize("key", [b"acme", b"a name that is longer than its place in a row"])
+def test_counts_in_rows_of_former_parts_are_carried(
+    tmp_path: Path, new: LimitTable, layout: Layout, key: bytes
+) -> None:
     old = limits(make(tmp_path, layout))
-    count(old, b"acme", 0, CELL, 3)
-    count(old, b"acme", 3, CELL, 4)
-    old.write_foreign(claim(old, b"acme"), {CELL - 1: 5})
+    count(old, key, 0, CELL, 3)
+    count(old, key, 3, CELL, 4)
+    old.write_foreign(claim(old, key), {CELL - 1: 5})
     assert Carry(old, new).slice(NOW, NEVER) == (1, True)
-    assert foreign(new, b"acme") == {CELL: 7, CELL - 1: 5}
+    assert foreign(new, key) == {CELL: 7, CELL - 1: 5}
 
 
 # ---- slots in use

@@ -63,6 +63,9 @@ def test_the_parts_of_a_row_do_not_overlap(workers: int) -> None:
             assert rings[0] == layout.first_rings >= layout.first_row + layout.rows * layout.row_words
             extents = layout.list_extents(0, layout.rows)
             assert [end for _, end in extents[:-1]] == [start for start, _ in extents[1:]]
+            assert extents[-1][0] == layout.first_rest * at.WORD >= (rings[-1] + layout.ring) * at.WORD
+            assert layout.size >= (layout.first_rest + layout.rows * at.REST_WORDS) * at.WORD
+            assert (layout.key_words + at.REST_WORDS) * at.WORD == at.KEY_BYTES
     for layout in (usage, metrics, connections):
         assert layout.tallies + layout.columns * layout.width <= layout.row_words
         assert layout.size >= (layout.first_row + layout.rows * layout.row_words) * at.WORD
@@ -73,10 +76,10 @@ def test_the_parts_of_a_row_do_not_overlap(workers: int) -> None:
 
 def test_row_sizes_with_two_workers_are_as_documented() -> None:
     customers, addresses, quotas, *_ = layouts(2, 200_000, 200_000)
-    assert (customers.row_words * at.WORD, customers.row_bytes) == (320, 1600)
-    assert (addresses.row_words * at.WORD, addresses.row_bytes) == (320, 960)
+    assert (customers.row_words * at.WORD, customers.row_bytes) == (256, 1576)
+    assert (addresses.row_words * at.WORD, addresses.row_bytes) == (256, 936)
     assert quotas.row_bytes == 448
-    assert layouts(1, 10, 10)[0].row_words * at.WORD == 256
+    assert layouts(1, 10, 10)[0].row_words * at.WORD == 192
 
 
 @pytest.mark.parametrize("workers", WORKERS)

@@ -57,13 +57,31 @@ def test_a_key_has_no_row_until_its_first_find(table: LimitTable) -> None:
     assert list(table.rows()) == [row]
 
 
-@pytest.mark.parametrize("length", [0, 1, 63, 64])
+@pytest.mark.parametrize("length", [0, 1, 24, 25, 63, 64])
 def test_a_short_key_is_stored_whole(table: LimitTable, length: int) -> None:
-    key = b"k" * length
+    claim(table, b"other")
+    key = bytes(range(length))
     row = claim(table, key)
     start = (row + at.ROW_KEY) * at.WORD
-    assert bytes(table.file.bytes[start : start + at.KEY_BYTES]) == key.ljust(64, b"\0")
-    assert table.words[row + at.ROW_STATE] == length
+    assert bytes(table.file.bytes[start : start + 24]) == key[:24].ljust(24, b"\0")
+    start = (table.layout.first_rest + at.REST_WORDS) * at.WORD
+    assert bytes(table.file.bytes[start : start + 40]) == key[24:].ljust(40, b"\0")
+    assert (table.words[row + at.ROW_STATE], table.stored_key(row)) == (length, key)
+
+
+def test_keys_with_equal_beginnings_are_different(path: Path) -> None:
+    # A row has the beginning of a key, and its rest lies elsewhere.
+    table, other = limits(path, 0), limits(path, 1)
+    keys = [b"k" * 24 + rest for rest in (b"", b"0" * 40, b"1" * 40, b"1")]
+    rows = [claim(table, key) for key in keys]
+    assert len({*rows}) == len(rows)
+    assert [claim(other, key) for key in keys] == rows
+    table.free(number_of(table, rows[1]))
+    again = b"k" * 24 + b"2" * 40
+    assert claim(other, again) == rows[1]
+    assert table.stored_key(rows[1]) == again
+    assert table.peek(table.make_key(keys[1])) is None
+    assert [table.stored_key(row) for row in rows[2:]] == keys[2:]
 
 
 def test_a_long_key_is_stored_as_a_digest(table: LimitTable) -> None:
@@ -554,7 +572,7 @@ def test_claim_clears_a_row_with_stale_content(table: LimitTable) -> None:
     row = table.row(0)
     table.words[row : row + CUSTOMERS.row_words] = memoryview(b"\x7e" * 8 * CUSTOMERS.row_words).cast("Q")
     assert claim(table, b"acme") == row
-    assert not any(table.words[row + at.RINGS : row + CUSTOMERS.row_words].tolist())
+    assert not any(table.words[row + CUSTOMERS.heads : row + CUSTOMERS.row_words].tolist())
     assert table.words[row + at.ROW_STATE] == len(b"acme")
     assert not table.words[row + at.ROW_GENERATION] & 1
 
@@ -596,7 +614,8 @@ def test_keys_come_and_go_at_random_and_every_row_is_somebodys_or_free(table: Li
     chance = random.Random(seed)
     there: dict[bytes, int] = {}
     for _ in range(3000):
-        key = b"%d" % chance.randrange(30)
+        number = chance.randrange(30)
+        key = b"%d" % number + b"k" * (3 * number)
         if key in there and chance.random() < 0.5:
             table.free(number_of(table, there.pop(key)))
         elif key in there or len(there) < CUSTOMERS.rows:

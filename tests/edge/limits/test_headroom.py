@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.edge.counters.layout import APART, GAUGE, HEAD_WORDS, LONE_HEAD_WORDS, Layout
+from edgeproxy.edge.counters.layout import GAUGE, HEAD_WORDS, KEYS_APART, LONE_HEAD_WORDS, Layout
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.limits.admission import admit, charge_reported_costs
 from edgeproxy.edge.limits.concurrency import ConcurrencyLimit
@@ -33,7 +33,7 @@ def make_table(folder: Path, workers: int = WORKERS, *, hub: bool = False) -> Jo
     """Return a table of so many workers, and as many spare columns, as the worker of a column has it."""
     columns = 2 * workers + hub
     width = HEAD_WORDS if hub else LONE_HEAD_WORDS
-    path = make(folder, Layout("customers", 20, columns, ring=32, cells=28, width=width, parts=APART))
+    path = make(folder, Layout("customers", 20, columns, ring=32, cells=28, width=width, parts=KEYS_APART))
     return lambda column: limits(path, column)
 
 

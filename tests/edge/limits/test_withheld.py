@@ -12,7 +12,7 @@ from edgeproxy.edge.counters import columns
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import cell_number, width_us
 from edgeproxy.edge.counters.hub_column import ON_LOSS, OnLoss
-from edgeproxy.edge.counters.layout import APART, HEAD_WORDS, Layout
+from edgeproxy.edge.counters.layout import HEAD_WORDS, KEYS_APART, Layout
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.limits.concurrency import ConcurrencyLimit
 from edgeproxy.edge.limits.counts import Counts
@@ -33,7 +33,7 @@ from edgeproxy.hub.report import Cell, Gauge, Report, Window
 from loadtest.testbed.memory_hub import Memory
 from tests.support.tables import limits, make, opened
 
-LAYOUT = Layout("customers", rows=20, columns=3, ring=32, cells=28, width=HEAD_WORDS, parts=APART)
+LAYOUT = Layout("customers", rows=20, columns=3, ring=32, cells=28, width=HEAD_WORDS, parts=KEYS_APART)
 START = 51_000_000.0
 WINDOW = Rule("basic", 60, 60.0)
 BUCKET = Rule("bucket", 60, 60.0, algorithm="token_bucket", depth=60)

@@ -12,7 +12,7 @@ from edgeproxy.edge.counters import claims
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import cell_number, width_us
 from edgeproxy.edge.counters.hub_column import HELD, ON_LOSS, OnLoss
-from edgeproxy.edge.counters.layout import APART, HEAD_WORDS, Layout
+from edgeproxy.edge.counters.layout import HEAD_WORDS, KEYS_APART, Layout
 from edgeproxy.edge.limits.counts import Counts
 from edgeproxy.edge.limits.gate import UNUSED_SECONDS, Gate
 from edgeproxy.edge.limits.policies import Policies
@@ -25,7 +25,7 @@ from edgeproxy.hub.report import Bucket, Cell, Report, Window
 from loadtest.testbed.memory_hub import Memory
 from tests.support.tables import limits, make
 
-LAYOUT = Layout("customers", rows=400, columns=3, ring=32, cells=28, width=HEAD_WORDS, parts=APART)
+LAYOUT = Layout("customers", rows=400, columns=3, ring=32, cells=28, width=HEAD_WORDS, parts=KEYS_APART)
 RULE = Rule("basic", 600, 60.0)
 TERMS = RateTerms(600, 60.0, LAYOUT.cells)
 STEP = 0.05

@@ -123,8 +123,6 @@ class LimitTable:
         self._pack_row, self._pack_new_row = create_row_packers(layout)
         self._no_counts = memoryview(bytes(layout.ring * WORD)).cast("Q")
         self._separates_rings = layout.parts >= at.APART
-        self._near_bytes, self._first_rest = layout.key_words * WORD, layout.first_rest
-        """Bytes of a key in its row, and the first word of the rests of longer keys."""
         self.readers: WeakValueDictionary[bytes, Reader] = WeakValueDictionary()
         """The objects that are told of other columns and of a clock set back, by the key of a row or another name."""
         self.versions: list[int] = []
@@ -147,6 +145,8 @@ class LimitTable:
 
     def _set_offsets(self) -> None:
         layout, column = self.layout, self.column or 0
+        self._near_bytes, self._first_rest = layout.key_words * WORD, layout.first_rest
+        """Bytes of a key in its row, and the first word of the rests of longer keys."""
         self.first_rings, self.rings_words = layout.first_rings, layout.rings_words
         """The first word of the first row's rings, and the words from there to those of the next row."""
         self.own_at = layout.ring_at(column)

@@ -48,13 +48,36 @@ def compute_denial(limit_set: LimitSet, now: float) -> Denial:
     denial names a slot. Without slots, as when a table has a row again, it names the first policy. The wait is a second
     then.
     """
+    rate, slot = limit_set.rate, limit_set.slot
+    violated: tuple[Bound, ...]
+    # Mostly a lone rate refuses, and there are free slots.
+    if (
+        rate is not None
+        and (longest := rate.retry_after(now, rate.cost))
+        and (slot is None or not slot.retry_after(now))
+    ):
+        violated = (rate,)
+    else:
+        violated, longest = _list_violated(limit_set, now)
+    if not violated:
+        named: tuple[Bound, ...] = (*limit_set.slots, *limit_set.policies, *limit_set.bounds)
+        return named[:1], 1
+    never = limit_set.traits.impossible_costs
+    if never is None:
+        never = find_impossible_costs(limit_set)
+    return violated, 0 if never else longest
+
+
+def _list_violated(limit_set: LimitSet, now: float) -> Denial:
+    """Return the limits that refuse, and the longest of their waits."""
     violated: list[Bound] = []
     longest = 0
     traits = limit_set.traits
     credits = traits.credits
-    for policy in limit_set.policies:
+    policies = limit_set.policies
+    for policy in policies:
         wait = policy.retry_after(now, policy.cost)
-        if wait and credits is not None and policy in limit_set.policies[: traits.plan_policies]:
+        if wait and credits is not None and policy in policies[: traits.plan_policies]:
             # Whichever is sooner: the limit has room again, or there are enough credits.
             wait = min(wait, credits.retry_after(now, credits.cost))
         if wait:
@@ -68,13 +91,7 @@ def compute_denial(limit_set: LimitSet, now: float) -> Denial:
             violated.append(bound)
             if wait > longest:
                 longest = wait
-    if not violated:
-        named: tuple[Bound, ...] = (*limit_set.slots, *limit_set.policies, *limit_set.bounds)
-        return named[:1], 1
-    never = traits.impossible_costs
-    if never is None:
-        never = find_impossible_costs(limit_set)
-    return tuple(violated), 0 if never else longest
+    return tuple(violated), longest
 
 
 def find_impossible_costs(limit_set: LimitSet) -> tuple[ImpossibleCost, ...]:

@@ -5,5 +5,6 @@ cdef class SetTraits:
 
 cdef class LimitSet:
     cdef public SetTraits traits
-    cdef public tuple policies, slots
+    cdef public object rate, slot
+    cdef public tuple several
     cpdef release(self)

@@ -103,16 +103,25 @@ class SetTraits:
         """True if the end of a request releases or charges something."""
 
 
-class LimitSet:
-    """All limits of a customer's requests on a route. Created once, used for every request."""
+Slot = ConcurrencyLimit | UnitLimit | BudgetReservation
+Several = tuple[tuple[Policy, ...], tuple[Slot, ...]]
+NONE_ELSE: Several = ((), ())
 
-    __slots__ = ("policies", "slots", "traits")
+
+class LimitSet:
+    """All limits of a customer's requests on a route. Created once, used for every request.
+
+    Most customers have one rate, and at most one limit on concurrency beside it. Two tuples for these would take 96
+    bytes of each customer.
+    """
+
+    __slots__ = ("rate", "several", "slot", "traits")
 
     def __init__(
         self,
         policies: tuple[Policy, ...] = (),
         traits: SetTraits | None = None,
-        slots: tuple[ConcurrencyLimit | UnitLimit | BudgetReservation, ...] = (),
+        slots: tuple[Slot, ...] = (),
         *,
         plan_policies: int = 0,
         credits: Policy | None = None,
@@ -131,28 +140,46 @@ class LimitSet:
         """`traits` are those of other sets with rates and concurrency alone; then only `policies` and `slots` are
         given beside them.
         """
-        self.policies = policies
+        if traits is None:
+            slots += units
+            if credits is not None and credits.cost > credits.most:
+                credits = None  # There are never enough of them for such a request.
+            has_others = reported or spending or shadows or units or trials
+            paying = () if credits is None or credits_gate is None else ((credits, credits_gate),)
+            is_shared = gates or paying or reporting_gates or totals
+            traits = SetTraits(
+                has_policies=bool(policies),
+                has_slots=bool(slots),
+                plan_policies=plan_policies,
+                credits=credits,
+                other_rates=OtherRates(reported, spending, shadows, units, trials) if has_others else NO_OTHER_RATES,
+                quotas=quotas,
+                metered=metered,
+                sharing=SharedLimits(gates, paying, reporting_gates, totals) if is_shared else UNSHARED,
+            )
+        self.traits = traits
+        self.rate: Policy | None = None
+        """The only rate of a `simple` set that is not shared and has at most one slot; None in other sets."""
+        self.slot: Slot | None = None
+        """The slot beside this `rate`."""
+        self.several = NONE_ELSE
+        """The policies and slots of other sets."""
+        if len(policies) == 1 and len(slots) < 2 and traits.simple and not traits.shares:
+            (self.rate,) = policies
+            if slots:
+                (self.slot,) = slots
+        else:
+            self.several = policies, slots
+
+    @property
+    def policies(self) -> tuple[Policy, ...]:
         """Rates that are charged their cost at admission."""
-        self.slots: tuple[ConcurrencyLimit | UnitLimit | BudgetReservation, ...] = slots
-        if traits is not None:
-            self.traits = traits
-            return
-        self.slots += units
-        if credits is not None and credits.cost > credits.most:
-            credits = None  # There are never enough of them for such a request.
-        has_others = reported or spending or shadows or units or trials
-        paying = () if credits is None or credits_gate is None else ((credits, credits_gate),)
-        is_shared = gates or paying or reporting_gates or totals
-        self.traits = SetTraits(
-            has_policies=bool(policies),
-            has_slots=bool(self.slots),
-            plan_policies=plan_policies,
-            credits=credits,
-            other_rates=OtherRates(reported, spending, shadows, units, trials) if has_others else NO_OTHER_RATES,
-            quotas=quotas,
-            metered=metered,
-            sharing=SharedLimits(gates, paying, reporting_gates, totals) if is_shared else UNSHARED,
-        )
+        return self.several[0] if self.rate is None else (self.rate,)
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """Concurrency, and reservations of units."""
+        return self.several[1] if self.slot is None else (self.slot,)
 
     @property
     def bounds(self) -> "tuple[Bound, ...]":
@@ -197,7 +224,9 @@ class LimitSet:
         """
         holders: list[Counts | Slots] = []
         keys: list[tuple[bytes, int, int]] = []
-        for limit in (*self.policies, *self.slots):
+        rate, slot = self.rate, self.slot
+        limits = (*self.policies, *self.slots) if rate is None or slot is None else (rate, slot)
+        for limit in limits:
             counts = limit.counts
             key = counts.describe_row()
             if key is not None:
@@ -212,7 +241,9 @@ class LimitSet:
 
     def release(self) -> None:
         """Release the slots of an admitted request at its end, whatever its outcome."""
-        for slot in self.slots:
+        if self.slot is not None:
+            self.slot.release()
+        for slot in self.several[1]:
             slot.release()
 
     def refund(self, now: float, counts: Callable[[str], bool]) -> None:

@@ -81,7 +81,7 @@ def test_a_column_is_cleared_at_the_start_of_its_next_worker(supervise: Supervis
     assert (sum(counts[:ROWS]), sum(counts[ROWS:])) == (0, len(names))
 
 
-def test_a_start_touches_no_row_that_nobody_used(supervise: Supervise, work: Work) -> None:
+def test_a_start_touches_no_unused_row(supervise: Supervise, work: Work) -> None:
     supervise(workers=1)
     file = work().connected._table.file
     assert measure_resident_bytes(file.path) < file.layout.size // 8

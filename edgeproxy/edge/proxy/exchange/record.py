@@ -243,7 +243,10 @@ class ExchangeRecord:
         """Release the request's limits, and refund the quotas that do not count an answer of this status."""
         limit_set, self.limit_set = self.limit_set, None
         if limit_set is not None:
-            for slot in limit_set.slots:
+            # As `LimitSet.release`, without its call.
+            if limit_set.slot is not None:
+                limit_set.slot.release()
+            for slot in limit_set.several[1]:
                 slot.release()
             if limit_set.traits.quotas:
                 self._refund_quotas(limit_set, status)

@@ -107,7 +107,7 @@ class Changeover:
         whys = await self._workers.prepare(self._number, prepare, within)
         if not whys:
             # In one step with the workers' answers.
-            self._workers.commit(self._number, start)
+            self._workers.commit(self._number, start, partial(self._pack_start, self._number, settings))
             use_outgoing(settings)
             self._upstreams.adopt(self._number)
             self._certificates.adopt(certificates)
@@ -119,6 +119,10 @@ class Changeover:
         start = self._start(self._number, settings)
         prepare = Prepare(self._number, start.settings, services)
         return pack_for_workers(start), pack_for_workers(prepare)
+
+    def _pack_start(self, number: int, settings: EdgeSettings) -> Frame[Start]:
+        """Return the message for workers that start with this configuration."""
+        return pack_for_workers(self._start(number, settings))
 
 
 def _list_probed(settings: EdgeSettings) -> tuple[Mapping[str, Upstream], tuple[Path, ...]]:

@@ -21,6 +21,7 @@ from edgeproxy.config.edge import load as edge_load
 from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.file_signatures import FileSignature
 from edgeproxy.edge import messages
+from edgeproxy.edge.channel import Frame
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.directory.directories import Directories
 from edgeproxy.edge.directory.hub_reader import HubReader
@@ -95,11 +96,13 @@ class Supervisor:
         # 0 is NO_SUPERVISOR in the control file.
         self._token = secrets.randbits(64) or 1
         self._coordinator = Coordinator(store, settings.hub, self._send_to_workers) if settings.hub.is_shared else None
+        pack_start = partial(self._pack_start, settings)
         self._workers = Workers(
             settings.workers,
             command,
             listening,
-            messages.pack_for_workers(self._start(1, settings)),
+            pack_start(),
+            pack_again=pack_start,
             on_message=self._handle_message,
             columns_will_free=store.identity.try_acquire,
             template=template,
@@ -310,6 +313,10 @@ class Supervisor:
             # Without a file this is `edgeproxy quick`, whose state no other supervisor takes over.
             orphan_deadline=ORPHAN_SECONDS if self._config_path else 0.0,
         )
+
+    def _pack_start(self, settings: EdgeSettings) -> Frame[Start]:
+        """Return the message that a worker starts with before any reload."""
+        return messages.pack_for_workers(self._start(1, settings))
 
     async def _wait_for_stop(self) -> None:
         await self._stop.wait()

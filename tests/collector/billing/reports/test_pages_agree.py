@@ -349,7 +349,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.timeout(20 * MANY + 300)
-@pytest.mark.parametrize("customers", [4, pytest.param(MANY, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    "customers", [2, pytest.param(4, marks=pytest.mark.night), pytest.param(MANY, marks=pytest.mark.soak)]
+)
 def test_pages_mails_files_and_commands_state_the_amounts_of_the_api(
     folder: Path, sqlite_database: str, seed: int, customers: int
 ) -> None:

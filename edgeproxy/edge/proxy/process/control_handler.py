@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, assert_never
 from edgeproxy.base import log
 from edgeproxy.base.trust import TlsFilesError
 from edgeproxy.edge.channel import Channel, ChannelClosedError
-from edgeproxy.edge.counters.index import RowUnavailableError
+from edgeproxy.edge.counters.index import RowUnavailableError, TableBusyError
+from edgeproxy.edge.counters.tallies import START_WAIT_SECONDS
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.messages import (
     AcmeChallenges,
@@ -45,6 +46,11 @@ if TYPE_CHECKING:
     from edgeproxy.edge.proxy.exchange.runtime import Runtime
     from edgeproxy.edge.proxy.process.generations import Generations
 
+BUSY_RETRY_SECONDS = 0.1
+"""Seconds in which a worker serves requests before it claims rows again for a configuration. Each claim blocks its loop
+for FLOCK_WAIT_SECONDS at most.
+"""
+PREPARE_TRIES = round(START_WAIT_SECONDS / BUSY_RETRY_SECONDS)
 ALIVE_SECONDS = 1.0
 """Seconds between two heartbeats. They come from the loop, so a worker that hangs sends none."""
 
@@ -190,7 +196,10 @@ class ControlHandler:
         try:
             # A hundred thousand keys take two hundred milliseconds: in a thread, which alternates with the loop.
             draft = await asyncio.to_thread(PreparedConfiguration, settings, serving.upstream_tls)
-            self._generations.prepare(number, draft, services)
+            for left in reversed(range(PREPARE_TRIES)):
+                if self._try_prepare(number, draft, services, is_last=left == 0):
+                    break
+                await asyncio.sleep(BUSY_RETRY_SECONDS)
         except (TlsFilesError, RowUnavailableError, RejectedError) as error:
             answer = PrepareFailed(number, describe_failure(error))
         except Exception as error:  # No error of a new configuration may end the current one.
@@ -198,9 +207,23 @@ class ControlHandler:
             answer = PrepareFailed(number, repr(error))
         await self._channel.send(answer)
 
+    def _try_prepare(self, number: int, draft: PreparedConfiguration, services: Services, *, is_last: bool) -> bool:
+        """Return whether the configuration is prepared. The last try raises the error of a table that another process
+        has locked.
+        """
+        try:
+            self._generations.prepare(number, draft, services)
+        except (TableBusyError, RejectedError) as error:
+            if is_last or not isinstance(error.__cause__ or error, TableBusyError):
+                raise
+            return False
+        return True
+
 
 def describe_failure(error: TlsFilesError | RowUnavailableError | RejectedError) -> str:
     """Describe to the author of a configuration why it cannot be served."""
+    if isinstance(error, TableBusyError):
+        return f"the table of {error} was locked by another process for too long; reload again"
     if isinstance(error, RowUnavailableError):
         return f"the table of {error} has no room for what is to be counted; it is made anew at the next start"
     return error.detail if isinstance(error, RejectedError) else str(error)

@@ -19,7 +19,9 @@ from edgeproxy.edge import messages
 from edgeproxy.edge.channel import Channel, ChannelClosedError
 from edgeproxy.edge.counters import columns
 from edgeproxy.edge.counters.columns import list_orphans
+from edgeproxy.edge.counters.index import TableBusyError, TableFullError
 from edgeproxy.edge.counters.store import Store
+from edgeproxy.edge.counters.tallies import FLOCK_WAIT_SECONDS
 from edgeproxy.edge.messages import (
     AcmeChallenges,
     Alive,
@@ -37,7 +39,7 @@ from edgeproxy.edge.messages import (
     ToSupervisor,
 )
 from edgeproxy.edge.proxy.process import control_handler
-from edgeproxy.edge.proxy.process.control_handler import ControlHandler
+from edgeproxy.edge.proxy.process.control_handler import ControlHandler, describe_failure
 from edgeproxy.edge.proxy.process.handshake_filter import refuse_handshakes
 from loadtest.testbed.waiting import until
 from tests.edge.proxy.authority import Authority
@@ -275,6 +277,25 @@ async def test_only_a_commit_of_a_prepared_configuration_changes_the_served_one(
     await worker.channel.send(Drain(5.0))
     await worker.hangs_up()
     assert worker.ends()[0] == 0
+
+
+async def test_a_configuration_waits_for_a_locked_table_while_requests_are_served(edge: Edge, worker: Process) -> None:
+    await worker.begins()
+    assert await worker.asks(get("/nowhere")) == 404
+    edge.config["routes"].append({"path": "/new/*", "upstream": "api"})
+    held = worker.supervisor.metrics.file
+    assert held.lock()
+    await worker.channel.send(Prepare(2, dump_settings(edge.settings()), {}))
+    began = monotonic()
+    while monotonic() < began + 6 * FLOCK_WAIT_SECONDS:
+        assert await worker.asks(get("/nowhere")) == 404
+    held.unlock()
+    assert await worker.hears() == Prepared(2)
+
+
+def test_a_table_that_stays_locked_is_not_called_full() -> None:
+    assert "another process" in describe_failure(TableBusyError("metrics"))
+    assert "no room" in describe_failure(TableFullError("metrics"))
 
 
 async def test_an_invalid_message_stops_neither_messages_nor_heartbeats(edge: Edge, worker: Process) -> None:

@@ -31,6 +31,12 @@ BUFFERED_BYTES = 1 << 30
 """Default of the bytes of bodies that each worker may have on disk at once."""
 HELD_BYTES = 56 << 20
 """Default of the bytes that each worker may hold in memory for clients."""
+CUSTOMER_BYTES = 940
+"""Bytes of a customer on a route, with the name, the key, and all counters. A test measures them
+(tests/edge/proxy/routing/test_identity_memory.py). `REMEMBERED_BYTES` has room for 100,000 of them.
+"""
+FURTHER_ROUTE_BYTES = 320
+"""Bytes of a customer on each further route with the same limits."""
 REMEMBERED_BYTES = 128 << 20
 """Default of the bytes that each worker may hold in memory for recent customers."""
 

@@ -29,7 +29,7 @@ TURN_CONNECTIONS = 8
 
 @dataclass(frozen=True)
 class Load:
-    """The answers that wrk saw: whole ones, in how long; bytes with their heads; how many had a status of 400 or above."""
+    """The whole answers that wrk saw, in how long; bytes with their heads; how many had a status of 400 or above."""
 
     requests: int
     microseconds: int

@@ -7,14 +7,10 @@ because counts are in the tables: the next request looks the key up again.
 from collections.abc import Callable, Collection, Hashable
 from typing import Generic, Protocol, TypeVar
 
+from edgeproxy.config import units
 from edgeproxy.edge.proxy.routing.binding import Route, RouteBinding
 
-IDENTITY_BYTES = 940
-"""Bytes of a customer on a route, with the name, the key, and all counters. A test measures them
-(tests/edge/proxy/routing/test_identity_memory.py). The default of `limits.remembered` has room for 100,000 of them.
-"""
-BINDING_BYTES = 320
-"""Bytes of a customer on each further route with the same limits."""
+IDENTITY_BYTES, BINDING_BYTES = units.CUSTOMER_BYTES, units.FURTHER_ROUTE_BYTES
 TURN_PARTS = 1024
 """A full memory drops this part of it at a time: 139 customers of the default size, in a third of a millisecond."""
 SPARED_MAX = 256

@@ -22,7 +22,7 @@ from edgeproxy.collector.billing.stripe_balance.entries import (
 from edgeproxy.collector.billing.stripe_balance.subjects import LOOKED_UP_MAX, PaymentSubjects
 from edgeproxy.collector.billing.webhooks import receiver
 from edgeproxy.collector.database.billing_tables import invoices
-from edgeproxy.collector.database.credit_tables import credit_entries, credit_transactions
+from edgeproxy.collector.database.credit_tables import credit_transactions
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY, HOUR
 from edgeproxy.config.collector.currency_units import DECIMALS
@@ -70,14 +70,13 @@ class StripeBalance:
     async def find_start(self, since: int, now: float) -> int:
         """Return the first Unix second whose balance transactions are booked, not before `since`.
 
-        The first time, that is a day ago; but if an older version has booked payments as cash, it is now.
+        The first time, that is a day ago.
         """
         async with self._database.reading() as connection:
             first = await receiver.find_read_until(connection, FIRST)
         if first is None:
             async with self._database.writing() as connection:
-                is_cash = sa.select(credit_entries.c.seq).where(credit_entries.c.account == "cash").limit(1)
-                first = int(now) - (0 if (await connection.execute(is_cash)).first() else DAY)
+                first = int(now) - DAY
                 await receiver.record_read(connection, FIRST, first)
         return max(since, first)
 

@@ -292,15 +292,15 @@ class Workers:
 
     async def _run_worker(self, place: int) -> dict[str, object]:
         """Run one worker in this place to its end, and return the known facts about its end."""
-        if self._start is None and self._pack_again is not None:
-            start = await run_in_thread("pack the configuration", self._pack_again)
-            # A change-over meanwhile, or another place, has a message that is as new or newer. From here on it is kept,
-            # as this place is not held.
-            self._start = self._start or start
         try:
+            if self._start is None and self._pack_again is not None:
+                start = await run_in_thread("pack the configuration", self._pack_again)
+                # A change-over meanwhile, or another place, has a message that is as new or newer. From here on it is
+                # kept, as this place is not held.
+                self._start = self._start or start
             process = self._held[place] = await WorkerProcess.start(self._command, self._listening, self._template)
-        except OSError as error:
-            return {"why": f"it could not be started: {error}"}
+        except (OSError, RuntimeError, MemoryError) as error:  # The system may refuse a process, or a thread.
+            return {"why": f"it could not be started: {str(error) or repr(error)}"}
         if self._leaving.is_set():
             process.kill()  # It started too late to get the message to drain.
         process.ended.add_done_callback(lambda _: self._news.set())

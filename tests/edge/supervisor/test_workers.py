@@ -134,6 +134,30 @@ def test_the_first_message_is_released_while_all_workers_serve_and_packed_again_
     assert packed == [1, 2]
 
 
+def test_worker_is_replaced_although_its_first_message_could_not_be_packed_at_once() -> None:
+    failures: list[Exception] = [RuntimeError("can't start new thread"), MemoryError()]
+
+    def pack_again() -> Start:
+        if failures:
+            raise failures.pop(0)
+        return start()
+
+    async def scene() -> None:
+        listening = sockets.bind_all([Address("127.0.0.1", 0)])
+        workers = Workers(1, STAND_IN, listening, start(), pack_again=pack_again)
+        workers.start()
+        try:
+            await ready(workers)
+            workers.workers[0].kill()
+            await turned(lambda: workers.restarts == 3 and workers.ready == 1, "another serves")
+        finally:
+            sockets.close_all(listening)
+            await within(30, workers.drain(20.0))
+
+    uvloop.run(scene())
+    assert not failures
+
+
 def test_workers_that_die_young_are_started_ever_more_slowly() -> None:
     starts: list[float] = []
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -150,6 +151,25 @@ def test_fast_admission_decides_like_the_general_one(table: LimitTable) -> None:
     assert admit_fast(LimitSet(policies), START) == admit(LimitSet(policies), START) == (True, policies[1], 0, None)
     assert left(policies) == [1, 0]
     assert admit_fast(LimitSet(policies[:1], slots=slots), START) == (True, policies[0], 1, None)
+
+
+def test_one_rate_and_its_slots_decide_in_one_step_as_all_limits_do(table: LimitTable) -> None:
+    policies = Policies(table)
+    rate, slot = (
+        policies.get_policy(Rule("basic", 3, 60.0), b"acme"),
+        policies.get_concurrency(replace(AT_ONCE, limit=1), b"acme"),
+    )
+    lone, two = LimitSet((rate,), slots=(slot,)), LimitSet((rate, rate), slots=(slot,))
+    assert (lone.policies, lone.slots, two.policies, two.slots) == ((rate,), (slot,), (rate, rate), (slot,))
+    assert admit_fast(lone, START) == (False, rate, 2, None)
+    assert admit_fast(lone, START) == (True, rate, 2, None)  # Its slot is in use.
+    lone.release()
+    assert admit_fast(lone, START) == (False, rate, 1, None)
+    lone.release()
+    assert admit_fast(LimitSet((rate,)), START) == (False, rate, 0, None)
+    assert admit_fast(lone, START) == admit(lone, START) == (True, rate, 0, None)
+    assert compute_denial(lone, START) == compute_denial(LimitSet((rate,)), START)
+    assert slot.counts.used == 0
 
 
 # ---- limits in units that answers state: reservations, charges, and the limit shown to the client

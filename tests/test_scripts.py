@@ -63,7 +63,6 @@ def test_each_requirement_is_pinned(chosen: str, python: str) -> None:
         waiting += applying(needs(name), python, expected.extras)
 
 
-@cache
 @pytest.mark.parametrize("name", WRITERS)
 def test_each_page_that_a_script_writes_is_up_to_date(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", [name, "--check"])
@@ -73,6 +72,7 @@ def test_each_page_that_a_script_writes_is_up_to_date(name: str, monkeypatch: py
     assert not end.value.code, f"run scripts/{name}"
 
 
+@cache
 def lines(path: Path) -> list[str]:
     """The requirements in a file, each with its hashes in one line."""
     text = re.sub(r" *(\\\n\s*)|^ *#.*\n", " ", path.read_text(), flags=re.MULTILINE)

@@ -498,8 +498,10 @@ def test_keys_without_room_for_all_are_refused(path: Path) -> None:
 
 CLAIM_STORES = {False: 7, True: 9}
 """Stores of single words in a claim, by whether the row was freed."""
-CUTS = [(freed, stores) for freed, most in CLAIM_STORES.items() for stores in range(most + 1)]
-"""True if the row was freed, and the number of the store that does not happen; 0: the words that one call writes."""
+CUTS = [(freed, stores) for freed, most in CLAIM_STORES.items() for stores in range(-1, most + 1)]
+"""True if the row was freed, and the number of the store that does not happen; 0: the words that one call writes, -1:
+the rest of the key.
+"""
 
 
 @pytest.mark.parametrize(("freed", "stores"), CUTS)
@@ -514,12 +516,13 @@ def test_repair_restores_a_table_after_a_kill_during_a_claim(
     claim(table, b"globex")
     if freed:
         table.free(number_of(table, claim(table, b"acme")))
-    if stores:
+    if stores > 0:
         dying.words = dying.index.words = Cut(dying.words, stores)  # type: ignore[assignment]
     else:
-        monkeypatch.setattr(dying, "_pack_row" if freed else "_pack_new_row", die)
+        monkeypatch.setattr(dying, "_write_rest" if stores else "_pack_row" if freed else "_pack_new_row", die)
+    key = b"initech" * 9
     with pytest.raises(Killed):
-        claim(dying, b"initech")
+        claim(dying, key)
     assert table.file.lock()
     assert table.words[at.DAMAGED] or stores == 1
     repair(table)
@@ -531,6 +534,7 @@ def test_repair_restores_a_table_after_a_kill_during_a_claim(
     everyone = [claim(table, b"%d" % number) for number in range(CUSTOMERS.rows - len(in_use))]
     assert len({*everyone, *(table.row(number) for number in in_use)}) == CUSTOMERS.rows
     assert claim(table, b"globex")
+    assert {table.stored_key(row) for row in map(table.row, in_use)} <= {b"acme", b"globex", key}
 
 
 @pytest.mark.parametrize("stores", range(1, 12))

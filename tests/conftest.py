@@ -208,7 +208,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Remove the prepared databases."""
     if PREPARING in config.stash:
         folder, process = config.stash[PREPARING]
-        process.kill()
+        process.wait(120)  # Killed, it would leave a server and its folders behind.
         shutil.rmtree(folder, ignore_errors=True)
 
 

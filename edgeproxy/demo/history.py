@@ -231,7 +231,7 @@ class History:
             owner = await customers.get_row(connection, customer.name)
         at_stripe = StripeCustomers(self._database, self._stripe)
         stripe_id = await at_stripe.get_or_create_now(owner.id, customer.name)
-        await at_stripe.fetch_with_email(owner.id, stripe_id)
+        await at_stripe.fetch_payer(owner.id, stripe_id)
         card = {"default_payment_method": customer.card}
         await self._stripe.call("v1.customers.update", stripe_id, invoice_settings=card)
 

@@ -80,7 +80,7 @@ async def put_contact(
         await notify_of_contact(connection, caller, owner.name)
         new = [{"email": email, "customer": owner.id, "role": role, "sensitive_from": sensitive_from}]
         await connection.execute(sa.insert(contacts), await seal_rows(connection, contacts.name, new))
-        await customers.note_email_change(connection, owner.id)
+        await customers.note_payer_change(connection, owner.id)
         await _record(connection, caller, owner, None, {"email": email, "role": role})
         return True, to_response(await fetch_contacts(connection, owner.id))
     is_theirs = (contacts.c.customer == owner.id) & match_value(connection, contacts.name, "email", email)
@@ -112,7 +112,7 @@ async def remove_contact(connection: AsyncConnection, caller: Caller, ref: str, 
         require_other_owner(before, email)
         await _record(connection, caller, owner, {"email": email, "role": removed["role"]}, None)
         await delete_contacts(connection, caller, owner, {email})
-        await customers.note_email_change(connection, owner.id)
+        await customers.note_payer_change(connection, owner.id)
     return to_response([contact for contact in before if contact["email"] != email])
 
 

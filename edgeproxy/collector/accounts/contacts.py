@@ -186,7 +186,7 @@ async def put_contacts(
         entry = AuditEntry("customer.contacts", owner.name, {"emails": before}, {"emails": after})
         await audit.append_entry(connection, caller, entry)
         await delete_contacts(connection, caller, owner, removed)
-        await customers.note_email_change(connection, owner.id)
+        await customers.note_payer_change(connection, owner.id)
         labels = [format_label(email) for email in removed]
         theirs = (sign_in_links.c.customer == owner.name) & match_value(
             connection, sign_in_links.name, "label", *labels

@@ -353,7 +353,7 @@ async def update_customer(
     if after.settings != row.settings:
         await documents.enqueue_changes(connection, "customer", [row.name])
     if after.metadata != row.metadata:
-        await note_email_change(connection, row.id)
+        await note_payer_change(connection, row.id)
     await _record_change(connection, caller, row, after)
     return to_response(after), after.version
 
@@ -406,8 +406,8 @@ async def restore_customer(
     return to_response(after), after.version
 
 
-async def note_email_change(connection: AsyncConnection, customer: str) -> None:
-    """Record that the invoice address of a customer, by id, may have changed, so that Stripe is updated."""
+async def note_payer_change(connection: AsyncConnection, customer: str) -> None:
+    """Record that a customer's name or address on invoices may have changed, by id, so that Stripe is updated."""
     theirs = billing_customers.c.customer == customer
     async with across_customers(connection):
         await connection.execute(sa.update(billing_customers).where(theirs).values(email_changed_at=now_ms()))

@@ -190,7 +190,7 @@ async def _change_customer(
         await customers.require_unused(connection, None, str(changed["external_id"]))
     await customers.transition(connection, row, **changed)
     if "metadata" in changed:
-        await customers.note_email_change(connection, row.id)
+        await customers.note_payer_change(connection, row.id)
     others = changed.keys() - SETTINGS_COLUMNS
     before = orjson.loads(row.settings) | {column: getattr(row, column) for column in others}
     return AuditEntry("customer.change", row.name, before, settings | {column: changed[column] for column in others})

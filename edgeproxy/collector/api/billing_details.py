@@ -39,7 +39,13 @@ from edgeproxy.collector.billing.stripe.billing_details import (
     TaxNumber,
 )
 from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject
-from edgeproxy.collector.billing.stripe.customers import EMAIL, find_contact_email, find_stripe_id
+from edgeproxy.collector.billing.stripe.customers import (
+    EMAIL,
+    NAME,
+    find_contact_email,
+    find_invoice_name,
+    find_stripe_id,
+)
 from edgeproxy.collector.problems import billing_codes
 from edgeproxy.config.collector.tax_numbers import COUNTRIES
 from edgeproxy.config.field_codes import COUNTRY_NEEDED, NOT_A_COUNTRY, NOT_A_TAX_NUMBER, REFUSED_BY_STRIPE
@@ -98,7 +104,7 @@ class UpdateBillingDetailsRequest(Body):
     """The billing details to change. An omitted field stays unchanged."""
 
     name: Text | None = None
-    """The name on invoices; null leaves the name unchanged."""
+    """The name on invoices; null leaves the name unchanged. The customer's own name follows its later changes."""
     email: Annotated[str | None, BeforeValidator(parse_alert_address), WithJsonSchema(ADDRESS_SCHEMA)] = None
     """The e-mail address for invoices; null: the address for the customer's alerts, else the one of its first contact.
     """
@@ -237,15 +243,20 @@ class BillingDetailsHandlers(CustomerBillingHandlers):
             country = country if body.address is None else body.address.country
             await _change_tax_number(stripe, payer, before.tax_numbers, body.tax_number, country)
         changes: StripeObject = {}
+        metadata: StripeObject = {}
         if body.name is not None:
-            changes["name"] = body.name
+            async with self._database.reading() as connection:
+                follows = body.name == await find_invoice_name(connection, payer.id)
+            changes["name"], metadata[NAME] = body.name, body.name if follows else ""
         if body.address is not None:
             # Stripe keeps a field that is missing, and clears an empty one.
             changes["address"] = {name: value or "" for name, value in body.address.model_dump().items()}
         if "email" in body.model_fields_set:
             async with self._database.reading() as connection:
                 email = body.email or await find_contact_email(connection, payer.id)
-            changes |= {"email": email or "", "metadata": {EMAIL: "" if body.email else email or ""}}
+            changes["email"], metadata[EMAIL] = email or "", "" if body.email else email or ""
+        if metadata:
+            changes["metadata"] = metadata
         stripe_customer = await billing_details.update_stripe_customer(stripe, payer.stripe_id, changes)
         await billing_details.write_newest(self._database, stripe, stripe_customer)
 

@@ -104,7 +104,7 @@ billing_customers = strict_table(
     Column("customer", Text, ForeignKey("customers.id"), primary_key=True, info=CUSTOMER_ID),
     required("stripe_id", Text, info=STRIPE_ID),
     Column("email_hash", Text, info=mark(EMAIL, is_cleared=True, in_clear="a hash")),
-    Column("email_changed_at", INTEGER),  # Milliseconds; None once Stripe has the current address.
+    Column("email_changed_at", INTEGER),  # The name or the address, in milliseconds; None once Stripe has both.
     Column(
         "country",
         Text,

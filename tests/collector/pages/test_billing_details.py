@@ -219,3 +219,19 @@ def test_an_invoice_keeps_the_parties_that_it_was_issued_with(stage: PagesStage,
     pdf = " ".join(" ".join(page.extract_text() for page in pages).split())
     for part in ("Example Edge Ltd 1 Harbour Row Dublin D01 Tax number: IE1234567FA", "Acme B.V.", "NL123456789B01"):
         assert part in pdf, (part, pdf)
+
+
+def test_name_follows_the_operators_changes_unless_another_one_is_entered(stage: PagesStage) -> None:
+    def send(path: str, body: dict[str, object]) -> None:
+        answer = stage.collector.send("PATCH", path, body)
+        assert answer.status == 200, answer
+
+    sent = "SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM billing_customers WHERE email_changed_at IS NOT NULL)"
+    for entered, expected in (("Bolt B.V.", "Bolt B.V."), ("bolt", "Zephyr GmbH & Co")):
+        send("/billing/details?customer=bolt", {"name": entered})
+        send("/v1/customers/bolt", {"metadata": {"name": "Zephyr GmbH & Co"}})
+        wait_for_row(stage, sent, "Stripe has the name")
+        wait_for_events(stage)
+        assert details(stage, "bolt")["name"] == expected
+        send("/v1/customers/bolt", {"metadata": {}})
+        wait_for_row(stage, sent, "Stripe has the name")

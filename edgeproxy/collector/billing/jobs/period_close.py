@@ -62,4 +62,4 @@ class PeriodCloseJob:
         rolled |= await self._thresholds.step(now, billing)
         delivered = await self._delivery.step(now, billing)
         retried = await self._retries.step(now, billing)
-        return await self._customers.update_emails() or retried or delivered or rolled or begun
+        return await self._customers.update_payers() or retried or delivered or rolled or begun

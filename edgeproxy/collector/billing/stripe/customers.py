@@ -9,7 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.base import log
 from edgeproxy.collector.accounts import audit, contacts
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
-from edgeproxy.collector.accounts.shown_names import find_shown_name
+from edgeproxy.collector.accounts.ids import now_ms
+from edgeproxy.collector.accounts.shown_names import fetch_names, find_shown_name
 from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject, try_keys
 from edgeproxy.collector.database.billing_tables import billing_customers
 from edgeproxy.collector.database.database import Database, build_insert_new
@@ -20,15 +21,20 @@ CUSTOMER = "edgeproxy_customer"
 """The metadata key of a Stripe customer for our id."""
 EMAIL = "edgeproxy_email"
 """The metadata key for the e-mail address that we set and that follows the contacts."""
+NAME = "edgeproxy_name"
+"""The metadata key for the name that we set and that follows the name of our customer."""
+FOLLOWED = {"name": NAME, "email": EMAIL}
+"""The fields of a Stripe customer that follow ours, by the metadata keys for what we sent."""
 KEY_SECONDS = 23 * 3600
 """Stripe remembers an Idempotency-Key for at least this many seconds."""
 CLOCK_SECONDS = 3600
 """An upper bound in seconds for the difference between clocks."""
 LOOKED_UP_MAX = 1000
 """The most customers that one statement looks up."""
-EMAILS_MAX = 50
-"""The most addresses that one round sends to Stripe."""
+PAYERS_MAX = 50
+"""The most customers whose names or addresses one round sends to Stripe."""
 CALLER = Caller("billing")
+REFUSED = "Stripe refuses a name or an address for invoices"
 OVERLAP_SECONDS = 10
 """Each list repeats this many seconds of Stripe's clock. A customer may be listed a while after its creation."""
 
@@ -71,6 +77,13 @@ async def find_contact_email(connection: AsyncConnection, customer: str) -> str 
     return email or next(iter(await contacts.list_contacts(connection, customer)), None)
 
 
+async def find_invoice_name(connection: AsyncConnection, customer: str) -> str | None:
+    """Return the name of a customer for invoices, by our id, or None if the customer was erased here."""
+    own = (customers.c.id == customer) & customers.c.erased_at.is_(None)
+    name = await connection.scalar(sa.select(customers.c.name).where(own))
+    return None if name is None else (await fetch_names(connection, name)).shown
+
+
 class StripeCustomers:
     """Customers at Stripe, by our id. It also finds a customer that an earlier try created but did not record."""
 
@@ -99,13 +112,16 @@ class StripeCustomers:
             if stripe_customer is None and (customer_id := await self._find_recorded(customer)) is not None:
                 return customer_id  # Another task has recorded it meanwhile.
         if stripe_customer is None:
-            metadata = {CUSTOMER: customer}
             shown = await find_shown_name(self._database, name)
+            metadata = {CUSTOMER: customer, NAME: shown}
             deleted_id = await self._find_deleted(customer)
             key = f"{customer}_customer_{tries}" + (f"_after_{deleted_id}" if deleted_id else "")
             stripe_customer = await self._stripe.call("v1.customers.create", key=key, name=shown, metadata=metadata)
         row = {"customer": customer, "stripe_id": stripe_customer["id"], "livemode": int(stripe_customer["livemode"])}
         async with self._database.writing() as connection:
+            # The name may have changed since it was sent, here or by an earlier try.
+            if await find_invoice_name(connection, customer) not in (None, stripe_customer.get("name")):
+                row["email_changed_at"] = now_ms()
             own = (billing_customers.c.customer == customer) & billing_customers.c.deleted_at.is_not(None)
             async with across_customers(connection):  # A buying customer may record an id, but not change one.
                 await connection.execute(sa.update(billing_customers).where(own).values(**row, deleted_at=None))
@@ -119,27 +135,38 @@ class StripeCustomers:
             lambda tries: self.get_or_create(customer, name, tries=tries, since=since if tries else None)
         )
 
-    async def fetch_with_email(self, customer: str, stripe_id: str) -> StripeObject:
-        """Return Stripe's customer, by our id, with the current e-mail address for invoices. Raises StripeCallError.
+    async def fetch_payer(self, customer: str, stripe_id: str) -> StripeObject:
+        """Return Stripe's customer, by our id, with the current name and e-mail address for invoices.
 
-        The address is the current alert address, or else the first contact. An address that Stripe got elsewhere, such
-        as from a checkout, stays.
+        A name or address that Stripe got elsewhere, such as from a checkout, stays. One that Stripe refuses is logged,
+        as it must hinder no payment. Raises StripeCallError.
         """
         stripe_customer = await self._stripe.call("v1.customers.retrieve", stripe_id)
-        current = stripe_customer.get("email")
-        # The metadata has the address that we sent. Any other address is from elsewhere.
-        if current and current != (stripe_customer.get("metadata") or {}).get(EMAIL):
-            return stripe_customer
         async with self._database.reading() as connection:
-            email = await find_contact_email(connection, customer)
-        if email in (None, current):
-            return stripe_customer
-        return await self._stripe.call("v1.customers.update", stripe_id, email=email, metadata={EMAIL: email})
+            values = {
+                "name": await find_invoice_name(connection, customer),
+                "email": await find_contact_email(connection, customer),
+            }
+        # Each field has a call of its own, so that a refused one does not hinder the other.
+        for field, value in values.items():
+            stored, key = stripe_customer.get(field), FOLLOWED[field]
+            # The metadata has the value that we sent. Any other value is from elsewhere.
+            is_ours = not stored or stored == (stripe_customer.get("metadata") or {}).get(key)
+            if not is_ours or value in (None, stored):
+                continue
+            changes: StripeObject = {field: value, "metadata": {key: value}}
+            try:
+                stripe_customer = await self._stripe.call("v1.customers.update", stripe_id, **changes)
+            except StripeCallError as error:
+                if error.outcome is not CallOutcome.REFUSED:
+                    raise
+                log.get_logger().warning(REFUSED, customer=customer, field=field, why=error.code)
+        return stripe_customer
 
-    async def update_emails(self) -> bool:
-        """Send Stripe the addresses that have changed here, at most EMAILS_MAX. Return whether there were any.
+    async def update_payers(self) -> bool:
+        """Send Stripe the names and addresses that have changed here, at most PAYERS_MAX. Return whether any had.
 
-        An address that Stripe refuses is tried again with the next invoice. Raises StripeCallError if Stripe is
+        A value that Stripe refuses is tried again with the next invoice. Raises StripeCallError if Stripe is
         unavailable.
         """
         changed = billing_customers.c.email_changed_at
@@ -147,17 +174,17 @@ class StripeCustomers:
             None
         )
         statement = sa.select(billing_customers.c.customer, billing_customers.c.stripe_id, changed)
-        statement = statement.where(changed.is_not(None), is_known).order_by(changed).limit(EMAILS_MAX)
+        statement = statement.where(changed.is_not(None), is_known).order_by(changed).limit(PAYERS_MAX)
         async with self._database.reading() as connection:
             rows = (await connection.execute(statement)).all()
         for customer, stripe_id, changed_at in rows:
             try:
-                await self.fetch_with_email(customer, stripe_id)
+                await self.fetch_payer(customer, stripe_id)
             except StripeCallError as error:
                 if error.outcome is not CallOutcome.REFUSED:
                     raise
-                log.get_logger().warning("Stripe refuses an address for invoices", customer=customer, why=error.code)
-            # An address that changed again during the call stays due.
+                log.get_logger().warning(REFUSED, customer=customer, why=error.code)
+            # A customer that changed again during the call stays due.
             is_done = (billing_customers.c.customer == customer) & (changed == changed_at)
             async with self._database.writing() as connection:
                 await connection.execute(sa.update(billing_customers).where(is_done).values(email_changed_at=None))
@@ -192,6 +219,7 @@ class StripeCustomers:
                     self._by_customer[customer_id] = {
                         "id": stripe_customer["id"],
                         "livemode": stripe_customer["livemode"],
+                        "name": stripe_customer.get("name"),
                     }
             await self._drop_stored()
             return self._by_customer.get(customer)

@@ -186,7 +186,7 @@ class MeterSubscriptions:
         # After a crash or a lost answer the subscription exists, and its id is not stored here.
         stripe_subscription = await self._find_subscription(row.id, customer)
         if stripe_subscription is None:
-            await self._customers.fetch_with_email(row.customer, customer)
+            await self._customers.fetch_payer(row.customer, customer)
             stripe_subscription = await self._stripe.call(
                 "v1.subscriptions.create",
                 key=f"{row.id}_{segment.plan_version}_{segment.period_start}_begin_{self._tries[row.id]}",

@@ -4,25 +4,37 @@ The result stays in memory until the database has the customer's id.
 """
 
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
 import pytest
 import sqlalchemy as sa
 
-from edgeproxy.collector.billing.stripe.client import CallOutcome, StripeCallError
+from edgeproxy.collector.accounts import contacts
+from edgeproxy.collector.accounts import customers as accounts
+from edgeproxy.collector.accounts.models import CreateCustomerRequest, UpdateCustomerRequest
+from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject
 from edgeproxy.collector.billing.stripe.customers import (
     CLOCK_SECONDS,
     CUSTOMER,
+    NAME,
     OVERLAP_SECONDS,
     StripeCustomers,
 )
 from edgeproxy.collector.database.billing_tables import billing_customers
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import customers
-from tests.support.credited import run
+from edgeproxy.config.collector.billing import Stripe as Settings
+from edgeproxy.config.collector.settings import CollectorSettings
+from tests.support.credited import ALICE, opened, run, write
+from tests.support.stripe_sandbox import KEY, Sandbox
 
 NOON = 1_800_000_000
+SETTINGS = CollectorSettings.model_validate(
+    {"tiers": {"basic": {}}, "tokens": [{"sha256": "0" * 64, "role": "read"}], "sha256": ""}
+)
 
 
 class Listing:
@@ -136,3 +148,104 @@ def test_invoices_name_the_customer_as_a_person_wrote_it(sqlite_database: str) -
 
     run(sqlite_database, work, "zephyr", "arabic", "long", "acme")
     assert stripe.names == ["Zephyr GmbH & Co", "شركة المثال", "W" * 200, "acme"]
+
+
+@asynccontextmanager
+async def shop(url: str, stripe: Any) -> AsyncIterator[tuple[Database, str]]:
+    """A database with the customer acme, and its id."""
+    try:
+        async with opened(url) as database:
+            request = CreateCustomerRequest(name="acme", tier="basic")
+            created = await write(database, accounts.create_customer, ALICE, request, SETTINGS)
+            yield database, created["id"]
+    finally:
+        await stripe.close()
+
+
+async def rename(database: Database, name: str) -> None:
+    """Change the name of the customer acme, as an operator does on its page."""
+    change = UpdateCustomerRequest(metadata={"name": name})
+    await write(database, accounts.update_customer, ALICE, "acme", change, SETTINGS)
+
+
+@pytest.mark.both_databases
+async def test_changed_name_reaches_stripe_once_also_after_a_lost_answer(
+    database: str, stripe_sandbox: Sandbox
+) -> None:
+    class Losing(Stripe):
+        updates = 0
+        is_lost = False
+
+        async def call(self, name: str, /, *ids: str, key: str | None = None, **params: Any) -> StripeObject:
+            result = await super().call(name, *ids, key=key, **params)
+            self.updates += name == "v1.customers.update"
+            if self.is_lost and name == "v1.customers.update":
+                raise StripeCallError(CallOutcome.LOST, "no whole answer")
+            return result
+
+    stripe = Losing(Settings(base=stripe_sandbox.url), {"STRIPE_SECRET_KEY": KEY})
+    async with shop(database, stripe) as (of, acme):
+        stripe_customers = StripeCustomers(of, stripe)
+        stripe_id = await stripe_customers.get_or_create_now(acme, "acme")
+
+        async def fetch_name() -> str:
+            return str((await stripe.call("v1.customers.retrieve", stripe_id))["name"])
+
+        assert (await fetch_name(), await stripe_customers.update_payers()) == ("acme", False)
+        await rename(of, "Zephyr\n\u202eGmbH & Co" + "W" * 400)
+        stripe.is_lost = True
+        with pytest.raises(StripeCallError, match="no whole answer"):
+            await stripe_customers.update_payers()
+        stripe.is_lost = False
+        assert [await stripe_customers.update_payers() for _ in range(2)] == [True, False]
+        assert (await fetch_name(), stripe.updates) == (("Zephyr GmbH & Co" + "W" * 400)[:200], 1)
+        await rename(of, "Boreas B.V.")  # The name of the lost answer was ours, too.
+        await stripe_customers.update_payers()
+        assert await fetch_name() == "Boreas B.V."
+        await stripe.call("v1.customers.update", stripe_id, name="Entered at Stripe")
+        await rename(of, "Notus")
+        await stripe_customers.update_payers()
+        assert await fetch_name() == "Entered at Stripe"
+
+        # An erased customer's invoices keep the name that Stripe has.
+        await stripe.call("v1.customers.update", stripe_id, name="Notus", metadata={NAME: "Notus"})
+        async with of.writing() as connection:
+            await connection.execute(sa.update(customers).values(erased_at=1, metadata="{}"))
+        await stripe_customers.fetch_payer(acme, stripe_id)
+        assert await fetch_name() == "Notus"
+
+
+async def test_name_changed_during_the_creation_reaches_stripe(sqlite_database: str, stripe_sandbox: Sandbox) -> None:
+    class Slow(Stripe):
+        async def call(self, name: str, /, *ids: str, key: str | None = None, **params: Any) -> StripeObject:
+            result = await super().call(name, *ids, key=key, **params)
+            if name == "v1.customers.create":
+                await rename(of, "Zephyr")
+            return result
+
+    stripe = Slow(Settings(base=stripe_sandbox.url), {"STRIPE_SECRET_KEY": KEY})
+    async with shop(sqlite_database, stripe) as (of, acme):
+        stripe_customers = StripeCustomers(of, stripe)
+        stripe_id = await stripe_customers.get_or_create_now(acme, "acme")
+        assert await stripe_customers.update_payers()
+        assert (await stripe.call("v1.customers.retrieve", stripe_id))["name"] == "Zephyr"
+
+
+async def test_name_that_stripe_refuses_hinders_neither_the_address_nor_an_invoice(sqlite_database: str) -> None:
+    class Refusing(Listing):
+        async def close(self) -> None:
+            pass
+
+        async def call(self, name: str, /, *ids: str, **params: Any) -> dict[str, Any]:
+            if name == "v1.customers.retrieve":
+                return {"id": "cus_acme", "name": None, "email": None, "metadata": {}}
+            if "name" in params:
+                raise StripeCallError(CallOutcome.REFUSED, "no name", status=400)
+            return {"id": "cus_acme", "name": None, **params}
+
+    stripe: Any = Refusing()
+    async with shop(sqlite_database, stripe) as (of, acme):
+        emails = contacts.Contacts(emails=("ann@acme.example",))
+        await write(of, contacts.put_contacts, ALICE, "acme", emails)
+        payer = await StripeCustomers(of, stripe).fetch_payer(acme, "cus_acme")
+    assert (payer["name"], payer["email"]) == (None, "ann@acme.example")

@@ -71,7 +71,7 @@ class InvoiceItems:
         )
         row, invoice = await self._find_invoice(row, customer)
         if invoice is None:
-            stripe_customer = await self._customers.fetch_with_email(row.customer, customer)
+            stripe_customer = await self._customers.fetch_payer(row.customer, customer)
             invoice = await self._stripe.call(
                 "v1.invoices.create",
                 key=build_idempotency_key(row, "create"),

@@ -90,7 +90,7 @@ class MeteredInvoices(InvoiceItems):
                 await invoices.update_invoice(connection, row.id, stripe_id=invoice["id"])
                 await stripe_reports.apply_stripe_invoice(connection, invoice)
             return invoice
-        stripe_customer = await self._customers.fetch_with_email(row.customer, invoice["customer"])
+        stripe_customer = await self._customers.fetch_payer(row.customer, invoice["customer"])
         invoice = await self._stripe.call(
             "v1.invoices.update",
             invoice["id"],

@@ -21,6 +21,13 @@ def start() -> None:
         from edgeproxy.edge.supervisor.environment import reexecute
 
         reexecute()
+        from edgeproxy.cli.edge_command import parse, serve
+
+        if (arguments := parse(sys.argv[2:])) is not None:
+            try:
+                sys.exit(serve(*arguments))
+            except KeyboardInterrupt:  # Before the supervisor handles it. The library says the same.
+                sys.exit("Aborted!")
     elif sys.argv[1:2] == ["probe"]:
         from edgeproxy.cli.health_check import check_quickly
 

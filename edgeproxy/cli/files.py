@@ -37,11 +37,16 @@ KINDS: "dict[FileKind, str]" = {
 
 def refuse_other_kind(path: Path, expected: "FileKind") -> None:
     """Exit with 2 if a file is of another kind than the expected one."""
+    if why := describe_other_kind(path, expected):
+        fail(why, 2)
+
+
+def describe_other_kind(path: Path, expected: "FileKind") -> str:
+    """Return the error if a file is of another kind than the expected one, else ""."""
     from edgeproxy.config.file_kinds import detect_file_kind
 
     kind = detect_file_kind(path, os.environ)
-    if kind not in (None, expected):
-        fail(f"{path} is {KINDS[kind]}, and this command takes {KINDS[expected]}", 2)
+    return "" if kind in (None, expected) else f"{path} is {KINDS[kind]}, and this command takes {KINDS[expected]}"
 
 
 def locate_edge(path: Path | None, state: Path | None) -> "StateLocation":

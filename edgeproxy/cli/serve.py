@@ -1,6 +1,5 @@
 """Commands that serve until a signal ends them: `edge`, `quick`, `collector`, `regions`."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +11,6 @@ from edgeproxy.cli.files import (
     ConfigFile,
     load_collector_file,
     load_regions_file,
-    refuse_other_kind,
 )
 from edgeproxy.cli.outcome import fail
 
@@ -22,31 +20,9 @@ def edge(
     watch: Annotated[bool, typer.Option("--watch", help="Reload whenever FILE, or what it includes, changes.")] = False,
 ) -> None:
     """Serve the edge of FILE until SIGTERM or SIGINT. SIGHUP reloads it."""
-    import signal
+    from edgeproxy.cli.edge_command import serve
 
-    from edgeproxy.config.edge.load import try_load_edge
-    from edgeproxy.config.outgoing import use_outgoing
-    from edgeproxy.edge.supervisor import environment
-
-    # Until the supervisor handles it: no change of FILE from here on is missed.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    template = None
-    if environment.is_reexecuted():  # Before anything is read that workers may not have.
-        from edgeproxy.edge.supervisor.worker_template import WorkerTemplate
-
-        template = WorkerTemplate.create()
-        environment.restore()
-    loaded = try_load_edge(config, os.environ)
-    if loaded.settings is None:
-        refuse_other_kind(config, "edge")
-        fail("\n".join(map(str, loaded.problems)), 2)
-    use_outgoing(loaded.settings)
-    from edgeproxy.edge.supervisor.main import run
-
-    # This frame lasts as long as the edge, and must not hold the first configuration after a reload.
-    held, watched = [loaded.settings], loaded.signs if watch else None
-    del loaded
-    raise typer.Exit(run(held.pop, config, watched=watched, template=template))
+    raise typer.Exit(serve(config, watch))
 
 
 def quick(

@@ -132,6 +132,7 @@ credit_top_ups = strict_table(
     required("month", INTEGER),  # When the month of the last purchase began.
     required("spent", INTEGER),  # The credits bought in that month, with the pending purchase.
     required("declines", INTEGER),  # Payments declined in a row.
+    Column("decline_reason", ImpersonalText),  # Of the last declined payment, a DeclineReason.
     Column("due_at", INTEGER),  # When the collector looks at the balance or the payment again; None: nothing is due.
     Column("purchase", ImpersonalText),  # The pending purchase, which becomes the id of its grant.
     required("purchase_amount", INTEGER),

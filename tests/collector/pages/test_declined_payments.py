@@ -58,3 +58,23 @@ def test_sentence_of_an_older_version_is_a_general_reason(stage: PagesStage, inv
         text = acme.get(f"/account/invoices/{invoice}?lang={language}").text
         assert ANY[language] in text
         assert "Your card was declined." not in text
+
+
+@pytest.mark.parametrize("language", sorted(FUNDS))
+@pytest.mark.parametrize(("state", "declines", "due_at"), [("on", 1, 4_000_000_000_000), ("declined", 3, None)])
+def test_reason_stands_beside_the_automatic_top_up(
+    stage: PagesStage, language: str, state: str, declines: int, due_at: int | None
+) -> None:
+    acme_id = stage.collector.get("/v1/customers/acme", token=ADMIN).json()["id"]
+    row: dict[str, object] = {"customer": acme_id, "state": state, "declines": declines, "due_at": due_at}
+    row |= {"below": 5_000_000, "amount": 25_000_000, "month_max": 50_000_000, "month": 0, "spent": 0}
+    row |= {"purchase_amount": 0, "begun_at": 0, "decline_reason": "funds"}
+    with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
+        columns = f"({', '.join(row)}) VALUES ({', '.join('?' * len(row))})"
+        database.execute(f"INSERT OR REPLACE INTO credit_top_ups {columns}", list(row.values()))
+    shown = stage.collector.get("/billing/credits/top-up", token=ADMIN, customer="acme").json()
+    assert (shown["declines"], shown["decline_reason"]) == (declines, "funds")
+    with stage.customer("acme") as acme:
+        assert FUNDS[language] in " ".join(acme.get(f"/account/credits?lang={language}").text.split())
+    page = stage.operator.get(f"/console/customers/acme/credits?lang={language}")
+    assert FUNDS[language] in " ".join(page.text.split())

@@ -88,6 +88,7 @@ from edgeproxy.collector.billing.credits.statements import CalendarMonth, Statem
 from edgeproxy.collector.billing.credits.top_up_decision import OFF, ON, TopUp, get_spent
 from edgeproxy.collector.billing.credits.top_up_purchases import NO_TAX_ID, Buyer, find_method
 from edgeproxy.collector.billing.credits.top_ups import Terms
+from edgeproxy.collector.billing.invoices.declines import parse_reason
 from edgeproxy.collector.billing.jobs.credits import get_credit_meters
 from edgeproxy.collector.billing.journal import journal
 from edgeproxy.collector.billing.journal.postings import CENT
@@ -609,6 +610,7 @@ def top_up_to_response(customer: str, currency: str, top_up: TopUp | None, now: 
         "spent": 0 if top_up is None else get_spent(top_up, now),
         "pending": 0 if top_up is None or top_up.purchase is None else top_up.purchase_amount,
         "declines": 0 if top_up is None else top_up.declines,
+        "decline_reason": parse_reason(top_up.decline_reason) if top_up is not None and top_up.declines else None,
         "retry_at": format_timestamp(top_up.due_at) if top_up is not None and waits else None,
     }
 

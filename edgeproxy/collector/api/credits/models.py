@@ -10,6 +10,7 @@ from edgeproxy.collector.accounts.fields import End, Text
 from edgeproxy.collector.accounts.models import Body
 from edgeproxy.collector.api.customer_billing import CustomerQuery
 from edgeproxy.collector.api.field_types import A_MOMENT, SEQ_MAX, PageLimit, exact, in_query
+from edgeproxy.collector.billing.invoices.declines import DeclineReason
 from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.config.addresses import is_loopback
 from edgeproxy.config.collector.currency_units import Currency
@@ -376,6 +377,8 @@ class TopUpSettings(TypedDict):
     """The credits of the pending purchase; 0 without one."""
     declines: int
     """The number of payments in a row that were declined."""
+    decline_reason: DeclineReason | None
+    """The reason for the last of them; null if none was declined."""
     retry_at: str | None
     """The time of the next payment after a declined one."""
 

@@ -30,6 +30,7 @@ class TopUp(NamedTuple):
     purchase: str | None
     purchase_amount: int
     begun_at: int
+    decline_reason: str | None = None
 
 
 class Decision(NamedTuple):
@@ -102,12 +103,13 @@ def end_dropped(top_up: TopUp, now: int) -> TopUp:
     return top_up._replace(spent=max(0, top_up.spent - top_up.purchase_amount), due_at=now, purchase=None)
 
 
-def end_declined(top_up: TopUp, now: int) -> TopUp:
-    """Return the row after the payment of its pending purchase was declined."""
+def end_declined(top_up: TopUp, reason: str, now: int) -> TopUp:
+    """Return the row after the payment of its pending purchase was declined for this DeclineReason."""
     declines = top_up.declines + 1
     is_last = declines > len(RETRY_SECONDS)
     return end_dropped(top_up, now)._replace(
         state=DECLINED if is_last and top_up.state == ON else top_up.state,
         declines=declines,
+        decline_reason=reason,
         due_at=None if is_last else now + RETRY_SECONDS[declines - 1] * 1000,
     )

@@ -182,7 +182,7 @@ async def record_declined(
     current = await _find_pending(connection, customer.id, str(top_up.purchase))
     if current is None:
         return
-    after = end_declined(current, now)
+    after = end_declined(current, failure.reason, now)
     retry_at = after.due_at if after.state == ON else None
     amount = format_with_code(top_up.purchase_amount // CENT, currency)
     details = {

@@ -60,11 +60,11 @@ def test_purchase_begins_by_the_balance_the_state_and_the_month(
 def test_third_declined_payment_turns_it_off() -> None:
     top_up, now = IDLE._replace(spent=0), LAST
     for seconds in (*RETRY_SECONDS, None):
-        top_up = end_declined(begin_purchase(top_up, "topup_1", now), now)
-        assert (top_up.purchase, top_up.spent) == (None, 0)
+        top_up = end_declined(begin_purchase(top_up, "topup_1", now), "funds", now)
+        assert (top_up.purchase, top_up.spent, top_up.decline_reason) == (None, 0, "funds")
         assert top_up.due_at == (None if seconds is None else now + seconds * 1000)
         assert top_up.state == (DECLINED if seconds is None else ON)
-    off = end_declined(IDLE._replace(state=OFF, declines=2, purchase="topup_1", purchase_amount=20), now)
+    off = end_declined(IDLE._replace(state=OFF, declines=2, purchase="topup_1", purchase_amount=20), "funds", now)
     assert (off.state, off.declines, off.spent) == (OFF, 3, 20), "a person has turned it off meanwhile"
 
 
@@ -109,7 +109,7 @@ def test_top_ups_of_a_month_stay_within_its_limit(
             balance, paid[month], declined_in_a_row = balance + amount, paid[month] + amount, 0
             top_up = end_paid(top_up, now)
         elif result == "declined":
-            top_up, declined_in_a_row = end_declined(top_up, now), declined_in_a_row + 1
+            top_up, declined_in_a_row = end_declined(top_up, "funds", now), declined_in_a_row + 1
         else:
             top_up = end_dropped(top_up, now)
         assert get_spent(top_up, latest) == paid[get_month(latest)]

@@ -213,7 +213,7 @@ def test_declined_card_is_tried_three_times_and_then_waits_for_the_customer(
             assert (await shop.row()).due_at == row.due_at, "usage does not hasten the next try"
             await shop.step(1)
         row = await shop.row()
-        assert (row.state, row.due_at, row.declines) == (DECLINED, None, 3)
+        assert (row.state, row.due_at, row.declines, row.decline_reason) == (DECLINED, None, 3, reason)
         notices = await shop.notices()
         assert [notice["declines"] for notice in notices] == [1, 2, 3]
         assert [notice["next_retry"] is None for notice in notices] == [False, False, True]

@@ -161,22 +161,24 @@ class Store(TableFiles):
     def publish_column(self) -> None:
         """Make every running worker read this one's column, before anything is counted in it."""
         deadline = monotonic() + SEEN_BY_ALL_SECONDS
+        entered: list[tuple[LimitTable, int]] = []
         for table in self.limits.values():
             while not table.file.lock():
                 if monotonic() >= deadline:
                     raise TableError(table.file.path, "is kept locked by a process that hangs")
                 sleep(0.001)
             try:
-                entered = table.declare_column()
+                if table.declare_column():
+                    entered.append((table, table.version))
             finally:
                 table.file.unlock()
-            version = table.version
-            while (
-                entered and not table.seen_by(columns.list_held_columns(table.file), version) and monotonic() < deadline
-            ):
-                # Others may be entering too, and wait for this one.
+        while monotonic() < deadline and not all(
+            table.seen_by(columns.list_held_columns(table.file), version) for table, version in entered
+        ):
+            # Others may be entering too, and wait for this one in any table.
+            for table in self.limits.values():
                 table.refresh_columns()
-                sleep(0.005)
+            sleep(0.005)
 
     def close(self) -> None:
         """Release the column, the identity lock and the maps.

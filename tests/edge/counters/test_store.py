@@ -2,7 +2,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 
 import pytest
 
@@ -102,6 +102,36 @@ def test_workers_of_the_supervisor_that_served_last_serve_on_in_any_column(super
     workers[3].close()
     served = [worker.declare_orphan(1, last=one) for worker, one in zip(workers[:3], last[:3], strict=True)]
     assert served == [True, False, True]
+
+
+def test_workers_that_start_one_after_another_do_not_wait_for_each_other_in_vain(
+    supervise: Supervise, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "SEEN_BY_ALL_SECONDS", 5.0)
+    supervisor = supervise(workers=2)
+    serving = [work(), work()]
+    new: list[Store] = []
+    starting = [threading.Thread(target=lambda: new.append(work())) for _ in range(2)]
+    began = monotonic()
+    # The first one that starts waits for the serving ones in the second table when the next one enters the first.
+    for start, tables in zip(starting, (["customers"], list(supervisor.limits)), strict=True):
+        start.start()
+        until = monotonic() + 0.2
+        while monotonic() < until:
+            for worker in serving:
+                for table in tables:
+                    worker.limits[table].refresh_columns()
+            sleep(0.001)
+    while any(start.is_alive() for start in starting):
+        for worker in (*serving, *new):
+            worker.refresh_columns()
+        sleep(0.001)
+    assert monotonic() - began < 3
+    for worker in (*serving, *new):
+        worker.refresh_columns()
+        assert all(table.active_columns() == {0, 1, 2, 3} for table in worker.limits.values())
+    for start in starting:
+        start.join()
 
 
 def test_a_worker_that_cannot_join_keeps_nothing_open(supervise: Supervise, work: Work) -> None:

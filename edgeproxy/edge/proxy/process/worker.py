@@ -94,6 +94,8 @@ class Worker:
     ) -> None:
         """Serve on these sockets, which the workers share, each with the settings of its listener and its TLS."""
         loop = asyncio.get_running_loop()
+        # Other workers may have started since this one has joined, and a sweep comes only after half a second.
+        self.store.refresh_columns()
         self._inward = [server for server in inward if server is not None]
         for each, listener, tls in zip(listening, settings, inward, strict=True):
             acceptor = Acceptor(self.runtime, listener, tls)

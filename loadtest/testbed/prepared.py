@@ -4,17 +4,19 @@
 CPU for them otherwise.
 """
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 from loadtest.testbed import postgresql
-from loadtest.testbed.tables_ready import LEDGER, SQLITE, make_tables
+from loadtest.testbed.tables_ready import LEDGER, PREPARED, SQLITE, make_tables
 
 
 def prepare(folder: Path) -> "subprocess.Popen[bytes]":
     """Start to prepare the databases in a folder. They are there once the process has ended with code 0."""
-    return subprocess.Popen([sys.executable, "-m", __name__, folder])
+    # The server with tables is a copy of the new one, which is in the folder by then.
+    return subprocess.Popen([sys.executable, "-m", __name__, folder], env={**os.environ, PREPARED: str(folder)})
 
 
 if __name__ == "__main__":

@@ -120,5 +120,5 @@ def find_reason(*codes: object) -> DeclineReason:
 
 
 def parse_reason(text: object) -> DeclineReason:
-    """Return a stored reason. An older version stored Stripe's sentence, and an erased row has none."""
+    """Return a stored reason, or OTHER. An erased row has none."""
     return next((reason for reason in DeclineReason if reason == text), DeclineReason.OTHER)

@@ -123,7 +123,8 @@ BROKEN_WORDS = r"""
     while (walker.nextNode()) {
         const node = walker.currentNode, parent = node.parentElement;
         if (parent.closest('.vh, code, pre, script, textarea, option, svg') || !parent.checkVisibility()) continue;
-        for (const word of node.data.matchAll(/(?<![^\s(])(\p{L}{2,24}|[\d.,]{2,24})(?![^\s).,:;])/gu)) {
+        const words = /(?<![^\s(])(\p{L}{3}\u00a0[\d.,]+|\p{L}{2,24}|[\d.,]{2,24})(?![^\s).,:;])/gu;
+        for (const word of node.data.matchAll(words)) {
             const range = document.createRange();
             range.setStart(node, word.index);
             range.setEnd(node, word.index + word[0].length);
@@ -134,6 +135,18 @@ BROKEN_WORDS = r"""
     return broken;
 """
 """The texts with a word or an amount that continues on the next line, though no word is longer than 24 characters."""
+LARGE_AMOUNTS = r"""
+    const amounts = /(US\$|[$€¥£]|\b[A-Z]{3}\u00a0)\d[\d.,]*/g;
+    const walker = document.createTreeWalker(document.querySelector('main'), NodeFilter.SHOW_TEXT);
+    let count = 0;
+    while (walker.nextNode()) {
+        const node = walker.currentNode;
+        if (node.parentElement.closest('code, pre, script, textarea, option, svg, .chart')) continue;
+        node.data = node.data.replace(amounts, () => { count++; return 'KWD\u00a01,234,567,890.000'; });
+    }
+    return count;
+"""
+"""Puts a long amount in place of each amount of a page. Returns their number."""
 DATA = re.compile(
     r"\S*UTC|edge_v1_\w+|[\w.]+@example.com|\b(acme|bolt|zebra|free|standard(@1)?|pro|enterprise|eu-west|us-east|token-\w+"
     r"|EUR|JPY|US[D$]|CSV|PDF|JSON|Atom|curl|TypeScript|Python|path|edge|read|service|admin|anomalies|[a-z]+-[a-z]+"
@@ -315,6 +328,34 @@ def test_each_page_is_accessible_at_each_width_and_colour_scheme(
         # A customer may ask for so many amounts a minute.
         other = stage.customer("bolt") if whose == "customer" else None
     assert asyncio.run(asyncio.wait_for(walk(browser, stage.site, visitor, paths, looks, other), SECONDS)) == []
+
+
+async def walk_large_amounts(browser: Chromium, site: str, visitor: Visitor, paths: list[str]) -> tuple[int, list[str]]:
+    """Show pages with long amounts at each width. Return the number of amounts, and the faults."""
+    count, faults = 0, []
+    async with tab(browser, painted=False) as page:
+        await page.lend(visitor)
+        for path in paths:
+            await page.goto(f"{site}{path}?lang=en")
+            count += await page.run(LARGE_AMOUNTS)
+            for width in (360, 768, WIDE):
+                await page.look(width, "light")
+                where = f"{path} of {width} px"
+                faults += await overflowing(page, where)
+                faults += [f"{where} breaks a word of: {text}" for text in await page.run(BROKEN_WORDS)]
+    return count, faults
+
+
+@pytest.mark.parametrize("whose", ["operator", "customer"])
+def test_amounts_of_billions_break_on_no_page(
+    stage: PagesStage, invoice: str, change: str, browser: Chromium, whose: Audience
+) -> None:
+    shown = invoice if whose == "operator" else invoice_of(stage, "acme")
+    paths = list(pages_of(whose, shown, key=key_of(stage, "acme"), edge=EDGE_SEEN, change=change).values())
+    visitor = stage.operator if whose == "operator" else stage.customer("acme")
+    visit = walk_large_amounts(browser, stage.site, visitor, paths)
+    count, faults = asyncio.run(asyncio.wait_for(visit, SECONDS))
+    assert (faults, count > 40) == ([], True)
 
 
 @pytest.fixture(scope="module")

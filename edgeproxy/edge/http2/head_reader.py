@@ -3,12 +3,17 @@
 The meaning of a block depends on its bytes and on the dynamic table alone. So the head of a block is remembered by its
 bytes until the table changes, even by one entry. A repeated request costs one look-up, and its head is one bytes object
 each time, so the meaning of the head is found by identity (`whole_heads` of edge/proxy/exchange/snapshot.py).
+
+Other requests differ only in their path or key: many customers may share a connection. Most clients insert these values
+into no table. So a head is remembered without such values, too (open_head.py).
 """
 
 from typing import Final
 
 from edgeproxy.edge.http1.grammar import HeadLimits
 from edgeproxy.edge.http2.hpack import Block, HpackDecoder
+from edgeproxy.edge.http2.lines import Line
+from edgeproxy.edge.http2.open_head import OpenHead, complete_head, open_head
 from edgeproxy.edge.http2.request import OVERSIZED_LENGTH, Head, format_head, get_trailers
 
 BLANK: Final = b"\r\n\r\n"
@@ -22,11 +27,17 @@ HEADS_MAX: Final = 32
 """Heads that are remembered, and bytes of all of them with their blocks."""
 HEADS_BYTES_MAX: Final = 32 << 10
 
+OPEN_HEADS_MAX: Final = 4
+"""Heads without their new values that are remembered of requests with a body, and of others. Each may be tried."""
+
+OPEN_BLOCK_BYTES_MAX: Final = 2048
+"""A longer block is only read as a whole: to try it with each of these heads would cost too much."""
+
 
 class HeadReader:
     """Reads the field blocks of one connection, each of them once and in order."""
 
-    __slots__ = ("_bytes", "_decoder", "_heads", "_limits", "_websockets")
+    __slots__ = ("_bytes", "_decoder", "_heads", "_limits", "_open_heads", "_websockets")
 
     def __init__(self, limits: HeadLimits, *, websockets: bool) -> None:
         self._decoder = HpackDecoder(limits.fields + FIELDS_OF_LINE, limits.head)
@@ -34,6 +45,8 @@ class HeadReader:
         self._websockets = websockets
         self._heads: tuple[dict[Block, Head], dict[Block, Head]] = ({}, {})
         """The heads of requests with a body, and without, by block."""
+        self._open_heads: tuple[list[OpenHead], list[OpenHead]] = ([], [])
+        """The same without their new values, latest first."""
         self._bytes = 0
 
     @property
@@ -66,6 +79,10 @@ class HeadReader:
         return rest
 
     def _decode_head(self, block: Block, ended: bool) -> Head:
+        if block is not None and self._open_heads[ended] and len(block) <= OPEN_BLOCK_BYTES_MAX:
+            completed = self._complete_head(block, ended)
+            if completed is not None:
+                return completed
         lines = self._decoder.decode(block)
         has_changed = self._forget_if_changed()
         head = format_head(lines, ended=ended, websockets=self._websockets)
@@ -73,7 +90,35 @@ class HeadReader:
             head = (head[0], OVERSIZED_LENGTH)
         if block is not None and not has_changed:
             self._remember(block, head, ended)
+            if self._decoder.unindexed and len(block) <= OPEN_BLOCK_BYTES_MAX and head[1] != OVERSIZED_LENGTH:
+                self._remember_open(block, lines, head, ended)
         return head
+
+    def _complete_head(self, block: bytes, ended: bool) -> Head | None:
+        """Return the head of a block that differs from a remembered one only by new values; None if there is none."""
+        for known in self._open_heads[ended]:
+            head = complete_head(known, block)
+            if head is not None and len(head[0]) - len(BLANK) <= self._limits.head:
+                with_body, without = self._heads
+                size = len(block) + len(head[0])
+                # Rare blocks would otherwise push out the frequent ones.
+                if len(with_body) + len(without) < HEADS_MAX // 2 and self._bytes + size <= HEADS_BYTES_MAX // 2:
+                    self._remember(block, head, ended)
+                return head
+        return None
+
+    def _remember_open(self, block: bytes, lines: list[Line], head: Head, ended: bool) -> None:
+        """Remember a head without its new values."""
+        opened = open_head(block, lines, self._decoder.unindexed, head)
+        known = self._open_heads[ended]
+        if opened is None or opened.size > HEADS_BYTES_MAX // 4:
+            return
+        if len(known) >= OPEN_HEADS_MAX:
+            self._bytes -= known.pop().size
+        if self._bytes + opened.size > HEADS_BYTES_MAX:
+            self._forget()
+        known.insert(0, opened)
+        self._bytes += opened.size
 
     def _forget_if_changed(self) -> bool:
         """Forget all heads if the table has changed; return whether it has."""
@@ -83,7 +128,7 @@ class HeadReader:
         return has_changed
 
     def _forget(self) -> None:
-        for heads in self._heads:
+        for heads in (*self._heads, *self._open_heads):
             heads.clear()
         self._bytes = 0
 

@@ -55,10 +55,28 @@ Block = bytes | None
 """A field block; None stands for a block that was too long to keep, and whose parts were skipped."""
 
 
+Unindexed = tuple[int, int, int]
+"""A literal that is inserted into no table: the start and the end of its value in the block, and the place of its line.
+"""
+
+UNINDEXED_MAX: Final = 8
+"""Such literals of a block that are noted: a block may have thousands."""
+
+
 class HpackDecoder:
     """Reads the field blocks of one peer, in their order."""
 
-    __slots__ = ("_fields_max", "_limit", "_lines", "_names", "_size", "_size_max", "_sizes", "has_changed")
+    __slots__ = (
+        "_fields_max",
+        "_limit",
+        "_lines",
+        "_names",
+        "_size",
+        "_size_max",
+        "_sizes",
+        "has_changed",
+        "unindexed",
+    )
 
     def __init__(self, fields_max: int, size_max: int) -> None:
         """`fields_max` and `size_max`: of the lines of a block, in number and in bytes."""
@@ -73,6 +91,8 @@ class HpackDecoder:
         self._limit = TABLE_BYTES
         self.has_changed = False
         """True if the table has changed since this was last set to False: blocks may have another meaning now."""
+        self.unindexed: list[Unindexed] = []
+        """The first literals of the latest block that it inserts into no table."""
 
     @property
     def size(self) -> int:
@@ -115,6 +135,7 @@ class HpackDecoder:
         is_oversized, resizes = False, 0
         owner_lines: list[Line] = []
         counted_at = self._fields_max
+        self.unindexed.clear()
         while position < end:
             run = INDEXES.match(block, position)
             first = block[position]
@@ -166,10 +187,13 @@ class HpackDecoder:
             name = self._names[index]
         else:
             name, position = read_string(block, position)
+        start = position
         value, position = read_string(block, position)
         line = format_line(name, value)
         if first & 0x40:
             self._insert(name, line, len(name) + len(value) + ENTRY_OVERHEAD)
+        elif len(self.unindexed) < UNINDEXED_MAX:
+            self.unindexed.append((start, position, len(lines)))
         lines.append(line)
         return position
 

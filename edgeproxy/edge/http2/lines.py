@@ -64,12 +64,14 @@ PREFIXES_MAX: Final = 1024
 PREFIX_BYTES_MAX: Final = 64
 
 _prefixes: dict[bytes, bytes] = {}
-"""The beginnings of the lines of fields, by name: only of fields whose names need no further care."""
+"""The beginnings of the lines of fields, by name; no bytes if more than the name has to be looked at."""
 
 
 def format_line(name: bytes, value: bytes) -> Line:
     """Format the line of a field; MALFORMED if it has none."""
-    prefix = _prefixes.get(name) or _format_prefix(name)
+    prefix = _prefixes.get(name)
+    if prefix is None:
+        prefix = _format_prefix(name)
     if not prefix:
         return _format_special(name, value)
     if value.translate(VALUE_TABLE) != value or value[:1] in BORDERS or value[-1:] in BORDERS:
@@ -79,9 +81,8 @@ def format_line(name: bytes, value: bytes) -> Line:
 
 def _format_prefix(name: bytes) -> bytes:
     """Format the beginning of a field's lines; no bytes if more than its name has to be looked at."""
-    if not NAME.fullmatch(name) or name in CONNECTION_SPECIFIC or name == b"te":
-        return b""
-    prefix = name + b": "
+    is_special = not NAME.fullmatch(name) or name in CONNECTION_SPECIFIC or name == b"te"
+    prefix = b"" if is_special else name + b": "
     if len(name) <= PREFIX_BYTES_MAX:
         if len(_prefixes) >= PREFIXES_MAX:
             _prefixes.clear()

@@ -17,8 +17,9 @@ VALUES = [b"", b"a", b"trailers", b"api.example.com", b"x" * 300, b"sp ace", b" 
 class OddEncoder:
     """Writes valid blocks, in ways that no sane encoder would."""
 
-    def __init__(self, draw: random.Random) -> None:
-        self.draw = draw
+    def __init__(self, draw: random.Random, inserted: float = 0.7) -> None:
+        """`inserted`: the share of literals that are inserted into the table."""
+        self.draw, self.inserted = draw, inserted
         self.table: Fields = []
         self.limit = 4096
 
@@ -48,7 +49,7 @@ class OddEncoder:
             names = [index for index, each in enumerate(every, 1) if each[0] == field[0]]
             index = draw.choice(names) if names and draw.random() < 0.8 else 0
             name = b"" if index else self.string(field[0])
-            if draw.random() < 0.7:
+            if draw.random() < self.inserted:
                 encoded += integer(index, 6, 0x40) + name + self.string(field[1])
                 self.insert(field)
             else:

@@ -11,19 +11,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeproxy.edge.http1.grammar import LIMITS, HeadLimits
-from edgeproxy.edge.http2.errors import Http2StreamError
-from edgeproxy.edge.http2.head_reader import HEADS_BYTES_MAX, HEADS_MAX, HeadReader
+from edgeproxy.edge.http2 import head_reader
+from edgeproxy.edge.http2.errors import CompressionError, Http2StreamError
+from edgeproxy.edge.http2.head_reader import (
+    HEADS_BYTES_MAX,
+    HEADS_MAX,
+    OPEN_BLOCK_BYTES_MAX,
+    OPEN_HEADS_MAX,
+    HeadReader,
+)
+from edgeproxy.edge.http2.hpack import UNINDEXED_MAX, HpackDecoder
 from edgeproxy.edge.http2.lines import format_line
 from edgeproxy.edge.http2.request import format_head
 from tests.edge.http2.fuzz_run import fuzz_for_long
 from tests.edge.http2.odd_encoder import OddEncoder, draw_fields
-from tests.edge.http2.peer import GET, GET_HEAD, block, literal
+from tests.edge.http2.peer import GET, GET_HEAD, Fields, block, literal
 
 
 def read(reader: HeadReader, data: bytes) -> tuple[bytes, int] | str:
     try:
         return reader.read_head(data, ended=True)
-    except Http2StreamError as error:
+    except (Http2StreamError, CompressionError) as error:
         return error.detail
 
 
@@ -35,7 +43,12 @@ def compare_readers(draw: random.Random) -> int:
         usual = [
             [*[(b":method", b"GET"), (b":path", b"/"), (b":scheme", b"https")], (b"x-a", b"%d" % i)] for i in range(6)
         ]
-    reader, encoder, other = HeadReader(LIMITS, websockets=False), OddEncoder(draw), hpack.Decoder()
+    # Where little is inserted, heads are remembered without their new values.
+    reader, encoder, other = (
+        HeadReader(LIMITS, websockets=False),
+        OddEncoder(draw, draw.choice((0.7, 0.02))),
+        hpack.Decoder(),
+    )
     encoder_blocks: list[bytes] = []
     for count in range(40):
         repeats = encoder_blocks and draw.random() < 0.2
@@ -102,14 +115,149 @@ def test_heads_are_forgotten_whenever_the_table_changes(change: str) -> None:
 def test_head_memory_is_bounded() -> None:
     reader = HeadReader(LIMITS, websockets=False)
     for number in range(HEADS_MAX + 1):
-        reader.read_head(block([*GET, (b"x", b"%d" % number)]), ended=True)
-    assert reader.stored_bytes < 4 * len(GET_HEAD)
-    for number in range(20):
-        reader.read_head(block([*GET, (b"x", b"%04000d" % number)]), ended=True)
-    assert reader.stored_bytes <= HEADS_BYTES_MAX
+        reader.read_head(block([*GET, (b"x-%d" % number, b"")]), ended=True)
+    assert reader.stored_bytes < 8 * len(GET_HEAD)
+    for number in range(60):
+        value = b"x" * (
+            4000 if number < 20 else 1900 - number % 7 * 200
+        )  # A block of 4,000 bytes is only remembered as a whole.
+        reader.read_head(block([*GET, (b"x-%d" % number, value)]), ended=number % 2 > 0)
+        assert reader.stored_bytes <= HEADS_BYTES_MAX
     before = reader.stored_bytes
     reader.read_head(block([*GET, (b"x", b"y" * 20_000)]), ended=True)
     assert reader.stored_bytes <= before
+
+
+def test_heads_of_many_keys_leave_room_and_a_key_is_in_no_shared_head() -> None:
+    reader = HeadReader(LIMITS, websockets=False)
+    frequent = block(GET)
+    reader.read_head(frequent, ended=True)
+    for number in range(HEADS_MAX * 4):
+        for ended in (True, False):
+            head = reader.read_head(keyed(b"/%d" % number, b"Bearer k%d" % number), ended=ended)[0]
+            assert head.startswith(b"GET /%d HTTP/1.1\r\nHost: a\r\nauthorization: Bearer k%d\r\n" % (number, number))
+    assert reader.read_head(frequent, ended=True) is reader.read_head(frequent, ended=True)
+    assert b"Bearer" not in repr(reader._open_heads).encode()
+    assert sum(map(len, reader._heads)) <= HEADS_MAX // 2
+
+
+def keyed(path: bytes, key: bytes, kind: int = 0, behind: bytes = b"") -> bytes:
+    """A block of one client: only path and key are literals, as nghttp2 and others send them."""
+    return (
+        b"\x82\x87"
+        + literal(b":path", path, kind)
+        + literal(b":authority", b"a")
+        + literal(b"authorization", key, kind)
+        + behind
+    )
+
+
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch) -> HeadReader:
+    """A reader that has read a keyed block, and cannot read any other block in full."""
+    reader = HeadReader(LIMITS, websockets=False)
+    reader.read_head(keyed(b"/", b"Bearer one"), ended=True)
+    monkeypatch.setattr(HpackDecoder, "_read_block", lambda *_: pytest.fail("The whole block is read"))
+    return reader
+
+
+def test_only_path_and_key_of_another_customer_are_read(shared: HeadReader) -> None:
+    for path, key in ((b"/", b"Bearer two"), (b"/b?c=d", b"Bearer one"), (b"/b", b"")):
+        head = b"GET %b HTTP/1.1\r\nHost: a\r\nauthorization: %b\r\n\r\n" % (path, key)
+        assert shared.read_head(keyed(path, key), ended=True) == (head, -1)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        keyed(b"/", b"Bearer two", 0x10),
+        keyed(b"/", b"Bearer two", 0x40),
+        keyed(b"/", b"Bearer two", behind=literal(b"x", b"y")),
+        keyed(b"/", b"Bearer two", behind=b"\x84"),
+        keyed(b"/", b"Bearer two")[:-1],
+        keyed(b"/", b"")[:-1],
+        keyed(b"*", b"Bearer two"),
+        keyed(b"b", b"Bearer two"),
+        keyed(b"/", b" Bearer two"),
+        keyed(b"/", b"Bearer\r\nx: y"),
+        keyed(b"/", b"x" * 500),
+        keyed(b"/", b"Bearer two").replace(b"authorization", b"authorizatiom"),
+        keyed(b"/", b"Bearer two").replace(b"\x82", b"\x83"),
+    ],
+)
+def test_any_other_difference_is_read_in_full(data: bytes) -> None:
+    reader, other = (
+        HeadReader(HeadLimits(head=500), websockets=False),
+        HeadReader(HeadLimits(head=500), websockets=False),
+    )
+    reader.read_head(keyed(b"/", b"Bearer one"), ended=True)
+    assert read(reader, data) == read(other, data)
+    assert reader._decoder.size == other._decoder.size
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [(b"content-length", b"0")],
+        [(b"content-length", b"1")],
+        [(b"cookie", b"a"), (b"cookie", b"b")],
+        [(b"cookie", b"a")],
+        [(b"host", b"api.example.com")],
+        [(b"x", b"one"), (b"x", b"one")],
+        [(b"x", b"one"), (b"y", b"two"), (b"x", b"one")],
+        [(b"te", b"trailers")],
+        [(b"te", b"gzip")],
+        [(b"x", b"x" * LIMITS.head), (b"y", b"one"), (b"z", b"two")],
+        [(b"x", b"one"), (b"y", b"two")],
+    ],
+)
+def test_fields_whose_meaning_depends_on_others_are_never_left_out(fields: Fields) -> None:
+    reader = HeadReader(LIMITS, websockets=False)
+    for values in (None, b"0", b"1", b"one", b"trailers", b"Trailers", b"other.example.com", b"one"):
+        for at in range(len(fields)):
+            changed = list(fields)
+            if values is not None:
+                changed[at] = fields[at][0], values
+            data = block([*GET, *changed])
+            assert read(reader, data) == read(HeadReader(LIMITS, websockets=False), data)
+
+
+def test_value_that_is_left_out_keeps_its_place_behind_an_equal_line() -> None:
+    reader = HeadReader(LIMITS, websockets=False)
+    reader.skip(literal(b"x", b"1", 0x40))
+    for value in (b"1", b"2"):
+        data = block(GET) + b"\xbe" + literal(b"x", value)
+        assert reader.read_head(data, ended=True)[0] == GET_HEAD[:-2] + b"x: 1\r\nx: %b\r\n\r\n" % value
+
+
+def test_long_block_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = HeadReader(LIMITS, websockets=False)
+    long = keyed(b"/", b"k" * OPEN_BLOCK_BYTES_MAX)
+    reader.read_head(long, ended=True)
+    assert not reader._open_heads[True]
+    reader.read_head(keyed(b"/", b"k"), ended=True)
+    assert reader._open_heads[True]
+    monkeypatch.setattr(head_reader, "complete_head", lambda *_: pytest.fail("It is read a second time"))
+    assert reader.read_head(keyed(b"/a", b"k" * OPEN_BLOCK_BYTES_MAX), ended=True) != reader.read_head(long, ended=True)
+
+
+def test_only_the_first_values_are_left_out() -> None:
+    reader = HeadReader(LIMITS, websockets=False)
+    for value in (b"1", b"2"):
+        fields = [(b"x-%d" % number, value) for number in range(20)]
+        expected = b"".join(b"%b: %b\r\n" % field for field in fields)
+        assert reader.read_head(block([*GET, *fields]), ended=True)[0] == GET_HEAD[:-2] + expected + b"\r\n"
+        assert len(reader._decoder.unindexed) == UNINDEXED_MAX
+
+
+def test_shared_heads_are_bounded_in_number() -> None:
+    reader = HeadReader(LIMITS, websockets=False)
+    for number in range(OPEN_HEADS_MAX + 3):
+        reader.read_head(block([*GET, (b"x-%d" % number, b"")]), ended=True)
+    assert len(reader._open_heads[True]) == OPEN_HEADS_MAX
+    reader.skip(literal(b"x", b"1", 0x40))
+    assert reader._open_heads == ([], [])
+    assert reader.stored_bytes == reader._decoder.size
 
 
 def test_head_with_too_long_a_target_is_still_read() -> None:

@@ -16,7 +16,7 @@ from edgeproxy.edge.proxy.process import revocation
 from edgeproxy.edge.proxy.routing.token_verifier import parse_keys
 from tests.edge.proxy.shedding import Shedding
 from tests.support.http2_wire import http2, opens_websocket
-from tests.support.transcript import UNLIMITED, Edge, chunks, digest, head, ok
+from tests.support.transcript import KEY, UNLIMITED, Edge, chunks, digest, head, ok
 from tests.support.wire import Cut, Message
 
 PAGE = "https://app.example.com"
@@ -121,6 +121,18 @@ async def test_token_identifies_the_customer_of_only_its_stream(edge: Edge) -> N
     answers = [await client.answer_of(number) for number in numbers]
     assert [answer.status for answer in answers] == [200, 200, 401, 401]
     assert [answer.body for answer in answers[:2]] == [b"acme", b"free"]
+
+
+async def test_customers_who_take_turns_on_a_connection_keep_their_identities(edge: Edge) -> None:
+    edge.upstream.answers(lambda request: ok(request["X-Customer-Id"].encode()))
+    client = await http2(edge)
+    answers = []
+    for number in range(24):
+        key = (KEY, UNLIMITED, f"invented-{number}")[number % 3]
+        # The library h2 never indexes this field.
+        answers.append(await client.asks("/v1/x", ("authorization", f"Bearer {key}")))
+    assert [answer.status for answer in answers] == [200, 200, 401] * 8
+    assert [answer.body for answer in answers if answer.status == 200] == [b"acme", b"free"] * 8
 
 
 async def test_revoked_key_ends_its_streams_and_keeps_the_connection(edge: Edge) -> None:

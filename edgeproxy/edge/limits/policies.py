@@ -19,7 +19,7 @@ from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.quota import Balance, Quota, QuotaCounts, quota_key
 from edgeproxy.edge.limits.rate_terms import Mode
 from edgeproxy.edge.limits.rule import Rule
-from edgeproxy.edge.limits.slots import Gauges, Slots
+from edgeproxy.edge.limits.slots import Gauges, SharedSlots, Slots
 from edgeproxy.edge.limits.unit_limit import BudgetReservation, RequestReserve, UnitLimit
 
 WINDOWS_MAX = 1024
@@ -157,8 +157,8 @@ class Policies:
             return OwnConcurrency(self._get_gauges(rule), subject)
         key = rule.key(subject)
         slots = self.table.readers.get(key)
-        if not isinstance(slots, Slots):
-            slots = self.table.readers[key] = Slots(self._get_gauges(rule), subject)
+        if not isinstance(slots, SharedSlots):
+            slots = self.table.readers[key] = SharedSlots(self._get_gauges(rule), subject)
         return Concurrency(rule, slots)
 
     def get_unit_limit(

@@ -27,3 +27,6 @@ cdef class Slots:
     @cython.locals(gauges=Gauges, row=Py_ssize_t, headroom=CHeadroom, total="long long")
     cpdef bint is_full(self, long long limit, double now, long long amount=*) except -1
     cpdef _touch(self, double now)
+
+cdef class SharedSlots(Slots):
+    pass

@@ -71,7 +71,7 @@ class Slots:
     """
 
     __slots__ = (
-        "__weakref__", "_gauges", "_generation", "_headroom", "_local", "_row", "_subject", "_sync", "_touched",
+        "_gauges", "_generation", "_headroom", "_local", "_row", "_subject", "_sync", "_touched",
     )  # fmt: skip
 
     def __init__(self, gauges: Gauges, subject: bytes) -> None:
@@ -382,6 +382,14 @@ class Slots:
     def _bind_headroom(self) -> None:
         """Give up headroom, and take some from the next reading on if there are many siblings."""
         self._headroom = Headroom(self._gauges.table, self._row) if self._row and self._gauges.runs else None
+
+
+class SharedSlots(Slots):
+    """The slots of a row that all limits of the process share. The table holds them by a weak reference, for which an
+    object needs one word more.
+    """
+
+    __slots__ = ("__weakref__",)
 
 
 def compute_calm(limit: int) -> int:

@@ -226,7 +226,8 @@ def _format_of(layout: Layout) -> int:
 def _allocate(fd: int, extents: Iterable[tuple[int, int]]) -> None:
     """Allocate the space of a file from each first byte to its end."""
     for start, end in extents:
-        os.posix_fallocate(fd, start, max(1, end - start))
+        if start < end:  # The last rows may be in a page that is allocated, and a file must not grow beyond its layout.
+            os.posix_fallocate(fd, start, end - start)
 
 
 def write_whole(path: Path, content: bytes, *, size: int = 0, extents: Sequence[tuple[int, int]] | None = None) -> None:

@@ -63,6 +63,15 @@ def fail_for_want_of_room(*_: object) -> None:
     raise OSError(28, "No space left on device")
 
 
+def test_the_last_rows_of_a_table_leave_the_size_of_its_file(tmp_path: Path) -> None:
+    # The last chunk has one row, so its part of the rests of keys is in an allocated page.
+    layout = CUSTOMERS._replace(rows=CUSTOMERS.chunk + 1)
+    path = make(tmp_path, layout)
+    assert opened(path).grow()
+    assert path.stat().st_size == layout.size
+    opened(path)
+
+
 def test_a_disk_without_room_for_more_rows_leaves_the_table_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

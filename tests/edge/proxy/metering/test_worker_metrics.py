@@ -96,7 +96,7 @@ def test_full_table_is_logged_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_table_that_cannot_grow_is_not_called_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    layout = Layout("customers", rows=2, columns=2, ring=32, cells=28, width=LONE_HEAD_WORDS, parts=KEYS_APART)
+    layout = Layout("customers", rows=1000, columns=2, ring=32, cells=28, width=LONE_HEAD_WORDS, parts=KEYS_APART)
     table = limits(make(tmp_path, layout), 0)
     words, counted = table.words, WorkerMetrics(Store(meters=TableFullError()))
     words[ALLOCATED] = 1

@@ -225,6 +225,8 @@ def test_failed_delivery_is_retried_abandoned_and_can_be_replayed(
             assert (second.state, second.error) == ("dead", "it answers 410")
             await created.set(alert_deliveries, due_at=0)
             await created.until(lambda found: "sent" in found.values())
+            # The task of this channel would deliver the next alert before its attempts are set.
+            await created.until(lambda _: not created.delivery._busy)
             # Its last attempt.
             hooks.statuses[f"/{folder}/ops"] = [500]
             await created.raised(alert("c"))

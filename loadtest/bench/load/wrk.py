@@ -71,15 +71,14 @@ def script(scenario: Scenario, seed: int, *, warms_up: bool = False) -> str:
 
 def crowd_script(crowd: Crowd, seed: int, *, warms_up: bool = False) -> str:
     """The Lua of requests of many customers. `warms_up`: the customers who send requests before the counted ones."""
-    in_turn = crowd.is_first or crowd.is_again
-    flags = {"ZIPF": crowd.is_zipf, "NEW": crowd.has_new_paths, "FIRST": in_turn}
-    counted = crowd.customers - WARM_UP if in_turn else crowd.customers
+    flags = {"ZIPF": crowd.is_zipf, "NEW": crowd.has_new_paths, "FIRST": crowd.is_in_turn}
+    counted = crowd.customers - WARM_UP if crowd.is_in_turn else crowd.customers
     return fill(
         Path(__file__).with_name("crowd.lua").read_text() + _DONE,
         CUSTOMERS=WARM_UP if warms_up else counted,
         BEGIN=counted if warms_up else 0,
         ROUTES=crowd.routes,
-        SEED=1 if in_turn else seed,  # The second requests of customers have the routes of the first ones.
+        SEED=1 if crowd.is_in_turn else seed,  # The second requests of customers have the routes of the first ones.
         KEY=KEY,
         KIND=crowd.kind,
         **{name: str(value).lower() for name, value in flags.items()},
@@ -101,7 +100,7 @@ def run(
     path = binary()
     if path is None:
         raise RuntimeError("wrk is not installed")
-    if scenario.crowd is not None and (scenario.crowd.is_first or scenario.crowd.is_again):
+    if scenario.crowd is not None and scenario.crowd.is_in_turn:
         seconds, connections = FIRST_SECONDS, min(connections, TURN_CONNECTIONS)
     lua = folder / f"{scenario.name}.lua"
     lua.write_text(script(scenario, time.time_ns() // 1000, warms_up=warms_up))

@@ -92,6 +92,11 @@ class Crowd:
         return f"many-{self.customers}" + "".join(part for part, is_so in parts if is_so)
 
     @property
+    def is_in_turn(self) -> bool:
+        """True if each customer sends one request in the bench, one after the other."""
+        return self.is_first or self.is_again
+
+    @property
     def kind(self) -> str:
         """The scenario of one customer with equal answers."""
         return "64k" if self.has_large_answers else "small"

@@ -32,7 +32,8 @@ request = function()
         random(0, routes - 1), tail, draw_customer())
 end
 
--- wrk runs for a time, so a request of each customer ends it itself once each customer has sent one.
+-- wrk runs for a time, so a script of customers in turn ends it itself, after these requests of each customer.
+local rounds = @ROUNDS@
 if is_first then
     local ffi = require("ffi")
     ffi.cdef("typedef struct { long seconds, microseconds; } moment; int gettimeofday(moment *now, void *zone);")
@@ -46,7 +47,7 @@ if is_first then
         answered = answered + 1
         if status >= 400 then refused = refused + 1 end
         bytes = bytes + #body + #"HTTP/1.1 200 OK\r\n"
-        if answered == customers then
+        if answered == customers * rounds then
             io.write(format('RESULT {"requests": %d, "microseconds": %d, "bytes": %d, "refused": %d, "failed": 0}\n',
                 answered, read_clock() - began, bytes, refused))
             io.flush()

@@ -77,6 +77,7 @@ def crowd_script(crowd: Crowd, seed: int, *, warms_up: bool = False) -> str:
         Path(__file__).with_name("crowd.lua").read_text() + _DONE,
         CUSTOMERS=WARM_UP if warms_up else counted,
         BEGIN=counted if warms_up else 0,
+        ROUNDS=crowd.warm_up_rounds if warms_up else 1,
         ROUTES=crowd.routes,
         SEED=1 if crowd.is_in_turn else seed,  # The second requests of customers have the routes of the first ones.
         KEY=KEY,

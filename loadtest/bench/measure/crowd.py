@@ -35,6 +35,10 @@ NAME = re.compile(
 
 WARM_UP = 300
 """With `-first`, customers who sent requests before the counted ones: the last ones."""
+ROUTE_USES = 20
+"""Requests that each route gets from them on average, so that the counted ones are the first of their customers alone:
+the first requests of a route fill its caches.
+"""
 
 FLOOD = 10_000
 """Requests with invented keys, with `-flooded`: more than a worker remembers of keys that came once."""
@@ -122,10 +126,16 @@ class Crowd:
         """Yield a request of each customer, or of `customers` of them: of the last ones, if all others are counted at
         their first request.
         """
-        numbers = range(self.customers)
-        chosen = numbers[-WARM_UP:] if self.is_first else numbers[:customers]
+        numbers: Iterable[int] = range(self.customers)[:customers]
+        if self.is_first:
+            numbers = [*range(self.customers)[-WARM_UP:]] * self.warm_up_rounds
         paths, chance = self._list_paths(), random.Random(2)
-        return (format_request(number, f"{chance.choice(paths)}/{self.kind}") for number in chosen)
+        return (format_request(number, f"{chance.choice(paths)}/{self.kind}") for number in numbers)
+
+    @property
+    def warm_up_rounds(self) -> int:
+        """The requests of each customer before the counted ones, with `-first`."""
+        return max(1, ROUTE_USES * self.routes // WARM_UP)
 
     def use_routes(self, times: int) -> list[bytes]:
         """Return the requests before these `ask` returns if each customer has used its route: the same ones with known

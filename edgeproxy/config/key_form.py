@@ -1,8 +1,8 @@
 """The form of keys from edgeproxy: `PREFIX_v1_RANDOM_CHECK`.
 
 PREFIX (by default `edge`) has 2 to 12 lower-case letters and digits, RANDOM 32 characters of base62 (190 bits), and
-CHECK 6 characters of base62: the CRC-32 of `PREFIX_v1_RANDOM`. So mistyped and invented keys are recognised without a
-look-up, and scanners find keys with `REGEX`. Keys of any other form work as well.
+CHECK 6 characters of base62: the CRC-32 of `PREFIX_v1_RANDOM`. So no supervisor is asked for mistyped and most
+invented keys, and scanners find keys with `REGEX`. Keys of any other form work as well.
 """
 
 import re

@@ -243,8 +243,9 @@ class LimitTable:
         finally:
             self.file.unlock()
 
-    def find_all(self, keys: Sequence[tuple[bytes, int, int]], now: float) -> list[RowLookup]:
-        """Return the result of `find` for each of these keys, with its `width` and its `flags`.
+    def find_all(self, keys: Sequence[tuple[bytes, int, int]], now: float, end: bytes = b"") -> list[RowLookup]:
+        """Return the result of `find` for each of these keys, with its `width` and its `flags`. All keys end with
+        `end`.
 
         If all keys are new, as those of a new customer, the flock is acquired once for them. Raises the errors of
         `find`.
@@ -253,7 +254,8 @@ class LimitTable:
         changes, slots = words[CHANGES], index.slots
         claims: list[Claim] = []
         taken: list[int] = []
-        for key, width, flags in keys:
+        for begin, width, flags in keys:
+            key = begin + end
             if len(key) > KEY_BYTES:
                 break
             key_hash = index.hash(key)
@@ -271,7 +273,7 @@ class LimitTable:
                         return self._claim(claims, now)
                 finally:
                     self.file.unlock()
-        return [self.find(self.make_key(key), width, now, flags) for key, width, flags in keys]
+        return [self.find(self.make_key(begin + end), width, now, flags) for begin, width, flags in keys]
 
     def _wait_for_lock(self) -> bool:
         """Wait for the flock. Without a row each worker would count alone, so a moment's wait is the better choice."""

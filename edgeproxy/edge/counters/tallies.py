@@ -144,7 +144,8 @@ class TallyTable:
         if not self.file.lock():
             self._wait_for_lock()
         try:
-            slot = index.find_slot_of_new(key_hash)
+            first = HEADER_WORDS + key_hash % index.slots
+            slot = first if words[first] == EMPTY else index.find_slot_of_new(key_hash)
             if slot is None:
                 claimed = self._find(key_hash, key)
                 if claimed is not None:

@@ -5,6 +5,7 @@ counts behind a gate. A process has one of these for a row, and the table refers
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
@@ -132,7 +133,7 @@ class Policies:
         if not self.has_own_objects:
             return lambda subject: self.get_concurrency(rule, subject)
         gauges = self._get_gauges(rule)
-        return lambda subject: OwnConcurrency(gauges, subject)
+        return partial(OwnConcurrency, gauges)
 
     def _get_window(self, rule: Rule) -> CellWindow:
         return self._windows.get(rule.stem) or self._add_window(rule)

@@ -156,7 +156,7 @@ class LimitTerms:
         """Return the limits of a customer whose name alone decides them (`plain_makers`)."""
         makers, make_slots = self.plain_makers, self.plain_slots_maker
         assert makers is not None
-        policies = tuple([make(customer) for make in makers])
+        policies = (makers[0](customer),) if len(makers) == 1 else tuple([make(customer) for make in makers])
         return LimitSet(policies, self.plain_traits, () if make_slots is None else (make_slots(customer),))
 
     def find_rows(self, limit_set: LimitSet, customer: bytes, now: float) -> None:
@@ -170,10 +170,16 @@ class LimitTerms:
             limit_set.find_rows(table, now)
             return
         try:
-            rows = table.find_all([(stem + customer, width, flags) for stem, width, flags in self.plain_keys], now)
+            rows = table.find_all(self.plain_keys, now, customer)
         except RowUnavailableError:
             return
-        for limit, row in zip(limit_set.policies + limit_set.slots, rows):  # noqa: B905 Its argument is dear.
+        rate, slot = limit_set.rate, limit_set.slot
+        if rate is not None:  # Without the tuples of `policies` and `slots`, as for most customers.
+            rate.counts.bind_row(rows[0], now)
+            if slot is not None:
+                slot.counts.bind_row(rows[1], now)
+            return
+        for limit, row in zip(limit_set.policies + limit_set.slots, rows, strict=True):
             limit.counts.bind_row(row, now)
 
     def __bool__(self) -> bool:

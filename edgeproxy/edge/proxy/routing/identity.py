@@ -271,7 +271,7 @@ class Directory:
             self.recalled += 1
             return identity
         self.looked_up += 1
-        if is_miswritten(secret) or secret.startswith(CERTIFICATE):
+        if secret.startswith(CERTIFICATE):
             return self.unknown
         digest = hashlib.sha256(secret).digest()
         if self._issuers is not None and is_token(secret):
@@ -283,7 +283,9 @@ class Directory:
             return holder
         key = self._customers.find_key(digest)
         if key is None:
-            return self.unknown if self._key_lookup is None else UnresolvedIdentity(secret, digest)
+            # A mistyped key is refused here, so that the supervisor need not look for it.
+            unknown = self._key_lookup is None or is_miswritten(secret)
+            return self.unknown if unknown else UnresolvedIdentity(secret, digest)
         expires = key.terms.expires
         identity = KeyHolder(self._bind_key, FOREVER if expires is None else expires - EPOCH, secret, key)
         known.remember(secret, identity)

@@ -121,13 +121,15 @@ class IdentityMemory(dict[K, Who], Generic[K, Who]):
 
     def remember(self, key: K, identity: Who) -> None:
         """Cache an identity, replace an earlier one of that key, and drop others if the memory is full."""
-        before = self.pop(key, None)
-        if before is not identity:
-            if before is not None:
-                self._release(before)
+        if key in self and (before := self.pop(key)) is not identity:
+            self._release(before)
+        if identity.memory is not self:
             identity.memory = self
-            self._further += identity.count_further()
-        self._make_room(1)  # Before the new one is here, as it would be the first without a recent use.
+            if identity.binding is not None:
+                self._further += identity.count_further()
+        # Before the new one is here, as it would be the first without a recent use.
+        if (len(self) + 1) * IDENTITY_BYTES + self._further * BINDING_BYTES > self._most:
+            self._make_room(1)
         self[key] = identity
 
     def add_binding(self) -> None:

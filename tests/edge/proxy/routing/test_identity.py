@@ -10,10 +10,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from edgeproxy.config import units
-from edgeproxy.config.key_form import generate_key
 from edgeproxy.edge.errors import RejectedError, UnidentifiedError
 from edgeproxy.edge.messages import FetchIssuerKeys
-from edgeproxy.edge.proxy.routing import identity, identity_memory
+from edgeproxy.edge.proxy.routing import identity_memory
 from edgeproxy.edge.proxy.routing.binding import Route
 from edgeproxy.edge.proxy.routing.identity import Directory, Identity
 from edgeproxy.edge.proxy.routing.token_verifier import parse_keys
@@ -62,18 +61,6 @@ async def test_an_identity_with_a_recent_use_outlives_one_without(edge: Edge, mo
     people.resolve(READER.encode())
     assert people.resolve(KEY.encode()) is first
     assert people.resolve(UNLIMITED.encode()) is not second
-
-
-async def test_a_key_with_a_wrong_check_is_unknown_without_hash_or_look_up(
-    edge: Edge, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    people = await directory(edge)
-    key = generate_key()
-    wrong = key[:-1] + ("0" if key[-1] != "0" else "1")
-    monkeypatch.setattr(identity, "hashlib", None)
-    assert people.resolve(wrong.encode()) is people.unknown
-    with pytest.raises(AttributeError):
-        people.resolve(key.encode())
 
 
 async def test_unknown_keys_are_not_cached(edge: Edge) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from edgeproxy.config.directory import KeyOwner
+from edgeproxy.config.key_form import generate_key
 from edgeproxy.config.units import REMEMBERED_BYTES
 from edgeproxy.edge.messages import ForgetCustomers, KeysLookedUp, LookUpKeys
 from edgeproxy.edge.proxy.process.control_handler import ControlHandler
@@ -94,6 +95,15 @@ async def test_only_the_first_request_with_a_key_waits_for_the_lookup(edge: Edge
     assert (sent["X-Customer-Id"], sent["X-Customer-Tier"]) == ("dora", "basic")
     assert not sent.all("X-API-Key")
     assert edge.usage() == {("dora", "requests", "v1"): 3}
+
+
+async def test_a_key_with_a_wrong_check_is_refused_without_a_lookup(edge: Edge, supervisor: Supervisor) -> None:
+    client = await edge.client()
+    key = generate_key()
+    wrong = key[:-1] + ("0" if key[-1] != "0" else "1")
+    assert (await asks(client, key=wrong)).status == 401
+    assert not supervisor.asked()
+    assert await supervisor.meets(client, key) == 401
 
 
 async def test_a_key_in_the_query_is_looked_up(edge: Edge, supervisor: Supervisor) -> None:

@@ -29,6 +29,7 @@ from edgeproxy.collector.billing.stripe.request_rates import RequestPacer
 from edgeproxy.collector.billing.subscriptions import plan_versions, subscriptions
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY, HOUR, MINUTE
+from edgeproxy.collector.database.schema import customers as customer_rows
 from edgeproxy.collector.database.schema import keys as key_rows
 from edgeproxy.collector.database.traffic_tables import traffic
 from edgeproxy.collector.events.event import UsageEvent
@@ -158,6 +159,8 @@ class History:
         async with self._database.writing() as connection:
             today = int(self._clock.present) // DAY * DAY
             await connection.execute(sa.update(key_rows).values(last_used_on=today))
+            callers = customer_rows.c.id.in_(sa.select(key_rows.c.customer))
+            await connection.execute(sa.update(customer_rows).where(callers).values(last_call_on=today))
         while await roll_up_slice(self._database, self._clock.present):
             pass
         self._writer.end()
@@ -269,20 +272,26 @@ def list_usage(since: float, until: float, present: float, usage_keys: dict[str,
 
 
 def list_refusals(since: float, until: float, present: float) -> Iterator[UsageEvent]:
-    """Yield the refusals of each day since Deneb has had Free again, as its bursts cause them (callers.py)."""
-    moment = present - (present - since) // DAY * DAY
-    while moment <= until:
-        if has_left(DENEB, moment, present):
-            yield UsageEvent(
-                source="demo-history",
-                id=f"refusals-{int(moment)}",
-                customer=DENEB.customer.name,
-                meter="refusals",
-                value=REFUSED_IN_BURST * DAY // BURST_SECONDS,
-                time=int(moment),
-                dimensions=format_dimensions({"certain": "yes", "limit": DENEB.customer.tier}),
-            )
-        moment += DAY
+    """Yield the refusals since Deneb has had Free again, as its bursts cause them (callers.py): by day, and those of
+    the last day by burst, up to the last burst before the present.
+    """
+    for step, first, last in (
+        (DAY, since, min(until, present - DAY)),
+        (BURST_SECONDS, max(since, present - DAY + 1), min(until, present - BURST_SECONDS)),
+    ):
+        moment = present - (present - first) // step * step
+        while moment <= last:
+            if has_left(DENEB, moment, present):
+                yield UsageEvent(
+                    source="demo-history",
+                    id=f"refusals-{int(moment)}",
+                    customer=DENEB.customer.name,
+                    meter="refusals",
+                    value=REFUSED_IN_BURST * step // BURST_SECONDS,
+                    time=int(moment),
+                    dimensions=format_dimensions({"certain": "yes", "limit": DENEB.customer.tier}),
+                )
+            moment += step
 
 
 def has_left(life: Life, moment: float, present: float) -> bool:

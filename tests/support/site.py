@@ -122,7 +122,10 @@ class PagesStage:
                 "standard": {
                     "limits": [{"rate": "1200/min"}],
                     "concurrency": 50,
-                    "quotas": [{"meter": "requests", "per": "month", "included": 20000}],
+                    "quotas": [
+                        {"meter": "requests", "per": "month", "included": 20000},
+                        {"meter": "agent_executions", "per": "day", "included": 100, "cap": "hard"},
+                    ],
                 },
                 "pro": {
                     "limits": [{"rate": "600/min"}],

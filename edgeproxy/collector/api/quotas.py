@@ -44,12 +44,15 @@ from edgeproxy.collector.quotas.quota_status import QuotaProjection, QuotaStatus
 from edgeproxy.config.allowance import get_selection
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.meters import Meter
+from edgeproxy.config.refusal_terms import QuotaKind, get_quota_kind
 from edgeproxy.config.units import Whole
 
 
 class HeldQuota(QuotaStatus):
     """A quota, its use, and the routes whose requests it may refuse."""
 
+    kind: QuotaKind
+    """`plan` for units that the plan includes, `cap` for a spending cap, else `quota`, as in the customer's access."""
     routes: list[str]
     """The routes whose requests the quota may refuse: names, or patterns such as `chat-*`. By default the routes of its
     meter; if `scopes` is empty too, all requests that feed the meter.
@@ -319,7 +322,12 @@ def _to_held_quota(status: QuotaUsage, projected: QuotaProjection | None, meters
     """Return a quota with its usage and the requests that it limits, in the API's form."""
     quota, meter = status.quota, meters.get(status.quota.meter)
     held = quota if meter is None else get_selection(quota, meter)
-    return {**status.to_response(projected), "routes": list(held.routes), "scopes": list(held.scopes)}
+    return {
+        **status.to_response(projected),
+        "kind": get_quota_kind(quota),
+        "routes": list(held.routes),
+        "scopes": list(held.scopes),
+    }
 
 
 def allocation_to_response(allocation: AllocationRow) -> AllocationResponse:

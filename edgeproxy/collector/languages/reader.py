@@ -1,7 +1,7 @@
 """The readers of pages and mails: their language, and their formats of numbers, dates and money."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import copy
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -114,6 +114,10 @@ class Reader(NamedTuple):
         The price is for `scale` units, or for as many units or packages as on invoices.
         """
         return _format_unit_price(self, written, package, currency, scale)
+
+    def price_units(self, prices: Iterable[str]) -> int:
+        """Return one number of units that all these unit prices can be written for. They are in smallest units."""
+        return max((choose_price_units(Decimal(price)) for price in prices), default=1)
 
     def country(self, code: str) -> str:
         """Return the name of a country by its code (ISO 3166-1 alpha-2)."""

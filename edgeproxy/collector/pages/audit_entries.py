@@ -81,7 +81,7 @@ def describe_object(
     first, _, rest = target.partition("/")
     page = find_page(action)
     if page.startswith(CUSTOMERS):
-        names = {**names, **customers}
+        names = {**customers, **names}  # By id, and by name in the ledger.
     details = {**(entry["before"] or {}), **(entry["after"] or {})}
     own = next((str(details[field]) for field in ("title", "name", "start", "host") if details.get(field)), "")
     href = page.format(quote(first, safe="")) if target else ""

@@ -20,6 +20,7 @@ from edgeproxy.collector.pages.site import Visit
 from edgeproxy.collector.pages.usage import MeterCost, MeterUsage
 from edgeproxy.collector.pages.usage_explorer import list_meters, list_priced_meters
 from edgeproxy.config.collector.settings import CollectorSettings
+from edgeproxy.config.refusal_terms import QuotaKind
 
 UTC = "UTC"
 INVOICES_MAX = "24"
@@ -48,6 +49,8 @@ class ProjectionView(TypedDict):
 class QuotaView(TypedDict):
     """A quota. Only the fields of the API that this page reads."""
 
+    quota: str
+    kind: QuotaKind
     meter: str
     per: str | None
     timezone: str
@@ -78,6 +81,8 @@ class IncludedBar(NamedTuple):
     """The lowest and highest projected units at the end of the period; None: no projection."""
     resets: str | None = None
     """The end of the quota's period."""
+    kind: QuotaKind = "plan"
+    """`plan` for included units, `cap` for a spending cap, `quota` for a quota of the tier."""
 
 
 class InvoiceParts(NamedTuple):
@@ -139,13 +144,14 @@ def split_invoice(upcoming: JsonDocument) -> InvoiceParts:
 def compute_bars(
     meters: Sequence[MeterView], quotas: Sequence[QuotaView], costs: Sequence[MeterCost] = ()
 ) -> list[IncludedBar]:
-    """Return the bars of a plan's meters and of quotas, fullest first. A meter with a quota has only the quota's bar.
+    """Return the bars of a plan's meters and of quotas, fullest first.
 
+    Included units with a cap have one bar: that of the cap, and once they are used up, that of the grace.
     `costs` are the costs of the upcoming invoice. They have the projected usage of meters.
     """
     ahead = {cost.meter: (cost.low, cost.high) for cost in costs if cost.high}
-    bars = [build_quota_bar(quota) for quota in quotas]
-    limited = {bar.meter for bar in bars}
+    bars = [build_quota_bar(quota) for quota in choose_next_caps(quotas)]
+    limited = {bar.meter for bar in bars if bar.kind == "plan"}
     bars += [
         _build_bar(meter["meter"], meter["quantity"], meter["included"], meter["cap"] == "hard", None)._replace(
             ahead=ahead.get(meter["meter"])
@@ -156,10 +162,21 @@ def compute_bars(
     return sorted(bars, key=lambda bar: (-bar.part, -bar.used))[:BARS_MAX]
 
 
+def choose_next_caps(quotas: Sequence[QuotaView]) -> list[QuotaView]:
+    """Return quotas without those that are used up or not begun: of a soft cap and its grace, one applies at a time."""
+    soft = {quota["quota"]: quota["used"] < quota["limit"] for quota in quotas if quota["cap"] == "soft"}
+    hard = {quota["quota"] for quota in quotas if quota["cap"] == "hard"}
+    return [
+        quota
+        for quota in quotas
+        if quota["quota"] not in soft or quota["quota"] not in hard or (quota["cap"] == "soft") == soft[quota["quota"]]
+    ]
+
+
 def build_quota_bar(quota: QuotaView) -> IncludedBar:
     """Return the bar of a quota."""
     bar = _build_bar(quota["meter"], quota["used"], quota["limit"], quota["cap"] == "hard", quota["per"])
-    bar = bar._replace(timezone=quota["timezone"])
+    bar = bar._replace(timezone=quota["timezone"], kind=quota["kind"])
     projected = quota["projected"]
     if projected is None or projected["low"] is None or projected["high"] is None:
         return bar._replace(resets=quota["resets"])

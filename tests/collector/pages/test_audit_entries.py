@@ -45,6 +45,12 @@ def test_an_entry_is_about_something_with_a_name_and_a_page(one: dict[str, Any],
     assert describe_object(one, {KEY: "server"}) == about
 
 
+def test_a_customer_has_its_shown_name_whether_an_entry_has_its_name_or_its_id() -> None:
+    for target, page in (("acme", "acme"), (KEY, KEY)):
+        about = describe_object(entry("credits.checkout", target), {KEY: "Acme Ltd"}, {"acme": "Acme Ltd", KEY: KEY})
+        assert about == AuditObject("Acme Ltd", f"/console/customers/{page}")
+
+
 def test_changes_are_fields_that_differ_and_name_nothing_that_is_known() -> None:
     before = {"tier": "pro", "state": "active", "limits": {"rate": 5}, "gone": [1, 2]}
     after = {"tier": "standard", "state": "active", "limits": {"rate": 10}, "gone": None, "name": "acme", "id": KEY}

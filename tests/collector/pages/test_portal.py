@@ -69,14 +69,25 @@ def test_bars_show_the_fullest_meters_and_their_overage() -> None:
         {"meter": "requests", "quantity": 9, "included": 10, "overage": 0, "cap": None},
     ]
     ahead = {"projected": {"days": 7, "low": 25, "high": 30}, "timezone": "UTC", "resets": "2027-01-02T00:00:00Z"}
-    quotas: Any = [{"meter": "requests", "per": "day", "limit": 20, "used": 20, "cap": "hard", **ahead}]
+    day = {"quota": "requests-day", "kind": "quota", "meter": "requests", "per": "day", **ahead}
+    quotas: Any = [{**day, "limit": 20, "used": 20, "cap": "hard"}]
     costs = [MeterCost("tokens", 1500, 5, 2000, 10, 2500, 15)]
     bars = [(bar.meter, bar.part, bar.state, bar.per, bar.ahead) for bar in compute_bars(meters, quotas, costs)]
     assert bars == [
         ("tokens", 1.0, "warn", None, (2000, 2500)),
         ("requests", 1.0, "bad", "day", (25, 30)),
+        ("requests", 0.9, "warn", None, None),
         ("runs", 0.1, "", None, None),
     ]
+
+
+@pytest.mark.parametrize(("used", "bar"), [(9, (9, 10, "warn")), (10, (10, 12, "warn")), (12, (12, 12, "bad"))])
+def test_included_units_and_their_grace_have_one_bar(used: int, bar: tuple[int, int, str]) -> None:
+    meters: Any = [{"meter": "calls", "quantity": used, "included": 10, "overage": 0, "cap": "soft"}]
+    month = {"quota": "calls-month", "kind": "plan", "meter": "calls", "per": "month", "timezone": "UTC"}
+    caps = {**month, "projected": None, "resets": None, "used": used}
+    quotas: Any = [{**caps, "limit": 10, "cap": "soft"}, {**caps, "limit": 12, "cap": "hard"}]
+    assert [(one.used, one.included, one.state) for one in compute_bars(meters, quotas)] == [bar]
 
 
 def test_next_invoice_separates_usage_from_the_next_fee() -> None:

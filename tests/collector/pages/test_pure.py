@@ -238,14 +238,41 @@ def test_a_range_with_equal_ends_is_one_value() -> None:
         ahead = {"low": {"total": low, "requests": low}, "high": {"total": high, "requests": high}}
         return render_macros(call, {}, ahead=ahead)
 
-    whole = 'm.range_of(ahead, "usd", true)'
-    assert render(whole, 50_805, 50_833) == "$508"
-    assert render(whole, 50_805, 61_000) == "$508–$610"
-    assert render(whole, 50_805, 50_805) == "$508.05"
     assert render('m.range_of(ahead, "usd")', 50_805, 50_833) == "$508.05 – $508.33"
+    assert render('m.range_of(ahead, "usd")', 50_805, 50_805) == "$508.05"
     assert render('m.projected_total(ahead, "usd")', 0, 0) == "$0.00"
     assert render('m.projected_units({"low": 61, "high": 61}, "requests")', 0, 0) == "61"
     assert render('m.projected_units({"low": 61, "high": 70}, "requests")', 0, 0) == "61 – 70"
+
+
+def test_all_prices_of_a_meter_are_for_the_same_number_of_units() -> None:
+    by = {"dimension": "model", "prices": {"large": "0.003", "small": "0.0004"}}
+    prices = render_macros("m.beyond_of(price)", {}, price={"price": "0.001", "by": by})
+    assert re.sub("<[^>]*>", "", prices) == (
+        "$10.00 per 1,000,000; large: $30.00 per 1,000,000; small: $4.00 per 1,000,000"
+    )
+    tiers = [{"up_to": 5, "price": "0.5"}, {"up_to": None, "price": "0.0005"}]
+    prices = render_macros("m.beyond_of(price)", {}, price={"tiers": tiers})
+    assert prices == "from $5,000.00 per 1,000,000 to $5.00 per 1,000,000"
+
+
+def test_a_quota_has_one_name_and_the_grace_beside_it_another_one() -> None:
+    quotas = [
+        {"quota": "tokens-month", "kind": "plan", "meter": "tokens", "cap": "soft"},
+        {"quota": "tokens-month", "kind": "plan", "meter": "tokens", "cap": "hard"},
+        {"quota": "seats", "kind": "plan", "meter": "seats", "cap": "hard"},
+        {"quota": "tokens-day", "kind": "quota", "meter": "tokens", "cap": "hard"},
+        {"quota": "cost-day", "kind": "cap", "meter": "cost", "cap": "hard"},
+    ]
+    limits = [
+        {**quota, "name": quota["quota"], "is_hard": quota["cap"] == "hard", "window_s": None} for quota in quotas
+    ]
+    names = ["Included tokens", "Included tokens, with the grace", "Included seats", "Quota: tokens", "Spending cap"]
+    meters: dict[str, Meter] = {}
+    for one, limit, name in zip(quotas, limits, names, strict=True):
+        assert render_macros("m.held_quota_name(one, quotas)", meters, one=one, quotas=quotas).lower() == name.lower()
+        call = '{% import "access.html" as reach with context %}{{ reach.access_name(one, limits)'
+        assert render_macros(f'""}}}}{call}', meters, one=limit, limits=limits).lower() == name.lower()
 
 
 @pytest.mark.parametrize(("available", "rest"), [(-5000, ["5", "-5"]), (0, []), (-4, ["0.004", "-0.004"])])

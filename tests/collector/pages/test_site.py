@@ -208,6 +208,7 @@ def test_plan_preview_shows_the_cost_and_changes_nothing(stage: PagesStage) -> N
     with stage.customer("acme") as acme:
         acme.get("/account/plan")
         assert "You have no plan yet." in acme.read.text
+        assert "Agent executions: 100 a day; then requests are refused" in acme.read.text, "a tier's quota, too"
         limits = re.findall(r"<li([^>]*)>(?:(?!<li).)*<span>At most", acme.answer.text)
         assert set(limits) == {' class="no"'}, "no limit has the tick of what one gets"
         asked = next(

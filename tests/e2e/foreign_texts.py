@@ -1,4 +1,4 @@
-"""English texts, and texts of a catalog's header, that a page in another language has."""
+"""English texts, texts of a catalog's header, and missing values that a page in another language has."""
 
 import re
 
@@ -16,7 +16,8 @@ READ = """
             if (!it.closest(data)) texts.add(it.getAttribute(name).trim());
     return [...texts, document.title];
 """
-HEADER = re.compile(r"Plural-Forms|nplurals|Content-T(ype|ransfer-Encoding):|msgid")
+HEADER = re.compile(r"Plural-Forms|nplurals|Content-T(ype|ransfer-Encoding):|msgid|\b(None)+\b")
+"""Texts of a catalog's header, and of a value that a template lacks."""
 ENGLISH = re.compile(r"\b(the|and|are|were|your|you|this|that|has|have|been|by|from|with|which|there|their|its|it)\b")
 """Words of English sentences that are no words of German or Dutch."""
 NAMES = frozenset({"free"})

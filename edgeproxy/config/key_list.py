@@ -4,6 +4,7 @@ import re
 from array import array
 from bisect import bisect_right
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence
+from mmap import mmap
 from typing import TYPE_CHECKING, overload
 
 from pydantic import ValidatorFunctionWrapHandler
@@ -27,7 +28,7 @@ def pack_names(names: Iterable[str]) -> bytes:
     return "\n".join(("", *names, "")).encode()
 
 
-def list_line_feeds(data: bytes) -> "array[int]":
+def list_line_feeds(data: bytes | mmap) -> "array[int]":
     """Return the places of all line feeds, for example around packed names."""
     return array("I", [each.start() for each in re.finditer(b"\n", data)])
 
@@ -35,17 +36,27 @@ def list_line_feeds(data: bytes) -> "array[int]":
 class KeyList(Sequence[Key]):
     """Keys that mostly have nothing but a digest and a customer. A key's model is created when it is read."""
 
-    __slots__ = ("_ends", "_others", "digests", "names")
+    __slots__ = ("_digests", "_ends", "_first", "_names", "_others")
 
     def __init__(self, digests: bytes, names: Sequence[str], others: Mapping[int, Key]) -> None:
         """`digests` of all keys, `names` of their customers, and `others`: keys with more settings, by index."""
-        self.digests = digests
-        """The SHA-256 of all keys, one after another."""
-        self.names = pack_names(names)
-        """Their customers."""
-        self._ends = list_line_feeds(self.names)
+        self._digests: bytes | mmap = digests
+        self._first = 0
+        """The place of the first digest."""
+        self._names: bytes | mmap = pack_names(names)
+        self._ends: Sequence[int] = list_line_feeds(self._names)
         """The place of the line feed before each name, and of the last one."""
         self._others = dict(others)
+
+    @property
+    def digests(self) -> bytes:
+        """The SHA-256 of all keys, one after another."""
+        return self._digests[self._first : self._first + len(self) * DIGEST_BYTES]
+
+    @property
+    def names(self) -> bytes:
+        """The customers of all keys, each between two line feeds."""
+        return self._names[self._ends[0] : self._ends[-1] + 1]
 
     def __len__(self) -> int:
         """Return the number of keys."""
@@ -78,10 +89,11 @@ class KeyList(Sequence[Key]):
         return repr(tuple(self))
 
     def _get_digest(self, place: int) -> bytes:
-        return self.digests[place * DIGEST_BYTES : (place + 1) * DIGEST_BYTES]
+        begin = self._first + place * DIGEST_BYTES
+        return self._digests[begin : begin + DIGEST_BYTES]
 
     def _get_name(self, place: int) -> str:
-        return self.names[self._ends[place] + 1 : self._ends[place + 1]].decode()
+        return self._names[self._ends[place] + 1 : self._ends[place + 1]].decode()
 
     @classmethod
     def from_keys(cls, keys: Sequence[Key]) -> "KeyList":
@@ -92,10 +104,12 @@ class KeyList(Sequence[Key]):
         others = {place: key for place, key in enumerate(keys) if not key.model_fields_set <= PLAIN_KEY}
         return cls(digests, [key.customer for key in keys], others)
 
-    def share_names(self, names: bytes) -> None:
-        """Hold this object if its content is that of `names`, so that it takes memory once."""
-        if names == self.names:
-            self.names = names
+    def move_to(self, block: mmap, ends: Sequence[int], digests: slice) -> None:
+        """Use the equal content of a block from now on, so that it takes memory once. `ends` and `digests` are the
+        places in it.
+        """
+        self._names, self._ends = block, ends
+        self._digests, self._first = block, digests.start
 
     def list_others(self) -> ItemsView[int, Key]:
         """Return each key that has further settings, with its index."""
@@ -108,10 +122,11 @@ class KeyList(Sequence[Key]):
     def find_digests(self, customer: str) -> Iterator[bytes]:
         """Yield the SHA-256 of each key of a customer."""
         name = f"\n{customer}\n".encode()
-        place = self.names.find(name)
+        end = self._ends[-1] + 1
+        place = self._names.find(name, self._ends[0], end)
         while place >= 0:
             yield self._get_digest(bisect_right(self._ends, place) - 1)
-            place = self.names.find(name, place + 1)
+            place = self._names.find(name, place + 1, end)
 
 
 def create_plain_key(digest: str, customer: str) -> Key:

@@ -9,9 +9,12 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
+
+from edgeproxy.base.sealed_memory import MemoryReceiver, SealedMemory
 
 Sent = TypeVar("Sent")
 Received = TypeVar("Received")
@@ -35,6 +38,8 @@ class Frame(NamedTuple, Generic[Packed]):
 
     type: type[Packed]
     data: bytes
+    memory: SealedMemory | None = None
+    """Memory that belongs to the message."""
 
 
 class Codec(Generic[Sent, Received]):
@@ -70,21 +75,38 @@ class Channel(Generic[Sent, Received]):
     """One end of a channel: it sends `Sent` and receives `Received`."""
 
     def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, codec: Codec[Sent, Received]
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        codec: Codec[Sent, Received],
+        memory_end: socket.socket | None = None,
     ) -> None:
         self._reader = reader
         self._writer = writer
         self._codec = codec
+        self._memory_end = memory_end
+        self.memory = MemoryReceiver(memory_end)
+        """The memory that belongs to received messages."""
 
     @classmethod
-    async def from_socket(cls, end: socket.socket, codec: Codec[Sent, Received]) -> "Channel[Sent, Received]":
-        """Return the channel over this end of a socket pair, which it owns from here on."""
+    async def from_socket(
+        cls, end: socket.socket, codec: Codec[Sent, Received], memory_end: socket.socket | None = None
+    ) -> "Channel[Sent, Received]":
+        """Return the channel over this end of a socket pair, which it owns from here on.
+
+        `memory_end` is of another pair, of the type SOCK_SEQPACKET, for memory that belongs to messages. Streams of
+        asyncio pass no descriptors.
+        """
         reader, writer = await asyncio.open_unix_connection(sock=end)
-        return cls(reader, writer, codec)
+        return cls(reader, writer, codec, memory_end)
 
     async def send(self, message: Sent | Frame[Sent]) -> None:
         """Send one message; raises ChannelClosedError if the other side is gone."""
         frame = message if isinstance(message, Frame) else self._codec.pack(message)
+        if frame.memory is not None and self._memory_end is not None:
+            # A receiver that hangs, or is gone, does not take it. One that lacks it cannot read the message.
+            with suppress(OSError):
+                frame.memory.send(self._memory_end)
         try:
             self._writer.write(frame.data)
             await self._writer.drain()
@@ -118,6 +140,8 @@ class Channel(Generic[Sent, Received]):
     def close(self) -> None:
         """Close this end; the other end reads the end of the stream."""
         self._writer.close()
+        if self._memory_end is not None:
+            self._memory_end.close()
 
 
 class Outbox(Generic[Sent]):

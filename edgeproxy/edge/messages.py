@@ -18,6 +18,7 @@ from typing import TypeAlias, TypeVar
 from msgspec import Struct, json, msgpack
 
 from edgeproxy.base.allocator import return_freed_memory
+from edgeproxy.base.sealed_memory import SealedMemory
 from edgeproxy.config.directory import KeyOwner
 from edgeproxy.edge.channel import Codec, Frame
 from edgeproxy.edge.limits.rate_terms import Mode, RateTerms
@@ -92,7 +93,7 @@ class Message(Struct, tag_field="type", tag=True):
 class Start(Message):
     """The settings to serve; sent once, first.
 
-    `settings` come from dump_settings; `state` and `tables_dir` are the paths of the tables. `token` identifies the
+    `settings` come from share_settings; `state` and `tables_dir` are the paths of the tables. `token` identifies the
     supervisor in the control file. A worker that loses it serves on for `orphan_deadline` seconds.
     """
 
@@ -345,8 +346,10 @@ FOLLOWER: Codec[ToLeader, FromLeader] = Codec(_json.encode, _from_leader.decode)
 M = TypeVar("M", bound=ToWorker)
 
 
-def pack_for_workers(message: M) -> Frame[M]:
-    """Return the frame of a message, made once for all workers that get it. It may be large, as are its parts."""
-    frame = Frame(type(message), SUPERVISOR.pack(message).data)
+def pack_for_workers(message: M, memory: SealedMemory | None = None) -> Frame[M]:
+    """Return the frame of a message, made once for all workers that get it, and the `memory` that they get before it.
+    The message may be large, as are its parts.
+    """
+    frame = Frame(type(message), SUPERVISOR.pack(message).data, memory)
     return_freed_memory()
     return frame

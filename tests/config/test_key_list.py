@@ -14,7 +14,7 @@ from edgeproxy.config.customers import Key
 from edgeproxy.config.edge import warnings
 from edgeproxy.config.edge.load import load_edge
 from edgeproxy.config.key_form import BASE62, REGEX, generate_key, get_key_start, is_miswritten
-from edgeproxy.config.key_list import KeyList, pack_names
+from edgeproxy.config.key_list import KeyList
 from edgeproxy.config.problems import ConfigError
 from tests.config.conftest import LEAST
 
@@ -73,15 +73,6 @@ def test_list_from_models_equals_the_one_from_a_file(tmp_path: Path) -> None:
     keys = read(tmp_path, {7: ", expires: 2030-01-01"})
     assert KeyList.from_keys(tuple(keys)) == keys
     assert KeyList.from_keys(keys) is keys
-
-
-def test_keys_share_the_names_of_customers_with_a_key_each() -> None:
-    keys = KeyList.from_keys(tuple(Key(sha256=f"{number:064x}", customer=f"c{number}") for number in range(9)))
-    before = keys.names
-    for names, is_shared in ((pack_names(["c0"]), False), (bytes(bytearray(before)), True)):
-        keys.share_names(names)
-        assert ((keys.names is names), keys.names) == (is_shared, before)
-    assert list(keys.find_digests("c7")) == [bytes.fromhex(f"{7:064x}")]
 
 
 def test_list_of_digests_creates_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 """An edge's use of a host: private memory, and space for tables."""
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ from loadtest.bench.measure.memory import of_processes
 from loadtest.bench.measure.reloads import write_customers
 from loadtest.testbed.edge import StartEdge
 from loadtest.testbed.process import Process
+from loadtest.testbed.waiting import until
 
 MIB = 1 << 20
 SUPERVISOR_MIB, TEMPLATE_MIB, WORKER_MIB = 39.0, 8.0, 9.5
@@ -52,6 +55,34 @@ def test_reloads_of_many_customers_leave_little_memory(
     grown = [(of_processes([pid]).private - was) / MIB for pid, was in zip(pids, before, strict=True)]
     bounds = (SUPERVISOR_GROWTH_MIB, *[WORKER_GROWTH_MIB] * (len(pids) - 1))
     assert [mib < bound for mib, bound in zip(grown, bounds, strict=True)] == [True] * len(pids), grown
+
+
+def list_shared_memory(pid: int) -> list[str]:
+    """Return the inode of each map of sealed memory in a process."""
+    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return [line.split()[4] for line in lines if "memfd:edgeproxy" in line]
+
+
+def test_supervisor_and_workers_have_one_memory_of_customers(start_edge: StartEdge, tmp_path: Path) -> None:
+    file = tmp_path / "customers.yaml"
+    write_customers(file, 1000)
+    edge = start_edge(include=[str(file)])
+
+    def find_memory() -> str | None:
+        """Return the inode of the memory if each process has it and no other."""
+        maps = [list_shared_memory(pid) for pid in (edge.supervisor.pid, *edge.worker_pids())]
+        return maps[0][0] if all(each == maps[0] and len(each) == 1 for each in maps) else None
+
+    inodes = [until(find_memory, "all have the same memory")]
+    for number in range(2):
+        write_customers(file, 1000, number + 1)
+        assert edge.reload().json()["result"] == "ok"
+        inodes.append(until(find_memory, "the memory before is freed"))
+    killed = edge.worker_pids()[0]
+    os.kill(killed, signal.SIGKILL)
+    until(lambda: len({*edge.worker_pids()} - {killed}) == 2, "another worker serves")
+    assert until(find_memory, "it has the same memory") == inodes[-1]
+    assert len({*inodes}) == 3
 
 
 def test_supervisor_imports_redis_and_cryptography_only_if_needed() -> None:

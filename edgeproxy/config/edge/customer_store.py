@@ -1,7 +1,8 @@
 """A worker's customers and keys: packed as the supervisor sent them until one is looked up.
 
-A hundred thousand keys and their customers take 8 MB. Most differ only in name, so equal other settings are one text
-and parsed once. The caller of a look-up caches it (edge/proxy/routing/identity.py).
+A hundred thousand keys and their customers take 7 MB: one block, which supervisor and workers can share. Most differ
+only in name, so equal other settings are one text and parsed once. The caller of a look-up caches it
+(edge/proxy/routing/identity.py).
 """
 
 import json
@@ -9,10 +10,14 @@ from array import array
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import accumulate, pairwise
+from mmap import mmap
 from typing import NamedTuple, Protocol
+from zlib import crc32
 
 import msgspec
 
+from edgeproxy.base.sealed_memory import NO_MEMORY, MemoryReceiver, SealedMemory
 from edgeproxy.config.customers import Customer, Key
 from edgeproxy.config.directory import render_line
 from edgeproxy.config.edge.settings import EdgeFile, EdgeSettings
@@ -75,39 +80,85 @@ def read_customer(content: bytes) -> Customer:
     return Customer.model_validate_json(content)
 
 
-class PackedCustomers(msgspec.Struct, array_like=True):
-    """All customers and keys in the message to a worker. Numbers are of 32 bits."""
+NUMBER_BYTES = array("I").itemsize
+"""The bytes of a number in the block."""
 
-    customers: bytes
-    """The names, each between two line feeds."""
-    customer_texts: bytes
-    """The number of each customer's settings among the texts."""
-    digests: bytes
-    """The SHA-256 of each key."""
-    owners: bytes
-    """The customer of each key, like `customers`; empty if it is equal to that, as with one key for each customer."""
-    key_texts: bytes
-    """The number of each key's settings among the texts."""
+Block = bytes | mmap
+"""The block: in the message, or in memory that processes share."""
+
+
+class PackedCustomers(msgspec.Struct, array_like=True):
+    """All customers and keys in the message to a worker."""
+
+    sizes: list[int]
+    """The bytes of each section of the block, in the order of `Sections`."""
+    term_texts: list[int]
+    """The number of the text for each of the different customers."""
     texts: list[bytes]
     """Settings in JSON."""
+    block: bytes
+    """The block; empty if it is in the memory of this `number`."""
+    number: int = 0
+
+
+class Sections(NamedTuple):
+    """The sections of a block. Numbers are of 32 bits, and places are those in the block."""
+
+    names: slice
+    """The names of all customers, each between two line feeds. They are first, so their places are those in them."""
+    owners: slice
+    """The customer of each key, like `names`; empty if equal to them, as with one key for each customer."""
+    padding: slice
+    """None to three bytes, so that the numbers after them are aligned."""
+    name_places: slice
+    """The places of the line feeds in `names`."""
+    name_slots: slice
+    """The slots of the names' RowIndex."""
+    terms: slice
+    """The number of each customer among the different ones."""
+    owner_places: slice
+    """The places of the line feeds in `owners`."""
+    key_slots: slice
+    """The slots of the digests' RowIndex."""
+    key_texts: slice
+    """The number of each key's settings among the texts; empty if no key has settings."""
+    digests: slice
+    """The SHA-256 of each key."""
+
+
+def locate_sections(sizes: Sequence[int]) -> Sections:
+    """Return the sections of these sizes, one after another."""
+    return Sections(*[slice(*each) for each in pairwise(accumulate(sizes, initial=0))])
+
+
+def view_numbers(block: Block, section: slice) -> "Sequence[int]":
+    """Return the numbers of a section, without a copy."""
+    return memoryview(block)[section].cast("I")
 
 
 class RowIndex:
     """Rows in one piece of memory, and their numbers by content. It takes 4 to 12 bytes for each row."""
 
-    __slots__ = ("_data", "_gap", "_mask", "_places", "_slots")
+    __slots__ = ("_data", "_gap", "_mask", "_places", "slots")
 
-    def __init__(self, data: bytes, places: Sequence[int], gap: int) -> None:
-        """Row n begins `gap` bytes after the n-th place, and ends at the next place."""
+    def __init__(self, data: Block, places: Sequence[int], gap: int, slots: Sequence[int] | None = None) -> None:
+        """Row n begins `gap` bytes after the n-th place, and ends at the next place. `slots` are those of an equal
+        index, of any process.
+        """
         self._data, self._places, self._gap = data, places, gap
-        self._mask = (1 << (len(self) * 3 // 2).bit_length()) - 1
-        slots = array("I", bytes(array("I").itemsize * (self._mask + 1)))
+        self.slots = self._fill_slots() if slots is None else slots
+        self._mask = len(self.slots) - 1
+
+    def _fill_slots(self) -> "array[int]":
+        mask = (1 << (len(self) * 3 // 2).bit_length()) - 1
+        slots = array("I", bytes(NUMBER_BYTES * (mask + 1)))
         for number in range(len(self)):
-            slot = hash(self.get_row(number)) & self._mask
+            # Not `hash`, which differs from process to process.
+            slot = crc32(self.get_row(number)) & mask
             while slots[slot]:
-                slot = slot + 1 & self._mask
+                slot = slot + 1 & mask
             slots[slot] = number + 1
-        self._slots = slots
+        return slots
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -119,8 +170,8 @@ class RowIndex:
 
     def find_number(self, row: bytes) -> int | None:
         """Return the number of the row with this content; None if there is none."""
-        data, places, slots, gap = self._data, self._places, self._slots, self._gap
-        slot = hash(row) & self._mask
+        data, places, slots, gap = self._data, self._places, self.slots, self._gap
+        slot = crc32(row) & self._mask
         while number := slots[slot]:
             if data[places[number - 1] + gap : places[number]] == row:
                 return number - 1
@@ -134,21 +185,43 @@ class CustomerMap(Mapping[str, Customer]):
     A few such objects that live on keep the memory of all others that were needed to read a file.
     """
 
-    __slots__ = ("_index", "numbers", "packed_names", "terms")
+    __slots__ = ("_index", "_names", "_places", "numbers", "terms")
 
     def __init__(self, customers: Mapping[str, Customer]) -> None:
         self.terms = list({id(customer): customer for customer in customers.values()}.values())
         """The different customers. Most customers of a tier are one object."""
         numbers = {id(customer): number for number, customer in enumerate(self.terms)}
-        self.numbers = array("I", [numbers[id(customer)] for customer in customers.values()])
+        self.numbers: Sequence[int] = array("I", [numbers[id(customer)] for customer in customers.values()])
         """For each name the number of its customer among the `terms`."""
-        self.packed_names = pack_names(customers)
-        self._index = RowIndex(self.packed_names, list_line_feeds(self.packed_names), 1)
+        self._names: Block = pack_names(customers)
+        self._places: Sequence[int] = list_line_feeds(self._names)
+        self._index = RowIndex(self._names, self._places, 1)
 
     @classmethod
     def from_customers(cls, customers: Mapping[str, Customer]) -> "CustomerMap":
         """Return customers in this form."""
         return customers if isinstance(customers, cls) else cls(customers)
+
+    def move_to(self, block: Block, sections: Sections) -> None:
+        """Use the equal content of a block from now on, so that it takes memory once."""
+        self.numbers = view_numbers(block, sections.terms)
+        self._names, self._places = block, view_numbers(block, sections.name_places)
+        self._index = RowIndex(block, self._places, 1, view_numbers(block, sections.name_slots))
+
+    @property
+    def packed_names(self) -> bytes:
+        """The names, each between two line feeds."""
+        return self._names[: self._places[-1] + 1]
+
+    @property
+    def name_places(self) -> Sequence[int]:
+        """The places of the line feeds in these names."""
+        return self._places
+
+    @property
+    def name_slots(self) -> Sequence[int]:
+        """The slots of the names' RowIndex."""
+        return self._index.slots
 
     def __len__(self) -> int:
         """Return the number of names."""
@@ -182,25 +255,33 @@ class CustomerMap(Mapping[str, Customer]):
 
 
 class Customers:
-    """Customers by name, and keys by SHA-256, from `dump_customers`."""
+    """Customers by name, and keys by SHA-256, from `pack_customers`."""
 
-    def __init__(self, dumped: bytes) -> None:
-        """Raises ValueError, or msgspec.DecodeError, if the message is no valid one."""
+    def __init__(self, dumped: bytes, memory: MemoryReceiver = NO_MEMORY) -> None:
+        """`memory` has the block that is not in the message.
+
+        Raises ValueError, or msgspec.DecodeError, if the message is no valid one.
+        """
         packed = msgspec.msgpack.decode(dumped, type=PackedCustomers)
-        self._texts = packed.texts
-        places = list_line_feeds(packed.customers)
-        self._customers = RowIndex(packed.customers, places, 1)
-        self._customer_texts = array("I", packed.customer_texts)
-        digests = packed.digests
-        self._keys = RowIndex(digests, range(0, len(digests) + DIGEST_BYTES, DIGEST_BYTES), 0)
-        self._key_texts = array("I", packed.key_texts)
-        self._names = packed.customers
-        self._owners = packed.owners or packed.customers
+        block = packed.block or memory.take(packed.number)
+        if sum(packed.sizes) != len(block) or len(packed.sizes) != len(Sections._fields):
+            raise ValueError("the parts of the customers do not fit")
+        at = locate_sections(packed.sizes)
+        places, self._terms, name_slots, owner_places, key_slots, self._key_texts = [
+            view_numbers(block, section)
+            for section in (at.name_places, at.terms, at.name_slots, at.owner_places, at.key_slots, at.key_texts)
+        ]
+        self._texts, self._term_texts = packed.texts, packed.term_texts
+        self._customers = RowIndex(block, places, 1, name_slots)
+        digests = range(at.digests.start, at.digests.stop + DIGEST_BYTES, DIGEST_BYTES)
+        self._keys = RowIndex(block, digests, 0, key_slots)
+        self._shares_names = not owner_places
+        """True if the n-th key is of the n-th customer."""
+        self._block, self._owner_places = block, owner_places or places
         self._latest: tuple[bytes, int | None] = b"", None
         """The owner of the key that was found last, and its number: mostly the next one that is asked for."""
-        self._owner_places = list_line_feeds(packed.owners) if packed.owners else places
-        lengths = len(self._customers), len(self._keys), len(self._keys)
-        if lengths != (len(self._customer_texts), len(self._key_texts), len(self._owner_places) - 1):
+        lengths = len(self._customers), len(self._keys), len(self._key_texts) or len(self._keys)
+        if lengths != (len(self._terms), len(self._owner_places) - 1, len(self._keys)):
             raise ValueError("the parts of the customers do not fit")
 
     def __len__(self) -> int:
@@ -212,10 +293,11 @@ class Customers:
         number = self._keys.find_number(digest)
         if number is None:
             return None
-        customer = self._owners[self._owner_places[number] + 1 : self._owner_places[number + 1]]
-        if self._owners is self._names:
+        customer = self._block[self._owner_places[number] + 1 : self._owner_places[number + 1]]
+        if self._shares_names:
             self._latest = customer, number
-        return HeldKey(digest, customer, read_terms(self._texts[self._key_texts[number]]))
+        text = self._key_texts[number] if self._key_texts else 0
+        return HeldKey(digest, customer, read_terms(self._texts[text]))
 
     def has_customer(self, name: str) -> bool:
         """Return whether a customer of this name exists."""
@@ -235,28 +317,70 @@ class Customers:
             number = self._customers.find_number(name)
         if number is None:
             raise KeyError(name)
-        return read_customer(self._texts[self._customer_texts[number]])
+        return read_customer(self._texts[self._term_texts[self._terms[number]]])
+
+
+def pack_customers(settings: EdgeSettings) -> tuple[PackedCustomers, list[bytes]]:
+    """Return all customers and keys as a message without its block, and the block's sections."""
+    texts: dict[bytes, int] = {NOTHING_MORE: 0}
+    customers = CustomerMap.from_customers(settings.customers)
+    term_texts = [texts.setdefault(_dump_part(customer), len(texts)) for customer in customers.terms]
+    keys = KeyList.from_keys(settings.keys)
+    key_texts = array("I", bytes(NUMBER_BYTES * len(keys) if keys.list_others() else 0))
+    for place, key in keys.list_others():
+        key_texts[place] = texts.setdefault(_dump_part(key), len(texts))
+    names, owners, digests = customers.packed_names, keys.names, keys.digests
+    owner_places = array("I")
+    if owners == names:
+        owners = b""
+    else:
+        owner_places.extend([place + len(names) for place in list_line_feeds(owners)])
+    digest_places = range(0, len(digests) + DIGEST_BYTES, DIGEST_BYTES)
+    sections = [
+        names,
+        owners,
+        bytes(-(len(names) + len(owners)) % NUMBER_BYTES),
+        *[
+            bytes(numbers)
+            for numbers in (
+                customers.name_places,
+                customers.name_slots,
+                customers.numbers,
+                owner_places,
+                RowIndex(digests, digest_places, 0).slots,
+                key_texts,
+            )
+        ],
+        digests,
+    ]
+    return PackedCustomers([len(section) for section in sections], term_texts, list(texts), b""), sections
 
 
 def dump_customers(settings: EdgeSettings) -> bytes:
-    """Return all customers and keys as a message."""
-    texts: dict[bytes, int] = {NOTHING_MORE: 0}
-    packed_customers = CustomerMap.from_customers(settings.customers)
-    terms = [texts.setdefault(_dump_part(customer), len(texts)) for customer in packed_customers.terms]
-    keys = KeyList.from_keys(settings.keys)
-    key_texts = array("I", bytes(array("I").itemsize * len(keys)))
-    for place, key in keys.list_others():
-        key_texts[place] = texts.setdefault(_dump_part(key), len(texts))
-    customer_texts = array("I", [terms[number] for number in packed_customers.numbers])
-    packed = PackedCustomers(
-        packed_customers.packed_names,
-        customer_texts.tobytes(),
-        keys.digests,
-        b"" if keys.names == packed_customers.packed_names else keys.names,
-        key_texts.tobytes(),
-        list(texts),
-    )
+    """Return all customers and keys as a message with its block."""
+    packed, sections = pack_customers(settings)
+    packed.block = b"".join(sections)
     return msgspec.msgpack.encode(packed)
+
+
+def share_customers(settings: EdgeSettings) -> tuple[bytes, SealedMemory | None]:
+    """Return all customers and keys as a message, and memory with its block, from which the settings are read too.
+
+    The memory is None if the system has no such memory. Then the message has the block.
+    """
+    packed, sections = pack_customers(settings)
+    try:
+        memory = SealedMemory(sections)
+    except OSError:
+        return dump_customers(settings), None
+    packed.number = memory.number
+    block, at = memory.map(), locate_sections(packed.sizes)
+    if isinstance(settings.customers, CustomerMap):
+        settings.customers.move_to(block, at)
+    if isinstance(settings.keys, KeyList):
+        places = view_numbers(block, at.owner_places) or view_numbers(block, at.name_places)
+        settings.keys.move_to(block, places, at.digests)
+    return msgspec.msgpack.encode(packed), memory
 
 
 def _dump_part(part: Customer | Key) -> bytes:

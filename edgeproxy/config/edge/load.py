@@ -7,8 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeproxy.base.allocator import return_freed_memory, separate_large_blocks
+from edgeproxy.base.sealed_memory import NO_MEMORY, MemoryReceiver, SealedMemory
 from edgeproxy.config.customers import Customer, Key
-from edgeproxy.config.edge.customer_store import CustomerMap, Customers, dump_customers
+from edgeproxy.config.edge.customer_store import (
+    CustomerMap,
+    Customers,
+    dump_customers,
+    share_customers,
+)
 from edgeproxy.config.edge.residency import find_home
 from edgeproxy.config.edge.settings import EdgeFile, EdgeSettings, Pushed
 from edgeproxy.config.hub_settings import Hub
@@ -114,8 +120,6 @@ def load_edge_source(
 def _build_settings(written: EdgeFile, sha256: str) -> EdgeSettings:
     """Build the settings of a file. `usage` and `directory` are the home's if residencies are configured."""
     packed = CustomerMap(written.customers)
-    if isinstance(written.keys, KeyList):
-        written.keys.share_names(packed.packed_names)
     settings = EdgeSettings.model_construct(**{**vars(written), "customers": packed}, sha256=sha256)
     home = find_home(written.residency)
     if home is None:
@@ -142,18 +146,29 @@ def dump_settings(settings: EdgeSettings) -> bytes:
     or answer operators, so they do not get the collector's token, the password of the hub, the tokens of the admin
     listener, or the headers for the receiver of spans.
     """
+    return b"\n".join((_dump_rest(settings), dump_customers(settings)))
+
+
+def share_settings(settings: EdgeSettings) -> tuple[bytes, SealedMemory | None]:
+    """Return the settings for a worker as `dump_settings` does, and memory that has the customers and keys in place of
+    the message. See `share_customers`.
+    """
+    customers, memory = share_customers(settings)
+    return b"\n".join((_dump_rest(settings), customers)), memory
+
+
+def _dump_rest(settings: EdgeSettings) -> bytes:
     worker_settings = settings.model_copy(update={"hub": Hub(url=settings.hub.name)})
-    rest = worker_settings.model_dump_json(by_alias=True, exclude=NOT_FOR_WORKERS).encode()
-    return b"\n".join((rest, dump_customers(settings)))
+    return worker_settings.model_dump_json(by_alias=True, exclude=NOT_FOR_WORKERS).encode()
 
 
-def restore_settings(dumped: bytes) -> tuple[EdgeSettings, Customers]:
-    """Return dumped settings with their customers and keys.
+def restore_settings(dumped: bytes, memory: MemoryReceiver = NO_MEMORY) -> tuple[EdgeSettings, Customers]:
+    """Return dumped settings with their customers and keys, from the message or from `memory`.
 
     It may run in a thread while others work, because no single step takes long.
     """
     with pause_garbage_collection(), separate_large_blocks():
         rest, _, packed = dumped.partition(b"\n")
-        settings, customers = EdgeSettings.model_validate_json(rest), Customers(packed)
+        settings, customers = EdgeSettings.model_validate_json(rest), Customers(packed, memory)
     return_freed_memory()
     return settings, customers

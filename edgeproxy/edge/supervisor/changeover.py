@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from edgeproxy.base import log
+from edgeproxy.base.sealed_memory import SealedMemory
 from edgeproxy.base.tasks import run_in_thread
 from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.edge.upstreams import Upstream
@@ -36,13 +37,13 @@ COMMIT_SECONDS = 10.0
 class Changeover:
     """The parts of one supervisor that a configuration changes.
 
-    `start` builds a worker's Start message from a number and settings.
+    `start` builds a worker's Start message, and the memory for it, from a number and settings.
     """
 
     def __init__(
         self,
         settings: EdgeSettings,
-        start: Callable[[int, EdgeSettings], Start],
+        start: Callable[[int, EdgeSettings], tuple[Start, SealedMemory | None]],
         workers: Workers,
         upstreams: Upstreams,
         certificates: Certificates,
@@ -107,7 +108,7 @@ class Changeover:
         whys = await self._workers.prepare(self._number, prepare, within)
         if not whys:
             # In one step with the workers' answers.
-            self._workers.commit(self._number, start, partial(self._pack_start, self._number, settings))
+            self._workers.commit(self._number, start)
             use_outgoing(settings)
             self._upstreams.adopt(self._number)
             self._certificates.adopt(certificates)
@@ -116,13 +117,9 @@ class Changeover:
 
     def _pack(self, settings: EdgeSettings, services: Services) -> tuple[Frame[Start], Frame[Prepare]]:
         """Return the messages for workers that start and for workers that prepare. Takes seconds with many keys."""
-        start = self._start(self._number, settings)
+        start, memory = self._start(self._number, settings)
         prepare = Prepare(self._number, start.settings, services)
-        return pack_for_workers(start), pack_for_workers(prepare)
-
-    def _pack_start(self, number: int, settings: EdgeSettings) -> Frame[Start]:
-        """Return the message for workers that start with this configuration."""
-        return pack_for_workers(self._start(number, settings))
+        return pack_for_workers(start, memory), pack_for_workers(prepare, memory)
 
 
 def _list_probed(settings: EdgeSettings) -> tuple[Mapping[str, Upstream], tuple[Path, ...]]:

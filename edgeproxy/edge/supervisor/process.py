@@ -42,8 +42,8 @@ MessageHandler = Callable[[ForwardedMessage, Callable[[ToWorker], None]], None]
 """A handler of a worker's messages that are not about the worker itself, given a function for the reply."""
 
 WORKER_COMMAND = (sys.executable, "-P", "-m", "edgeproxy.edge.proxy")
-"""The command of a worker; `--channel FD --listen FD,FD` is added. With -P Python never imports a file in the
-operator's current directory, for example one with the name of a standard module.
+"""The command of a worker; `--channel FD --memory FD --listen FD,FD` is added. With -P Python never imports a file in
+the operator's current directory, for example one with the name of a standard module.
 """
 
 
@@ -95,16 +95,18 @@ class WorkerProcess:
         only the supervisor, which then drains. Raises OSError if no process can be started.
         """
         ours, theirs = socket.socketpair()
-        descriptors = [theirs.fileno(), *(listener.fileno() for listener in listening)]
-        with theirs:
+        memory_end, worker_memory_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        descriptors = [each.fileno() for each in (theirs, worker_memory_end, *listening)]
+        with theirs, worker_memory_end:
             try:
                 forked = None if template is None else await template.fork_worker(descriptors)
                 child = forked or _execute(command, descriptors)
             # Also if the task is cancelled while the template forks.
             except BaseException:
                 ours.close()
+                memory_end.close()
                 raise
-        return cls(child, await Channel.from_socket(ours, messages.SUPERVISOR))
+        return cls(child, await Channel.from_socket(ours, messages.SUPERVISOR, memory_end))
 
     @property
     def ready(self) -> bool:
@@ -149,9 +151,9 @@ class WorkerProcess:
 
 def _execute(command: Sequence[str], descriptors: Sequence[int]) -> subprocess.Popen[bytes]:
     """Start a worker by exec. This is a vfork: nothing else runs for a millisecond."""
-    channel, *listening = map(str, descriptors)
+    channel, memory, *listening = map(str, descriptors)
     return subprocess.Popen(
-        [*command, "--channel", channel, "--listen", ",".join(listening)],
+        [*command, "--channel", channel, "--memory", memory, "--listen", ",".join(listening)],
         # A worker must not take input from the terminal.
         stdin=subprocess.DEVNULL,
         pass_fds=descriptors,

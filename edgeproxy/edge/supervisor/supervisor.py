@@ -15,13 +15,13 @@ from edgeproxy.base import log
 from edgeproxy.base.build import describe_build
 from edgeproxy.base.exit_deadline import end_after_signals
 from edgeproxy.base.process_age import read_process_age
+from edgeproxy.base.sealed_memory import SealedMemory
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.directory import KeyOwner
 from edgeproxy.config.edge import load as edge_load
 from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.file_signatures import FileSignature
 from edgeproxy.edge import messages
-from edgeproxy.edge.channel import Frame
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.directory.directories import Directories
 from edgeproxy.edge.directory.hub_reader import HubReader
@@ -96,13 +96,11 @@ class Supervisor:
         # 0 is NO_SUPERVISOR in the control file.
         self._token = secrets.randbits(64) or 1
         self._coordinator = Coordinator(store, settings.hub, self._send_to_workers) if settings.hub.is_shared else None
-        pack_start = partial(self._pack_start, settings)
         self._workers = Workers(
             settings.workers,
             command,
             listening,
-            pack_start(),
-            pack_again=pack_start,
+            messages.pack_for_workers(*self._start(1, settings)),
             on_message=self._handle_message,
             columns_will_free=store.identity.try_acquire,
             template=template,
@@ -301,22 +299,20 @@ class Supervisor:
             else:
                 self._systemd.ready(self._describe_status())
 
-    def _start(self, number: int, settings: EdgeSettings) -> Start:
-        """Build the message that a worker starts with."""
+    def _start(self, number: int, settings: EdgeSettings) -> tuple[Start, SealedMemory | None]:
+        """Build the message that a worker starts with, and the memory for it."""
         tables = settings.tables.dir
-        return Start(
+        dumped, memory = edge_load.share_settings(settings)
+        start = Start(
             number,
-            settings=edge_load.dump_settings(settings),
+            settings=dumped,
             state=str(settings.state),
             tables_dir=None if tables is None else str(tables),
             token=self._token,
             # Without a file this is `edgeproxy quick`, whose state no other supervisor takes over.
             orphan_deadline=ORPHAN_SECONDS if self._config_path else 0.0,
         )
-
-    def _pack_start(self, settings: EdgeSettings) -> Frame[Start]:
-        """Return the message that a worker starts with before any reload."""
-        return messages.pack_for_workers(self._start(1, settings))
+        return start, memory
 
     async def _wait_for_stop(self) -> None:
         await self._stop.wait()

@@ -82,7 +82,7 @@ class WorkerTemplate:
         return cls(ours, pid)
 
     async def fork_worker(self, descriptors: Sequence[int]) -> ForkedWorker | None:
-        """Fork a worker that has these descriptors: its channel, then its listening sockets.
+        """Fork a worker that has these descriptors: its channel, the socket for memory, then its listening sockets.
 
         Return None if there is no template any more.
         """
@@ -179,8 +179,8 @@ def _be_worker(descriptors: Sequence[int], arguments: range) -> NoReturn:
     try:
         os.setsid()
         _set_title(arguments, "worker")
-        channel, *listening = descriptors
-        code = worker.run(channel, listening)
+        channel, memory, *listening = descriptors
+        code = worker.run(channel, memory, listening)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:

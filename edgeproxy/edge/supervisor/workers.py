@@ -10,7 +10,7 @@ from contextlib import suppress
 from time import monotonic
 
 from edgeproxy.base import log
-from edgeproxy.base.tasks import Tasks, run_in_thread
+from edgeproxy.base.tasks import Tasks
 from edgeproxy.edge.channel import ChannelClosedError, Frame, UnknownMessageError, get_message_type
 from edgeproxy.edge.messages import (
     Commit,
@@ -30,8 +30,6 @@ from edgeproxy.edge.supervisor.process import MessageHandler, WorkerProcess
 from edgeproxy.edge.supervisor.worker_template import WorkerTemplate
 
 WorkerMessage = ToWorker | Frame[ToWorker]
-PackStart = Callable[[], Start | Frame[Start]]
-"""Makes the first message to a worker."""
 
 LAST_WORDS_SECONDS = 1.0
 """Seconds that a worker has to end by itself after its channel has ended, and all workers beyond the drain."""
@@ -50,7 +48,6 @@ class Workers:
         listening: Sequence[socket.socket],
         start: Start | Frame[Start],
         *,
-        pack_again: PackStart | None = None,
         silence: float = HUNG_SECONDS,
         on_message: MessageHandler = lambda message, reply: None,
         columns_will_free: Callable[[], bool] = lambda: False,
@@ -58,10 +55,9 @@ class Workers:
     ) -> None:
         """Create the places of workers.
 
-        `start` is the first message to each worker. If `pack_again` makes it once more, in a thread, it is not kept
-        while all places are held. `silence` is the seconds of silence until a serving worker is replaced. `on_message`
-        handles messages of workers that are not about themselves. `columns_will_free` returns whether the holders of
-        missing columns will leave. `template` forks workers; `command` starts them without one.
+        `start` is the first message to each worker. `silence` is the seconds of silence until a serving worker is
+        replaced. `on_message` handles messages of workers that are not about themselves. `columns_will_free` returns
+        whether the holders of missing columns will leave. `template` forks workers; `command` starts them without one.
         """
         self._on_message, self._columns_will_free = on_message, columns_will_free
         self.restarts = 0
@@ -72,9 +68,8 @@ class Workers:
         """Resolves when every place has had a worker that was ready; raises WorkersFailedError when none ever will."""
         self._command, self._template = command, template
         self._listening = listening
-        self._start: Start | Frame[Start] | None = start
-        """The first message to each worker; None while no worker starts. With many customers it takes megabytes."""
-        self._pack_again = pack_again
+        self._start: Start | Frame[Start] = start
+        """The first message to each worker."""
         self._start_messages: dict[tuple[type[ToWorker], str], WorkerMessage] = {}
         """The messages that each worker gets after that, by type."""
         self._offered: WorkerMessage | None = None
@@ -159,11 +154,10 @@ class Workers:
             return [f"worker {pid}: it was not ready to serve it within {seconds:g} s" for pid in silent]
         return ["the edge is draining"]
 
-    def commit(self, number: int, start: Start | Frame[Start], pack_again: PackStart | None = None) -> None:
-        """Make all workers serve `number` from now on. `start` and `pack_again` are for workers that start later."""
+    def commit(self, number: int, start: Start | Frame[Start]) -> None:
+        """Make all workers serve `number` from now on. `start` is for workers that start later."""
         self.number = number
-        self._start, self._pack_again = start, pack_again
-        self._release_start()
+        self._start = start
         self._offered = None
         for process in self.workers:
             self._bring_forward(process)
@@ -285,28 +279,17 @@ class Workers:
             except TimeoutError:
                 self.restarts += 1
 
-    def _release_start(self) -> None:
-        """Release the first message to workers if no worker may start before it can be packed again."""
-        if self._pack_again is not None and self.ready == self.places:
-            self._start = None
-
     async def _run_worker(self, place: int) -> dict[str, object]:
         """Run one worker in this place to its end, and return the known facts about its end."""
         try:
-            if self._start is None and self._pack_again is not None:
-                start = await run_in_thread("pack the configuration", self._pack_again)
-                # A change-over meanwhile, or another place, has a message that is as new or newer. From here on it is
-                # kept, as this place is not held.
-                self._start = self._start or start
             process = self._held[place] = await WorkerProcess.start(self._command, self._listening, self._template)
-        except (OSError, RuntimeError, MemoryError) as error:  # The system may refuse a process, or a thread.
-            return {"why": f"it could not be started: {str(error) or repr(error)}"}
+        except OSError as error:
+            return {"why": f"it could not be started: {error}"}
         if self._leaving.is_set():
             process.kill()  # It started too late to get the message to drain.
         process.ended.add_done_callback(lambda _: self._news.set())
         process.number = self.number
         process.on_message = self._on_message
-        assert self._start is not None
         for message in (self._start, *self._start_messages.values()):
             process.outbox.send_latest(message)
         if self._offered is not None:
@@ -354,7 +337,6 @@ class Workers:
     def _welcome(self, place: int, process: WorkerProcess) -> None:
         self._log.info("worker ready", place=place, pid=process.pid, column=process.column)
         self._was_ready[place] = True
-        self._release_start()
         if all(self._was_ready) and not self.first_ready.done():
             self.first_ready.set_result(None)
 

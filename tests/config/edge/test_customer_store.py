@@ -1,12 +1,24 @@
 """The customers of a worker: packed, and each one is read from the text that it shares with equal ones."""
 
+import errno
+import os
+import socket
+
 import msgspec
 import pytest
 
+from edgeproxy.base.sealed_memory import MemoryReceiver
 from edgeproxy.config.customers import Customer, Key
 from edgeproxy.config.edge import customer_store
-from edgeproxy.config.edge.customer_store import CustomerMap, Customers, PackedCustomers, dump_customers
+from edgeproxy.config.edge.customer_store import (
+    CustomerMap,
+    Customers,
+    PackedCustomers,
+    dump_customers,
+    share_customers,
+)
 from edgeproxy.config.edge.settings import EdgeSettings
+from edgeproxy.config.key_list import KeyList
 
 MANY = 3000
 
@@ -46,7 +58,12 @@ def test_names_of_customers_with_a_key_each_are_sent_once() -> None:
     settings = EdgeSettings.model_construct(upstreams={}, routes=(), sha256="", customers=customers, keys=tuple(keys))
     dumped = dump_customers(settings)
     restored = Customers(dumped)
-    assert msgspec.msgpack.decode(dumped, type=PackedCustomers).owners == b""
+    assert dumped.count(b"\nc1\n") == 1
+    packed = settings.model_copy(update={"keys": KeyList.from_keys(settings.keys)})
+    share_customers(packed)
+    assert packed.keys == settings.keys
+    assert isinstance(packed.keys, KeyList)
+    assert [list(packed.keys.find_digests(name)) for name in ("c7", "c3000")] == [[bytes.fromhex(f"{7:064x}")], []]
     for key in keys:
         held = restored.find_key(bytes.fromhex(key.sha256))
         assert held is not None
@@ -73,12 +90,63 @@ def test_customers_are_restored_when_no_more_texts_are_cached(monkeypatch: pytes
 
 def test_a_message_whose_parts_do_not_fit_is_refused() -> None:
     packed = msgspec.msgpack.decode(dump_customers(build_settings()), type=PackedCustomers)
-    for part in ("customer_texts", "digests", "owners", "key_texts"):
-        other = msgspec.structs.replace(packed, **{part: b""})
+    shorter = packed.block[:-4]
+    # A number less in each section of numbers, and one more in the next.
+    moved = [[*packed.sizes] for _ in range(3)]
+    for sizes, (less, more) in zip(moved, ((5, 6), (6, 7), (8, 9)), strict=True):
+        sizes[less] -= 4
+        sizes[more] += 4
+    for change in ({"block": shorter}, {"sizes": packed.sizes[:-1]}, *({"sizes": sizes} for sizes in moved)):
         with pytest.raises(ValueError, match="do not fit"):
-            Customers(msgspec.msgpack.encode(other))
+            Customers(msgspec.msgpack.encode(msgspec.structs.replace(packed, **change)))
     with pytest.raises(msgspec.DecodeError):
         Customers(b"")
+
+
+def build_packed_settings() -> EdgeSettings:
+    """Return the settings in the form of a loaded file."""
+    settings = build_settings()
+    packed = {"customers": CustomerMap(settings.customers), "keys": KeyList.from_keys(settings.keys)}
+    return settings.model_copy(update=packed)
+
+
+def test_shared_customers_are_read_from_memory_by_both_sides() -> None:
+    settings, packed = build_settings(), build_packed_settings()
+    dumped, memory = share_customers(packed)
+    assert memory is not None
+    assert len(dumped) < len(memory.map()) // 20
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        memory.send(ours)
+        customers = Customers(dumped, MemoryReceiver(theirs))
+    held = [customers.find_key(bytes.fromhex(key.sha256)) for key in settings.keys]
+    assert [(each.customer, each.terms.scopes) for each in held if each] == [
+        (key.customer, key.scopes) for key in settings.keys
+    ]
+    assert {name: customers.get_customer(name) for name in settings.customers} == settings.customers
+    # The settings have given up their own memory, and are the same.
+    assert dump_customers(packed) == dump_customers(settings)
+    assert packed.customers == CustomerMap(settings.customers) == settings.customers
+    assert packed.keys == KeyList.from_keys(settings.keys)
+    assert packed.keys == settings.keys
+    assert isinstance(packed.keys, KeyList)
+    assert list(packed.keys.find_digests("c7")) == [bytes.fromhex(f"{7:064x}")]
+    assert list(packed.keys.find_digests("c0")) == []
+
+
+def test_customers_are_in_the_message_if_the_system_has_no_memory_to_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(os, "memfd_create", refuse)
+    settings = build_packed_settings()
+    assert share_customers(settings) == (dump_customers(build_settings()), None)
+
+
+def test_customers_whose_memory_has_not_come_are_refused() -> None:
+    dumped, _ = share_customers(build_settings())
+    with pytest.raises(ValueError, match="has not come"):
+        Customers(dumped)
 
 
 def test_packed_customers_of_a_file_are_read_as_a_mapping() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import socket
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -29,10 +30,13 @@ class Process:
         self.listening = socket.create_server(("127.0.0.1", 0))
         self.address = self.listening.getsockname()
         self._mine, theirs = socket.socketpair()
-        passed = (theirs.fileno(), self.listening.fileno())
-        command = [*WORKER_COMMAND, "--channel", str(passed[0]), "--listen", str(passed[1])]
+        self._memory_end, memory_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        passed = [each.fileno() for each in (theirs, memory_end, self.listening)]
+        pairs = zip(("--channel", "--memory", "--listen"), map(str, passed), strict=True)
+        command = [*WORKER_COMMAND, *chain.from_iterable(pairs)]
         self.process = process.Process(command, self.state.parent / f"worker-{self.address[1]}.log", keep=passed)
         theirs.close()
+        memory_end.close()
         self.channel: Channel[ToWorker, ToSupervisor]
 
     async def begins(self, orphan_deadline: float = 60.0, *told: ToWorker) -> ToSupervisor:
@@ -44,7 +48,7 @@ class Process:
 
     async def is_configured(self, orphan_deadline: float = 60.0) -> None:
         """Tell it what to serve."""
-        self.channel = await Channel.from_socket(self._mine, messages.SUPERVISOR)
+        self.channel = await Channel.from_socket(self._mine, messages.SUPERVISOR, self._memory_end)
         await self.channel.send(
             Start(
                 1,
@@ -87,6 +91,7 @@ class Process:
         if self.process.running:
             self.process.wait_after(signal.SIGKILL, 20.0)
         self._mine.close()
+        self._memory_end.close()
         self.listening.close()
         self.supervisor.close()
 

@@ -1,6 +1,6 @@
 """A process that Workers can start instead of a worker. It speaks the channel's protocol and behaves as configured.
 
-`python stand_in.py --channel FD --listen FD,FD`. The settings of its start name its behaviour:
+`python stand_in.py --channel FD --memory FD --listen FD,FD`. The settings of its start name its behaviour:
 
 - `serves` answers every connection with a report about itself, sends heartbeats, and ends on a drain;
 - `reports` serves, and sends used limits instead of heartbeats;
@@ -131,6 +131,6 @@ if __name__ == "__main__":
     INHERITED = sorted(int(number) for number in os.listdir("/proc/self/fd") if int(number) > 2)
     INHERITED.pop()  # the listing's own
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    _, channel, _, listen = sys.argv[1:]
+    _, channel, _, _, _, listen = sys.argv[1:]
     sockets = [socket.socket(fileno=int(number)) for number in listen.split(",")]
     sys.exit(asyncio.run(live(socket.socket(fileno=int(channel)), sockets)))

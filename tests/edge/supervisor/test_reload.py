@@ -572,8 +572,8 @@ def test_upstreams_trust_and_the_proxy_change_only_together_with_the_workers(
         probed.append(target.address)
         return None
 
-    def begin(number: int, _: EdgeSettings) -> Start:
-        return start(number=number)
+    def begin(number: int, _: EdgeSettings) -> tuple[Start, None]:
+        return start(number=number), None
 
     async def told(address: Address, kind: str) -> list[Any]:
         return [message for message in (await ask(address))["told"] if message["type"] == kind]

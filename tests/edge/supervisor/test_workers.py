@@ -18,7 +18,7 @@ from msgspec import to_builtins
 
 from edgeproxy.config.addresses import Address
 from edgeproxy.edge.counters.store import Store
-from edgeproxy.edge.messages import AcmeChallenges, EndpointAddresses, LoadCertificates, Prepare, SetEndpoints, Start
+from edgeproxy.edge.messages import AcmeChallenges, EndpointAddresses, LoadCertificates, SetEndpoints
 from edgeproxy.edge.supervisor import sockets, workers
 from edgeproxy.edge.supervisor.backoff import FIRST_WAIT_SECONDS, LONG_LIFE_SECONDS, MAX_WAIT_SECONDS, compute_backoff
 from edgeproxy.edge.supervisor.heartbeat import CHECKS_PER_HUNG_TIME, Heartbeat
@@ -53,7 +53,7 @@ def test_worker_inherits_only_its_channel_and_sockets() -> None:
     async def scene(workers: Workers, address: Address) -> None:
         await ready(workers)
         told = await ask(address)
-        assert len(told["inherited"]) == 3  # the channel and two sockets
+        assert len(told["inherited"]) == 4  # the channel, its socket for memory, and two sockets
         assert told["session"] == told["pid"]
 
     with socket.socketpair()[0] as leak:
@@ -98,64 +98,6 @@ def test_unrunnable_worker_command_is_reported() -> None:
         await within(5, workers.drain(1.0))
 
     uvloop.run(scene())
-
-
-def test_the_first_message_is_released_while_all_workers_serve_and_packed_again_for_later_ones() -> None:
-    packed: list[int] = []
-    made: list[Workers] = []
-
-    def pack_again() -> Start:
-        packed.append(made[0].number)
-        return start(number=made[0].number)
-
-    async def scene() -> None:
-        listening = sockets.bind_all([Address("127.0.0.1", 0)])
-        workers = Workers(2, STAND_IN, listening, start(), pack_again=pack_again)
-        made.append(workers)
-        workers.start()
-        try:
-            await ready(workers)
-            assert (workers._start, packed) == (None, [])
-            for number in (1, 2):
-                pids = {process.pid for process in workers.workers}
-                workers.workers[0].kill()
-                await turned(lambda n=number: workers.restarts == n and workers.ready == 2, "another serves")
-                assert len(pids & {process.pid for process in workers.workers}) == 1
-                assert (workers._start, packed) == (None, [*range(1, number + 1)])
-                assert await workers.prepare(number + 1, Prepare(number + 1, b"{}", {}), 10) == []
-                workers.commit(number + 1, start(number=number + 1), pack_again)
-                assert await workers.wait_until_followed(10) == []
-                assert workers._start is None
-        finally:
-            sockets.close_all(listening)
-            await within(30, workers.drain(20.0))
-
-    uvloop.run(scene())
-    assert packed == [1, 2]
-
-
-def test_worker_is_replaced_although_its_first_message_could_not_be_packed_at_once() -> None:
-    failures: list[Exception] = [RuntimeError("can't start new thread"), MemoryError()]
-
-    def pack_again() -> Start:
-        if failures:
-            raise failures.pop(0)
-        return start()
-
-    async def scene() -> None:
-        listening = sockets.bind_all([Address("127.0.0.1", 0)])
-        workers = Workers(1, STAND_IN, listening, start(), pack_again=pack_again)
-        workers.start()
-        try:
-            await ready(workers)
-            workers.workers[0].kill()
-            await turned(lambda: workers.restarts == 3 and workers.ready == 1, "another serves")
-        finally:
-            sockets.close_all(listening)
-            await within(30, workers.drain(20.0))
-
-    uvloop.run(scene())
-    assert not failures
 
 
 def test_workers_that_die_young_are_started_ever_more_slowly() -> None:

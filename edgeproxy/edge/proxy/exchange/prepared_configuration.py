@@ -6,6 +6,7 @@ It is made in a thread. So nothing here may touch a table, a connection, or any 
 from collections.abc import Mapping
 
 from edgeproxy.base.client_tls import HTTP2, HTTP11, ClientTls
+from edgeproxy.base.sealed_memory import NO_MEMORY, MemoryReceiver
 from edgeproxy.config.customers import Customer, Flag, Key, Subscriber
 from edgeproxy.config.edge import load as edge_load
 from edgeproxy.config.edge.customer_store import Customers
@@ -16,14 +17,20 @@ from edgeproxy.config.edge.settings import EdgeSettings
 class PreparedConfiguration:
     """Settings, customers, and the TLS settings towards upstreams."""
 
-    def __init__(self, dumped: bytes, serving: "Mapping[str, ClientTls] | None" = None) -> None:
-        """`dumped` is the supervisor's message. TLS settings of `serving` that are unchanged are kept.
+    def __init__(
+        self,
+        dumped: bytes,
+        serving: "Mapping[str, ClientTls] | None" = None,
+        memory: MemoryReceiver = NO_MEMORY,
+    ) -> None:
+        """`dumped` is the supervisor's message, and `memory` has the memory that belongs to it. TLS settings of
+        `serving` that are unchanged are kept.
 
         Raises TlsFilesError if certificate files cannot be used.
         """
         self.settings: EdgeSettings
         self.customers: Customers
-        self.settings, self.customers = edge_load.restore_settings(dumped)
+        self.settings, self.customers = edge_load.restore_settings(dumped, memory)
         self.upstream_tls = create_upstream_tls(self.settings, serving or {})
         # Once per process, and here: otherwise the first request with a key would wait for the models, and the loop for
         # jwt.

@@ -195,7 +195,8 @@ class ControlHandler:
         answer: Prepared | PrepareFailed = Prepared(number)
         try:
             # A hundred thousand keys take two hundred milliseconds: in a thread, which alternates with the loop.
-            draft = await asyncio.to_thread(PreparedConfiguration, settings, serving.upstream_tls)
+            memory = self._channel.memory
+            draft = await asyncio.to_thread(PreparedConfiguration, settings, serving.upstream_tls, memory)
             for left in reversed(range(PREPARE_TRIES)):
                 if self._try_prepare(number, draft, services, is_last=left == 0):
                     break

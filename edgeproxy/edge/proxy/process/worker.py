@@ -230,13 +230,13 @@ def _accept_next(queue: socket.socket) -> socket.socket | None:
     return accepted
 
 
-async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
+async def serve(end: socket.socket, memory_end: socket.socket, listening: Sequence[socket.socket]) -> int:
     """Run a worker from its configuration to its end. Return its exit code."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    channel = await Channel.from_socket(end, messages.WORKER)
+    channel = await Channel.from_socket(end, messages.WORKER, memory_end)
     start = await channel.receive()
     if not isinstance(start, messages.Start):
         raise ChannelClosedError(f"{type(start).__name__} is not what a worker is told first")
@@ -306,7 +306,7 @@ def create_worker(
     worker = Worker(store)
     runtime = worker.runtime
     worker.generations.number = start.number
-    draft = PreparedConfiguration(start.settings)
+    draft = PreparedConfiguration(start.settings, memory=channel.memory)
     runtime.claim_waiter, runtime.key_lookup = ClaimWaiter(channel.try_send), KeyLookup(channel.try_send)
     runtime.spans, runtime.metrics.errors.offer = SpanBuffer(channel.try_send), channel.try_send
     with store.starting():
@@ -366,22 +366,24 @@ async def wait_until_drain(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the process: `--channel FD --listen FD,FD`, descriptors that the supervisor passed."""
+    """Run the process: `--channel FD --memory FD --listen FD,FD`, descriptors that the supervisor passed."""
     parser = argparse.ArgumentParser(prog="edgeproxy.edge.proxy", description="A worker; started by its supervisor.")
     parser.add_argument("--channel", type=int, required=True)
+    parser.add_argument("--memory", type=int, required=True, help="the end for memory that belongs to messages")
     parser.add_argument("--listen", required=True, help="descriptors, separated by commas")
     options = parser.parse_args(arguments)
     tune_allocation(WORKER_ALLOCATION)
-    return run(options.channel, [int(number) for number in options.listen.split(",")])
+    return run(options.channel, options.memory, [int(number) for number in options.listen.split(",")])
 
 
-def run(channel: int, listening: Sequence[int]) -> int:
+def run(channel: int, memory: int, listening: Sequence[int]) -> int:
     """Run a worker on these descriptors, and return its exit code."""
     log.configure("worker")
     # SIGHUP requests a reload from the supervisor. A SIGHUP to all processes of the edge must not end the workers.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        return event_loop.run(serve(socket.socket(fileno=channel), [socket.socket(fileno=each) for each in listening]))
+        end, memory_end, *accepting = (socket.socket(fileno=each) for each in (channel, memory, *listening))
+        return event_loop.run(serve(end, memory_end, accepting))
     except ChannelClosedError as error:
         print(f"edgeproxy.edge.proxy: the supervisor did not say what to serve: {error}", file=sys.stderr)
         return 1

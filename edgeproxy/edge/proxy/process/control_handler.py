@@ -198,7 +198,9 @@ class ControlHandler:
             memory = self._channel.memory
             draft = await asyncio.to_thread(PreparedConfiguration, settings, serving.upstream_tls, memory)
             for left in reversed(range(PREPARE_TRIES)):
-                if self._try_prepare(number, draft, services, is_last=left == 0):
+                # A try that fails late has built most of a snapshot, so the next one waits until the tables are free.
+                may_succeed = left in (0, PREPARE_TRIES - 1) or self._generations.are_tables_free()
+                if may_succeed and self._try_prepare(number, draft, services, is_last=left == 0):
                     break
                 await asyncio.sleep(BUSY_RETRY_SECONDS)
         except (TlsFilesError, RowUnavailableError, RejectedError) as error:

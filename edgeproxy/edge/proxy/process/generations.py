@@ -80,6 +80,15 @@ class Generations:
         snapshot = Snapshot(draft, self._store, runtime.metrics, before=before, key_lookup=key_lookup)
         self._prepared = PreparedSnapshot(number, snapshot, endpoints)
 
+    def are_tables_free(self) -> bool:
+        """Return whether no other process holds the flock of a table now."""
+        store = self._store
+        for file in (*[table.file for table in store.limits.values()], store.usage.file, store.metrics.file):
+            if not file.lock():
+                return False
+            file.unlock()
+        return True
+
     def discard(self, number: int | None = None) -> None:
         """Discard the prepared snapshot; if a number is given, only the one of that number."""
         prepared = self._prepared

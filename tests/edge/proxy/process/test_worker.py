@@ -1,6 +1,7 @@
 """A worker process from its configuration to its end, with a test in its supervisor's place."""
 
 import asyncio
+import fcntl
 import os
 import select
 import signal
@@ -291,6 +292,51 @@ async def test_a_configuration_waits_for_a_locked_table_while_requests_are_serve
         assert await worker.asks(get("/nowhere")) == 404
     held.unlock()
     assert await worker.hears() == Prepared(2)
+
+
+async def test_a_configuration_is_built_again_only_once_the_table_is_free(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_handler, "BUSY_RETRY_SECONDS", 0.001)
+    tries: list[int] = []
+    mine, theirs = socket.socketpair()
+    await edge.client()
+    worker = edge.worker
+    worker._sweep()  # It claims its rows at the first time.
+    channel, ours = (
+        await Channel.from_socket(theirs, messages.WORKER),
+        await Channel.from_socket(mine, messages.SUPERVISOR),
+    )
+    handler = ControlHandler(channel, worker.runtime, worker.generations, worker.reload_certificates)
+    with worker.store.metrics.file.path.open("rb") as held:
+        prepare = worker.generations.prepare
+
+        def count(*arguments: object) -> None:
+            tries.append(1)
+            prepare(*arguments)
+
+        monkeypatch.setattr(worker.generations, "prepare", count)
+        edge.config["routes"].append({"name": "new", "path": "/new/*", "upstream": "api"})
+        fcntl.flock(held, fcntl.LOCK_EX)
+        preparing = edge.runtime.tasks.start("prepare", handler._prepare(2, dump_settings(edge.settings()), {}))
+        await edge.until(lambda: tries, "the table was busy")
+        for _ in range(5):
+            await asyncio.sleep(0.002)
+        assert tries == [1]
+        fcntl.flock(held, fcntl.LOCK_UN)
+        await preparing
+        assert (tries, await ours.receive()) == ([1, 1], Prepared(2))
+        # The last try is made in any case: its error names the table.
+        fcntl.flock(held, fcntl.LOCK_EX)
+        edge.config["routes"].append({"name": "newer", "path": "/newer/*", "upstream": "api"})
+        await handler._prepare(3, dump_settings(edge.settings()), {})
+        answer = await ours.receive()
+        assert isinstance(answer, PrepareFailed)
+        assert "locked by another process" in answer.why
+        assert tries == [1] * 4
+        fcntl.flock(held, fcntl.LOCK_UN)
+    channel.close()
+    ours.close()
 
 
 def test_a_table_that_stays_locked_is_not_called_full() -> None:

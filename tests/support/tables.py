@@ -9,16 +9,20 @@ from pathlib import Path
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import pack, unpack
 from edgeproxy.edge.counters.file import TableFile
-from edgeproxy.edge.counters.layout import APART, HEAD_WORDS, KEYS_APART, LONE_HEAD_WORDS, Layout
+from edgeproxy.edge.counters.layout import APART, HEAD_WORDS, HEADS_APART, KEYS_APART, LONE_HEAD_WORDS, Layout
 from edgeproxy.edge.counters.row_key import HAS_PERIODS
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.counters.tallies import TallyTable
 
 INSTANCE = 0xED6E
-CUSTOMERS = Layout("customers", rows=12, columns=4, ring=32, cells=28, width=LONE_HEAD_WORDS, parts=KEYS_APART)
+CUSTOMERS = Layout("customers", rows=12, columns=4, ring=32, cells=28, width=LONE_HEAD_WORDS, parts=HEADS_APART)
 QUOTAS = Layout("quotas", rows=12, columns=4, ring=1, cells=1, width=HEAD_WORDS)
+SHARED = CUSTOMERS._replace(columns=5, width=HEAD_WORDS, parts=KEYS_APART)
+"""The layout with a hub."""
+HEADS_WITHIN = CUSTOMERS._replace(parts=KEYS_APART)
+"""The layout of an earlier release, with all heads in the first part of a row."""
 KEYS_WITHIN = CUSTOMERS._replace(parts=APART)
-"""The layout of an earlier release, with whole keys in the first part of a row."""
+"""The layout before that, with whole keys in the first part of a row."""
 TWO_PARTS = CUSTOMERS._replace(width=HEAD_WORDS, parts=2)
 """The layout before that, with the rings in regular use in the first part of a row."""
 ONE_PART = TWO_PARTS._replace(parts=0)
@@ -79,9 +83,9 @@ WIDTH = 2_142_858
 """Microseconds of a cell of a minute."""
 
 
-def claim(table: LimitTable, key: bytes, now: float = 1000.0) -> int:
-    """Return the row of `key`, claimed if need be."""
-    flags = HAS_PERIODS if table.name == QUOTAS.kind else 0
+def claim(table: LimitTable, key: bytes, now: float = 1000.0, flags: int = 0) -> int:
+    """Return the row of `key`, claimed with these flags if need be."""
+    flags |= HAS_PERIODS if table.name == QUOTAS.kind else 0
     row, _, _ = table.find(table.make_key(key), WIDTH, now, flags)
     return row
 
@@ -98,12 +102,27 @@ def number_of(table: LimitTable, row: int) -> int:
 
 def write_cell(table: LimitTable, row: int, column: int, cell: int, count: int) -> None:
     """Write the count of a cell in a column, as its worker does once it has declared the column."""
+    use_column(table, column)
+    table.words[table.rings_of(row) + table.layout.ring_at(column) + cell % table.layout.ring] = pack(cell, count)
+
+
+def write_head(table: LimitTable, row: int, column: int, head: tuple[int, ...]) -> None:
+    """Write the first words of a column's head, as its worker does, or for the foreign column the supervisor."""
+    if column == at.FOREIGN_COLUMN:
+        table.write_foreign(row, {}, head)
+        return
+    use_column(table, column)
+    for place, word in enumerate(head, row + table.layout.head(column)):
+        table.words[place] = word
+
+
+def use_column(table: LimitTable, column: int) -> None:
+    """Declare a column as used."""
     words = table.words
     used, bit = at.USED_COLUMNS + column // 64, 1 << column % 64
     if not words[used] & bit:
         words[used] |= bit
         words[at.COLUMNS_VERSION] += 1
-    words[table.rings_of(row) + table.layout.ring_at(column) + cell % table.layout.ring] = pack(cell, count)
 
 
 def list_foreign_counts(table: LimitTable, row: int) -> dict[int, int]:

@@ -10,7 +10,6 @@ from time import perf_counter
 
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import MASK, SHIFT, bounds, cell_number, milliseconds
-from edgeproxy.edge.counters.heads import read_heads
 from edgeproxy.edge.counters.layout import FOREIGN_COLUMN
 from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
 from edgeproxy.edge.counters.reclaim import PERIOD_RETENTION_SECONDS
@@ -65,8 +64,8 @@ class Carry:
             return self._gauge(row, now)
         # Before the cells: a process that counts stores the head last, so the cells hold every count that the head
         # includes.
-        start, end, width = row + old.layout.heads, row + old.layout.row_words, old.layout.width
-        heads = read_heads(words, start, end, width) if width else words[start:end].tolist()
+        width = old.layout.width
+        heads = old.heads(row).each if width else words[row + old.layout.heads : row + old.layout.row_words].tolist()
         if IS_WEAK:
             fence()
         mark = (hash(tuple(heads)), words[row + at.ROW_SYNC])
@@ -90,7 +89,8 @@ class Carry:
         written even without counts.
         """
         size = self.old.layout.width
-        columns = [heads[start : start + size] for start in range(0, size * (1 + self._columns), size)]
+        end = min(len(heads), size * (1 + self._columns))
+        columns = [heads[start : start + size] for start in range(0, end, size)]
         if periods:
             return _combine_quota_heads(columns, now)
         counted = sum(head[at.CUM] for head in columns)

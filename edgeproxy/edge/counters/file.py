@@ -11,10 +11,12 @@ from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.layout import Layout
 
 MAGIC = int.from_bytes(b"edge.tbl", "little")
-FIRST_FORMAT_VERSION, SECOND_FORMAT_VERSION, THIRD_FORMAT_VERSION, FOURTH_FORMAT_VERSION, FORMAT_VERSION = range(1, 6)
+FIRST_FORMAT_VERSION, SECOND_FORMAT_VERSION, THIRD_FORMAT_VERSION, FOURTH_FORMAT_VERSION = range(1, 5)
+FIFTH_FORMAT_VERSION, FORMAT_VERSION = 5, 6
 """Versions of the format: in the second one tables of limits have other heads, in the third one rows of two parts, in
-the fourth one their rings lie apart, and in the fifth one the rests of long keys too (layout.py). Other tables are
-still written in the first version that has their layout, so that an older program can go on with them.
+the fourth one their rings lie apart, in the fifth one the rests of long keys too, and in the sixth one some heads
+(layout.py). Other tables are still written in the first version that has their layout, so that an older program can go
+on with them.
 """
 
 EXCLUSIVE = fcntl.LOCK_EX | fcntl.LOCK_NB
@@ -217,7 +219,7 @@ class TableFile:
 
 def _format_of(layout: Layout) -> int:
     if layout.parts >= at.APART:
-        return FORMAT_VERSION if layout.parts == at.KEYS_APART else FOURTH_FORMAT_VERSION
+        return FOURTH_FORMAT_VERSION + layout.parts - at.APART
     if layout.parts:
         return THIRD_FORMAT_VERSION
     return SECOND_FORMAT_VERSION if layout.ring and layout.width else FIRST_FORMAT_VERSION

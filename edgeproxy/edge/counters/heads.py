@@ -4,22 +4,32 @@ The content of the heads depends on the kind of row (layout.py): counts and clai
 quota.
 """
 
+from collections.abc import Sequence
+
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
 
+Spans = Sequence[tuple[int, int]]
+"""Pieces of words that hold heads: the first word of each, and its end."""
 
-def read_heads(words: memoryview, start: int, end: int, width: int) -> list[int]:
-    """Read the heads between two words, each `width` words: SEEN_CUM first, then LEVEL or PERIOD, and CUM last.
+
+def read_heads(words: memoryview, spans: Spans, width: int) -> list[int]:
+    """Read the heads in these pieces, each `width` words: SEEN_CUM first, then LEVEL or PERIOD, and CUM last.
 
     They are written in the reverse order (edge/limits/levels.py, edge/limits/quota.py). So a level always includes at
     least the counts that its SEEN_CUM states, and a count never belongs to an earlier period than the period read with
     it.
     """
-    heads: list[int] = words[start:end].tolist()
+    heads: list[int] = []
+    for start, end in spans:
+        heads += words[start:end].tolist()
     for word in (at.LEVEL, at.CUM):
         if IS_WEAK:
             fence()
-        heads[word::width] = words[start + word : end : width].tolist()
+        place = word
+        for start, end in spans:
+            heads[place : place + end - start - word : width] = words[start + word : end : width].tolist()
+            place += end - start
     return heads
 
 

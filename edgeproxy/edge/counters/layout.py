@@ -7,15 +7,17 @@
     rings    of a table of limits: those of the columns in regular use, then those of the spare columns, then the
              foreign ones, each in the order of the rows
     rests    of a table of limits or of usage: the rests of long keys
+    heads    of a table of limits without a hub: the foreign heads, and those of the spare columns
 
 A row of a limit table is 11 header words and a head of `width` words for each column. Three header words are the
 beginning of the key, as most keys are short; quotas have the whole key there, in eight. Without a hub heads are
-shorter, and the row's alarm follows the last one. Quotas always have long heads, and their rings are in the row, since
-these hold nothing. Each column has a ring of R words. The first column is the foreign one: counts of older files,
-written by the supervisor. If limits are shared with other hosts the last column is the hub's: their counts, also
-written by the supervisor. Rows that count things in use need no ring, and spare and foreign rings are mostly empty:
-pages that nobody reads or writes take no memory. So rows of the two kinds are handed out from different blocks
-(rows.py). A row's rings in regular use lie side by side, and the heads do too, so that one slice reads them all.
+shorter, only those of the columns in regular use are in the row, and the row's alarm follows the last one. Quotas
+always have long heads, and their rings are in the row, since these hold nothing. Each column has a ring of R words. The
+first column is the foreign one: counts of older files, written by the supervisor. If limits are shared with other hosts
+the last column is the hub's: their counts, also written by the supervisor. Rows that count things in use need no ring,
+and spare and foreign rings are mostly empty: pages that nobody reads or writes take no memory. So rows of the two kinds
+are handed out from different blocks (rows.py). A row's rings in regular use lie side by side, and the heads do too, so
+that one slice reads them all.
 A row of a tally table is header words (its hash, its state, the key, and last the mark), and `width` words for each
 column. Usage has 8 words of the key there, as most keys are short, and the rest in the second part; others have all 29.
 
@@ -64,10 +66,10 @@ ALLOCATED = 27
 """For tables of limits: the first rows, whose space is allocated; 0: all of them (TableFile.grow)."""
 PARTS = 28
 """For tables of limits and of usage: the parts of a row. Of limits, KEYS_APART: rings and the rests of long keys lie
-apart. Files of earlier formats have APART, rings alone, or 2, a second part with the spare and foreign rings, or 0: all
-is in the first one.
+apart, and HEADS_APART: foreign and spare heads, too. Files of earlier formats have APART, rings alone, or 2, a second
+part with the spare and foreign rings, or 0: all is in the first one.
 """
-APART, KEYS_APART = 3, 4
+APART, KEYS_APART, HEADS_APART = 3, 4, 5
 FREE_GAUGES = 29
 """For tables of limits: 1 + the first free row that needs no ring; `FREE` has the others."""
 ZERO = 31
@@ -162,7 +164,8 @@ class Layout(NamedTuple):
     def row_words(self) -> int:
         """Words of a row's first part, a multiple of a cache line."""
         if self.ring:
-            heads = self.width * (1 + self.columns) or FORMER_HEAD_WORDS * self.columns
+            near = self.columns // 2 if self.parts == HEADS_APART else 1 + self.columns
+            heads = self.width * near or FORMER_HEAD_WORDS * self.columns
             return self.heads + heads + (0 < self.width <= ALARM) + 7 & ~7
         return self.tallies + self.width * self.columns + 7 & ~7
 
@@ -201,7 +204,7 @@ class Layout(NamedTuple):
         return _end_page_words(self.rows * self.rings_words)
 
     def is_far(self, column: int) -> bool:
-        """Return whether a column's ring does not lie beside the first one."""
+        """Return whether a column's ring, or its head if heads lie apart, does not lie beside the first one."""
         return bool(self.parts) and not 0 <= column < self.columns // 2 and column != self.hub
 
     def ring_at(self, column: int) -> int:
@@ -227,7 +230,7 @@ class Layout(NamedTuple):
     @property
     def key_words(self) -> int:
         """The words of a key in a row of a table of limits."""
-        return SHORT_KEY_WORDS if self.parts == KEYS_APART else RINGS - ROW_KEY
+        return SHORT_KEY_WORDS if self.parts >= KEYS_APART else RINGS - ROW_KEY
 
     @property
     def first_rest(self) -> int:
@@ -237,17 +240,28 @@ class Layout(NamedTuple):
 
     @property
     def heads(self) -> int:
-        """The offset in a row of the heads, the foreign column's first."""
+        """The offset in a row of the heads, the foreign column's first unless it lies apart."""
         return ROW_KEY + self.key_words + (0 if self.parts >= APART else self.ring * self.near)
+
+    @property
+    def far_heads(self) -> int:
+        """The offset from a row to its heads that lie apart, the foreign column's first."""
+        return self.first_rest + _end_page_words(self.rows * REST_WORDS) - self.first_row
 
     @property
     def alarm(self) -> int:
         """The offset in a row of its alarm."""
+        if self.parts == HEADS_APART:
+            return self.heads + self.width * (self.columns // 2)
         return self.head(FOREIGN_COLUMN) + ALARM if self.width > ALARM else self.head(self.columns)
 
     def head(self, column: int) -> int:
-        """Return the offset in a row of a column's head."""
-        return self.heads + self.width * (1 + column)
+        """Return the offset from a row to a column's head."""
+        if self.parts != HEADS_APART:
+            return self.heads + self.width * (1 + column)
+        if self.is_far(column):
+            return self.far_heads + self.width * max(0, 1 + column - self.columns // 2)
+        return self.heads + self.width * column
 
     @property
     def slots(self) -> int:
@@ -267,8 +281,10 @@ class Layout(NamedTuple):
         if self.parts >= APART:
             rings = self.first_rings, self.rings_words
             parts += [rings, (rings[0] + self.spare, rings[1]), self.foreign]
-            if self.parts == KEYS_APART:
+            if self.parts >= KEYS_APART:
                 parts.append((self.first_rest, REST_WORDS))
+            if self.parts == HEADS_APART:
+                parts.append((self.first_row + self.far_heads, self.row_words))
         elif self.parts:
             parts.append((self.first_row + self.far, self.row_words if self.ring else KEY_REST_WORDS))
         extents = [(_end_page(start + first * words), _end_page(start + end * words)) for start, words in parts]
@@ -283,8 +299,9 @@ class Layout(NamedTuple):
     def row_bytes(self) -> int:
         """Bytes of a row of a table of limits in the file, in all parts."""
         if self.parts >= APART:
-            rest = REST_WORDS if self.parts == KEYS_APART else 0
-            return (self.row_words + 2 * self.rings_words + self.ring + rest) * WORD
+            rest = REST_WORDS if self.parts >= KEYS_APART else 0
+            rows = self.row_words * (2 if self.parts == HEADS_APART else 1)
+            return (rows + 2 * self.rings_words + self.ring + rest) * WORD
         return self.row_words * WORD * max(1, self.parts)
 
     @property

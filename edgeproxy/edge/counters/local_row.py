@@ -10,7 +10,7 @@ from edgeproxy.edge.counters.rows import LimitTable
 class LocalRow:
     """A table of one row and one column, with the fields of a LimitTable that counting needs."""
 
-    __slots__ = ("first_rings", "head_at", "heads_end", "span", "words")
+    __slots__ = ("first_rings", "head_at", "span", "words")
 
     first_row = 0
     own_at = 0
@@ -25,7 +25,11 @@ class LocalRow:
         self.first_rings = layout.first_rings - layout.first_row
         self.span = ring
         self.head_at = layout.head(0)
-        self.heads_end = layout.head(1)
+
+    def read_heads(self, row: int) -> list[int]:
+        """Return the words of the only head, which this process alone writes."""
+        heads: list[int] = self.words[row + self.head_at : row + self.head_at + at.LONE_HEAD_WORDS].tolist()
+        return heads
 
     def pour(self, table: LimitTable, row: int, counted: int) -> None:
         """Add the counts of this row to this process's own column of a row in the table; `counted` to its CUM."""

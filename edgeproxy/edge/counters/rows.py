@@ -18,7 +18,7 @@ from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import counts, milliseconds, pack
 from edgeproxy.edge.counters.columns import is_counting
 from edgeproxy.edge.counters.file import TableFile
-from edgeproxy.edge.counters.heads import Heads, read_heads
+from edgeproxy.edge.counters.heads import Heads, Spans, read_heads
 from edgeproxy.edge.counters.hub_column import HubColumn
 from edgeproxy.edge.counters.index import (
     EMPTY,
@@ -122,7 +122,7 @@ class LimitTable:
         """The first word of the first row."""
         self._pack_row, self._pack_new_row = create_row_packers(layout)
         self._no_counts = memoryview(bytes(layout.ring * WORD)).cast("Q")
-        self._separates_rings = layout.parts >= at.APART
+        self._separates_rings, self._separates_heads = layout.parts >= at.APART, layout.parts == at.HEADS_APART
         self.readers: WeakValueDictionary[bytes, Reader] = WeakValueDictionary()
         """The objects that are told of other columns and of a clock set back, by the key of a row or another name."""
         self.versions: list[int] = []
@@ -362,8 +362,12 @@ class LimitTable:
         """
         words = self.words
         words[freed] = words[row + ROW_BORN]  # A freed row holds the number of the next one in this word.
+        if words[at.COLUMNS_VERSION] != self.version:
+            self.refresh_columns()
         if freed == FREE:  # The rings of the others are empty.
             self._clear_rings(row)
+        if self._separates_heads:
+            self._clear_far_heads(row)
         generation = (words[row + ROW_GENERATION] | 1) + 1
         self._pack_row(self._bytes, (row + ROW_STATE) * WORD, state, width, born, key)
         if len(key) > self._near_bytes:
@@ -389,11 +393,16 @@ class LimitTable:
         if words[row + ROW_STATE] & HAS_FOREIGN:
             foreign = self.foreign_of(row)
             words[foreign : foreign + ring] = self._no_counts
-        if words[at.COLUMNS_VERSION] != self.version:
-            self.refresh_columns()
         for column in self.used_columns if self._separates_rings else self.far_columns:
             begin = rings + self.layout.ring_at(column)
             words[begin : begin + ring] = self._no_counts
+
+    def _clear_far_heads(self, row: int) -> None:
+        """Clear the heads of a row that lie apart before another key gets it, as far as they were ever written."""
+        foreign = (FOREIGN_COLUMN,) if self.words[row + ROW_STATE] & HAS_FOREIGN else ()
+        for column in (*foreign, *self.far_columns):
+            head = row + self.layout.head(column)
+            self.words[head : head + self.layout.width] = self._no_counts[: self.layout.width]
 
     def record_change(self) -> None:
         """Record that a change is complete.
@@ -420,9 +429,13 @@ class LimitTable:
     def in_use(self, row: int, *, without: int | None = None) -> int:
         """Return the sum of a row's gauges, of running processes and of other hosts; `without` a column."""
         words, layout = self.words, self.layout
-        total = words[row + layout.head(FOREIGN_COLUMN) + at.GAUGE] & at.COUNT_MASK
-        for column in range(layout.columns):
-            word = words[row + layout.head(column) + at.GAUGE]
+        if words[at.COLUMNS_VERSION] != self.version:
+            self.refresh_columns()
+        total = 0
+        if words[row + ROW_STATE] & HAS_FOREIGN or not self._separates_heads:
+            total = words[row + layout.head(FOREIGN_COLUMN) + at.GAUGE] & at.COUNT_MASK
+        for column, place in self._gauges_at:
+            word = words[row + place]
             living = word & at.COUNT_MASK and self.is_living(column) and word >> at.OWNER_SHIFT == self.owner_of(column)
             if living and column != without:
                 total += word & at.COUNT_MASK
@@ -430,9 +443,11 @@ class LimitTable:
 
     def retained_until(self, row: int) -> float:
         """Return the edge time until which the row is retained whatever its cells hold; 0 if they alone decide."""
-        first, layout = row + self.layout.heads + at.UNTIL, self.layout
-        words = self.words[first : first + layout.width * layout.columns + 1].tolist()
-        return max(words[:: layout.width]) / 1000
+        words, width = self.words, self.layout.width
+        if words[at.COLUMNS_VERSION] != self.version:
+            self.refresh_columns()
+        spans = self.list_head_spans(row)
+        return max([max(words[start + at.UNTIL : end : width].tolist()) for start, end in spans]) / 1000
 
     def number_version(self, row: int) -> int:
         """Return the number of a row, whose place among the `versions` exists from now on."""
@@ -486,10 +501,25 @@ class LimitTable:
         self.words[row + at.ROW_ACKNOWLEDGED] = counted
 
     def heads(self, row: int) -> Heads:
-        """Return the heads of all columns, in the order of `read_heads`."""
-        layout = self.layout
-        words = read_heads(self.words, row + layout.heads, row + layout.head(layout.columns), layout.width)
-        return Heads(words, layout.width, self.hub is not None)
+        """Return the heads of all columns, in the order of `read_heads`: of used ones alone, if heads lie apart."""
+        if self.words[at.COLUMNS_VERSION] != self.version:
+            self.refresh_columns()
+        return Heads(self.read_heads(row), self.layout.width, self.hub is not None)
+
+    def read_heads(self, row: int) -> list[int]:
+        """Read the heads of a row, the foreign column's first, then those of column 0 and of further ones."""
+        spans, width = self.list_head_spans(row), self.layout.width
+        foreign = len(spans) < len(self._head_spans)
+        return [0] * width * foreign + read_heads(self.words, spans, width)
+
+    def list_head_spans(self, row: int) -> Spans:
+        """Return the pieces of a row that hold heads, the foreign column's first: without that one if it lies apart and
+        nobody has written it, since the page of such a head takes no memory until it is read.
+        """
+        spans = self._head_spans
+        if self._separates_heads and not self.words[row + ROW_STATE] & HAS_FOREIGN:
+            spans = spans[1:]
+        return [(row + start, row + end) for start, end in spans]
 
     def counts(self, row: int, cell: int) -> dict[int, int]:
         """Return the counts of all columns in each cell that counts at `cell`, including the foreign and the hub's
@@ -612,8 +642,7 @@ class LimitTable:
         self.siblings = tuple([column for column in sorted(active) if column != self.column])
         self.siblings_at = tuple([places[column] for column in self.siblings])
         """The places, from a row's rings on, of rings whose words may change between two decisions."""
-        self.heads_end = layout.head(1 + max(used, default=-1))
-        """The end in a row of the last used head."""
+        self._set_head_spans(max(places, default=-1))
         self.active = len(active - {layout.hub})
         self.may_use_headroom = layout.hub is None and self.active <= layout.columns // 2
         """True if this worker may decide by headroom (edge/limits/headroom.py): not if other hosts count too, or the
@@ -638,6 +667,21 @@ class LimitTable:
         far = [places[column] for column in self.far_columns]
         self.far_span = (min(far), max(far) + ring) if far else (0, 0)
         """The begin of the first of their rings, and the end of the last, from a row's rings on."""
+
+    def _set_head_spans(self, last: int) -> None:
+        """Set which heads are read, given the last column that was ever used."""
+        layout, width = self.layout, self.layout.width
+        columns = range(layout.columns)
+        spans = [(layout.heads, layout.head(layout.columns))]
+        if self._separates_heads:
+            foreign, regular = layout.far_heads, layout.columns // 2
+            spans = [(foreign, foreign + width), (layout.heads, layout.alarm)]
+            if last >= regular:
+                spans.append((layout.head(regular), layout.head(last) + width))
+            columns = range(max(regular, last + 1))
+        self._head_spans = spans
+        self._gauges_at = [(column, layout.head(column) + at.GAUGE) for column in columns]
+        """The places in a row of the gauges of these columns."""
 
     def active_columns(self) -> frozenset[int]:
         """Return the columns whose words may change at any time."""

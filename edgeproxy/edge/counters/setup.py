@@ -9,7 +9,7 @@ from edgeproxy.edge.counters.carry import Carry
 from edgeproxy.edge.counters.control import Control
 from edgeproxy.edge.counters.file import KINDS, QUOTAS, TableError, TableFile
 from edgeproxy.edge.counters.index import ROWS_MAX
-from edgeproxy.edge.counters.layout import DAMAGED, HEAD_WORDS, KEYS_APART, LONE_HEAD_WORDS, Layout
+from edgeproxy.edge.counters.layout import DAMAGED, HEAD_WORDS, HEADS_APART, KEYS_APART, LONE_HEAD_WORDS, Layout
 from edgeproxy.edge.counters.occupancy import ROWS as CONNECTION_ROWS
 from edgeproxy.edge.counters.occupancy import WAYS
 from edgeproxy.edge.counters.row_repair import repair_if_free
@@ -35,16 +35,16 @@ def layouts(
     """
     columns = 2 * workers
     limits = columns + hub
-    width = HEAD_WORDS if hub else LONE_HEAD_WORDS
+    width, parts = (HEAD_WORDS, KEYS_APART) if hub else (LONE_HEAD_WORDS, HEADS_APART)
     return (
-        Layout("customers", customers, limits, ring=32, cells=28, width=width, parts=KEYS_APART),
-        Layout("addresses", addresses, limits, ring=16, cells=13, width=width, parts=KEYS_APART),
+        Layout("customers", customers, limits, ring=32, cells=28, width=width, parts=parts),
+        Layout("addresses", addresses, limits, ring=16, cells=13, width=width, parts=parts),
         # Their rings stay empty: the counts, and the time until which they matter, are in the heads.
         Layout(QUOTAS, customers, columns + (hub or ledger), ring=1, cells=1, width=HEAD_WORDS),
         Layout("usage", customers, columns, width=1, parts=2),
         Layout("metrics", METRIC_ROWS, columns, width=METRIC_WORDS),
         Layout("connections", CONNECTION_ROWS, columns, width=WAYS),
-        Layout("end_users", end_users, limits, ring=16, cells=13, width=width, parts=KEYS_APART),
+        Layout("end_users", end_users, limits, ring=16, cells=13, width=width, parts=parts),
     )
 
 

@@ -13,7 +13,6 @@ seconds, so that usage stays when the rate or the depth changes.
 from typing import NamedTuple
 
 from edgeproxy.edge.counters import layout as at
-from edgeproxy.edge.counters.heads import read_heads
 from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
 from edgeproxy.edge.counters.rows import LimitTable, RowLookup
 from edgeproxy.edge.limits.counts import CellWindow, Counts
@@ -113,8 +112,6 @@ class LevelCounts(Counts):
 
     __slots__ = (
         "_brief",
-        "_heads",
-        "_heads_end",
         "_level_at",
         "_remembers",
         "_rest",
@@ -266,10 +263,12 @@ class LevelCounts(Counts):
 
     def _read_all_heads(self, now: float) -> None:
         """Read all heads, even of columns that change rarely and of this process's predecessors."""
-        heads = read_heads(self.window.words, self._heads, self._heads_end, self._stride)
-        rest = sum(heads[at.CUM :: self._stride]) - self.cum
-        self._rest = rest - sum([heads[place - self._heads] for place in self._sibling_cums])
-        latest = compute_level(heads, self._stride, now, self.rate, self._scale)
+        place = self.local or self.window.table
+        heads, stride = place.read_heads(self.row), self._stride
+        rest = sum(heads[at.CUM :: stride]) - self.cum
+        # The foreign column's head comes first.
+        self._rest = rest - sum([heads[(1 + column) * stride + at.CUM] for column in place.siblings])
+        latest = compute_level(heads, stride, now, self.rate, self._scale)
         if latest.seen > self.seen:
             self.level, self.at, self.seen = latest.level, latest.at, latest.seen
         if not latest.is_written:
@@ -294,8 +293,6 @@ class LevelCounts(Counts):
         layout, place = table.layout, self.local or table
         self._stride = layout.width
         self._level_at = row + place.head_at + at.LEVEL
-        self._heads = row + (layout.heads if place is table else place.head_at)
-        self._heads_end = row + place.heads_end
         self._sibling_cums = tuple([row + layout.head(column) + at.CUM for column in place.siblings])
         # The next decision reads all heads and takes the level from them.
         self.seen = -1

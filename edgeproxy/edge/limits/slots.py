@@ -7,9 +7,9 @@ a column counts only once its next holder has written its number (`columns.begin
 
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import CELL_US_MIN, milliseconds
-from edgeproxy.edge.counters.layout import AWAY, COUNT_MASK, FOREIGN_COLUMN, HOSTS, ROW_SYNC
+from edgeproxy.edge.counters.layout import AWAY, COUNT_MASK, FOREIGN_COLUMN, HOSTS, ROW_STATE, ROW_SYNC
 from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
-from edgeproxy.edge.counters.row_key import HAS_GAUGES
+from edgeproxy.edge.counters.row_key import HAS_FOREIGN, HAS_GAUGES
 from edgeproxy.edge.counters.rows import LimitTable, RowLookup, RowUnavailableError, TableFullError
 from edgeproxy.edge.limits.counts import ROW_RETRY_SECONDS, join_rings
 from edgeproxy.edge.limits.headroom import MARGIN_PARTS, Headroom
@@ -147,7 +147,9 @@ class Slots:
             if self._read_for(headroom, limit, amount) + len(places) <= limit:
                 return True
         else:
-            total = used + words[row + gauges.foreign_at] + len(places)
+            total = used + len(places)
+            if words[row + ROW_STATE] & HAS_FOREIGN:
+                total += words[row + gauges.foreign_at]
             for other in places:
                 total += words[row + other] & COUNT_MASK
             if total <= limit:
@@ -196,7 +198,9 @@ class Slots:
         """Return the slots that the columns say are in use, this process's own included."""
         gauges, row = self._gauges, self._row
         words = gauges.words
-        total = (words[row + gauges.own_at] & COUNT_MASK) + words[row + gauges.foreign_at]
+        total = words[row + gauges.own_at] & COUNT_MASK
+        if words[row + ROW_STATE] & HAS_FOREIGN:
+            total += words[row + gauges.foreign_at]
         if gauges.runs:
             width = gauges.table.layout.width
             for begin, end in gauges.runs:
@@ -250,7 +254,9 @@ class Slots:
             total = self._read_gauges(headroom, limit) + amount
         else:
             # The sum of `_sum_gauges`, written out: a call costs a 429 one percent more instructions.
-            total = (words[row + gauges.own_at] & COUNT_MASK) + amount + words[row + gauges.foreign_at]
+            total = (words[row + gauges.own_at] & COUNT_MASK) + amount
+            if words[row + ROW_STATE] & HAS_FOREIGN:
+                total += words[row + gauges.foreign_at]
             for place in gauges.places:
                 total += words[row + place] & COUNT_MASK
         return total > limit and self._count_living() + amount > limit
@@ -286,7 +292,9 @@ class Slots:
         """Return the slots of living processes. It takes system calls, so it is computed only if it decides."""
         gauges, row = self._gauges, self._row
         words, table = gauges.words, gauges.table
-        total = (words[row + gauges.own_at] & COUNT_MASK) + words[row + gauges.foreign_at]
+        total = words[row + gauges.own_at] & COUNT_MASK
+        if words[row + ROW_STATE] & HAS_FOREIGN:
+            total += words[row + gauges.foreign_at]
         for column, place in zip(gauges.columns, gauges.places, strict=True):
             word = words[row + place]
             if word & COUNT_MASK and table.is_living(column) and word >> at.OWNER_SHIFT == table.owner_of(column):

@@ -15,6 +15,7 @@ from edgeproxy.edge.counters.rows import CHUNKS_MAX
 from tests.support.tables import (
     CUSTOMERS,
     FORMER,
+    HEADS_WITHIN,
     INSTANCE,
     KEYS_WITHIN,
     METRICS,
@@ -30,7 +31,7 @@ from tests.support.tables import (
 
 LARGE = CUSTOMERS._replace(rows=10_000, columns=8)
 """A layout of more than three chunks."""
-KINDS = (CUSTOMERS, QUOTAS, KEYS_WITHIN, TWO_PARTS, ONE_PART, FORMER, USAGE, WHOLE_KEYS, METRICS)
+KINDS = (CUSTOMERS, QUOTAS, HEADS_WITHIN, KEYS_WITHIN, TWO_PARTS, ONE_PART, FORMER, USAGE, WHOLE_KEYS, METRICS)
 
 
 def test_new_small_table_file_is_fully_allocated_and_zeroed(tmp_path: Path) -> None:
@@ -156,7 +157,7 @@ def test_a_new_file_has_room_for_the_rows_in_use(tmp_path: Path) -> None:
 
 def test_former_formats_are_read_and_metrics_are_in_the_first_one_still(tmp_path: Path) -> None:
     versions = {layout: opened(make(tmp_path, layout, number)).words[at.VERSION] for number, layout in enumerate(KINDS)}
-    assert [versions[layout] for layout in KINDS] == [5, 2, 4, 3, 2, 1, 3, 1, 1]
+    assert [versions[layout] for layout in KINDS] == [6, 2, 5, 4, 3, 2, 1, 3, 1, 1]
 
 
 def test_two_files_hash_with_different_seeds(tmp_path: Path) -> None:
@@ -184,7 +185,7 @@ def written(path: Path, word: int, value: int) -> None:
     ("word", "value", "why"),
     [
         (at.MAGIC, 1, "is not a table of edgeproxy: move it away"),
-        (at.VERSION, 9, "has format version 9, and this program reads 5: move it away"),
+        (at.VERSION, 9, "has format version 9, and this program reads 6: move it away"),
         (at.KIND, 1, "holds addresses, not customers: move it away"),
         (at.KIND, 77, "holds unknown, not customers: move it away"),
         (at.ROWS, 13, "bytes long and should be"),

@@ -58,6 +58,7 @@ def test_gauges_of_all_processes_are_summed(path: Path, start: Start) -> None:
     assert supervisor.in_use(row) == 6
     mine = worker(path)
     assert mine.column == 2
+    assert mine.declare_column()
     use(mine, KEY, 5)
     assert mine.in_use(row) == supervisor.in_use(row) == 11
 

@@ -13,11 +13,21 @@ from edgeproxy.edge.counters.row_key import HAS_GAUGES
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.counters.setup import layouts
 from edgeproxy.edge.counters.store import Store
-from tests.support.tables import CUSTOMERS, QUOTAS, WIDTH, claim, limits, list_foreign_counts, make, opened, write_cell
+from tests.support.tables import (
+    CUSTOMERS,
+    QUOTAS,
+    SHARED,
+    WIDTH,
+    claim,
+    limits,
+    list_foreign_counts,
+    make,
+    opened,
+    write_cell,
+)
 
 NOW = 5000.0
 CELL = cell_number(NOW, WIDTH)
-SHARED = CUSTOMERS._replace(columns=5)
 HUB = 4
 
 

@@ -50,21 +50,25 @@ def test_the_parts_of_a_row_do_not_overlap(workers: int) -> None:
     for layout in (customers, addresses, quotas, end_users):
         rings = list_ring_places(layout)
         assert all(after - before >= layout.ring for before, after in pairwise(rings))
-        assert layout.heads == layout.head(-1)
-        assert [layout.head(column) - layout.head(column - 1) for column in (0, layout.columns - 1)] == [
-            layout.width
-        ] * 2
-        assert layout.head(layout.columns) <= layout.row_words
         assert layout.list_extents(0, layout.rows)[-1][1] >= (rings[-1] + layout.ring) * at.WORD
         if layout is not quotas:
             assert layout.ring >= layout.cells + 3
-            assert (layout.width, layout.alarm) == (at.LONE_HEAD_WORDS, layout.head(layout.columns))
+            near, far = range(workers), (-1, *range(workers, 2 * workers))
+            assert [layout.head(column) for column in near] == [layout.heads + layout.width * n for n in near]
+            assert (layout.width, layout.alarm) == (at.LONE_HEAD_WORDS, layout.heads + layout.width * workers)
             assert layout.alarm < layout.row_words
+            assert [layout.head(column) for column in far] == [
+                layout.far_heads + layout.width * n for n in range(1 + workers)
+            ]
+            assert layout.width * len(far) <= layout.row_words
             assert rings[0] == layout.first_rings >= layout.first_row + layout.rows * layout.row_words
             extents = layout.list_extents(0, layout.rows)
             assert [end for _, end in extents[:-1]] == [start for start, _ in extents[1:]]
-            assert extents[-1][0] == layout.first_rest * at.WORD >= (rings[-1] + layout.ring) * at.WORD
-            assert layout.size >= (layout.first_rest + layout.rows * at.REST_WORDS) * at.WORD
+            assert extents[-2][0] == layout.first_rest * at.WORD >= (rings[-1] + layout.ring) * at.WORD
+            far_heads = layout.first_row + layout.far_heads
+            assert extents[-1][0] == far_heads * at.WORD
+            assert far_heads >= layout.first_rest + layout.rows * at.REST_WORDS
+            assert layout.size >= (far_heads + layout.rows * layout.row_words) * at.WORD
             assert (layout.key_words + at.REST_WORDS) * at.WORD == at.KEY_BYTES
     for layout in (usage, metrics, connections):
         assert layout.tallies + layout.columns * layout.width <= layout.row_words
@@ -76,10 +80,10 @@ def test_the_parts_of_a_row_do_not_overlap(workers: int) -> None:
 
 def test_row_sizes_with_two_workers_are_as_documented() -> None:
     customers, addresses, quotas, *_ = layouts(2, 200_000, 200_000)
-    assert (customers.row_words * at.WORD, customers.row_bytes) == (256, 1576)
-    assert (addresses.row_words * at.WORD, addresses.row_bytes) == (256, 936)
+    assert (customers.row_words * at.WORD, customers.row_bytes) == (192, 1704)
+    assert (addresses.row_words * at.WORD, addresses.row_bytes) == (192, 1064)
     assert quotas.row_bytes == 448
-    assert layouts(1, 10, 10)[0].row_words * at.WORD == 192
+    assert layouts(1, 10, 10)[0].row_words * at.WORD == 128
 
 
 @pytest.mark.parametrize("workers", WORKERS)

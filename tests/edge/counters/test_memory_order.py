@@ -81,6 +81,6 @@ class Moving:
 def test_new_stamps_are_never_read_with_old_values(before: list[int], stores: list[tuple[int, int]]) -> None:
     for moments in itertools.product(range(4), repeat=3):
         words = Moving([*before, 0, 0, 0, 0], stores, moments)
-        heads = read_heads(words, 0, 7, 7)  # type: ignore[arg-type]
+        heads = read_heads(words, [(0, 7)], 7)  # type: ignore[arg-type]
         assert (heads[PERIOD], heads[CUM]) != (6, 7)
         assert heads[SEEN_CUM] != 8 or heads[LEVEL] == 80

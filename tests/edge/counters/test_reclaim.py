@@ -8,7 +8,7 @@ from edgeproxy.edge.counters.cells import CELL_US_MIN, cell_number
 from edgeproxy.edge.counters.reclaim import GRACE_SECONDS, IDLE_SECONDS, PERIOD_RETENTION_SECONDS, Reclaim
 from edgeproxy.edge.counters.row_key import HAS_PERIODS
 from edgeproxy.edge.counters.rows import LimitTable
-from tests.support.tables import CUSTOMERS, QUOTAS, WIDTH, claim, limits, make, number_of, write_cell
+from tests.support.tables import CUSTOMERS, QUOTAS, WIDTH, claim, limits, make, number_of, write_cell, write_head
 
 BOTH_ORDERS = True
 
@@ -54,7 +54,7 @@ def test_a_row_is_idle_a_minute_after_its_window(table: LimitTable) -> None:
 @pytest.mark.parametrize("column", range(-1, CUSTOMERS.columns))
 def test_row_is_reclaimed_after_the_last_column_expires(table: LimitTable, column: int) -> None:
     row = claim(table, b"acme", BORN)
-    table.words[row + CUSTOMERS.head(column) + at.UNTIL] = int((FROM + 500) * 1000)
+    write_head(table, row, column, (0, 0, 0, int((FROM + 500) * 1000)))
     reclaim = Reclaim(table)
     assert reclaim.slice(FROM + 499.9, NEVER) == (0, 0, 0)
     assert reclaim.slice(FROM + 500, NEVER) == (1, 0, 0)
@@ -64,7 +64,7 @@ def test_row_in_use_again_while_closing_is_revived(table: LimitTable) -> None:
     row = claim(table, b"acme", BORN)
     reclaim = Reclaim(table)
     assert reclaim.slice(FROM, NEVER) == (1, 0, 0)
-    table.words[row + CUSTOMERS.head(2) + at.UNTIL] = int((FROM + 500) * 1000)
+    write_head(table, row, 2, (0, 0, 0, int((FROM + 500) * 1000)))
     assert reclaim.slice(FROM + GRACE_SECONDS, NEVER) == (0, 0, 1)
     assert table.peek(table.make_key(b"acme")) == row
 

@@ -6,7 +6,7 @@ import pytest
 
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import CELL_US_MIN
-from edgeproxy.edge.counters.row_key import DIGESTED, HAS_GAUGES, RowKey
+from edgeproxy.edge.counters.row_key import DIGESTED, HAS_FOREIGN, HAS_GAUGES, RowKey
 from edgeproxy.edge.counters.row_repair import repair, repair_if_free
 from edgeproxy.edge.counters.rows import (
     FLOCK_RETRY_SECONDS,
@@ -28,6 +28,7 @@ from tests.support.tables import (
     number_of,
     taken,
     write_cell,
+    write_head,
 )
 
 BOTH_ORDERS = True
@@ -295,6 +296,8 @@ def test_rows_of_things_in_use_take_no_memory_for_rings(tmp_path: Path) -> None:
         (row, _, _), (gauge, _, _) = table.find_all(keys, 1000.0)
         write_cell(table, row, 0, 77, 5)
         assert (table.counts(row, 77), table.counts(gauge, 77)) == ({77: 5}, {})
+        # Nor do readers of heads touch those that lie apart.
+        assert (table.retained_until(row), table.heads(row).counted, table.in_use(gauge)) == (0, 0, 0)
     rows, rings, *_ = layout.list_extents(0, layout.rows)
     used = rows[1] + (rings[1] - rings[0]) // 2
     assert used * 0.9 < measure_resident_bytes(path) < used * 1.1
@@ -376,10 +379,10 @@ def test_foreign_head_write_changes_only_the_given_words(table: LimitTable) -> N
     row = claim(table, b"acme")
     head = row + CUSTOMERS.head(-1)
     table.write_foreign(row, {}, (1, 2, 3, 4))
-    assert table.words[head : head + at.HEAD_WORDS].tolist() == [1, 2, 3, 4, 0, 0, 0]
+    assert table.words[head : head + CUSTOMERS.row_words].tolist() == [1, 2, 3, 4] + [0] * (CUSTOMERS.row_words - 4)
     table.write_foreign(row, {}, (5, 6))
     table.write_foreign(row, {})
-    assert table.words[head : head + at.HEAD_WORDS].tolist() == [5, 6, 3, 4, 0, 0, 0]
+    assert table.words[head : head + CUSTOMERS.row_words].tolist() == [5, 6, 3, 4] + [0] * (CUSTOMERS.row_words - 4)
     assert not any(table.words[row + CUSTOMERS.head(0) : row + CUSTOMERS.row_words].tolist())
 
 
@@ -387,24 +390,41 @@ def test_row_is_retained_until_the_latest_moment_of_any_column(table: LimitTable
     row = claim(table, b"acme")
     assert table.retained_until(row) == 0
     for place, column in enumerate((0, 3, -1, 1)):
-        table.words[row + CUSTOMERS.head(column) + at.UNTIL] = 5000 + place
         # The words beside UNTIL do not affect retention.
-        table.words[row + CUSTOMERS.head(column) + at.SEEN_CUM] = 1 << 60
-        table.words[row + CUSTOMERS.head(column) + at.WANT] = 1 << 60
+        write_head(table, row, column, (0, 0, 1 << 60, 5000 + place))
         assert table.retained_until(row) == 5 + place / 1000
 
 
-def test_a_worker_knows_where_the_heads_that_are_used_end(path: Path) -> None:
+def test_a_worker_knows_which_heads_are_used(path: Path) -> None:
     first, spare = limits(path, 0), limits(path, 3)
+    row = claim(first, b"acme")
+    lone = at.LONE_HEAD_WORDS
     assert first.head_at == CUSTOMERS.head(0)
-    assert first.heads_end == CUSTOMERS.head(2)
+    assert first.list_head_spans(row) == [(row + CUSTOMERS.heads, row + CUSTOMERS.heads + 2 * lone)]
     assert first.siblings == (1,)
     assert spare.head_at == CUSTOMERS.head(3)
     assert spare.declare_column()
     first.refresh_columns()
-    assert first.heads_end == spare.heads_end == CUSTOMERS.head(4)
+    far = row + CUSTOMERS.far_heads
+    assert first.list_head_spans(row) == spare.list_head_spans(row)
+    assert first.list_head_spans(row)[1:] == [(far + lone, far + 3 * lone)]
     assert first.siblings == (1, 3)
     assert spare.siblings == (0, 1)
+    first.write_foreign(row, {}, (1,))
+    assert first.list_head_spans(row)[0] == (far, far + lone)
+    assert first.read_heads(row)[::lone] == [1, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("is_gauge", [False, True])
+def test_heads_that_lie_apart_are_empty_for_the_next_key(path: Path, is_gauge: bool) -> None:
+    table = limits(path, 0)
+    row = claim(table, b"acme", flags=HAS_GAUGES if is_gauge else 0)
+    write_head(table, row, at.FOREIGN_COLUMN, (1, 2, 3, 4))
+    write_head(table, row, 3, (5, 6, 7, 8))
+    free_row(table, row)
+    assert claim(table, b"globex", flags=HAS_GAUGES if is_gauge else 0) == row
+    table.words[row + at.ROW_STATE] |= HAS_FOREIGN
+    assert not any(table.read_heads(row))
 
 
 def test_row_key_is_recomputed_for_a_table_with_another_seed(table: LimitTable, tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ from tests.support.tables import claim, fresh, limits, make, number_of
 
 BOTH_ORDERS = True
 
-CUSTOMERS = Layout("customers", 5, 8, ring=32, cells=28, width=at.LONE_HEAD_WORDS, parts=at.KEYS_APART)
-ADDRESSES = Layout("addresses", 5, 8, ring=16, cells=13, width=at.LONE_HEAD_WORDS, parts=at.KEYS_APART)
+CUSTOMERS = Layout("customers", 5, 8, ring=32, cells=28, width=at.LONE_HEAD_WORDS, parts=at.HEADS_APART)
+ADDRESSES = Layout("addresses", 5, 8, ring=16, cells=13, width=at.LONE_HEAD_WORDS, parts=at.HEADS_APART)
 START = 51_000_000.0
 SUBJECT = b"acme"
 NEVER = float("inf")

@@ -16,7 +16,7 @@ from tests.support.tables import claim, fresh, limits, make, number_of
 
 BOTH_ORDERS = True
 
-CUSTOMERS = Layout("customers", 5, 8, ring=32, cells=28, width=at.LONE_HEAD_WORDS, parts=at.KEYS_APART)
+CUSTOMERS = Layout("customers", 5, 8, ring=32, cells=28, width=at.LONE_HEAD_WORDS, parts=at.HEADS_APART)
 START = 51_000_000.0
 SUBJECT = b"acme"
 HOUR = 3600.0

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeproxy.edge.counters.cells import MASK, cell_number, pack, width_us
-from edgeproxy.edge.counters.layout import KEYS_APART, LONE_HEAD_WORDS, Layout
+from edgeproxy.edge.counters.layout import HEADS_APART, LONE_HEAD_WORDS, Layout
 from edgeproxy.edge.counters.reclaim import GRACE_SECONDS, IDLE_SECONDS, Reclaim
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.limits.counts import sum_counts
@@ -139,7 +139,7 @@ EVENTS = st.lists(
 @given(events=EVENTS)
 def test_each_charge_counts_for_its_window_despite_reclaimed_rows(events: list[tuple[str, int, int]]) -> None:
     with fresh(
-        Layout("customers", rows=3, columns=4, ring=32, cells=28, width=LONE_HEAD_WORDS, parts=KEYS_APART)
+        Layout("customers", rows=3, columns=4, ring=32, cells=28, width=LONE_HEAD_WORDS, parts=HEADS_APART)
     ) as path:
         come_and_go(path, events)
 

@@ -17,12 +17,11 @@ from edgeproxy.edge.limits.limit_set import LimitSet
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.rule import Rule
-from tests.support.tables import CUSTOMERS, close_all, limits, make
+from tests.support.tables import SHARED, close_all, limits, make
 
 BOTH_ORDERS = True
 
 NOW = 5000.0
-SHARED = CUSTOMERS._replace(columns=5)
 RULE = Rule("basic", 600, 60.0)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.edge.counters.layout import GAUGE, HEAD_WORDS, KEYS_APART, LONE_HEAD_WORDS, Layout
+from edgeproxy.edge.counters.layout import GAUGE, HEAD_WORDS, HEADS_APART, KEYS_APART, LONE_HEAD_WORDS, Layout
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.limits.admission import admit, charge_reported_costs
 from edgeproxy.edge.limits.concurrency import ConcurrencyLimit
@@ -32,8 +32,8 @@ Join = Callable[[int], LimitTable]
 def make_table(folder: Path, workers: int = WORKERS, *, hub: bool = False) -> Join:
     """Return a table of so many workers, and as many spare columns, as the worker of a column has it."""
     columns = 2 * workers + hub
-    width = HEAD_WORDS if hub else LONE_HEAD_WORDS
-    path = make(folder, Layout("customers", 20, columns, ring=32, cells=28, width=width, parts=KEYS_APART))
+    width, parts = (HEAD_WORDS, KEYS_APART) if hub else (LONE_HEAD_WORDS, HEADS_APART)
+    path = make(folder, Layout("customers", 20, columns, ring=32, cells=28, width=width, parts=parts))
     return lambda column: limits(path, column)
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.edge.counters import layout as at
-from edgeproxy.edge.counters.layout import KEYS_APART, LONE_HEAD_WORDS, Layout
+from edgeproxy.edge.counters.layout import HEADS_APART, LONE_HEAD_WORDS, Layout
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.limits import local
 from edgeproxy.edge.limits.policies import Policies
@@ -19,7 +19,7 @@ RULE = Rule("basic", 21, 60.0)
 def path(tmp_path: Path) -> Path:
     """A table with two rows, for two workers."""
     return make(
-        tmp_path, Layout("customers", rows=2, columns=4, ring=32, cells=28, width=LONE_HEAD_WORDS, parts=KEYS_APART)
+        tmp_path, Layout("customers", rows=2, columns=4, ring=32, cells=28, width=LONE_HEAD_WORDS, parts=HEADS_APART)
     )
 
 

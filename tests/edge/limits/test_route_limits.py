@@ -25,7 +25,7 @@ from edgeproxy.edge.limits.rule import Rule
 from tests.edge.limits.reference import ExactBucket, ExactWindow
 from tests.support.tables import fresh, make, opened
 
-CUSTOMERS = Layout("customers", 20, 8, ring=32, cells=28, width=at.LONE_HEAD_WORDS, parts=at.KEYS_APART)
+CUSTOMERS = Layout("customers", 20, 8, ring=32, cells=28, width=at.LONE_HEAD_WORDS, parts=at.HEADS_APART)
 QUOTAS = Layout("quotas", 5, 8, ring=1, cells=1, width=at.HEAD_WORDS)
 START = 51_000_000.0
 SUBJECT = b"acme"

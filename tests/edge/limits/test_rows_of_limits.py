@@ -44,7 +44,7 @@ from edgeproxy.edge.limits.route_limits import (
 )
 from edgeproxy.edge.limits.rule import Rule
 from edgeproxy.edge.limits.slots import Slots
-from tests.support.tables import CUSTOMERS, QUOTAS, close_all, limits, make
+from tests.support.tables import CUSTOMERS, QUOTAS, SHARED, close_all, limits, make
 
 DIGEST = bytes(range(32))
 ADDRESS = bytes((192, 0, 2, 1))
@@ -242,15 +242,13 @@ def tables(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[PolicyTab
 
     def policies(name: str, layout: Layout) -> Policies:
         (tmp_path / name).mkdir()
-        return Policies(limits(make(tmp_path / name, layout._replace(columns=5)), 0), sharing=sharing)
+        return Policies(limits(make(tmp_path / name, layout), 0), sharing=sharing)
 
-    shared = CUSTOMERS._replace(kind="addresses")
-    end_users = CUSTOMERS._replace(kind="end_users")
     yield PolicyTables(
-        policies("customers", CUSTOMERS),
-        policies("addresses", shared),
-        policies("quotas", QUOTAS),
-        policies("end_users", end_users),
+        policies("customers", SHARED),
+        policies("addresses", SHARED._replace(kind="addresses")),
+        policies("quotas", QUOTAS._replace(columns=5)),
+        policies("end_users", SHARED._replace(kind="end_users")),
     )
     close_all()
 

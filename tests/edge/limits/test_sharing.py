@@ -26,7 +26,7 @@ from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.quota import QuotaCounts
 from edgeproxy.edge.limits.rule import Rule
 from edgeproxy.edge.limits.slots import Slots
-from tests.support.tables import CUSTOMERS, QUOTAS, close_all, limits, make
+from tests.support.tables import CUSTOMERS, QUOTAS, SHARED, close_all, limits, make
 
 NOW = 5000.0
 RULE = Rule("basic", 5, 60.0)
@@ -64,7 +64,7 @@ def sharing() -> Sharing:
 
 @pytest.fixture
 def table(tmp_path: Path) -> Iterator[LimitTable]:
-    table = limits(make(tmp_path, CUSTOMERS._replace(columns=5)), 0)
+    table = limits(make(tmp_path, SHARED), 0)
     table.words[at.HOSTS] = 3
     yield table
     close_all()
@@ -201,7 +201,7 @@ def test_a_table_of_one_host_has_no_gates(tmp_path: Path, sharing: Sharing) -> N
 def test_without_a_row_a_host_has_its_share_of_the_limit(
     tmp_path: Path, sharing: Sharing, hosts: int, passed: int
 ) -> None:
-    table = limits(make(tmp_path, CUSTOMERS._replace(columns=5, rows=1)), 0)
+    table = limits(make(tmp_path, SHARED._replace(rows=1)), 0)
     policies = Policies(table, sharing=sharing)
     policies.get_policy(RULE, b"first").left(NOW)
     table.words[at.HOSTS] = hosts
@@ -483,7 +483,7 @@ def test_a_shadow_limit_without_room_reports_nothing(later: LimitSet, sharing: S
 
 
 def test_a_limit_without_a_row_reports_nothing(tmp_path: Path, sharing: Sharing) -> None:
-    table = limits(make(tmp_path, CUSTOMERS._replace(columns=5, rows=1)), 0)
+    table = limits(make(tmp_path, SHARED._replace(rows=1)), 0)
     policies = Policies(table, sharing=sharing)
     policies.get_policy(RULE, b"first").left(NOW)
     tokens = policies.get_policy(RULE, b"second")

@@ -26,7 +26,7 @@ from tests.support.tables import claim, fresh, limits, make, number_of, opened
 
 BOTH_ORDERS = True
 
-CUSTOMERS = Layout("customers", 5, 8, ring=32, cells=28, width=at.LONE_HEAD_WORDS, parts=at.KEYS_APART)
+CUSTOMERS = Layout("customers", 5, 8, ring=32, cells=28, width=at.LONE_HEAD_WORDS, parts=at.HEADS_APART)
 START = 51_000_000.0
 SUBJECT = b"acme"
 NEVER = float("inf")
@@ -565,7 +565,7 @@ def test_the_row_is_marked_as_holding_gauges(start: Start, path: Path) -> None:
     ],
 )
 def test_without_the_hub_a_host_applies_on_loss(tmp_path: Path, on_loss: int, elsewhere: int, passed: int) -> None:
-    path = make(tmp_path, CUSTOMERS._replace(columns=9))
+    path = make(tmp_path, CUSTOMERS._replace(columns=9, width=at.HEAD_WORDS, parts=at.KEYS_APART))
     one, other = Process(path, 6), Process(path, 6)
     words, layout = one.table.words, one.table.layout
     for process in (one, other):
@@ -587,7 +587,7 @@ def test_without_the_hub_a_host_applies_on_loss(tmp_path: Path, on_loss: int, el
 
 @pytest.mark.parametrize("on_loss", [at.SHARE, at.DENY])
 def test_without_the_hub_and_a_row_a_worker_applies_on_loss(tmp_path: Path, on_loss: int) -> None:
-    path = make(tmp_path, CUSTOMERS._replace(rows=1, columns=9))
+    path = make(tmp_path, CUSTOMERS._replace(rows=1, columns=9, width=at.HEAD_WORDS, parts=at.KEYS_APART))
     table = limits(path)
     table.find(table.make_key(b"other"), 1000, START)
     process = Process(path, 60, hosts=2)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from edgeproxy.base.calendar import period_of
 from edgeproxy.edge.counters import columns
-from edgeproxy.edge.counters.layout import KEYS_APART, LONE_HEAD_WORDS, Layout
+from edgeproxy.edge.counters.layout import HEADS_APART, LONE_HEAD_WORDS, Layout
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.limits.bucket import compute_room
 from edgeproxy.edge.limits.policies import Policies
@@ -23,7 +23,7 @@ from tests.support.tables import fresh, limits, opened
 
 START = 51_000_000.0
 SUBJECT = b"acme"
-CUSTOMERS = Layout("customers", rows=5, columns=8, ring=32, cells=28, width=LONE_HEAD_WORDS, parts=KEYS_APART)
+CUSTOMERS = Layout("customers", rows=5, columns=8, ring=32, cells=28, width=LONE_HEAD_WORDS, parts=HEADS_APART)
 QUOTAS = Layout("quotas", rows=5, columns=8, ring=1, cells=1, width=7)
 UTC = ZoneInfo("UTC")
 

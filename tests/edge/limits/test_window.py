@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeproxy.edge.counters.cells import MASK, cell_number, width_us
-from edgeproxy.edge.counters.layout import KEYS_APART, LONE_HEAD_WORDS, Layout
+from edgeproxy.edge.counters.layout import HEADS_APART, LONE_HEAD_WORDS, Layout
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.limits import policies
 from edgeproxy.edge.limits.policies import Policies
@@ -19,7 +19,7 @@ from tests.support.tables import fresh, limits, list_ring_words, make
 
 BOTH_ORDERS = True
 
-CUSTOMERS = Layout("customers", 5, 8, ring=32, cells=28, width=LONE_HEAD_WORDS, parts=KEYS_APART)
+CUSTOMERS = Layout("customers", 5, 8, ring=32, cells=28, width=LONE_HEAD_WORDS, parts=HEADS_APART)
 START = 51_000_000.0
 SUBJECT = b"acme"
 WIDTH = width_us(60.0, 28)
@@ -40,7 +40,7 @@ def test_the_oldest_cell_counts_in_full(worker: Worker) -> None:
 
 def test_a_single_worker_reads_no_siblings(tmp_path: Path) -> None:
     path = make(
-        tmp_path, Layout("customers", rows=5, columns=2, ring=32, cells=28, width=LONE_HEAD_WORDS, parts=KEYS_APART)
+        tmp_path, Layout("customers", rows=5, columns=2, ring=32, cells=28, width=LONE_HEAD_WORDS, parts=HEADS_APART)
     )
     window = Policies(limits(path, 0)).get_policy(Rule("basic", 3, 60.0), SUBJECT)
     assert [ask(window, START) for _ in range(4)] == [True, True, True, False]
@@ -128,7 +128,7 @@ def test_window_decides_as_the_exact_reference_within_one_cell(
     small: bool,
 ) -> None:
     layout = (
-        Layout("addresses", 5, 8, ring=16, cells=13, width=LONE_HEAD_WORDS, parts=KEYS_APART) if small else CUSTOMERS
+        Layout("addresses", 5, 8, ring=16, cells=13, width=LONE_HEAD_WORDS, parts=HEADS_APART) if small else CUSTOMERS
     )
     with fresh(layout) as path:
         hold_to_the_promise(path, layout, steps, Rule("basic", limit, window), start)

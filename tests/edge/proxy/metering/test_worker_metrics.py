@@ -8,7 +8,7 @@ import pytest
 
 from edgeproxy.base import log
 from edgeproxy.edge.counters.index import TableBusyError, TableFullError
-from edgeproxy.edge.counters.layout import ALLOCATED, KEYS_APART, LONE_HEAD_WORDS, Layout
+from edgeproxy.edge.counters.layout import ALLOCATED, HEADS_APART, LONE_HEAD_WORDS, Layout
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.proxy.exchange.snapshot import report_full_table
 from edgeproxy.edge.proxy.metering import worker_metrics
@@ -96,7 +96,7 @@ def test_full_table_is_logged_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_table_that_cannot_grow_is_not_called_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    layout = Layout("customers", rows=1000, columns=2, ring=32, cells=28, width=LONE_HEAD_WORDS, parts=KEYS_APART)
+    layout = Layout("customers", rows=1000, columns=2, ring=32, cells=28, width=LONE_HEAD_WORDS, parts=HEADS_APART)
     table = limits(make(tmp_path, layout), 0)
     words, counted = table.words, WorkerMetrics(Store(meters=TableFullError()))
     words[ALLOCATED] = 1

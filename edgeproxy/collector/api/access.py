@@ -152,7 +152,7 @@ class AccessHandlers(Handlers):
     async def _describe_budgets(
         self, connection: AsyncConnection, name: str, now: float, is_charged: bool
     ) -> list[AccessLimit]:
-        uses = await key_spend.fetch_uses(connection, [name], self._settings.meters, now - EPOCH)
+        uses = await key_spend.fetch_uses(connection, [name], self._settings.meters, now - EPOCH, is_usable=True)
         return [
             access.describe_budget(
                 use.key.start,
@@ -163,7 +163,6 @@ class AccessHandlers(Handlers):
                 is_held=is_charged or use.budget.meter is not None,
             )
             for use in uses
-            if not use.has_ended
         ]
 
 

@@ -54,6 +54,7 @@ from edgeproxy.config.collector.rotation import GRACE_SECONDS
 from edgeproxy.wire.key_uses import USAGE_KEY_DIGITS
 
 USAGE_KEYS = f"^[0-9a-f]{{{USAGE_KEY_DIGITS}}}(,[0-9a-f]{{{USAGE_KEY_DIGITS}}}){{0,99}}$"
+KEY_IDS = "^[^,]{1,64}(,[^,]{1,64}){0,99}$"
 
 
 class KeysQuery(Query):
@@ -69,6 +70,13 @@ class KeysQuery(Query):
     """True lists only keys that should be rotated. The customer gets alerts about these."""
     usage_key: Annotated[str, Field(pattern=USAGE_KEYS)] | None = None
     """Only the keys with these ids in usage, at most 100, separated by commas."""
+
+
+class KeyBudgetsQuery(Query):
+    """The selected budgets."""
+
+    key: Annotated[str, Field(pattern=KEY_IDS)] | None = None
+    """Only the budgets of the keys with these ids, at most 100, separated by commas."""
 
 
 class KeyBudgetUse(KeyBudgetTerms):
@@ -143,11 +151,13 @@ class KeyHandlers(ChangeHandlers):
         return await self._change(call, make)
 
     @get("/v1/customers/{customer}/key-budgets", roles=READERS | OWN)
-    async def list_budgets(self, call: Call[Query, Nothing]) -> KeyBudgetList:
+    async def list_budgets(self, call: Call[KeyBudgetsQuery, Nothing]) -> KeyBudgetList:
         """List the budgets of a customer's keys, and the use of each."""
+        of_keys = None if call.query.key is None else call.query.key.split(",")
         async with self._database.reading(whole=True) as connection:
             name = (await customers.get_row(connection, call.path("customer"))).name
-            uses = await key_spend.fetch_uses(connection, [name], self._settings.meters, time.time() - EPOCH)
+            now = time.time() - EPOCH
+            uses = await key_spend.fetch_uses(connection, [name], self._settings.meters, now, of_keys=of_keys)
         return {"customer": name, "budgets": [_format_use(use) for use in uses]}
 
     @get("/v1/customers/{customer}/key-rotation", roles=READERS | OWN)

@@ -10,6 +10,7 @@ from edgeproxy.collector.alerts.words import format_detail
 from edgeproxy.collector.ledger.queries import format_time
 from edgeproxy.collector.pages import usage_periods
 from edgeproxy.collector.pages.api import JsonDocument
+from edgeproxy.collector.pages.keys import fetch_budgets
 from edgeproxy.collector.pages.site import Page, Visit
 from edgeproxy.collector.pages.usage_explorer import ROWS_MAX, UsageCounts, UsageSeries, compute_counts, compute_series
 from edgeproxy.config.collector.currency_units import to_decimal
@@ -35,12 +36,11 @@ def list_pages() -> list[Page]:
 async def show_key(visit: Visit) -> web.Response:
     """Show a key of the customer."""
     key = await visit.fetch("GET", "/v1/keys/{key}")
-    budgets = await visit.fetch("GET", "/v1/customers/{customer}/key-budgets")
     return visit.render(
         "key.html",
         key=key,
         creator=await find_creator(visit, key),
-        budgets={budget["key"]: budget for budget in budgets["budgets"]},
+        budgets=await fetch_budgets(visit, visit.customer, [key["id"]]),
         usage=await fetch_usage(visit, key),
         to_decimal=to_decimal,
     )

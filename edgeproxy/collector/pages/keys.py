@@ -1,7 +1,7 @@
 """The forms that create, rotate and revoke keys, for operators and customers. Operators may also restore a key."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import orjson
 from aiohttp import web
@@ -9,6 +9,7 @@ from aiohttp import web
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.languages.marks import N_
 from edgeproxy.collector.pages import get_started
+from edgeproxy.collector.pages.api import JsonDocument
 from edgeproxy.collector.pages.list_pages import fetch_from, fetch_list, send_list
 from edgeproxy.collector.pages.lists import Column, Listing, sort_by
 from edgeproxy.collector.pages.site import Audience, Page, PageError, Visit, format_path
@@ -31,10 +32,10 @@ LISTING = Listing(
     ),
     sort_by("created_at", "name", "-last_used_on"),
     more=(Column("id", ""), Column("expires_at", ""), Column("rotate_by", "")),
-    rows_max=20,  # Each key has three forms, and a page stays below 100 KB.
+    rows_max=20,  # Each key has three forms, and a page stays below 90 KB.
 )
 BESIDE_MAX = 4
-"""Keys on the page of a customer. It also has charts of all meters and must stay below 100 KB."""
+"""Keys on the page of a customer. It also has charts of all meters and must stay below 90 KB."""
 DUE_MAX = 10
 """Most due keys that a page lists."""
 
@@ -61,9 +62,17 @@ def list_forms(root: str, who: Audience) -> list[Page]:
 async def list_keys(visit: Visit, customer: str, listing: Listing = LISTING) -> dict[str, object]:
     """Return a page of a customer's keys with the values for its template."""
     view = await fetch_list(visit, listing, fetch_from(visit, listing, KEYS, customer=customer))
-    budgets = await visit.fetch("GET", "/v1/customers/{customer}/key-budgets", names={"customer": customer})
-    by_key = {budget["key"]: budget for budget in budgets["budgets"]}
-    return {"keys": view, "customer": customer, "budgets": by_key, "to_decimal": to_decimal}
+    budgets = await fetch_budgets(visit, customer, [key["id"] for key in view.rows])
+    return {"keys": view, "customer": customer, "budgets": budgets, "to_decimal": to_decimal}
+
+
+async def fetch_budgets(visit: Visit, customer: str, keys: Sequence[str]) -> dict[str, JsonDocument]:
+    """Return the budgets of a customer's keys, at most 100 of them, by the id of the key."""
+    if not keys:
+        return {}
+    names, query = {"customer": customer}, {"key": ",".join(keys)}
+    listed = await visit.fetch("GET", "/v1/customers/{customer}/key-budgets", names=names, query=query)
+    return {budget["key"]: budget for budget in listed["budgets"]}
 
 
 async def fetch_labels(visit: Visit, customer: str, usage_keys: Iterable[str]) -> Mapping[str, str]:

@@ -1,6 +1,7 @@
 """Budgets of keys: their written form, the comparison of two budgets, and their alerts."""
 
 import re
+from typing import NoReturn
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -15,7 +16,8 @@ from edgeproxy.collector.accounts.key_budgets import (
     parse_written,
 )
 from edgeproxy.collector.billing.reports.key_budget_alerts import make_budget_alerts
-from edgeproxy.collector.billing.reports.key_spend import BudgetedKey, BudgetUse
+from edgeproxy.collector.billing.reports.key_spend import BudgetedKey, BudgetUse, sum_usage
+from edgeproxy.config.dimensions import OTHER
 
 TOKENS = StoredBudget("1", 100, "day", "tokens", None)
 
@@ -80,3 +82,15 @@ def test_spent_budget_of_ended_keys_raises_no_alert() -> None:
     raised = [alert.severity for alert in make_budget_alerts(replaced, [80, 100], 0)]
     assert raised == ["info", "warn"], "a key that still works has the budget, too"
     assert list(make_budget_alerts(replaced._replace(has_ended=True), [80, 100], 0)) == []
+
+
+def test_usage_of_a_key_is_not_searched_among_thousands() -> None:
+    """A customer has a budget for each of its keys, so a search would take the square of their number."""
+
+    class Unsearched(dict[str, int]):
+        def __iter__(self) -> NoReturn:
+            raise AssertionError
+
+        items = values = __iter__  # type: ignore[assignment]
+
+    assert sum_usage(Unsearched({"a": 1, "b": 2, "c": 4, OTHER: 8}), {"a", "c", "unused"}) == 13

@@ -61,6 +61,32 @@ def test_customer_can_lower_but_not_raise_a_key_budget(stage: PagesStage) -> Non
     assert stage.collector.get(f"/v1/keys/{key['id']}").json()["budget"] is None
 
 
+def test_budgets_of_many_keys_are_shown_in_part(stage: PagesStage) -> None:
+    """A customer may have thousands of budgets: a page asks for those of its keys, and lists the fullest."""
+    stage.join("many")
+    keys = "/v1/customers/many/keys"
+    created = [stage.collector.send("POST", keys, {"budget": "9 calls/day"}).json()["id"] for _ in range(23)]
+    rotated = stage.collector.send("POST", f"/v1/keys/{created[0]}/rotate", {"overlap": "1d"}).json()["id"]
+    ended = stage.collector.send("POST", f"/v1/keys/{created[1]}/rotate", {"overlap": "0s"}).json()["id"]
+    assert stage.collector.send("DELETE", f"/v1/keys/{ended}", {"why": "old"}).status == 200
+
+    def select(**query: str) -> list[str]:
+        listed = stage.collector.get("/v1/customers/many/key-budgets", **query).json()
+        return sorted(budget["key"] for budget in listed["budgets"])
+
+    latest = sorted([rotated, ended, *created[2:]])
+    assert select() == latest, "budgets of ended keys too, each with the last key that has it"
+    assert select(key=f"{created[0]},{created[5]}") == sorted([rotated, created[5]])
+    assert select(key=rotated) == [rotated]
+    limits = stage.collector.get("/v1/customers/many/access").json()["limits"]
+    assert sum(limit["kind"] == "budget" for limit in limits) == 22, "no budget of ended keys"
+    with stage.customer("many") as many:
+        read = many.get("/account/limits")
+        assert read.text.count("Budget of") == 20
+        assert "2 more" in read.text
+        assert "0 / 9 0%" in many.get(f"/account/keys/{created[7]}").text
+
+
 def test_the_tier_of_a_customer_is_changed_on_its_page(stage: PagesStage) -> None:
     stage.operator.get("/console/customers/acme")
     stage.operator.send("/tier", tier="standard")

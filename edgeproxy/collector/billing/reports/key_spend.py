@@ -35,6 +35,8 @@ from edgeproxy.config.meters import KEY, Meter, is_by_key
 from edgeproxy.wire.key_uses import format_usage_key
 
 UTC = ZoneInfo("UTC")
+BUDGET_ID = sa.func.substr(keys.c.budget, len('{"id":"') + 1, 36)
+"""The id of a key's budget, with which its JSON begins (accounts/key_budgets.py)."""
 NO_PLAN = "the customer has no plan, and so no prices: give a meter"
 
 
@@ -125,14 +127,21 @@ def list_priced_meters(plan: Plan, meters: Mapping[str, Meter]) -> list[str]:
 
 
 async def fetch_uses(
-    connection: AsyncConnection, names: Collection[str], meters: Mapping[str, Meter], now: float
+    connection: AsyncConnection,
+    names: Collection[str],
+    meters: Mapping[str, Meter],
+    now: float,
+    *,
+    of_keys: Collection[str] | None = None,
+    is_usable: bool = False,
 ) -> list[BudgetUse]:
     """Return the use of each key budget of these customers, by name, at edge time `now`.
 
-    The connection must read one snapshot. Raises queries.InvalidQueryError.
+    `of_keys` selects the budgets of keys with these ids, `is_usable` the budgets of keys that still work. A customer
+    may have thousands of others. The connection must read one snapshot. Raises queries.InvalidQueryError.
     """
     keys_by_budget: dict[str, list[BudgetedKey]] = defaultdict(list)
-    for key in await _fetch_keys(connection, names, now):
+    for key in await _fetch_keys(connection, names, now, of_keys, is_usable=is_usable):
         keys_by_budget[key.budget.id].append(key)
     latest = [of_budget[-1] for of_budget in keys_by_budget.values()]
     buyers = {key.customer for key in latest if key.budget.meter is None}
@@ -143,8 +152,8 @@ async def fetch_uses(
     for of_budget in keys_by_budget.values():
         key = of_budget[-1]
         # The usage of replaced keys stays in the budget.
-        of_keys = [one.usage_key for one in of_budget]
-        used = await _compute_used(usage, key, of_keys, plans.get(key.customer), meters)
+        usage_keys = {one.usage_key for one in of_budget}
+        used = await _compute_used(usage, key, usage_keys, plans.get(key.customer), meters)
         has_ended = all(one.has_ended for one in of_budget)
         uses.append(BudgetUse(key, used, period_of(now, key.budget.per, UTC), has_ended))
     return uses
@@ -187,9 +196,9 @@ class _UsageByKey:
         return LedgerQuery(customer, meter, round(period.since + EPOCH), round(period.until + EPOCH), (KEY,))
 
 
-def _sum_own(by_key: Mapping[str, int], of_keys: Collection[str]) -> int:
+def sum_usage(by_key: Mapping[str, int], of_keys: Collection[str]) -> int:
     """Return the sum for these keys, including usage that may be theirs."""
-    return sum(value for key, value in by_key.items() if key == OTHER or key in of_keys)
+    return sum(by_key.get(key, 0) for key in (OTHER, *of_keys))  # The customer may have thousands of other keys.
 
 
 async def _compute_used(
@@ -200,31 +209,50 @@ async def _compute_used(
     if budget.meter is not None:
         if not is_counted_by_key(budget.meter, meters):
             return None
-        return _sum_own(await usage.fetch_units(key.customer, budget.meter, budget.per), of_keys)
+        return sum_usage(await usage.fetch_units(key.customer, budget.meter, budget.per), of_keys)
     if plan is None or plan.currency != budget.currency:
         return None
     spent = 0
     try:
         for meter in list_priced_meters(plan, meters):
-            spent += _sum_own(await usage.fetch_amounts(key.customer, meter, budget.per), of_keys)
+            spent += sum_usage(await usage.fetch_amounts(key.customer, meter, budget.per), of_keys)
     except (QuantityTooLargeError, UsageNotStoredError):
         return None
     return spent
 
 
-async def _fetch_keys(connection: AsyncConnection, names: Collection[str], now: float) -> list[BudgetedKey]:
+async def _fetch_keys(
+    connection: AsyncConnection,
+    names: Collection[str],
+    now: float,
+    of_keys: Collection[str] | None,
+    *,
+    is_usable: bool,
+) -> list[BudgetedKey]:
     """Return the customers' keys with a budget, including those that ended by edge time `now`, in the order of
-    creation."""
-    has_ended = keys.c.revoked_at.is_not(None) | (keys.c.expires_at <= (now + EPOCH) * 1000)
-    statement = (
-        sa.select(keys.c.id, customers.c.name, keys.c.sha256, keys.c.start, keys.c.name, keys.c.budget)
-        .add_columns(sa.func.coalesce(has_ended, sa.false()))
+    creation. `of_keys` and `is_usable` select budgets as in `fetch_uses`.
+    """
+    is_past = keys.c.revoked_at.is_not(None) | (keys.c.expires_at <= (now + EPOCH) * 1000)
+    has_ended = sa.func.coalesce(is_past, sa.false())
+    of_selection: list[sa.ColumnElement[bool]] = [] if of_keys is None else [keys.c.id.in_(of_keys)]
+    if is_usable:
+        of_selection.append(~has_ended)
+    is_selected = sa.and_(sa.true(), *of_selection)
+    # A window and no IN: the planner expects few keys, and would compare all of a customer with all.
+    is_budget_selected = sa.func.max(sa.case((is_selected, 1), else_=0)).over(partition_by=BUDGET_ID)
+    budgets = (
+        sa.select(
+            keys.c.id, customers.c.name.label("customer"), keys.c.sha256, keys.c.start, keys.c.name, keys.c.budget
+        )
+        .add_columns(has_ended.label("has_ended"), is_budget_selected.label("is_selected"))
         .join_from(keys, customers, customers.c.id == keys.c.customer)
         .where(customers.c.name.in_(names), keys.c.budget.is_not(None))
-        .order_by(keys.c.id)
+        .subquery()
     )
+    columns = (column for column in budgets.c if column is not budgets.c.is_selected)
+    rows = await connection.execute(sa.select(*columns).where(budgets.c.is_selected == 1).order_by(budgets.c.id))
     budgeted = []
-    for id_, customer, sha256, start, name, stored, ended in await connection.execute(statement):
+    for id_, customer, sha256, start, name, stored, ended in rows:
         budget = parse_budget(stored)
         if budget is not None:
             budgeted.append(BudgetedKey(id_, customer, sha256, start, name, budget, bool(ended)))

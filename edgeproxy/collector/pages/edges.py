@@ -35,7 +35,6 @@ LISTING = Listing(
     sort_by("-lag_s", "region", "edge", "state", "-last.received", "-sync_age_s", "version", "-gap_count"),
     (Filter("region", N_("Region")), Filter("state", N_("State"), EDGE_STATES)),
     (Column("watermark", ""), Column("token", "")),
-    rows_max=80,  # A page stays below 100 KB.
 )
 
 

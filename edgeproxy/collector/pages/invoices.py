@@ -8,6 +8,7 @@ from aiohttp import web
 from edgeproxy.base.spreadsheet import render_csv
 from edgeproxy.collector.pages import billing_details, rendering
 from edgeproxy.collector.pages.api import JsonDocument
+from edgeproxy.collector.pages.forms import is_whole_number
 from edgeproxy.collector.pages.invoice_status import compute_overdue_days, find_owed, find_pay_url, is_due
 from edgeproxy.collector.pages.list_pages import fetch_from, send_list
 from edgeproxy.collector.pages.lists import Column, Listing, sort_by
@@ -79,12 +80,19 @@ async def show_invoices(visit: Visit) -> web.StreamResponse:
     )
 
 
+def read_first_line(visit: Visit) -> int:
+    """Return the number of the first line on this page of an invoice."""
+    cursor = visit.request.query.get("cursor", "")
+    return int(cursor) if is_whole_number(cursor) else 0
+
+
 async def show_invoice(visit: Visit) -> web.Response:
     """Show an invoice with its lines."""
     invoice, now = await visit.fetch("GET", "/billing/invoices/{invoice}"), time.time()
     return visit.render(
         "invoice.html",
         result=invoice,
+        first_line=read_first_line(visit),
         days=compute_overdue_days(invoice, now),
         is_due=is_due(invoice, now),
         pay_url=find_pay_url(invoice, find_stripe_base(visit)),

@@ -11,6 +11,7 @@ from edgeproxy.collector.languages.marks import N_
 from edgeproxy.collector.pages import keys
 from edgeproxy.collector.pages.api import JsonDocument, RequestOptions
 from edgeproxy.collector.pages.forms import is_whole_number
+from edgeproxy.collector.pages.invoices import read_first_line
 from edgeproxy.collector.pages.list_pages import fetch_from, respond_list
 from edgeproxy.collector.pages.lists import Column, Filter, Listing, ListView, read_query, sort_by
 from edgeproxy.collector.pages.plans import find_held_label
@@ -174,6 +175,7 @@ async def show_invoice(visit: Visit) -> web.Response:
     return visit.render(
         "customer_invoice.html",
         result=shown_invoice,
+        first_line=read_first_line(visit),
         least=to_decimal(get_payable_unit(currency), currency),
         due=to_decimal(shown_invoice["amount_due"], currency),
     )

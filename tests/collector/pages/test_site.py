@@ -702,6 +702,30 @@ def test_hostile_events_are_shown_harmlessly_and_counted_once_mended(stage: Page
         assert "Tokens" in acme.read.text
 
 
+def test_invoice_of_hundreds_of_lines_is_shown_in_pages(stage: PagesStage) -> None:
+    collector, rows_max, bytes_max = stage.collector, 240, 90_000
+    stage.join("long")
+    assert collector.send("POST", "/billing/subscription?customer=long", {"plan": "standard"}).status == 201
+    (invoice, *_) = collector.get("/billing/invoices", token=ADMIN, customer="long").json()["invoices"]
+    columns = "invoice, position, kind, plan_version, segment_start, segment_end, meter, value, tier, quantity, amount"
+    lines = [
+        (invoice["id"], number, "usage", "standard@1", number, number + 1, "llm_tokens", "", 0, 1, 1, 0, 1, "t")
+        for number in range(1, rows_max)
+    ]
+    values = ", ".join("?" * len(lines[0]))
+    collector.execute(f"INSERT INTO invoice_lines ({columns}, start, end, text) VALUES ({values})", *lines)
+    with stage.customer("long") as customer:
+        for visitor, page in ((customer, "/account/invoices/"), (stage.operator, "/console/invoices/")):
+            path, shown = f"{page}{invoice['id']}", 0
+            while path:
+                visitor.get(path)
+                assert len(visitor.answer.content) < bytes_max, path
+                shown += visitor.answer.text.count('scope="row"')
+                more = re.search(r'href="(\?cursor=[0-9]+)" rel="next"', visitor.answer.text)
+                path = f"{page}{invoice['id']}{more[1]}" if more else ""
+            assert shown == rows_max
+
+
 def test_hostile_names_are_shown_harmlessly_on_every_page(stage: PagesStage) -> None:
     collector, odd = stage.collector, f"{HOSTILE}\u202e"
     stage.join("odd")

@@ -5,6 +5,8 @@ and a contact. Every tenth customer pays for a plan, every third has a spending 
 invoice, and every hundredth is refused now and then. Every customer has two entries in the audit log and an alert. 300
 edges have shipped 300,000 batches, and Stripe has sent a million events. Texts that no page reads (hashes, secrets) are
 short.
+
+Three more customers have very much of something (`EXTREMES`), as an attacker would.
 """
 
 import asyncio
@@ -32,7 +34,14 @@ DAYS = 30
 """Days with hourly rows."""
 SESSIONS = 20
 """The number of signed-in operators, and of customers; `secret_of` returns their cookies."""
-PLAN = "standard@1"
+EXTREMES = ("keys", "segments", "name")
+"""Three customers, each with SESSIONS sessions. One has KEYS keys with a budget, of which USED_KEYS are used and work.
+One has SEGMENTS plan changes in this month and an invoice of LINES lines. One has a name of NAME_CHARACTERS characters.
+"""
+KEYS, USED_KEYS, SEGMENTS, LINES, NAME_CHARACTERS = 10_000, 1000, 200, 1000, 400
+PLAN, OTHER_PLAN = "standard@1", "enterprise@1"
+BY_KEY = "api_calls"
+"""The priced meter that is counted by key."""
 FEE = 9900
 PER_CENT = 10_000
 """Millicredits of a cent."""
@@ -44,7 +53,7 @@ def name_of(number: int) -> str:
 
 
 def secret_of(who: str, number: int) -> str:
-    """Return the session cookie of the `operator` or `customer` with this number."""
+    """Return the session cookie with this number of an `operator`, a `customer`, or a customer of EXTREMES."""
     return f"{who}-{number}"
 
 
@@ -53,10 +62,25 @@ def customer_of(number: int, customers: int) -> int:
     return number * customers // SESSIONS // PAYING * PAYING
 
 
+def extreme_of(which: str, customers: int) -> int:
+    """Return the number of a customer of EXTREMES; all of them pay."""
+    return customers // PAYING * PAYING - PAYING * (1 + EXTREMES.index(which))
+
+
+def invoice_of(number: int) -> str:
+    """Return the id of the last invoice of a paying customer."""
+    return f"018f0000-0000-7000-a{MONTHS - 1:03}-{100_000_000_000 + number}"
+
+
+def key_of_many() -> str:
+    """Return the id of a key of the customer with many keys."""
+    return f"018f0000-0000-7000-9000-{100_000_000_000}"
+
+
 def fill(url: str, customers: int, rows: int) -> int:
     """Fill the tables of a collector; return the number of hours in the ledger."""
     now = int(time.time())
-    kinds = [list(kind(customers, now)) for kind in (accounts, business, upkeep, history, sign_ins)]
+    kinds = [list(kind(customers, now)) for kind in (accounts, business, upkeep, history, sign_ins, extremes)]
     if url.startswith("sqlite"):
         return _sqlite(Path(url.removeprefix("sqlite:///")), customers, rows, now, kinds)
     return asyncio.run(_postgresql(url, customers, rows, now, kinds))
@@ -196,13 +220,67 @@ def sign_ins(customers: int, now: int) -> Iterator[str]:
     """Yield statements for sessions of operators and of customers."""
     into = "INSERT INTO sessions (sha256, label, roles, customer, created_at, seen_at) VALUES"
     for number in range(SESSIONS):
-        name = name_of(customer_of(number, customers))
+        names = {"customer": name_of(customer_of(number, customers))}
+        names |= {which: name_of(extreme_of(which, customers)) for which in EXTREMES}
         for who, label, role, of in (
             ("operator", f"operator:{number}", "admin", "NULL"),
-            ("customer", f"contact:{name}@example.com", "customer", f"'{name}'"),
+            *((who, f"contact:{name}@example.com", "customer", f"'{name}'") for who, name in names.items()),
         ):
             sha256 = compute_digest(secret_of(who, number))
             yield f"""{into} ('{sha256}', '{label}', '["{role}"]', {of}, {now}, {now})"""
+
+
+def extremes(customers: int, now: int) -> Iterator[str]:
+    """Yield statements for the customers of EXTREMES. All other rows exist."""
+    ids = {which: f"018f0000-0000-7000-8000-{100_000_000_000 + extreme_of(which, customers)}" for which in EXTREMES}
+    names = {which: name_of(extreme_of(which, customers)) for which in EXTREMES}
+    first, following, hour = month_of(now, 0), month_of(now, 1), now // HOUR * HOUR
+    budget = """'{"id":"018f0000-0000-7000-9000-' || (100000000000 + n) ||
+        '","amount":1000,"per":"month","meter":null,"currency":"usd"}'"""
+    yield f"""INSERT INTO keys (id, customer, sha256, start, name, budget, created_at, revoked_at, last_used_on,
+            version)
+        SELECT '018f0000-0000-7000-9000-' || (100000000000 + n), '{ids["keys"]}',
+            '00000000' || (10000000 + n) || '{"0" * 48}', 'live_v1_' || (20000000 + n), 'server ' || n, {budget},
+            {now * 1000} - n,
+            CASE WHEN n >= {USED_KEYS} THEN {now * 1000} END, {now // DAY * DAY} - n % 30 * {DAY}, 1
+        FROM numbers WHERE n < {KEYS}"""
+    series = "INSERT INTO series (edge, region, customer, meter, route, dimensions) SELECT 'edge-1000', 'region-0',"
+    yield f"""{series} '{names["keys"]}', '{BY_KEY}', 'v1', '{{"key":"00000000' || (10000000 + n) || '"}}'
+        FROM numbers WHERE n < {USED_KEYS}"""
+    own = f"customer = '{names['keys']}' AND meter = '{BY_KEY}'"
+    yield f"""INSERT INTO series_dimensions (name, series, value) SELECT 'key', id, substr(dimensions, 9, 16)
+        FROM series WHERE {own}"""
+    # Materialized: PostgreSQL does not know yet how many series there are, and would read all numbers for each of them.
+    lately = f"times AS MATERIALIZED (SELECT {first} + n * {DAY} AS at FROM numbers WHERE n < {DAYS})"
+    for table in ("hours", "days"):
+        yield f"""WITH {lately} INSERT INTO {table} SELECT id, at, 50 FROM series, times
+            WHERE {own} AND at <= {hour - DAY}"""
+    meters = ("llm_tokens", "agent_executions", BY_KEY)
+    yield from (f"{series} '{names['segments']}', '{meter}', 'v1', '' FROM numbers WHERE n = 0" for meter in meters)
+    listed = ", ".join(f"'{meter}'" for meter in meters)
+    own = f"customer = '{names['segments']}' AND meter IN ({listed})"
+    for table, seconds in (("ledger", MINUTE), ("hours", HOUR), ("days", DAY)):
+        times = (
+            f"times AS MATERIALIZED (SELECT {first} + n * {seconds} AS at FROM numbers WHERE n < {31 * DAY // seconds})"
+        )
+        yield f"""WITH {times} INSERT INTO {table}
+            SELECT id, at, CASE WHEN {hour} - at < {seconds} THEN {hour} - at ELSE {seconds} END / 6
+            FROM series, times WHERE {own} AND at < {hour}"""
+    step = (now - first) // SEGMENTS
+    yield f"""DELETE FROM segments WHERE subscription = '{ids["segments"]}'"""
+    yield f"""INSERT INTO segments (subscription, meter, start, "end", plan_version, is_yearly, period_start,
+            period_end, paid_start, paid_end)
+        SELECT '{ids["segments"]}', '', {first} + n * {step},
+            CASE WHEN n = {SEGMENTS - 1} THEN {following} ELSE {first} + (n + 1) * {step} END,
+            CASE WHEN n % 2 = 0 THEN '{OTHER_PLAN}' ELSE '{PLAN}' END, 0, {first}, {following}, {first}, {following}
+        FROM numbers WHERE n < {SEGMENTS}"""
+    yield f"""INSERT INTO invoice_lines (invoice, position, kind, plan_version, segment_start, segment_end, meter,
+            value, tier, quantity, unit_price, amount, start, "end", text)
+        SELECT '{invoice_of(extreme_of("segments", customers))}', n, 'usage', '{PLAN}', {first - DAY} + n, {first},
+            'llm_tokens', '', 0, 123456 + n, '0.001', 123 + n, {first - DAY} + n, {first},
+            'llm_tokens: ' || (123456 + n) || ' at 0.001 cents' FROM numbers WHERE n < {LINES}"""
+    text = ("شركة Zephyr & Söhne " * NAME_CHARACTERS)[:NAME_CHARACTERS]
+    yield f"""UPDATE customers SET metadata = '{{"name":"{text}"}}' WHERE id = '{ids["name"]}'"""
 
 
 def month_of(second: int, step: int) -> int:
@@ -248,7 +326,8 @@ def _sqlite(file: Path, customers: int, rows: int, now: int, kinds: list[list[st
                 (SELECT 0 UNION ALL SELECT n + 1 FROM counting WHERE n < {customers - 1}) SELECT n FROM counting"""
         )
         connection.execute("CREATE TABLE blank AS SELECT x'00' AS body")
-        for statement in chain.from_iterable(kinds):
+        *first_kinds, last = kinds
+        for statement in chain.from_iterable(first_kinds):
             connection.execute(statement)
         (series,) = connection.execute("SELECT count(*) FROM series").fetchone()
         times = times_of(rows, series, now)
@@ -258,8 +337,8 @@ def _sqlite(file: Path, customers: int, rows: int, now: int, kinds: list[list[st
             # `series` is the outer table, so that rows are inserted in the order of the table's key.
             connection.execute(f"INSERT INTO {table} SELECT id, second, sums.value FROM series CROSS JOIN sums")
             connection.execute("DROP TABLE sums")
-        connection.execute(recent(now))
-        connection.execute(f"UPDATE rollup SET hour = {now // HOUR * HOUR}, series = 0")
+        for statement in (recent(now), f"UPDATE rollup SET hour = {now // HOUR * HOUR}, series = 0", *last):
+            connection.execute(statement)
         connection.execute("DROP TABLE numbers")
         connection.execute("DROP TABLE blank")
         connection.commit()
@@ -289,7 +368,7 @@ async def _postgresql(url: str, customers: int, rows: int, now: int, kinds: list
     )
     series = 2 * customers + -(-customers // REFUSED)
     times = times_of(rows, series, now)
-    accounts_first, *others = kinds
+    accounts_first, *others, last = kinds
 
     async def count() -> None:
         await do(accounts_first)
@@ -312,5 +391,5 @@ async def _postgresql(url: str, customers: int, rows: int, now: int, kinds: list
         )
 
     await asyncio.gather(count(), *map(do, others))
-    await do(["DROP TABLE numbers, blank", "VACUUM ANALYZE"])
+    await do([*last, "DROP TABLE numbers, blank", "VACUUM ANALYZE"])
     return series * len(times)

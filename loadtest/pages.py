@@ -3,9 +3,9 @@
     .venv/bin/python -m loadtest.pages --customers 1000000 --rows 40000000
 
 It fills a database of PostgreSQL, or with `--sqlite` a file of SQLite, starts a collector on it, and asks for each page
-of console and portal again and again, one request at a time, for twenty operators and twenty customers who have signed
-in. For each page it prints the time to the first byte and the bytes sent; then how many requests for the public status
-a core answers, by wrk.
+of console and portal again and again, one request at a time. It does so for twenty operators and twenty customers who
+have signed in, and for three customers who have very much of something (`page_data.EXTREMES`). For each page it prints
+the time to the first byte and the bytes sent; then how many requests for the public status a core answers, by wrk.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from loadtest.testbed.ports import HOST
 from loadtest.testbed.postgresql import Postgresql
 from loadtest.testbed.waiting import until
 
-GOAL_MS, GOAL_BYTES, GOAL_STATUS = 150.0, 100 << 10, 2000.0
+GOAL_MS, GOAL_BYTES, GOAL_STATUS = 150.0, 90_000, 2000.0
 PATIENCE = 600.0
 """Seconds until a collector is ready and has computed its figures."""
 RESTING = ("plans", "list-costs")
@@ -41,6 +41,7 @@ METERS = {
     "requests": {"count": "requests"},
     "tokens": {"count": "events", "dimensions": {"model": 50}},
     "refused": {"count": "refusals"},
+    page_data.BY_KEY: {"count": "events", "dimensions": {"key": page_data.USED_KEYS}},
 }
 BILLING = {"credits": {"cogs": {"tokens": "0.0001"}}}
 TIERS = {
@@ -63,11 +64,27 @@ CONSOLE = (
     *("/customers/{first}", "/customers/{middle}", "/customers/{last}"),
     *("/audit", "/audit?actor=unknown", "/audit?action=denied", "/audit?target={middle}", "/audit?actor=nobody"),
     *("/invoices", "/invoices?state=", "/invoices?state=open", "/invoices?state=paid", "/invoices?customer={first}"),
-    *("/rollout", "/reconciliation", "/business-metrics"),
+    *("/invoices/{invoice}", "/rollout", "/reconciliation", "/business-metrics", "/price-changes", "/disputes"),
+    *("/jobs", "/new-customer", "/residencies", "/edges/edge-1000"),
+    *(f"/customers/{{middle}}/{part}" for part in ("usage", "credits", "plan")),
 )
+CONSOLE_OF_EXTREMES = (
+    *("/customers/{name}", "/customers/{name}/usage", "/customers/{name}/usage?meter={by_key}&by=key"),
+    *("/customers/{name}/credits", "/customers/{name}/plan", "/invoices?customer={name}", "/invoices/{invoice}"),
+    "/audit?target={name}",
+)
+"""Pages about each customer of EXTREMES."""
 SEARCHES = ("{middle}", "cust", "edge_v1_{none}", "nobody@example.com")
 """Search texts: a name, the start of many names, a key, the address of a contact. The form posts them."""
-PORTAL = ("", "/limits", "/keys", "/alerts", "/plan", "/invoices", "/credits")
+PORTAL = (
+    *("", "/month", "/usage", "/limits", "/keys", "/alerts", "/plan", "/invoices", "/invoices/details", "/credits"),
+    *("/team", "/data"),
+)
+PORTAL_OF_EXTREMES = (
+    *(*PORTAL, "/usage?meter={by_key}&by=key", "/keys?sort=name", "/keys?sort=-last_used_on", "/invoices/{invoice}"),
+    "/keys/{key}",
+)
+"""Pages for each customer of EXTREMES."""
 
 
 def main(arguments: list[str]) -> int:
@@ -163,14 +180,24 @@ async def note_sessions(url: str) -> None:
 
 
 def paths(customers: int) -> Iterator[tuple[str, str, str]]:
-    """Yield the pages to request: `operator` or `customer`, the path, and a name."""
+    """Yield the pages to request: their reader (`page_data.secret_of`), the path, and a name."""
     places = {"first": 0, "middle": customers // 2, "last": customers - 1}
     names = {place: name_of(number) for place, number in places.items()}
     names["late"] = f"018f0000-0000-7000-8000-{100_000_000_000 + customers - 100}"
+    names["invoice"] = page_data.invoice_of(0)
     for page in CONSOLE:
         yield "operator", "/console" + page.format(**names), "/console" + page
     for page in PORTAL:
         yield "customer", "/account" + page, "/account" + page
+    for which in page_data.EXTREMES:
+        number = page_data.extreme_of(which, customers)
+        names = {"name": name_of(number), "invoice": page_data.invoice_of(number), "by_key": page_data.BY_KEY}
+        for page in CONSOLE_OF_EXTREMES:
+            yield "operator", "/console" + page.format(**names), f"{which}: /console{page}"
+        for page in PORTAL_OF_EXTREMES:
+            if "{key}" not in page or which == "keys":
+                path = page.format(**names, key=page_data.key_of_many())
+                yield which, "/account" + path, f"{which}: /account{page}"
 
 
 def searches(customers: int) -> Iterator[tuple[str, str, str]]:
@@ -198,7 +225,7 @@ def measured(collector: Collector, server: Postgresql | None, options: argparse.
     CPU is the time of the collector and the server meanwhile, in milliseconds per request.
     """
     is_good = True
-    print(f"{'page':34} {'p50 ms':>8} {'p95 ms':>8} {'first':>8} {'CPU':>6} {'server':>6} {'bytes':>7}")
+    print(f"{'page':44} {'p50 ms':>8} {'p95 ms':>8} {'first':>8} {'CPU':>6} {'server':>6} {'bytes':>7}")
     with closing(HTTPConnection(HOST, collector.port, timeout=PATIENCE)) as connection:
         tokens = read_form_tokens(connection)
         for who, path, called in [*paths(options.customers), *searches(options.customers)]:
@@ -222,7 +249,7 @@ def measured(collector: Collector, server: Postgresql | None, options: argparse.
                 f"{statistics.median(times):8.1f} {p95:8.1f} {waited[0]:8.1f} {cpu[0]:6.1f} {cpu[1]:6.1f} {size:7}"
             )
             worked = f"  worked out within {waited[1]:.0f} s" if waited[1] else ""
-            print(f"{called:34} {figures}{'' if within else '  above the goal'}{worked}", flush=True)
+            print(f"{called:44} {figures}{'' if within else '  above the goal'}{worked}", flush=True)
     return is_good
 
 

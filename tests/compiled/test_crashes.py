@@ -85,4 +85,6 @@ def test_random_calls_end_no_process(seed: int) -> None:
     assert len(classes) > 25
     deaths = Counter(run_child(classes, random.Random(seed + each)) for each in range(ROUNDS))
     del deaths[0, ""]
-    assert {death: times for death, times in deaths.items() if not death[1].endswith((".limit", ".name", ".rule"))} == {}
+    assert {
+        death: times for death, times in deaths.items() if not death[1].endswith((".limit", ".name", ".rule"))
+    } == {}

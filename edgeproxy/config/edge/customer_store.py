@@ -55,8 +55,8 @@ class CustomerKey(Protocol):
         """The SHA-256 of the key."""
 
 
-class HeldKey(NamedTuple):
-    """A key by its SHA-256: see CustomerKey."""
+class HeldKey(msgspec.Struct, frozen=True, gc=False):
+    """A key by its SHA-256: see CustomerKey. A struct takes a third of a named tuple's instructions to create."""
 
     digest: bytes
     subject: bytes
@@ -305,18 +305,15 @@ class Customers:
 
     def get_customer(self, name: str) -> Customer:
         """Return a customer by name. Raises KeyError if there is none."""
-        return self._read_customer(name.encode())
+        return self.get_customer_of(name.encode())
 
-    def get_customer_of(self, key: CustomerKey) -> Customer:
-        """Return the customer of a key."""
-        return self._read_customer(key.subject)
-
-    def _read_customer(self, name: bytes) -> Customer:
+    def get_customer_of(self, subject: bytes) -> Customer:
+        """Return the customer of a key with this `subject`. Raises KeyError if there is none."""
         latest, number = self._latest
-        if latest is not name:
-            number = self._customers.find_number(name)
+        if latest is not subject:
+            number = self._customers.find_number(subject)
         if number is None:
-            raise KeyError(name)
+            raise KeyError(subject)
         return read_customer(self._texts[self._term_texts[self._terms[number]]])
 
 

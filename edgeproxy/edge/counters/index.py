@@ -7,8 +7,9 @@ ready.
 """
 
 from collections.abc import Callable, Iterator
-from hashlib import blake2b
+from hashlib import blake2b, blake2s
 from struct import Struct
+from typing import Protocol
 
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.file import TableFile
@@ -36,18 +37,35 @@ class TableBusyError(RowUnavailableError):
     """Another process is claiming a row at this moment; the next request may retry."""
 
 
+class Hash(Protocol):
+    """A BLAKE2 state of hashlib."""
+
+    def update(self, data: bytes, /) -> None:
+        """Hash these bytes too."""
+
+    def digest(self) -> bytes:
+        """Return the hash."""
+
+
 class Index:
     """The index of one open file."""
 
     def __init__(self, file: TableFile) -> None:
         self.words = file.words
-        self._copy_keyed = blake2b(digest_size=8, key=file.seed).copy
+        seed = file.seed
+        if file.layout.parts == at.HEADS_APART:
+            self._copy_seeded: Callable[[], Hash] = blake2s(digest_size=8, salt=seed[:8], person=seed[8:]).copy
+        else:
+            self._copy_seeded = blake2b(digest_size=8, key=seed).copy
         self.slots = file.layout.slots
 
     def hash(self, key: bytes) -> int:
-        """Return 64 bits of keyed BLAKE2b, equal in every process; never 0 in its upper 40 bits."""
-        # A copy of a keyed state is quicker than a new one.
-        state = self._copy_keyed()
+        """Return 64 bits of seeded BLAKE2, equal in every process; never 0 in its upper 40 bits.
+
+        Tables whose heads lie apart use BLAKE2s with the seed as its parameters, which hashes one block instead of two.
+        """
+        # A copy of a seeded state is quicker than a new one.
+        state = self._copy_seeded()
         state.update(key)
         value: int
         (value,) = read_hash(state.digest())

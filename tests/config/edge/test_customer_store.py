@@ -67,7 +67,7 @@ def test_names_of_customers_with_a_key_each_are_sent_once() -> None:
     for key in keys:
         held = restored.find_key(bytes.fromhex(key.sha256))
         assert held is not None
-        assert (held.customer, restored.get_customer_of(held).tier) == (key.customer, "pro")
+        assert (held.customer, restored.get_customer_of(held.subject).tier) == (key.customer, "pro")
 
 
 def test_a_key_leads_to_its_own_customer_after_another_look_up() -> None:
@@ -77,7 +77,7 @@ def test_a_key_leads_to_its_own_customer_after_another_look_up() -> None:
     settings = EdgeSettings.model_construct(upstreams={}, routes=(), sha256="", customers=people, keys=keys)
     restored = Customers(dump_customers(settings))
     held = [restored.find_key(bytes.fromhex(key.sha256)) for key in keys]
-    assert [restored.get_customer_of(each).tier for each in held if each] == ["pro", "free"]
+    assert [restored.get_customer_of(each.subject).tier for each in held if each] == ["pro", "free"]
     assert restored.get_customer("acme").tier == "pro"
 
 

@@ -1,4 +1,4 @@
-from hashlib import blake2b
+from hashlib import blake2b, blake2s
 from pathlib import Path
 
 import pytest
@@ -6,8 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeproxy.edge.counters import layout as at
+from edgeproxy.edge.counters.file import TableFile
 from edgeproxy.edge.counters.index import EMPTY, ROW_BITS, TOMBSTONE, Index
-from tests.support.tables import CUSTOMERS, fresh, make, opened
+from edgeproxy.edge.counters.layout import HEADS_APART, Layout
+from tests.support.tables import CUSTOMERS, HEADS_WITHIN, USAGE, fresh, make, opened
 
 BOTH_ORDERS = True
 
@@ -46,9 +48,18 @@ def test_no_hash_passes_for_an_empty_slot_or_a_tombstone(key: bytes) -> None:
         assert Index(opened(path)).hash(key) >> ROW_BITS
 
 
-def test_a_hash_is_that_of_earlier_programs(tmp_path: Path) -> None:
-    file = opened(make(tmp_path, CUSTOMERS))
-    index, expected = Index(file), blake2b(b"acme", digest_size=8, key=file.seed).digest()
+def create_expected_hash(file: TableFile) -> bytes:
+    """Return the hash of a key in the words of the standard library."""
+    seed = file.seed
+    if file.layout.parts == HEADS_APART:
+        return blake2s(b"acme", digest_size=8, salt=seed[:8], person=seed[8:]).digest()
+    return blake2b(b"acme", digest_size=8, key=seed).digest()
+
+
+@pytest.mark.parametrize("layout", [CUSTOMERS, HEADS_WITHIN, USAGE])
+def test_a_hash_is_that_of_earlier_programs(tmp_path: Path, layout: Layout) -> None:
+    file = opened(make(tmp_path, layout))
+    index, expected = Index(file), create_expected_hash(file)
     assert index.hash(b"acme") == index.hash(b"acme") == int.from_bytes(expected, "little")
 
 

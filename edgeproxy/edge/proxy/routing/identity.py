@@ -293,7 +293,7 @@ class Directory:
 
     def _bind_held_key(self, route: Route, key: KeyHolder) -> RouteBinding:
         """Return the binding of a key from the files. Raises RejectedError as `bind`."""
-        return self._access.bind_held(key, self._customers.get_customer_of(key), route, key.binding)
+        return self._access.bind_held(key, self._customers.get_customer_of(key.subject), route, key.binding)
 
     def find_successor(self, key: KeyHolder, route: Route) -> UnresolvedIdentity | RejectedError | None:
         """Return the refusal of a key from the files of an earlier configuration.
@@ -303,13 +303,13 @@ class Directory:
         held = self._customers.find_key(key.digest)
         if held is None and self._key_lookup is not None:
             return UnresolvedIdentity(TokenDigest(key.digest), key.digest)
-        if held is not None and self._customers.get_customer_of(held).paused is None:
+        if held is not None and self._customers.get_customer_of(held.subject).paused is None:
             return None
         try:
             if held is None:
                 self.unknown.bind(route)
             else:
-                self._access.bind(held, self._customers.get_customer_of(held), route)
+                self._access.bind(held, self._customers.get_customer_of(held.subject), route)
         except RejectedError as error:
             return error
         return None
@@ -332,7 +332,7 @@ class Directory:
         digest = compute_certificate_digest(name)
         key = self._customers.find_key(digest)
         if key is not None:
-            customer = self._customers.get_customer_of(key)
+            customer = self._customers.get_customer_of(key.subject)
             valid_until = FOREVER if key.terms.expires is None else key.terms.expires - EPOCH
             identity = Identity(
                 lambda route, who: self._access.bind(key, customer, route, "certificate", latest=who.binding),

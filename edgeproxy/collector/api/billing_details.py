@@ -104,7 +104,7 @@ class UpdateBillingDetailsRequest(Body):
     """The billing details to change. An omitted field stays unchanged."""
 
     name: Text | None = None
-    """The name on invoices; null leaves the name unchanged. The customer's own name follows its later changes."""
+    """The name on invoices; null: the customer's own name. That one follows its later changes."""
     email: Annotated[str | None, BeforeValidator(parse_alert_address), WithJsonSchema(ADDRESS_SCHEMA)] = None
     """The e-mail address for invoices; null: the address for the customer's alerts, else the one of its first contact.
     """
@@ -244,10 +244,10 @@ class BillingDetailsHandlers(CustomerBillingHandlers):
             await _change_tax_number(stripe, payer, before.tax_numbers, body.tax_number, country)
         changes: StripeObject = {}
         metadata: StripeObject = {}
-        if body.name is not None:
+        if "name" in body.model_fields_set:
             async with self._database.reading() as connection:
-                follows = body.name == await find_invoice_name(connection, payer.id)
-            changes["name"], metadata[NAME] = body.name, body.name if follows else ""
+                own = await find_invoice_name(connection, payer.id)
+            changes["name"], metadata[NAME] = body.name or own or "", own if body.name in (None, own) else ""
         if body.address is not None:
             # Stripe keeps a field that is missing, and clears an empty one.
             changes["address"] = {name: value or "" for name, value in body.address.model_dump().items()}

@@ -71,7 +71,7 @@ def find_changes(before: JsonDocument, form: Mapping[str, str]) -> JsonObject:
     written = {name: value.strip() for name, value in form.items()}
     body: JsonObject = {}
     if written.get("name", "") != (before["name"] or ""):
-        body["name"] = written.get("name", "")
+        body["name"] = written.get("name") or None
     email = written.get("email", "")
     if email.lower() != (before["email"] or "").lower():
         body["email"] = email or None

@@ -227,7 +227,8 @@ def test_name_follows_the_operators_changes_unless_another_one_is_entered(stage:
         assert answer.status == 200, answer
 
     sent = "SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM billing_customers WHERE email_changed_at IS NOT NULL)"
-    for entered, expected in (("Bolt B.V.", "Bolt B.V."), ("bolt", "Zephyr GmbH & Co")):
+    other, own = "Bolt B.V.", "Zephyr GmbH & Co"
+    for entered, expected in ((other, other), (None, own), (other, other), ("bolt", own)):
         send("/billing/details?customer=bolt", {"name": entered})
         send("/v1/customers/bolt", {"metadata": {"name": "Zephyr GmbH & Co"}})
         wait_for_row(stage, sent, "Stripe has the name")
@@ -235,3 +236,11 @@ def test_name_follows_the_operators_changes_unless_another_one_is_entered(stage:
         assert details(stage, "bolt")["name"] == expected
         send("/v1/customers/bolt", {"metadata": {}})
         wait_for_row(stage, sent, "Stripe has the name")
+
+
+def test_an_empty_name_in_the_form_is_that_of_the_account(stage: PagesStage) -> None:
+    with stage.customer("bolt") as bolt:
+        for entered, expected in (("Bolt B.V.", "Bolt B.V."), ("", "bolt")):
+            bolt.get(PAGE)
+            bolt.send(PAGE, name=entered)
+            assert (bolt.answer.url.path, details(stage, "bolt")["name"]) == ("/account/invoices", expected)

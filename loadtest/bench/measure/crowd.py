@@ -118,9 +118,11 @@ class Crowd:
         return [{"path": f"{path}/*", "upstream": "api"} for path in self._list_paths()]
 
     def count_rows(self, times: int) -> int:
-        """Return the rows that a table needs for this many requests, with some to spare."""
-        bindings = self.customers if self.routes == 1 else self.customers + times
-        return 1000 + 3 * bindings
+        """Return the rows that tables need for this many requests, with half as many to spare: of limits two for each
+        customer, and of usage one for each pair of a customer and a route.
+        """
+        pairs = min(self.customers * self.routes, self.customers + times)
+        return 1000 + max(2 * self.customers, pairs) * 3 // 2
 
     def warm_up(self, customers: int | None = None) -> Iterator[bytes]:
         """Yield a request of each customer, or of `customers` of them: of the last ones, if all others are counted at

@@ -86,13 +86,15 @@ def _measure(stage: Stage, results: Results) -> None:
     if stage.options.against is not None:
         chosen.append(OtherVersion(stage.options.against, stage.folder / "other-version"))
     peers = [peer for peer in chosen if _fit(stage, peer, results)]
-    if "http2" in parts:
+    if "http2" in parts or "many-http2" in parts:
         others = [peer for peer in HTTP2_PEERS if peer.name in stage.options.only and peer not in chosen]
         speaking = [peer for peer in (*peers, *others) if peer in HTTP2_PEERS or peer not in PEERS]
-        results.http2, failures = http2.run(
-            stage, [peer for peer in speaking if peer in peers or _fit(stage, peer, results)], say
-        )
-        results.left_out.update(failures)
+        speaking = [peer for peer in speaking if peer in peers or _fit(stage, peer, results)]
+        for part, measure in (("http2", http2.run), ("many-http2", http2.run_crowds)):
+            if part in parts:
+                costs, failures = measure(stage, speaking, say)
+                results.http2 += costs
+                results.left_out.update(failures)
     if "cpu" in parts:
         results.slices, failures = rounds.run(stage, peers, say)
         results.left_out.update(failures)

@@ -11,9 +11,9 @@ from loadtest.bench.peers import HTTP2_PEERS, PEERS
 from loadtest.bench.scenario import SCENARIOS
 
 DEFAULT_PARTS = ("cpu", "http2", "latency", "memory", "micro", "policies", "tls")
-PARTS = (*DEFAULT_PARTS, "instructions", "many", "many-memory", "workers")
+PARTS = (*DEFAULT_PARTS, "instructions", "many", "many-http2", "many-memory", "workers")
 """Instructions take a minute for each scenario and version, `workers` eight of them, and `many` some two minutes a
-round. `many-memory` takes some two minutes.
+round, as does `many-http2` for each number of customers. `many-memory` takes some two minutes.
 """
 _NAMES = tuple(dict.fromkeys(peer.name for peer in (*PEERS, *HTTP2_PEERS)))
 
@@ -28,7 +28,7 @@ class Options:
     only: tuple[str, ...]
     scenarios: tuple[str, ...]
     customers: tuple[int, ...]
-    """The numbers of customers of the parts `many` and `many-memory`."""
+    """The numbers of customers of the parts `many`, `many-http2` and `many-memory`."""
     idle: int
     """The idle connections of the parts memory and tls."""
     parts: tuple[str, ...]
@@ -60,7 +60,7 @@ def parse(argv: Sequence[str]) -> Options:
         "--customers",
         type=_names(tuple(map(str, SIZES))),
         metavar="NUMBER,…",
-        help=f"in the parts many and many-memory: of {', '.join(map(str, SIZES))} (default all)",
+        help=f"in the parts of many customers: of {', '.join(map(str, SIZES))} (default all)",
     )
     parser.add_argument(
         "--idle", type=_idle, default=2000, help="idle connections in the parts memory and tls (default %(default)s)"

@@ -21,8 +21,8 @@ def test_a_report_is_read_to_the_last_request() -> None:
         parse("connect failed")
 
 
-def cost(peer: str, row: str, cpu: float, *, waited: float = 0.0, wrong: str = "") -> Http2Cost:
-    return Http2Cost(1, peer, row, False, cpu, waited, wrong)
+def cost(peer: str, row: str, cpu: float, *, waited: float = 0.0, wrong: str = "", customers: int = 1) -> Http2Cost:
+    return Http2Cost(1, peer, row, False, cpu, waited, wrong, customers)
 
 
 def test_goals_are_judged_by_calm_and_right_slices() -> None:
@@ -33,11 +33,15 @@ def test_goals_are_judged_by_calm_and_right_slices() -> None:
         cost("edgeproxy", "1 stream", 1.0, wrong="the upstream saw 1 request"),
         cost("edgeproxy", "10 streams", 21.0),
         cost("nginx", "1 stream", 12.5),
+        cost("edgeproxy", "HTTP/1.1", 30.0, customers=1000),
+        cost("edgeproxy", "1 stream", 60.0, customers=1000),
     ]
     found = {what: (most, round(value, 2)) for what, most, value in find_verdicts(costs)}
     assert found == {
         "HTTP/2, clear, 1 stream: µs above HTTP/1.1": (6.0, 5.0),
         "HTTP/2, clear, 10 streams: µs above HTTP/1.1": (0.0, 1.0),
         "HTTP/2, clear, 1 stream, × nginx": (1.6, 2.0),
+        "HTTP/2, clear, 1,000 customers, 1 stream: µs above HTTP/1.1": (6.0, 30.0),
     }
     assert "wrong: round 1, edgeproxy, 1 stream: the upstream saw 1 request" in format_costs(costs)
+    assert "1,000 customers, by a client in Python" in format_costs(costs)

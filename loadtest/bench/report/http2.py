@@ -10,7 +10,7 @@ from loadtest.bench.peers.nginx import Plain
 from loadtest.bench.report.table import table
 
 Key = tuple[str, str, bool]
-"""A peer, a row, and whether it was over TLS."""
+"""A peer, a row, and whether it was over TLS. All figures of a key are of equal numbers of customers."""
 
 GOALS = (("1 stream", "HTTP/1.1", 6.0), ("10 streams", "HTTP/1.1", 0.0), ("64k, 4 streams", "64k, HTTP/1.1", 10.0))
 """By how many µs a row may be dearer than another one of the same rounds."""
@@ -30,9 +30,21 @@ def compute_medians(costs: Sequence[Http2Cost]) -> dict[Key, float]:
 
 def find_verdicts(costs: Sequence[Http2Cost]) -> Iterator[tuple[str, float, float]]:
     """Find the goals of which something was measured: what, at most, found."""
-    medians = compute_medians(costs)
+    for customers, some in group_by_customers(costs).items():
+        yield from _find_verdicts(compute_medians(some), "" if customers == 1 else f", {customers:,} customers")
+
+
+def group_by_customers(costs: Sequence[Http2Cost]) -> dict[int, list[Http2Cost]]:
+    """Return the costs by number of customers."""
+    groups: dict[int, list[Http2Cost]] = {}
+    for cost in costs:
+        groups.setdefault(cost.customers, []).append(cost)
+    return groups
+
+
+def _find_verdicts(medians: dict[Key, float], crowd: str) -> Iterator[tuple[str, float, float]]:
     for secure in (False, True):
-        way = "TLS" if secure else "clear"
+        way = f"{'TLS' if secure else 'clear'}{crowd}"
         for row, beside, most in GOALS:
             answer, base = medians.get((Edge.name, row, secure)), medians.get((Edge.name, beside, secure))
             if answer is not None and base is not None:
@@ -45,7 +57,12 @@ def find_verdicts(costs: Sequence[Http2Cost]) -> Iterator[tuple[str, float, floa
 
 
 def format_costs(costs: Sequence[Http2Cost]) -> str:
-    """Format a table with a row for each peer and way."""
+    """Format a table for each number of customers, with a row for each peer and way."""
+    tables = [_format_table(some, customers) for customers, some in group_by_customers(costs).items()]
+    return "\n\n".join(table for table in tables if table)
+
+
+def _format_table(costs: Sequence[Http2Cost], customers: int) -> str:
     medians = compute_medians(costs)
     if not medians:
         return ""
@@ -55,7 +72,8 @@ def format_costs(costs: Sequence[Http2Cost]) -> str:
             found = [medians.get((peer, row.name, secure)) for row in ROWS]
             cells = ["–" if each is None else f"{each:.1f}" for each in found]
             rows.append([f"{peer}, {'TLS' if secure else 'clear'}", *cells])
-    lines = ["HTTP/2: CPU a request, median over the rounds, by h2load", table(rows)]
+    load = "by h2load" if customers == 1 else f"{customers:,} customers, by a client in Python"
+    lines = [f"HTTP/2: CPU a request, median over the rounds, {load}", table(rows)]
     lines.append(
         f"{len(costs)} slices, of which {sum(cost.disturbed for cost in costs)} shared their core with others."
     )

@@ -12,7 +12,7 @@ from types import FrameType
 
 from loadtest.bench import machine
 from loadtest.bench.load import h2load, wrk
-from loadtest.bench.measure import http2, instructions, latency, memory, micro, policies, preflight, rounds, tls
+from loadtest.bench.measure import flood, http2, instructions, latency, memory, micro, policies, preflight, rounds, tls
 from loadtest.bench.nginx import binary as nginx_binary
 from loadtest.bench.options import Options, parse
 from loadtest.bench.peers import HTTP2_PEERS, PEERS
@@ -101,6 +101,9 @@ def _measure(stage: Stage, results: Results) -> None:
     if "many" in parts:
         slices, failures = rounds.run_crowds(stage, peers, say)
         results.slices += slices
+        results.left_out.update(failures)
+    if "flood" in parts and Edge.name in stage.options.only:
+        results.floods, results.flood_instructions, failures = flood.run(stage, say)
         results.left_out.update(failures)
     if "workers" in parts:
         say("instructions by number of workers")

@@ -11,9 +11,9 @@ from loadtest.bench.peers import HTTP2_PEERS, PEERS
 from loadtest.bench.scenario import SCENARIOS
 
 DEFAULT_PARTS = ("cpu", "http2", "latency", "memory", "micro", "policies", "tls")
-PARTS = (*DEFAULT_PARTS, "instructions", "many", "many-http2", "many-memory", "workers")
+PARTS = (*DEFAULT_PARTS, "flood", "instructions", "many", "many-http2", "many-memory", "workers")
 """Instructions take a minute for each scenario and version, `workers` eight of them, and `many` some two minutes a
-round, as does `many-http2` for each number of customers. `many-memory` takes some two minutes.
+round, as does `many-http2` for each number of customers. `flood` and `many-memory` take some two minutes.
 """
 _NAMES = tuple(dict.fromkeys(peer.name for peer in (*PEERS, *HTTP2_PEERS)))
 

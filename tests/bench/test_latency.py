@@ -48,7 +48,7 @@ def test_slice_records_the_core_share_of_the_peer(monkeypatch: pytest.MonkeyPatc
         until = cpu.of_process(os.getpid()).ran + 1e8
         while cpu.of_process(os.getpid()).ran < until:
             pass
-        return Pace(requests=1000, seconds=0.1, wrong=0, unanswered=0, p50=0.0002, p99=0.0007, late=0.0001)
+        return Pace(requests=1000, seconds=0.1, wrong=0, unanswered=0, p50=0.0002, p95=0.0005, p99=0.0007, late=0.0001)
 
     monkeypatch.setattr(module, "pace", pace)
     monkeypatch.setattr(module, "WARM_UP_SECONDS", 0.0)

@@ -27,7 +27,7 @@ from loadtest.bench.measure.scripted_http2 import WINDOW, encode_requests
 
 _ROOT = Path(__file__).parents[3]
 DRAWS: Final = 1 << 16
-"""Requests that are drawn; then the same ones follow again."""
+"""Requests that are drawn, and then repeated."""
 DRAIN_SECONDS: Final = 10.0
 """Seconds that the last answers may take."""
 PIECE_BYTES: Final = 1 << 18
@@ -174,27 +174,43 @@ def connect(port: int, *, http2: bool, secure: bool) -> socket.socket:
 
 
 def send_load(
-    port: int, path: str, *, customers: int, connections: int, streams: int, seconds: float, secure: bool, in_turn: bool
-) -> Load:
+    port: int,
+    path: str,
+    *,
+    customers: int,
+    connections: int,
+    invented: int,
+    streams: int,
+    seconds: float,
+    secure: bool,
+    in_turn: bool,
+    one_key: bool,
+) -> tuple[Load, Load]:
     """Send requests of customers drawn at random for so many seconds, or with `in_turn` one of each customer.
 
-    Without `streams` they are HTTP/1.1.
+    Beside these connections, on `invented` further ones each request has another key that no customer has, or with
+    `one_key` all have one. Return the load of both kinds. Without `streams` they are HTTP/1.1.
     """
-    texts = [format_request(number, path) for number in range(customers)]
     chance = random.Random(time.time_ns())
-    if streams:
-        first, *blocks = encode_requests([text.decode() for text in texts], indexes_keys=False)
-    else:
+    kinds: list[list[Connection]] = [[], []]
+    own = [format_request(number, path) for number in range(customers)]
+    begin = chance.randrange(10**6, 10**9)
+    others = [format_request(number, path) for number in range(begin, begin + (1 if one_key else DRAWS))]
+    for kind, texts, count in zip(kinds, (own, others), (connections, invented), strict=True):
+        if not count:
+            continue
         first, blocks = b"", texts
-    requests = iter(blocks) if in_turn else itertools.cycle(chance.choices(blocks, k=DRAWS))
+        if streams:
+            first, *blocks = encode_requests([text.decode() for text in texts], indexes_keys=False)
+        drawn = blocks if in_turn or kind is kinds[1] else chance.choices(blocks, k=DRAWS)
+        requests = iter(drawn) if in_turn else itertools.cycle(drawn)
+        for _ in range(count):
+            sock = connect(port, http2=streams > 0, secure=secure)
+            kind.append(Http2Connection(sock, requests, first) if streams else Http1Connection(sock, requests))
     polled = select.epoll()
-    by_number: dict[int, Connection] = {}
-    for _ in range(connections):
-        sock = connect(port, http2=streams > 0, secure=secure)
-        by_number[sock.fileno()] = (
-            Http2Connection(sock, requests, first) if streams else Http1Connection(sock, requests)
-        )
-        polled.register(sock, select.EPOLLIN)
+    by_number = {each.socket.fileno(): each for kind in kinds for each in kind}
+    for number in by_number:
+        polled.register(number, select.EPOLLIN)
     began = time.monotonic()
     deadline = float("inf") if in_turn else began + seconds
     for connection in by_number.values():
@@ -206,14 +222,18 @@ def send_load(
         if time.monotonic() > until:
             raise TimeoutError("some answers have not come")
         _take_turn(polled, by_number, sends=False)
-    done = by_number.values()
-    return Load(
-        requests=sum(each.answered for each in done),
-        microseconds=round((time.monotonic() - began) * 1e6),
-        bytes=sum(each.bytes for each in done),
-        refused=sum(each.refused for each in done),
-        failed=0,
+    microseconds = round((time.monotonic() - began) * 1e6)
+    regular, flood = (
+        Load(
+            requests=sum(each.answered for each in kind),
+            microseconds=microseconds,
+            bytes=sum(each.bytes for each in kind),
+            refused=sum(each.refused for each in kind),
+            failed=0,
+        )
+        for kind in kinds
     )
+    return regular, flood
 
 
 def _take_turn(polled: select.epoll, connections: dict[int, Connection], *, sends: bool) -> None:
@@ -231,31 +251,35 @@ def run(
     *,
     customers: int,
     connections: int,
-    streams: int,
     seconds: int,
     core: int,
+    streams: int = 0,
+    invented: int = 0,
     secure: bool = False,
     in_turn: bool = False,
-) -> Load:
+    one_key: bool = False,
+) -> tuple[Load, Load]:
     """Run the program; see `send_load`. Raises RuntimeError when it fails."""
     argv: list[str | Path] = [sys.executable, "-m", "loadtest.bench.load.crowd_client", str(port), path]
-    argv += [f"--customers={customers}", f"--connections={connections}", f"--streams={streams}", f"--seconds={seconds}"]
-    argv += ["--secure"] * secure + ["--in-turn"] * in_turn
+    argv += [f"--customers={customers}", f"--connections={connections}", f"--invented={invented}"]
+    argv += [f"--streams={streams}", f"--seconds={seconds}"]
+    argv += [*["--secure"] * secure, *["--in-turn"] * in_turn, *["--one-key"] * one_key]
     answer = output(core, argv, seconds=seconds + 120, env={"PYTHONPATH": str(_ROOT)})
-    return Load(**json.loads(answer))
+    own, flood = json.loads(answer)
+    return Load(**own), Load(**flood)
 
 
 def main() -> None:
-    """Run the program, and print the load in JSON."""
+    """Run the program, and print the loads in JSON."""
     parser = argparse.ArgumentParser()
     parser.add_argument("port", type=int)
     parser.add_argument("path")
-    for name in ("customers", "connections", "streams"):
+    for name in ("customers", "connections", "invented", "streams"):
         parser.add_argument(f"--{name}", type=int, required=True)
     parser.add_argument("--seconds", type=float, required=True)
-    parser.add_argument("--secure", action="store_true")
-    parser.add_argument("--in-turn", action="store_true")
-    print(json.dumps(vars(send_load(**vars(parser.parse_args())))))
+    for name in ("secure", "in-turn", "one-key"):
+        parser.add_argument(f"--{name}", action="store_true")
+    print(json.dumps([vars(load) for load in send_load(**vars(parser.parse_args()))]))
 
 
 if __name__ == "__main__":

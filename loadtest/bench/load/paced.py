@@ -1,12 +1,13 @@
 """An open-loop load generator: requests at a set rate, whether or not answers arrive.
 
-A program of its own: `python paced.py SETTINGS` (JSON) prints JSON. Gaps between requests are exponential (a Poisson
-process, as independent clients make). A latency counts from the moment at which the request was *due*, so that a
-stalled proxy cannot hide behind requests that were not sent. It needs nothing but the standard library, and about 15
+A program of its own: `python paced.py FILE` with settings in JSON prints JSON. Gaps between requests are exponential (a
+Poisson process, as independent clients make). A latency counts from the moment at which the request was *due*, so that
+a stalled proxy cannot hide behind requests that were not sent. It needs nothing but the standard library, and about 15
 µs of its core a request.
 """
 
 import gc
+import itertools
 import json
 import math
 import random
@@ -15,12 +16,15 @@ import socket
 import sys
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 _DRAIN_SECONDS = 2.0
 _SPIN_BELOW = 20e-6
+REFUSAL_ENDING = b'"}'
+"""The end of problem details."""
 WARM_UP_SECONDS = 0.3
 """Seconds of load before the measurement, at the measured rate."""
 
@@ -34,6 +38,7 @@ class Pace:
     wrong: int
     unanswered: int
     p50: float
+    p95: float
     p99: float
     late: float
 
@@ -41,9 +46,17 @@ class Pace:
 class Generator:
     """Keep-alive connections with at most one request under way on each; further due requests queue."""
 
-    def __init__(self, port: int, connections: int, request: bytes, ending: bytes) -> None:
-        self._request = request
-        self._ending = ending
+    def __init__(
+        self, port: int, connections: int, requests: Sequence[bytes], ending: bytes, refused: Sequence[bytes] = ()
+    ) -> None:
+        """Send these requests in turn, whose answers have this `ending`. If there are `refused` ones, every other
+        request is one of them, whose answers are no latencies and have the status 401.
+        """
+        own = itertools.cycle((request, ending, b"HTTP/1.1 200") for request in requests)
+        others = itertools.cycle((request, REFUSAL_ENDING, b"HTTP/1.1 401") for request in refused)
+        self._requests = itertools.chain.from_iterable(zip(own, others)) if refused else own  # noqa: B905, no ends
+        self._expected: dict[int, tuple[bytes, bytes]] = {}
+        """The ending and the beginning of the answer to come on each connection."""
         self._poll = select.epoll()
         self._sockets: dict[int, socket.socket] = {}
         for _ in range(connections):
@@ -84,6 +97,7 @@ class Generator:
             wrong=self._wrong,
             unanswered=unanswered,
             p50=quantile(self._latencies, 0.5),
+            p95=quantile(self._latencies, 0.95),
             p99=quantile(self._latencies, 0.99),
             late=quantile(self._lateness, 0.99),
         )
@@ -91,7 +105,9 @@ class Generator:
     def _send(self, due: float) -> None:
         number = self._idle.pop()
         self._pending[number] = due
-        self._sockets[number].send(self._request)
+        request, ending, beginning = next(self._requests)
+        self._expected[number] = ending, beginning
+        self._sockets[number].send(request)
 
     def _receive(self, patience: float) -> None:
         """Receive available data; wait at most `patience` seconds for it."""
@@ -103,12 +119,15 @@ class Generator:
             if not data:
                 raise ConnectionError("a connection was closed under load")
             whole = self._parts.pop(number, b"") + data
-            if not whole.endswith(self._ending):
+            ending, beginning = self._expected[number]
+            if not whole.endswith(ending):
                 self._parts[number] = whole
                 continue
-            self._latencies.append(time.perf_counter() - self._pending.pop(number))
+            latency = time.perf_counter() - self._pending.pop(number)
+            if ending != REFUSAL_ENDING:
+                self._latencies.append(latency)
             self._idle.append(number)
-            if not whole.startswith(b"HTTP/1.1 200"):
+            if not whole.startswith(beginning):
                 self._wrong += 1
 
 
@@ -125,11 +144,15 @@ def main(settings: dict[str, Any]) -> None:
     Path("/proc/self/timerslack_ns").write_text("1")
     gc.disable()
     generator = Generator(
-        settings["port"], settings["connections"], settings["request"].encode(), settings["ending"].encode()
+        settings["port"],
+        settings["connections"],
+        [request.encode() for request in settings["requests"]],
+        settings["ending"].encode(),
+        [request.encode() for request in settings.get("refused", ())],
     )
     generator.run(settings["rate"], WARM_UP_SECONDS)
     print(json.dumps(asdict(generator.run(settings["rate"], settings["seconds"]))))
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    main(json.loads(Path(sys.argv[1]).read_text()))

@@ -10,8 +10,8 @@ A scenario is `many-CUSTOMERS` with options in this order:
 - `-first`: each request is the first of its customer. Or `-again`: each customer has used its route before. Otherwise
   each customer has sent one request before, so with many routes a request is mostly the first of its customer there.
   In the bench `-again` sends the requests of `-first` once more, over as many new connections.
-- `-flooded`: before the counted requests others have sent FLOOD requests with invented keys. Only instructions are
-  counted.
+- `-flooded`: before the counted requests others have sent FLOOD requests with invented keys. With `-beside-flood` every
+  other counted request has an invented key, too, and with `-flood` each one. Only instructions are counted.
 """
 
 import itertools
@@ -29,7 +29,7 @@ from loadtest.bench.people import ACME
 NAME = re.compile(
     r"many-(?P<customers>[1-9]\d{0,6})(?P<zipf>-zipf)?(-routes(?P<routes>[1-9]\d{0,3}))?((?P<new>-new)|(?P<large>-64k))?"
     r"(?P<http2>-http2(-(?P<streams>[1-9]\d{0,2}))?)?((?P<first>-first)|(?P<again>-again))?"
-    r"(?P<flooded>-flooded)?"
+    r"((?P<flooded>-flooded)|(?P<beside>-beside-flood)|(?P<flood>-flood))?"
 )
 """The name of such a scenario."""
 
@@ -64,6 +64,8 @@ class Crowd:
     is_first: bool = False
     is_again: bool = False
     is_flooded: bool = False
+    is_beside_flood: bool = False
+    is_flood: bool = False
     has_large_answers: bool = False
     streams: int = 0
     """Streams of HTTP/2 in each read; 0: HTTP/1.1."""
@@ -92,6 +94,8 @@ class Crowd:
             ("-first", self.is_first),
             ("-again", self.is_again),
             ("-flooded", self.is_flooded),
+            ("-beside-flood", self.is_beside_flood),
+            ("-flood", self.is_flood),
         )
         return f"many-{self.customers}" + "".join(part for part, is_so in parts if is_so)
 
@@ -147,8 +151,12 @@ class Crowd:
 
     def flood(self) -> Iterator[bytes]:
         """Yield requests with keys that no customer has, each with another one."""
-        invented = range(self.customers, self.customers + FLOOD) if self.is_flooded else ()
-        return (format_request(number, f"{self._list_paths()[0]}/{self.kind}") for number in invented)
+        is_flooded = self.is_flooded or self.is_beside_flood or self.is_flood
+        return self._invent(0, FLOOD if is_flooded else 0)
+
+    def _invent(self, begin: int, end: int) -> Iterator[bytes]:
+        numbers = range(self.customers + begin, self.customers + end)
+        return (format_request(number, f"{self._list_paths()[0]}/{self.kind}") for number in numbers)
 
     def _list_paths(self) -> list[str]:
         return [f"/r{number}" for number in range(self.routes)]
@@ -159,6 +167,13 @@ class Crowd:
 
     def ask(self, times: int) -> list[bytes]:
         """Return this many requests."""
+        if self.is_flood:
+            return [*self._invent(FLOOD, FLOOD + times)]
+        if self.is_beside_flood:
+            pairs = zip(
+                replace(self, is_beside_flood=False).ask(times), self._invent(FLOOD, FLOOD + times), strict=True
+            )
+            return [*itertools.chain.from_iterable(pairs)][:times]
         chance, numbers, paths = random.Random(1), range(self.customers), self._list_paths()
         if self.is_first:
             who = list(itertools.islice(itertools.cycle(numbers), times))
@@ -186,6 +201,8 @@ def parse_crowd(name: str) -> Crowd | None:
         is_first=bool(given["first"]),
         is_again=bool(given["again"]),
         is_flooded=bool(given["flooded"]),
+        is_beside_flood=bool(given["beside"]),
+        is_flood=bool(given["flood"]),
         has_large_answers=bool(given["large"]),
         streams=int(given["streams"] or 1) if given["http2"] else 0,
     )

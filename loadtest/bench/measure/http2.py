@@ -117,7 +117,6 @@ def _send_first_requests(stage: Stage, running: Running, crowd: Crowd, scenario:
         SCENARIOS[scenario].target,
         customers=crowd.customers,
         connections=TURN_CONNECTIONS,
-        streams=0,
         seconds=FIRST_SECONDS,
         core=stage.options.load_core,
         in_turn=True,
@@ -129,7 +128,7 @@ def _send_load(stage: Stage, running: Running, row: Row, crowd: Crowd | None, *,
     http2 = row.streams > 0
     port = running.secure_port if secure else running.http2_port if http2 else running.port
     if crowd is not None:
-        return crowd_client.run(
+        load, _ = crowd_client.run(
             port,
             scenario.target,
             customers=crowd.customers,
@@ -139,6 +138,7 @@ def _send_load(stage: Stage, running: Running, row: Row, crowd: Crowd | None, *,
             core=options.load_core,
             secure=secure,
         )
+        return load
     return h2load.run(
         scenario,
         port,

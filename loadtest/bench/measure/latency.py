@@ -120,18 +120,23 @@ def half_load(stage: Stage, peer: Peer, running: Running) -> float:
     )
 
 
-def pace(stage: Stage, port: int, rate: float) -> Pace:
-    """Send requests at this rate. Raises RuntimeError if an answer is wrong or missing."""
+def pace(
+    stage: Stage, port: int, rate: float, requests: Sequence[str] = (_SCENARIO.text(),), refused: Sequence[str] = ()
+) -> Pace:
+    """Send requests at this rate; see `Generator`. Raises RuntimeError if an answer is wrong or missing."""
     options = stage.options
     settings: dict[str, Any] = {
         "port": port,
         "connections": options.connections,
-        "request": _SCENARIO.text(),
+        "requests": requests,
+        "refused": refused,
         "ending": SMALL_ANSWER.decode(),
         "rate": rate,
         "seconds": 1 if options.quick else 2,
     }
-    messages = output(options.load_core, [sys.executable, _PROGRAM, json.dumps(settings)], seconds=30)
+    file = stage.folder / "pace.json"
+    file.write_text(json.dumps(settings))
+    messages = output(options.load_core, [sys.executable, _PROGRAM, file], seconds=30)
     body = Pace(**json.loads(messages))
     if body.wrong or body.unanswered:
         raise RuntimeError(f"{body.wrong} wrong and {body.unanswered} missing answers of {body.requests}")

@@ -2,7 +2,7 @@
 
 SCENARIO is one of the bench, `http2` with or without one (scripted_http2.py), or that of a crowd (crowd.py). With
 `--workers N` the tables have N workers, and each worker has counted in its column. With `--callgrind` it tells
-Valgrind's callgrind when to start counting.
+Valgrind's callgrind when to start counting. With `--timed` it prints the µs of CPU of an exchange.
 
 A scripted client and a scripted upstream exchange messages with a worker's own objects, one exchange after another.
 Each read of the clock adds 5 µs, so every run does equal work.
@@ -229,6 +229,7 @@ async def main() -> None:
     parser.add_argument("exchanges", type=int)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--callgrind", action="store_true")
+    parser.add_argument("--timed", action="store_true")
     given = parser.parse_args()
     run = exchanges(given.folder, given.scenario, given.exchanges, given.workers)
     gc.collect()
@@ -236,7 +237,10 @@ async def main() -> None:
     gc.disable()
     if given.callgrind:
         switch_counting("on")
+    began = time.process_time()
     run()
+    if given.timed:
+        print((time.process_time() - began) * 1e6 / given.exchanges)
     if given.callgrind:
         switch_counting("off")
 

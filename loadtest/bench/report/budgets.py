@@ -6,6 +6,7 @@ from statistics import median
 
 from edgeproxy.base.build import COMPILED
 from loadtest.bench.measure.crowd import parse_crowd
+from loadtest.bench.measure.flood import compute_instructions_ratio
 from loadtest.bench.measure.latency import against
 from loadtest.bench.peers import REFERENCE
 from loadtest.bench.peers.edge import Edge
@@ -33,6 +34,7 @@ _WORKER_BYTES = 60 << 20
 _CROWD_BYTES = {100_000: 250 << 20}
 """Memory of worker and supervisor by number of customers: their PSS, as RSS counts shared pages twice."""
 _CONNECTION_BYTES = 8 << 10
+_BESIDE_FLOOD = 1.05
 _DECISION_US = 0.5
 _NEW_CELL_US = 4.0
 _STRANGER_US = 12.0
@@ -60,6 +62,7 @@ def verdicts(results: Results) -> list[Verdict]:
         *_decision(results),
         *_window(results),
         *_http2(results),
+        *_floods(results),
     ]
 
 
@@ -135,6 +138,17 @@ def _decision(results: Results) -> Iterator[Verdict]:
 def _http2(results: Results) -> Iterator[Verdict]:
     for what, budget, found in find_verdicts(results.http2):
         yield Verdict(what, budget, found)
+
+
+def _floods(results: Results) -> Iterator[Verdict]:
+    what = "a request beside a flood of invented keys"
+    if results.floods:
+        yield Verdict(f"CPU, {what}, × without", _BESIDE_FLOOD, median(each.to_alone for each in results.floods))
+        to_wrong = median(each.to_wrong for each in results.floods)
+        yield Verdict(f"CPU, {what}, × beside one of a wrong key", _BESIDE_FLOOD, to_wrong)
+    counted = compute_instructions_ratio(results.flood_instructions)
+    if counted is not None:
+        yield Verdict(f"instructions, {what}, × without", _BESIDE_FLOOD, counted)
 
 
 def _window(results: Results) -> Iterator[Verdict]:

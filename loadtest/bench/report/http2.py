@@ -10,7 +10,7 @@ from loadtest.bench.peers.nginx import Plain
 from loadtest.bench.report.table import table
 
 Key = tuple[str, str, bool]
-"""A peer, a row, and whether it was over TLS. All figures of a key are of equal numbers of customers."""
+"""A peer, a row, and whether it was over TLS."""
 
 GOALS = (("1 stream", "HTTP/1.1", 6.0), ("10 streams", "HTTP/1.1", 0.0), ("64k, 4 streams", "64k, HTTP/1.1", 10.0))
 """By how many µs a row may be dearer than another one of the same rounds."""
@@ -29,7 +29,7 @@ def compute_medians(costs: Sequence[Http2Cost]) -> dict[Key, float]:
 
 
 def find_verdicts(costs: Sequence[Http2Cost]) -> Iterator[tuple[str, float, float]]:
-    """Find the goals of which something was measured: what, at most, found."""
+    """Yield each measured goal: its name, the bound, and the figure."""
     for customers, some in group_by_customers(costs).items():
         yield from _find_verdicts(compute_medians(some), "" if customers == 1 else f", {customers:,} customers")
 

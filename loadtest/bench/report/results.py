@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from loadtest.bench.machine import Interpreter, Machine
+from loadtest.bench.measure.flood import FloodCost
 from loadtest.bench.measure.http2 import Http2Cost
 from loadtest.bench.measure.instructions import Instructions
 from loadtest.bench.measure.latency import Latency
@@ -39,6 +40,8 @@ class Results:
     policies: list[Policy] = field(default_factory=list)
     tls: list[Tls] = field(default_factory=list)
     http2: list[Http2Cost] = field(default_factory=list)
+    floods: list[FloodCost] = field(default_factory=list)
+    flood_instructions: dict[str, int] = field(default_factory=dict)
     instructions: list[Instructions] = field(default_factory=list)
 
     workers: dict[str, dict[int, int]] = field(default_factory=dict)

@@ -3,6 +3,7 @@
 from statistics import median
 
 from loadtest.bench.measure.crowd import parse_crowd
+from loadtest.bench.measure.flood import CUSTOMERS, FLOODS, LOADS, QUANTILES
 from loadtest.bench.measure.latency import against, undisturbed
 from loadtest.bench.peers import REFERENCE
 from loadtest.bench.peers.edge import Edge
@@ -29,6 +30,7 @@ def text(results: Results) -> str:
         _crowd_memory,
         _tls,
         _http2,
+        _floods,
         _decisions,
         _policies,
         _budgets,
@@ -132,6 +134,25 @@ def _instructions(results: Results) -> str:
         row = [scenario, *("–" if count is None else f"{count:,}" for count in known)]
         rows.append([*row, f"{known[0] / known[1]:.3f}"] if len(known) > 1 and known[0] and known[1] else row)
     return f"Instructions of an exchange, without system calls and uvloop\n{table(rows)}"
+
+
+def _floods(results: Results) -> str:
+    if not results.floods:
+        return ""
+    kinds = (f"{kind}: flood, beside" for kind in FLOODS)
+    rows = [["round", "alone", *kinds, "to alone", "to wrong", *(f"{load}, ms" for load in LOADS)]]
+    for each in results.floods:
+        figures = [f"{each.flood[kind]:.1f}, {each.beside[kind]:.1f}" for kind in FLOODS]
+        quantiles = [", ".join(f"{each.latencies[load][quantile]:.2f}" for quantile in QUANTILES) for load in LOADS]
+        ratios = (f"{ratio:.3f}" for ratio in (each.to_alone, each.to_wrong))
+        rows.append([str(each.round), f"{each.alone:.1f}", *figures, *ratios, *quantiles])
+    lines = [
+        f"{CUSTOMERS:,} customers beside floods of invented keys and of one wrong key: µs of CPU a request, and",
+        f"{', '.join(QUANTILES)} of regular requests beside as many of a flood",
+        table(rows),
+        *(f"{scenario}: {count:,} instructions" for scenario, count in results.flood_instructions.items()),
+    ]
+    return "\n".join(lines)
 
 
 def _cost(cost: Cost | None) -> str:

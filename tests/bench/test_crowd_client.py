@@ -45,12 +45,12 @@ def test_answers_of_http1_are_counted_by_their_length(ends: tuple[socket.socket,
 
 def read_frames(data: bytes) -> list[tuple[int, int, int, bytes]]:
     """Return the type, the flags, the stream and the payload of each frame."""
-    found = []
+    parsed = []
     while data:
         _, length, kind, flags, number = frames.HEADER.unpack(data[: frames.HEADER_BYTES])
-        found.append((kind, flags, number, data[frames.HEADER_BYTES : frames.HEADER_BYTES + length]))
+        parsed.append((kind, flags, number, data[frames.HEADER_BYTES : frames.HEADER_BYTES + length]))
         data = data[frames.HEADER_BYTES + length :]
-    return found
+    return parsed
 
 
 def test_answers_of_http2_are_counted_by_the_end_of_their_stream(ends: tuple[socket.socket, socket.socket]) -> None:

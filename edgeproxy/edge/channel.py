@@ -22,7 +22,7 @@ Packed = TypeVar("Packed", covariant=True)
 
 LENGTH = struct.Struct(">I")
 FRAME_BYTES_MAX = 1 << 30
-"""Bytes of one message; a configuration with a million keys is some two hundred megabytes."""
+"""Bytes of one message; without memory to share, a configuration with a million keys has some 70 megabytes."""
 
 
 class ChannelClosedError(Exception):

@@ -257,7 +257,7 @@ async def serve(end: socket.socket, memory_end: socket.socket, listening: Sequen
     # Also after a failure, so that the supervisor replaces this worker, which would hear nothing any more.
     leaving.add_done_callback(lambda _: stop.set())
     token = start.token
-    del start  # It has the settings: a million keys take two hundred megabytes.
+    del start  # It has the settings.
     if runtime.snapshot.lacks_addresses():
         # The supervisor sends them right after the configuration. Earlier requests would have no endpoint.
         await worker.wait_for_endpoints(INTRODUCTION_SECONDS)

@@ -155,3 +155,31 @@ async def test_a_migration_may_take_longer_than_a_statement(
     monkeypatch.setattr(migrate, "upgrade", upgrade)
 
     await (await Database.connect(empty_database)).close()
+
+
+async def test_customers_are_read_while_their_index_is_made(empty_database: str) -> None:
+    """The index of names takes half a minute for a million customers."""
+    database = await Database.connect(empty_database)
+    if database.is_sqlite:  # It reads a snapshot while it writes.
+        await database.close()
+        return
+    async with database.writing() as connection:
+        await connection.run_sync(migrate.downgrade, "0005")
+    waiting = "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'customers'::regclass"
+
+    async def read() -> None:
+        async with database.writing() as writer:
+            await writer.exec_driver_sql("LOCK TABLE customers IN ROW EXCLUSIVE MODE")
+            is_locked.set()
+            async with asyncio.timeout(30), database.reading() as reader:
+                while not (await reader.exec_driver_sql(waiting)).first():
+                    await reader.exec_driver_sql("SELECT pg_sleep(0.01)")
+                assert not (await reader.exec_driver_sql("SELECT id FROM customers")).all()
+
+    async def upgrade() -> None:
+        await is_locked.wait()
+        await (await Database.connect(empty_database)).close()
+
+    is_locked = asyncio.Event()
+    await asyncio.gather(read(), upgrade())
+    await database.close()

@@ -167,6 +167,7 @@ subscriptions = strict_table(
     required("created_at", INTEGER),
     required("version", INTEGER),  # Grows with each change: the ETag.
     UniqueConstraint("stripe_id", name="subscriptions_stripe_id_key"),
+    Index("subscriptions_customer", "customer"),
     info=of_customers(ID, BOOKS, rights=CHANGE, copies="backups; Stripe"),
 )
 _LIVE = f"state <> '{CANCELED}'"

@@ -15,6 +15,7 @@ from edgeproxy.collector.alerts import reports
 from edgeproxy.collector.billing.invoices import invoiced_lines, invoices
 from edgeproxy.collector.billing.subscriptions import subscription_rows
 from edgeproxy.collector.customer_search import search_customers
+from edgeproxy.collector.database.billing_tables import subscriptions
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.events import dead_letters
 from edgeproxy.collector.ledger import edges, quarantine
@@ -23,7 +24,10 @@ from loadtest.testbed.tables_ready import put_tables
 
 NOW = 1_790_000_000
 MANY = frozenset(
-    {"customers", "keys", "invoices", "invoice_lines", "audit", "alerts", "alert_deliveries", "batches", "dead_letters"}
+    {
+        *("customers", "keys", "subscriptions", "invoices", "invoice_lines", "audit", "alerts", "alert_deliveries"),
+        *("batches", "dead_letters"),
+    }
 )
 """Tables that grow with customers and time."""
 SCAN = re.compile(r"SCAN (\w+)")
@@ -62,6 +66,9 @@ def test_no_page_and_no_job_reads_or_sorts_a_large_table(tmp_path: Path) -> None
                 await rotation.list_reminders(connection, NOW, settings, {})
                 await rotation.list_end_reminders(connection, NOW, settings.remind_end)
                 await rotation.count_overdue(connection, NOW, every)
+            of_customer = subscriptions.c.customer == "a"
+            await subscription_rows.fetch_subscriptions(connection, of_customer, subscriptions.c.period_end > NOW)
+            await subscription_rows.has_had_trial(connection, "a")
             await subscription_rows.list_due(connection, NOW, 500)
             await subscription_rows.list_deleted_customers(connection, 500)
             event.remove(connection.sync_engine, "before_cursor_execute", note)

@@ -9,6 +9,7 @@ from typing import TypeAlias
 import pytest
 import uvloop
 
+from edgeproxy.base.sealed_memory import SealedMemory
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.edge import messages
 from edgeproxy.edge.channel import FRAME_BYTES_MAX, Channel, ChannelClosedError, Frame, Outbox, UnknownMessageError
@@ -39,9 +40,10 @@ def between(scene: Callable[[Supervisor, Worker], Awaitable[None]]) -> None:
 
     async def play() -> None:
         above, below = socket.socketpair()
+        memory_above, memory_below = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         one, other = (
-            await Channel.from_socket(above, messages.SUPERVISOR),
-            await Channel.from_socket(below, messages.WORKER),
+            await Channel.from_socket(above, messages.SUPERVISOR, memory_above),
+            await Channel.from_socket(below, messages.WORKER, memory_below),
         )
         async with asyncio.timeout(5):
             await scene(one, other)
@@ -103,6 +105,37 @@ def test_a_message_of_many_megabytes_arrives() -> None:
         message = Prepare(2, b"x" * (8 << 20), {})
         _, received = await asyncio.gather(one.send(message), other.receive())
         assert received == message
+
+    between(scene)
+
+
+def test_memory_of_a_message_is_there_when_the_message_is() -> None:
+    async def scene(one: Supervisor, other: Worker) -> None:
+        memories = [SealedMemory([b"of %d" % number]) for number in range(3)]
+        for memory in memories:
+            await one.send(pack_for_workers(Commit(memory.number), memory))
+        for number, memory in enumerate(memories):
+            assert await other.receive() == Commit(memory.number)
+            assert other.memory.take(memory.number)[:] == b"of %d" % number
+
+    between(scene)
+
+
+def test_a_receiver_that_takes_no_memory_gets_its_messages() -> None:
+    """Its socket is full after some hundred messages, and the sender waits for nobody."""
+
+    async def scene(one: Supervisor, other: Worker) -> None:
+        memory = SealedMemory([b"memory"])
+        frame = pack_for_workers(Commit(memory.number), memory)
+        for _ in range(2000):
+            await one.send(frame)
+            assert await other.receive() == Commit(memory.number)
+        assert other.memory.take(memory.number)[:] == b"memory"
+        # And it takes memory again.
+        later = SealedMemory([b"later"])
+        await one.send(pack_for_workers(Commit(later.number), later))
+        assert await other.receive() == Commit(later.number)
+        assert other.memory.take(later.number)[:] == b"later"
 
     between(scene)
 

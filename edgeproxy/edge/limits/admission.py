@@ -105,13 +105,13 @@ def admit_fast(limit_set: LimitSet, now: float) -> Admission | None:
     nothing.
 
     Most requests are decided here. It does the work of `find_blocking_gate`, `admit` and `notify_hosts`, and needs a
-    set that is `simple`.
+    set that is `simple`. The rest of a lone rate that refuses may be negative.
     """
     shown = limit_set.rate
     if shown is not None:
         left = shown.left(now)
         if left < shown.cost:
-            return True, shown, left if left > 0 else 0, None
+            return True, shown, left, None
         if limit_set.slot is not None and not limit_set.slot.acquire(now):
             return True, shown, left, None
         shown.charge(shown.cost)

@@ -10,7 +10,7 @@ cdef class TokenBucket(SlidingWindow):
     cpdef long long left(self, double now) except? -9223372036854775807
     cpdef _fits(self, double now)
     cpdef charge(self, long long cost=*)
-    cpdef retry_after(self, double now, long long cost=*)
+    cpdef long long compute_wait(self, long long left, double now, long long cost) except? -1
     cpdef bytes tail(self, double now)
     cpdef _reset(self, double now)
 
@@ -18,5 +18,5 @@ cdef class Hybrid(TokenBucket):
     cdef public bint _smooths
     @cython.locals(counts=CLevelCounts, window="long long", bucket="long long")
     cpdef long long left(self, double now) except? -9223372036854775807
-    cpdef retry_after(self, double now, long long cost=*)
+    cpdef long long compute_wait(self, long long left, double now, long long cost) except? -1
     cpdef _reset(self, double now)

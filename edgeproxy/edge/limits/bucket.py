@@ -59,12 +59,11 @@ class TokenBucket(SlidingWindow):
         SlidingWindow.charge(self, cost)
         self.counts.pour(cost)
 
-    def retry_after(self, now: float, cost: int = 1) -> int:
-        """Return the whole seconds until `cost` passes if no other request comes; 0 if it passes now."""
-        return 0 if self.left(now) >= cost else self.seconds_until_drained(cost)
-
-    def seconds_until_drained(self, cost: int) -> int:
+    def compute_wait(self, left: int, now: float, cost: int) -> int:
         """Return the whole seconds ≥ 1 until there is room for `cost`, or the bucket is empty. Call it after `left`."""
+        return self._compute_drain_wait(cost)
+
+    def _compute_drain_wait(self, cost: int) -> int:
         counts = self.counts
         if counts.is_shut:
             return HUB_RETRY_SECONDS
@@ -113,13 +112,13 @@ class Hybrid(TokenBucket):
         self._smooths = bucket < window > 0
         return window if window < bucket else bucket
 
-    def retry_after(self, now: float, cost: int = 1) -> int:
-        """Return the whole seconds until both have room for `cost` if no other request comes; 0 if they have now."""
+    def compute_wait(self, left: int, now: float, cost: int) -> int:
+        """Return the whole seconds until both have room for `cost` if no other request comes."""
         window = SlidingWindow.left(self, now)
         bucket = self._fits(now)
         return max(
-            0 if window >= cost else self.compute_wait(window, now, cost),
-            0 if bucket >= cost else self.seconds_until_drained(cost),
+            0 if window >= cost else SlidingWindow.compute_wait(self, window, now, cost),
+            0 if bucket >= cost else self._compute_drain_wait(cost),
         )
 
     def _reset(self, now: float) -> int:

@@ -39,10 +39,11 @@ def is_certain(limit_set: LimitSet, now: float, violated: Sequence[Bound], held:
     return True
 
 
-def compute_denial(limit_set: LimitSet, now: float) -> Denial:
+def compute_denial(limit_set: LimitSet, now: float, left: int | None = None) -> Denial:
     """Return the denial of a request that `admit` refused: all limits that refuse, and the longest of their waits.
 
-    No wait helps if a request costs more than one of them ever passes.
+    `left` is the rest of the set's only rate if it was read for this request. No wait helps if a request costs more
+    than one of them ever passes.
 
     If no limit refuses any more, another worker has released a slot since, or two requests wanted it at once: then the
     denial names a slot. Without slots, as when a table has a row again, it names the first policy. The wait is a second
@@ -51,12 +52,10 @@ def compute_denial(limit_set: LimitSet, now: float) -> Denial:
     rate, slot = limit_set.rate, limit_set.slot
     violated: tuple[Bound, ...]
     # Mostly a lone rate refuses, and there are free slots.
-    if (
-        rate is not None
-        and (longest := rate.retry_after(now, rate.cost))
-        and (slot is None or not slot.retry_after(now))
-    ):
-        violated = (rate,)
+    if rate is not None and left is None:
+        left = rate.left(now)
+    if rate is not None and left is not None and left < rate.cost and (slot is None or not slot.retry_after(now)):
+        violated, longest = (rate,), rate.compute_wait(left, now, rate.cost)
     else:
         violated, longest = _list_violated(limit_set, now)
     if not violated:

@@ -82,6 +82,9 @@ class Policy(Protocol):
         Never early, and late by at most a cell + 1 s.
         """
 
+    def compute_wait(self, left: int, now: float, cost: int) -> int:
+        """Return `retry_after` of a cost above `left`, the result of the last call of `left`."""
+
     def reset(self, now: float) -> int:
         """Return the whole seconds ≥ 1 until the oldest count has left the window: the `t` of the RateLimit field."""
 

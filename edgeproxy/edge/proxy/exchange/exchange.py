@@ -187,7 +187,7 @@ class Exchange(Forwarding):
             return None
         left = guard.left(self.now)
         if left < 1:
-            self.shown_policy, self.shown_left = guard, 0
+            self.shown_policy, self.shown_left = guard, left
             return client.address.guard_limit_set
         guard.charge()
         # RateLimit fields report the guard, unless a policy of the customer applies as well.

@@ -68,7 +68,12 @@ def format_refusal(exchange: ExchangeRecord, limit_set: LimitSet, close: bool) -
     A retry before the time in Retry-After cannot succeed.
     """
     exhausted, snapshot, binding = exchange.exhausted_policies, exchange.snapshot, exchange.binding
-    denial = compute_gate_denial(limit_set, exhausted) if exhausted else compute_denial(limit_set, exchange.now)
+    shown, rate = exchange.shown_policy, limit_set.rate
+    if exhausted:
+        denial = compute_gate_denial(limit_set, exhausted)
+    else:
+        known = exchange.shown_left if rate is not None and shown is rate else None
+        denial = compute_denial(limit_set, exchange.now, known)
     violated, retry_after = denial
     own_fields = _format_own_fields(exchange)
     is_ordinary = retry_after and not limit_set.traits.quotas and exchange.head is PLAIN and exchange.method != b"HEAD"
@@ -81,7 +86,6 @@ def format_refusal(exchange: ExchangeRecord, limit_set: LimitSet, close: bool) -
         names, counters, answer = _format_refusal(exchange, limit_set, denial, bound, own_fields, error_bodies, close)
     else:
         # A client that ignores it gets an equal answer a thousand times a second, with a new request id each time.
-        shown = exchange.shown_policy
         left, tail = (exchange.shown_left, shown.tail(exchange.now)) if shown is bound else (0, b"")
         key = (exchange.runtime.date_line, violated, retry_after, bound, left, tail, own_fields, close)
         latest = binding.latest_refusal

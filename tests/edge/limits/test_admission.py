@@ -172,6 +172,23 @@ def test_one_rate_and_its_slots_decide_in_one_step_as_all_limits_do(table: Limit
     assert slot.counts.used == 0
 
 
+@pytest.mark.parametrize("algorithm", ["sliding_window", "token_bucket", "hybrid"])
+def test_denial_by_a_rest_that_was_read_waits_as_long(table: LimitTable, algorithm: str) -> None:
+    rule = Rule("basic", 3, 60.0, algorithm=algorithm, depth=0 if algorithm == "sliding_window" else 3)
+    rate = Policies(table).get_policy(rule, b"acme")
+    lone = LimitSet((rate,))
+    for cost in (1, 1, 3):  # More than the limit, as by two workers at once or a lowered limit.
+        rate.left(START)
+        rate.charge(cost)
+        refused = admit_fast(lone, START + 1)
+        assert refused is not None
+        if refused[0]:
+            assert refused[2] < 1
+            assert compute_denial(lone, START + 1, refused[2]) == ((rate,), rate.retry_after(START + 1))
+    assert refused[:3] == (True, rate, rate.left(START + 1))
+    assert refused[2] < 0
+
+
 # ---- limits in units that answers state: reservations, charges, and the limit shown to the client
 
 

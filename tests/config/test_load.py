@@ -2,14 +2,16 @@
 
 import gc
 import hashlib
+import socket
 from pathlib import Path
 
 import pytest
 
+from edgeproxy.base.sealed_memory import MemoryReceiver
 from edgeproxy.config.collector.load import load_collector
 from edgeproxy.config.edge import load
 from edgeproxy.config.edge.admin import Admin
-from edgeproxy.config.edge.load import dump_settings, load_customers, load_edge, restore_settings
+from edgeproxy.config.edge.load import dump_settings, load_customers, load_edge, restore_settings, share_settings
 from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.file_kinds import check_file
 from edgeproxy.config.hub_settings import Hub
@@ -107,6 +109,24 @@ drain: 250ms
     assert tuple(find_key(people, key.sha256) for key in settings.keys) == settings.keys
     assert len(people) == 4
     assert people.find_key(bytes(32)) is None
+
+
+def test_shared_settings_have_their_customers_in_memory(loaded):
+    key = "ab" * 32
+    settings = loaded(
+        f"tiers: {{t: {{}}}}\ncustomers: {{acme: {{tier: t}}}}\nkeys: [{{sha256: {key}, customer: acme}}]\n"
+    )
+    before = dump_settings(settings)
+    dumped, memory = share_settings(settings)
+    assert b"acme" in before
+    assert b"acme" not in dumped
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        memory.send(ours)
+        restored, people = restore_settings(dumped, MemoryReceiver(theirs))
+    assert restored == without_people(settings)
+    assert find_key(people, key) == settings.keys[0]
+    assert dump_settings(settings) == before
 
 
 def test_workers_are_not_reported_where_usage_is_shipped(loaded):

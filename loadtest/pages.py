@@ -65,7 +65,7 @@ CONSOLE = (
     *("/audit", "/audit?actor=unknown", "/audit?action=denied", "/audit?target={middle}", "/audit?actor=nobody"),
     *("/invoices", "/invoices?state=", "/invoices?state=open", "/invoices?state=paid", "/invoices?customer={first}"),
     *("/invoices/{invoice}", "/rollout", "/reconciliation", "/business-metrics", "/price-changes", "/disputes"),
-    *("/jobs", "/new-customer", "/residencies", "/edges/edge-1000"),
+    *("/jobs", "/new-customer", "/edges/edge-1000"),
     *(f"/customers/{{middle}}/{part}" for part in ("usage", "credits", "plan")),
 )
 CONSOLE_OF_EXTREMES = (

@@ -18,7 +18,7 @@ cdef class Slots:
     cdef public CHeadroom _headroom
     cdef public double _touched
     cdef public Py_ssize_t _row
-    @cython.locals(gauges=Gauges, row=Py_ssize_t, own_at=Py_ssize_t, headroom=CHeadroom, used="long long", total="long long")
+    @cython.locals(gauges=Gauges, row=Py_ssize_t, own_at=Py_ssize_t, headroom=CHeadroom, used="long long", elsewhere="long long", total="long long")
     cpdef bint take(self, long long limit, double now, long long amount=*) except -1
     @cython.locals(gauges=Gauges, row=Py_ssize_t)
     cpdef release(self, long long amount=*)

@@ -147,9 +147,8 @@ class Slots:
             if self._read_for(headroom, limit, amount) + len(places) <= limit:
                 return True
         else:
-            total = used + len(places)
-            if words[row + ROW_STATE] & HAS_FOREIGN:
-                total += words[row + gauges.foreign_at]
+            elsewhere = words[row + gauges.foreign_at] if words[row + ROW_STATE] & HAS_FOREIGN else 0
+            total = used + elsewhere + len(places)
             for other in places:
                 total += words[row + other] & COUNT_MASK
             if total <= limit:

@@ -416,7 +416,7 @@ def test_a_worker_knows_which_heads_are_used(path: Path) -> None:
 
 
 @pytest.mark.parametrize("is_gauge", [False, True])
-def test_heads_that_lie_apart_are_empty_for_the_next_key(path: Path, is_gauge: bool) -> None:
+def test_far_heads_are_empty_for_the_next_key(path: Path, is_gauge: bool) -> None:
     table = limits(path, 0)
     row = claim(table, b"acme", flags=HAS_GAUGES if is_gauge else 0)
     write_head(table, row, at.FOREIGN_COLUMN, (1, 2, 3, 4))

@@ -230,8 +230,8 @@ class BindingTerms:
 
     __slots__ = (
         "_by_status", "counts_plainly", "creates_plain_sets", "customer", "end_user_sets", "fallback", "forwards_key",
-        "has_own_limit_sets", "has_rare_parts", "has_special_meters", "has_unusual_head", "limits", "lone_meter",
-        "message", "meters", "metrics", "networks", "plain_meters", "prefer", "priority", "prompts", "route", "shape",
+        "has_own_limit_sets", "has_rare_parts", "has_special_meters", "has_unusual_head", "limits", "message",
+        "meters", "metrics", "networks", "plain_meters", "prefer", "priority", "prompts", "route", "shape",
         "stamps", "tier", "usual_status",
     )  # fmt: skip
 
@@ -280,8 +280,6 @@ class BindingTerms:
         """True if each meter of requests has one counter for all keys of a customer."""
         label = route.label
         self.plain_meters = [UsageMeter(name, label, usage_key(("", name, label, ""))) for name in meters.by_request]
-        self.lone_meter = self.plain_meters[0] if len(self.plain_meters) == 1 else None
-        """The only one of these, as most routes have one; else None."""
         self.has_special_meters = bool(meters.refusing or usage is not None or meters.others)
         """True if anything but requests and their costs is counted."""
         self.has_rare_parts = self.has_special_meters or fallback is not None or "admitted" in meters.when
@@ -494,10 +492,11 @@ class RouteBinding:
         usage: Sequence[Countable]
         if terms.counts_plainly:
             subject = self.subject if self.rare is None and self.subject else self.counted_as.encode()
-            if (lone := terms.lone_meter) is not None:
-                usage = (metrics.get_whole_usage_counter(subject, lone),)
+            plain = terms.plain_meters
+            if len(plain) == 1:  # Without a list, as most routes have one.
+                usage = (metrics.get_whole_usage_counter(subject, plain[0]),)
             else:
-                usage = [metrics.get_whole_usage_counter(subject, meter) for meter in terms.plain_meters]
+                usage = [metrics.get_whole_usage_counter(subject, meter) for meter in plain]
         else:
             assert limits is not None
             usage = [_create_counter(self.counted_as, terms, limits, name) for name in meters.by_request]

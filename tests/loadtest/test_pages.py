@@ -15,7 +15,7 @@ NOTHING_SHOWN = {
     *("/account/webhooks", "/account/get-started", "/account/docs", "/account/docs/{operation}"),
     *("/console/price-changes/{change}", "/console/invoices/{invoice}/lines/{line}", "/console/residencies"),
 }
-"""The measured service has no webhooks, no description of an API, no price change, no explained line and no residency."""
+"""The measured service has no webhooks, description of an API, price change, explained line and residency."""
 BY_FORM = {"/console/search"}
 """It is measured by its form (`pages.searches`)."""
 

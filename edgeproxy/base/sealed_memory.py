@@ -4,6 +4,7 @@ import fcntl
 import os
 import socket
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import count
 from mmap import MAP_PRIVATE, PROT_READ, mmap
 from struct import Struct
@@ -38,6 +39,10 @@ class SealedMemory:
         receiver.sendmsg([NUMBER.pack(self.number)], [rights], socket.MSG_DONTWAIT)
 
 
+class MemoryMissingError(ValueError):
+    """The memory that belongs to a message could not be received."""
+
+
 class MemoryReceiver:
     """The memory that another process sends, by number."""
 
@@ -49,34 +54,36 @@ class MemoryReceiver:
     def take(self, number: int) -> mmap:
         """Return the memory with this number, which was sent before. Memory with a lower number is not needed.
 
-        Raises ValueError if it has not come.
+        Raises MemoryMissingError if it has not come, or this process had no free descriptor for it.
         """
-        while (received := self._receive()) is not None:
-            self._maps[received[0]] = received[1]
+        while self._receive():
+            pass
         for older in [each for each in self._maps if each < number]:
             del self._maps[older]
         try:
             return self._maps.pop(number)
         except KeyError:
-            raise ValueError(f"memory {number} has not come") from None
+            raise MemoryMissingError(f"memory {number} has not come") from None
 
-    def _receive(self) -> tuple[int, mmap] | None:
-        """Return the next memory and its number; None if no more has come."""
+    def _receive(self) -> bool:
+        """Receive the next memory; return False if no more has come."""
         if self._end is None:
-            return None
+            return False
         try:
             # No child may inherit the descriptor.
             flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
             message, rights, _, _ = self._end.recvmsg(NUMBER.size, socket.CMSG_SPACE(DESCRIPTOR.size), flags)
         except OSError:
-            return None
-        if not rights:
-            return None  # The other process has ended.
-        (descriptor,) = DESCRIPTOR.unpack(rights[0][2])
-        try:
-            return NUMBER.unpack(message)[0], map_memory(descriptor)
-        finally:
-            os.close(descriptor)
+            return False
+        # Without a free descriptor the message comes alone. A map takes one too.
+        for _, _, right in rights:
+            (descriptor,) = DESCRIPTOR.unpack(right)
+            try:
+                with suppress(OSError):
+                    self._maps[NUMBER.unpack(message)[0]] = map_memory(descriptor)
+            finally:
+                os.close(descriptor)
+        return bool(message)  # At the end of the other process it is empty.
 
 
 NO_MEMORY = MemoryReceiver(None)

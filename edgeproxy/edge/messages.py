@@ -231,10 +231,11 @@ class Prepared(Message):
 
 
 class PrepareFailed(Message):
-    """Configuration `number` cannot be served."""
+    """Configuration `number` cannot be served. `lacks_memory`: the memory that belongs to it could not be received."""
 
     number: int
     why: str
+    lacks_memory: bool = False
 
 
 class Committed(Message):

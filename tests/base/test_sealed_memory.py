@@ -3,13 +3,15 @@
 import fcntl
 import mmap
 import os
+import resource
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from edgeproxy.base.sealed_memory import NO_MEMORY, MemoryReceiver, SealedMemory
+from edgeproxy.base.sealed_memory import NO_MEMORY, MemoryMissingError, MemoryReceiver, SealedMemory
 
 
 @pytest.fixture
@@ -48,6 +50,37 @@ def test_memory_comes_from_no_one_without_a_sender(ends: tuple[socket.socket, so
     for receiver in (MemoryReceiver(ends[1]), NO_MEMORY):
         with pytest.raises(ValueError, match="memory 7 has not come"):
             receiver.take(7)
+
+
+@contextmanager
+def descriptors_left(count: int) -> Iterator[None]:
+    """Let this process open so many descriptors more."""
+    opened = [os.dup(0) for _ in range(count + 1)]
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(opened), before[1]))
+    for each in opened:
+        os.close(each)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_memory_that_finds_no_descriptor_is_missing_and_the_next_one_arrives(
+    ends: tuple[socket.socket, socket.socket], left: int
+) -> None:
+    before = count_memory()
+    first, second, third = [SealedMemory([b"abc"]) for _ in range(3)]
+    receiver = MemoryReceiver(ends[1])
+    first.send(ends[0])
+    second.send(ends[0])
+    with descriptors_left(left), pytest.raises(MemoryMissingError, match="has not come"):
+        receiver.take(second.number)
+    third.send(ends[0])
+    assert receiver.take(third.number)[:] == b"abc"
+    del first, second, third
+    assert count_memory() == before
 
 
 def test_sealed_memory_can_neither_change_nor_grow(ends: tuple[socket.socket, socket.socket]) -> None:

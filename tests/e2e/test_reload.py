@@ -1,9 +1,11 @@
 """The configuration changes while real workers serve: no client notices, and every request is counted."""
 
 import asyncio
+import os
+import resource
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -65,6 +67,25 @@ def test_fifty_reloads_under_load_fail_no_request(start_edge: StartEdge, tmp_pat
     assert total(edge.metrics(), "edge_requests_total", code="405") == account.answered("acme", 405) + 4 * RELOADS
     assert reloads(edge) == {"ok": RELOADS}
     assert ok(edge) == 1
+
+
+def test_a_worker_without_a_free_descriptor_is_reloaded(start_edge: StartEdge) -> None:
+    edge = start_edge(**people(acme="free"), workers=1)
+    (worker,) = edge.worker_pids()
+    most = len(os.listdir(f"/proc/{worker}/fd")) + 20
+    resource.prlimit(worker, resource.RLIMIT_NOFILE, (most, most))
+    with ExitStack() as clients:
+        # Clients that send half a head: each holds a descriptor, and those beyond the bound are turned away.
+        for _ in range(most):
+            clients.enter_context(Wire(edge.port)).send(b"GET / HTTP/1.1\r\n")
+        until(lambda: len(os.listdir(f"/proc/{worker}/fd")) == most, "no descriptor is left")
+        answer = edge.reload(routes=[ALL, POSTED])
+        assert answer.json()["result"] == "ok", answer
+    with Wire(edge.port) as wire:
+        wire.send(FLIP)
+        assert wire.hear().status == 405
+    assert edge.worker_pids() == [worker]
+    assert edge.reload(routes=[ALL]).json()["result"] == "ok"
 
 
 def test_counts_of_removed_routes_customers_and_meters_stay(start_edge: StartEdge) -> None:

@@ -368,10 +368,10 @@ def share_customers(settings: EdgeSettings) -> tuple[bytes, SealedMemory | None]
     packed, sections = pack_customers(settings)
     try:
         memory = SealedMemory(sections)
+        block = memory.map()
     except OSError:
         return dump_customers(settings), None
-    packed.number = memory.number
-    block, at = memory.map(), locate_sections(packed.sizes)
+    packed.number, at = memory.number, locate_sections(packed.sizes)
     if isinstance(settings.customers, CustomerMap):
         settings.customers.move_to(block, at)
     if isinstance(settings.keys, KeyList):

@@ -11,6 +11,7 @@ from pathlib import Path
 from edgeproxy.base import log
 from edgeproxy.base.sealed_memory import SealedMemory
 from edgeproxy.base.tasks import run_in_thread
+from edgeproxy.config.edge.load import dump_settings
 from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.edge.upstreams import Upstream
 from edgeproxy.config.outgoing import use_outgoing
@@ -103,9 +104,11 @@ class Changeover:
         follow = partial(self._prober.follow, _list_probed(self._serving), _list_probed(settings))
         await run_in_thread("load certificates for probes", follow)
         services = await self._upstreams.consider(settings.upstreams, FIRST_LOOKUP_SECONDS, settings.trust.files)
-        start, prepare = await asyncio.to_thread(self._pack, settings, services)
-        within = PREPARE_SECONDS + len(prepare.data) / PREPARED_BYTES_PER_SECOND
-        whys = await self._workers.prepare(self._number, prepare, within)
+        start, whys = await self._prepare(settings, services)
+        if self._workers.lack_memory(self._number):
+            # For example, clients hold all descriptors of a worker. A message of bytes needs none.
+            self._number += 1
+            start, whys = await self._prepare(settings, services, whole=True)
         if not whys:
             # In one step with the workers' answers.
             self._workers.commit(self._number, start)
@@ -115,11 +118,22 @@ class Changeover:
             self._serving = settings
         return whys
 
-    def _pack(self, settings: EdgeSettings, services: Services) -> tuple[Frame[Start], Frame[Prepare]]:
+    async def _prepare(
+        self, settings: EdgeSettings, services: Services, *, whole: bool = False
+    ) -> tuple[Frame[Start], list[str]]:
+        """Make the workers prepare `settings`. Return the message for workers that start later, and why any cannot.
+
+        `whole`: the message has everything, and no memory belongs to it.
+        """
+        start, prepare = await asyncio.to_thread(self._pack, settings, services, whole)
+        within = PREPARE_SECONDS + len(prepare.data) / PREPARED_BYTES_PER_SECOND
+        return start, await self._workers.prepare(self._number, prepare, within)
+
+    def _pack(self, settings: EdgeSettings, services: Services, whole: bool) -> tuple[Frame[Start], Frame[Prepare]]:
         """Return the messages for workers that start and for workers that prepare. Takes seconds with many keys."""
         start, memory = self._start(self._number, settings)
-        prepare = Prepare(self._number, start.settings, services)
-        return pack_for_workers(start, memory), pack_for_workers(prepare, memory)
+        prepare = Prepare(self._number, dump_settings(settings) if whole else start.settings, services)
+        return pack_for_workers(start, memory), pack_for_workers(prepare, None if whole else memory)
 
 
 def _list_probed(settings: EdgeSettings) -> tuple[Mapping[str, Upstream], tuple[Path, ...]]:

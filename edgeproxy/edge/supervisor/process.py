@@ -68,8 +68,8 @@ class WorkerProcess:
         """Number of the configuration that it serves, or will serve once it is ready."""
         self.prepared = 0
         """Number of the configuration that it has prepared."""
-        self.refused = (0, "")
-        """Number of the configuration that it failed to prepare last, and why."""
+        self.refused = (0, "", False)
+        """Number of the configuration that it failed to prepare last, why, and whether its memory has not come."""
         self.challenges = (0, "")
         """Number of the challenges that it got last, and why it does not answer them."""
         self.dismissed = False
@@ -128,8 +128,8 @@ class WorkerProcess:
                 self.why, self.lacks_column = why, crowded
             case Prepared(number=number):
                 self.prepared = number
-            case PrepareFailed(number=number, why=why):
-                self.refused = number, why
+            case PrepareFailed(number=number, why=why, lacks_memory=lacks_memory):
+                self.refused = number, why, lacks_memory
             case Committed(number=number):
                 self.number = number
             case ChallengesServed(number=number, why=why):

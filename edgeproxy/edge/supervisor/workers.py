@@ -154,6 +154,10 @@ class Workers:
             return [f"worker {pid}: it was not ready to serve it within {seconds:g} s" for pid in silent]
         return ["the edge is draining"]
 
+    def lack_memory(self, number: int) -> bool:
+        """Return whether serving workers could not receive the memory of configuration `number`, and refused it."""
+        return any(one.refused[::2] == (number, True) for one in self._serving)
+
     def commit(self, number: int, start: Start | Frame[Start]) -> None:
         """Make all workers serve `number` from now on. `start` is for workers that start later."""
         self.number = number

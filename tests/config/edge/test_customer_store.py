@@ -1,7 +1,6 @@
 """The customers of a worker: packed, and each one is read from the text that it shares with equal ones."""
 
 import errno
-import os
 import socket
 
 import msgspec
@@ -134,11 +133,14 @@ def test_shared_customers_are_read_from_memory_by_both_sides() -> None:
     assert list(packed.keys.find_digests("c0")) == []
 
 
-def test_customers_are_in_the_message_if_the_system_has_no_memory_to_share(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("call", ["os.memfd_create", "edgeproxy.base.sealed_memory.map_memory"])
+def test_customers_are_in_the_message_if_the_system_has_no_memory_to_share(
+    monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
     def refuse(*_: object) -> int:
-        raise OSError(errno.ENOSYS, "Function not implemented")
+        raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(os, "memfd_create", refuse)
+    monkeypatch.setattr(call, refuse)
     settings = build_packed_settings()
     assert share_customers(settings) == (dump_customers(build_settings()), None)
 

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, assert_never
 
 from edgeproxy.base import log
+from edgeproxy.base.sealed_memory import MemoryMissingError
 from edgeproxy.base.trust import TlsFilesError
 from edgeproxy.edge.channel import Channel, ChannelClosedError
 from edgeproxy.edge.counters.index import RowUnavailableError, TableBusyError
@@ -205,6 +206,8 @@ class ControlHandler:
                 await asyncio.sleep(BUSY_RETRY_SECONDS)
         except (TlsFilesError, RowUnavailableError, RejectedError) as error:
             answer = PrepareFailed(number, describe_failure(error))
+        except MemoryMissingError as error:
+            answer = PrepareFailed(number, str(error), lacks_memory=True)
         except Exception as error:  # No error of a new configuration may end the current one.
             self._log.error("configuration could not be prepared", number=number, exc_info=error)
             answer = PrepareFailed(number, repr(error))

@@ -139,6 +139,7 @@ class TableFile:
             # The holder before was killed in the middle of a change; maintenance of the tables repairs it.
             self.words[at.DAMAGED] = 1
             self.words[at.CHANGES] += 1
+            self.words[at.COLUMNS_VERSION] += 1
         return True
 
     def grow(self) -> bool:

@@ -709,10 +709,13 @@ class LimitTable:
         """
         if self.column is None or self.column in self.active_columns():
             return False
+        # If the process is killed between a mark and the version, the next holder of the flock moves the version.
+        self.words[PENDING] = 1
         for bitmap in (at.USED_COLUMNS, at.ACTIVE_COLUMNS):
             self._mark(bitmap, self._columns(bitmap) | {self.column})
         fence()
         self.words[at.COLUMNS_VERSION] += 1
+        self.words[PENDING] = 0
         self.refresh_columns()
         return True
 

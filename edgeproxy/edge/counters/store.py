@@ -161,19 +161,21 @@ class Store(TableFiles):
     def publish_column(self) -> None:
         """Make every running worker read this one's column, before anything is counted in it."""
         deadline = monotonic() + SEEN_BY_ALL_SECONDS
-        entered: list[tuple[LimitTable, int]] = []
+        versions: list[tuple[LimitTable, int]] = []
         for table in self.limits.values():
             while not table.file.lock():
                 if monotonic() >= deadline:
                     raise TableError(table.file.path, "is kept locked by a process that hangs")
                 sleep(0.001)
             try:
-                if table.declare_column():
-                    entered.append((table, table.version))
+                table.declare_column()
+                table.refresh_columns()
+                # Also if a predecessor declared the column: it may have been killed before all had seen that.
+                versions.append((table, table.version))
             finally:
                 table.file.unlock()
         while monotonic() < deadline and not all(
-            table.seen_by(columns.list_held_columns(table.file), version) for table, version in entered
+            table.seen_by(columns.list_held_columns(table.file), version) for table, version in versions
         ):
             # Others may be entering too, and wait for this one in any table.
             for table in self.limits.values():

@@ -516,6 +516,24 @@ def test_keys_without_room_for_all_are_refused(path: Path) -> None:
     assert not table.words[at.PENDING]
 
 
+@pytest.mark.parametrize("stores", range(1, 20))
+def test_a_column_whose_worker_is_killed_while_it_declares_it_is_read(path: Path, stores: int) -> None:
+    other = limits(path, 0)
+    spare = CUSTOMERS.columns - 1
+    dying = limits(path, spare)
+    dying.words = Cut(dying.words, stores)  # type: ignore[assignment]
+    assert dying.file.lock()
+    with pytest.raises(Killed):
+        dying.declare_column()
+    dying.file.close()
+    successor = limits(path, spare)
+    assert successor.file.lock()
+    successor.declare_column()
+    successor.file.unlock()
+    other.refresh_columns()
+    assert (spare in other.used_columns, spare in other.siblings) == (True, True)
+
+
 CLAIM_STORES = {False: 7, True: 9}
 """Stores of single words in a claim, by whether the row was freed."""
 CUTS = [(freed, stores) for freed, most in CLAIM_STORES.items() for stores in range(-1, most + 1)]

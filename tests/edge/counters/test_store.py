@@ -198,9 +198,16 @@ def test_store_reads_its_clock_offset_from_the_kernel(state: Path, stores: list[
 # ---- who reads which column
 
 
-def test_worker_on_a_spare_column_waits_for_other_workers(supervise: Supervise, work: Work) -> None:
+@pytest.mark.parametrize("has_predecessor", [False, True])
+def test_worker_on_a_spare_column_waits_for_other_workers(
+    supervise: Supervise, work: Work, monkeypatch: pytest.MonkeyPatch, has_predecessor: bool
+) -> None:
     supervise()
     first, second = work(), work()
+    if has_predecessor:  # It was killed while it waited.
+        with monkeypatch.context() as patches:
+            patches.setattr(store_module, "SEEN_BY_ALL_SECONDS", 0.0)
+            work().close()
     joined: list[Store] = []
     thread = threading.Thread(target=lambda: joined.append(work()))
     thread.start()

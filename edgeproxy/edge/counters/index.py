@@ -102,8 +102,6 @@ class Index:
         """Find the first free slot for this hash; None if there is none, or a row may have the hash."""
         words = self.words
         start = at.HEADER_WORDS + key_hash % self.slots
-        if words[start] == EMPTY:
-            return start  # As for most new keys.
         tag, vacancy = key_hash & HASH_PART, None
         for slot in range(start, start + at.PROBES):
             word = words[slot]

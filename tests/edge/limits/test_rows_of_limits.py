@@ -510,12 +510,13 @@ def test_a_customers_name_alone_decides_a_plain_set(
 
 
 @pytest.mark.parametrize(("columns", "is_common"), [(4, False), (4, True), (128, False)])
-@pytest.mark.parametrize("algorithm", ["sliding_window", "token_bucket"])
+@pytest.mark.parametrize("algorithms", [[], ["sliding_window"], ["token_bucket"]])
 def test_rows_of_a_plain_set_are_looked_up_together(
-    tmp_path: Path, columns: int, is_common: bool, algorithm: str
+    tmp_path: Path, columns: int, is_common: bool, algorithms: list[str]
 ) -> None:
-    path = make(tmp_path, CUSTOMERS._replace(rows=1000, columns=columns))
-    table, plan = limits(path, 0), Tier(limits=(limit("a", algorithm=algorithm), limit("b", "5/s")), concurrency=5)
+    path, rows = make(tmp_path, CUSTOMERS._replace(rows=1000, columns=columns)), len(algorithms) + 2
+    rates = [*[limit("a", algorithm=algorithm) for algorithm in algorithms], limit("b", "5/s")]
+    table, plan = limits(path, 0), Tier(limits=tuple(rates), concurrency=5)
     route = Route(path="/v1/*", upstream="api", name="v1")
     terms = []
     for policies in (Policies(table, is_common=is_common), Policies(limits(path, 1), is_common=is_common)):
@@ -525,10 +526,10 @@ def test_rows_of_a_plain_set_are_looked_up_together(
     sets = [each.create_plain_set(b"acme") for each in terms]
     for each, limit_set in zip(terms, sets, strict=True):
         each.find_rows(limit_set, b"acme", NOW)
-        assert (table.rows_in_use, table.words[at.CHANGES]) == (3, changes + 1)
+        assert (table.rows_in_use, table.words[at.CHANGES]) == (rows, changes + 1)
     assert [admit(limit_set, NOW)[2] for limit_set in sets * 2] == [4, 3, 2, 1]
     assert [slot.counts.used for limit_set in sets for slot in limit_set.slots] == [2, 2]
-    assert (table.rows_in_use, table.words[at.CHANGES]) == (3, changes + 1)
+    assert (table.rows_in_use, table.words[at.CHANGES]) == (rows, changes + 1)
     close_all()
 
 

@@ -24,7 +24,7 @@ cdef class Slots:
     cpdef release(self, long long amount=*)
     cpdef long long _read_gauges(self, CHeadroom headroom, long long limit) except -1
     cpdef long long _sum_gauges(self) except -1
-    @cython.locals(gauges=Gauges, row=Py_ssize_t, headroom=CHeadroom, total="long long")
+    @cython.locals(gauges=Gauges, row=Py_ssize_t, headroom=CHeadroom, elsewhere="long long", total="long long")
     cpdef bint is_full(self, long long limit, double now, long long amount=*) except -1
     cpdef _touch(self, double now)
 

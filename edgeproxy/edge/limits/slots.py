@@ -197,9 +197,8 @@ class Slots:
         """Return the slots that the columns say are in use, this process's own included."""
         gauges, row = self._gauges, self._row
         words = gauges.words
-        total = words[row + gauges.own_at] & COUNT_MASK
-        if words[row + ROW_STATE] & HAS_FOREIGN:
-            total += words[row + gauges.foreign_at]
+        elsewhere = words[row + gauges.foreign_at] if words[row + ROW_STATE] & HAS_FOREIGN else 0
+        total = (words[row + gauges.own_at] & COUNT_MASK) + elsewhere
         if gauges.runs:
             width = gauges.table.layout.width
             for begin, end in gauges.runs:
@@ -253,9 +252,8 @@ class Slots:
             total = self._read_gauges(headroom, limit) + amount
         else:
             # The sum of `_sum_gauges`, written out: a call costs a 429 one percent more instructions.
-            total = (words[row + gauges.own_at] & COUNT_MASK) + amount
-            if words[row + ROW_STATE] & HAS_FOREIGN:
-                total += words[row + gauges.foreign_at]
+            elsewhere = words[row + gauges.foreign_at] if words[row + ROW_STATE] & HAS_FOREIGN else 0
+            total = (words[row + gauges.own_at] & COUNT_MASK) + elsewhere + amount
             for place in gauges.places:
                 total += words[row + place] & COUNT_MASK
         return total > limit and self._count_living() + amount > limit
@@ -291,9 +289,8 @@ class Slots:
         """Return the slots of living processes. It takes system calls, so it is computed only if it decides."""
         gauges, row = self._gauges, self._row
         words, table = gauges.words, gauges.table
-        total = words[row + gauges.own_at] & COUNT_MASK
-        if words[row + ROW_STATE] & HAS_FOREIGN:
-            total += words[row + gauges.foreign_at]
+        elsewhere = words[row + gauges.foreign_at] if words[row + ROW_STATE] & HAS_FOREIGN else 0
+        total = (words[row + gauges.own_at] & COUNT_MASK) + elsewhere
         for column, place in zip(gauges.columns, gauges.places, strict=True):
             word = words[row + place]
             if word & COUNT_MASK and table.is_living(column) and word >> at.OWNER_SHIFT == table.owner_of(column):

@@ -337,7 +337,7 @@ def test_customers_see_the_limits_of_their_tier(company: Company) -> None:
         for shown in ("Community", "7 days back", "60 in 1 minute", "Requests at once2", "$0.05 for a request"):
             assert shown in "".join(limits.split("\n")), shown
         rows = [line for line in limits.split("\n") if line]
-        assert "Storage GB" in rows
+        assert "Included Storage GB" in rows
         plans = visitor.get("/account/plan").text
         for shown in ("Community", "Priority", "24/7 Dedicated", "600 requests in 1 minute", "30 days back", "large: "):
             assert shown in plans, shown

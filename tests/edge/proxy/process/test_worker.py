@@ -391,11 +391,13 @@ async def test_an_unusable_configuration_is_refused_and_the_served_one_stays(edg
 
 async def test_a_drain_does_not_wait_for_pending_prepares(edge: Edge, worker: Process) -> None:
     await worker.begins()
-    edge.config["keys"] += [{"sha256": digest(f"{n}"), "customer": "free"} for n in range(10_000)]
     message = Prepare(2, dump_settings(edge.settings()), {})
+    # The worker finds all messages at once.
+    os.kill(worker.process.pid, signal.SIGSTOP)
     for _ in range(20):
         await worker.channel.send(message)
     await worker.channel.send(Drain(5.0))
+    os.kill(worker.process.pid, signal.SIGCONT)
     answers = 0
     with suppress(ChannelClosedError):
         while await worker.hears():

@@ -56,7 +56,7 @@ class CustomerKey(Protocol):
 
 
 class HeldKey(msgspec.Struct, frozen=True, gc=False):
-    """A key by its SHA-256: see CustomerKey. A struct takes a third of a named tuple's instructions to create."""
+    """A key by its SHA-256: see CustomerKey. A struct is created in 0.4 of a named tuple's time."""
 
     digest: bytes
     subject: bytes
@@ -355,9 +355,7 @@ def pack_customers(settings: EdgeSettings) -> tuple[PackedCustomers, list[bytes]
 
 def dump_customers(settings: EdgeSettings) -> bytes:
     """Return all customers and keys as a message with its block."""
-    packed, sections = pack_customers(settings)
-    packed.block = b"".join(sections)
-    return msgspec.msgpack.encode(packed)
+    return _join_block(*pack_customers(settings))
 
 
 def share_customers(settings: EdgeSettings) -> tuple[bytes, SealedMemory | None]:
@@ -370,7 +368,7 @@ def share_customers(settings: EdgeSettings) -> tuple[bytes, SealedMemory | None]
         memory = SealedMemory(sections)
         block = memory.map()
     except OSError:
-        return dump_customers(settings), None
+        return _join_block(packed, sections), None
     packed.number, at = memory.number, locate_sections(packed.sizes)
     if isinstance(settings.customers, CustomerMap):
         settings.customers.move_to(block, at)
@@ -378,6 +376,12 @@ def share_customers(settings: EdgeSettings) -> tuple[bytes, SealedMemory | None]
         places = view_numbers(block, at.owner_places) or view_numbers(block, at.name_places)
         settings.keys.move_to(block, places, at.digests)
     return msgspec.msgpack.encode(packed), memory
+
+
+def _join_block(packed: PackedCustomers, sections: list[bytes]) -> bytes:
+    """Return the message with its block."""
+    packed.block = b"".join(sections)
+    return msgspec.msgpack.encode(packed)
 
 
 def _dump_part(part: Customer | Key) -> bytes:

@@ -362,8 +362,7 @@ class LimitTable:
         """
         words = self.words
         words[freed] = words[row + ROW_BORN]  # A freed row holds the number of the next one in this word.
-        if words[at.COLUMNS_VERSION] != self.version:
-            self.refresh_columns()
+        self.refresh_columns()
         if freed == FREE:  # The rings of the others are empty.
             self._clear_rings(row)
         if self._separates_heads:
@@ -429,8 +428,7 @@ class LimitTable:
     def in_use(self, row: int, *, without: int | None = None) -> int:
         """Return the sum of a row's gauges, of running processes and of other hosts; `without` a column."""
         words, layout = self.words, self.layout
-        if words[at.COLUMNS_VERSION] != self.version:
-            self.refresh_columns()
+        self.refresh_columns()
         total = 0
         if words[row + ROW_STATE] & HAS_FOREIGN or not self._separates_heads:
             total = words[row + layout.head(FOREIGN_COLUMN) + at.GAUGE] & at.COUNT_MASK
@@ -444,8 +442,7 @@ class LimitTable:
     def retained_until(self, row: int) -> float:
         """Return the edge time until which the row is retained whatever its cells hold; 0 if they alone decide."""
         words, width = self.words, self.layout.width
-        if words[at.COLUMNS_VERSION] != self.version:
-            self.refresh_columns()
+        self.refresh_columns()
         spans = self.list_head_spans(row)
         return max([max(words[start + at.UNTIL : end : width].tolist()) for start, end in spans]) / 1000
 
@@ -502,8 +499,7 @@ class LimitTable:
 
     def heads(self, row: int) -> Heads:
         """Return the heads of all columns, in the order of `read_heads`: of used ones alone, if heads lie apart."""
-        if self.words[at.COLUMNS_VERSION] != self.version:
-            self.refresh_columns()
+        self.refresh_columns()
         return Heads(self.read_heads(row), self.layout.width, self.hub is not None)
 
     def read_heads(self, row: int) -> list[int]:

@@ -15,8 +15,6 @@ UsageTotal = tuple[str, str, str, int] | tuple[str, str, str, int, str]
 """Customer, meter, route, total, and the text of the dimensions if there are any."""
 
 
-KEY_BYTES_MAX = at.TALLY_KEY_BYTES
-"""Bytes of a key that a row has room for."""
 RESIDENCY_MARK = ":"
 """Separates a residency from the name of a customer; no name has it."""
 
@@ -43,7 +41,7 @@ def usage_key(counted: UsageKeyParts) -> bytes:
 
 def has_room(key: bytes) -> bool:
     """Return whether a row has room for this key."""
-    return len(key) <= KEY_BYTES_MAX
+    return len(key) <= at.TALLY_KEY_BYTES
 
 
 def parse_usage_key(key: bytes) -> UsageKeyParts:

@@ -7,7 +7,7 @@ from edgeproxy.edge.counters.counted_ids import CountedIds
 from edgeproxy.edge.counters.index import RowUnavailableError, TableBusyError, TableFullError
 from edgeproxy.edge.counters.meters import Counter, Histogram, Metrics, SharedGauge, UsageCounter, UsageMeters
 from edgeproxy.edge.counters.store import Store
-from edgeproxy.edge.counters.usage_key import KEY_BYTES_MAX
+from edgeproxy.edge.counters.usage_key import has_room
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.proxy.metering.error_counts import ErrorCounts
 from edgeproxy.edge.proxy.metering.labels import format_status_label
@@ -94,7 +94,7 @@ class WorkerMetrics:
     def get_whole_usage_counter(self, customer: bytes, meter: UsageMeter) -> UsageCounter:
         """Return the counter of a customer's usage without dimensions. Raises RejectedError as `get_usage_counter`."""
         key = customer + meter.key_end
-        if len(key) <= KEY_BYTES_MAX:
+        if has_room(key):
             try:
                 return UsageCounter(self._billing.table, key)
             except TableFullError:

@@ -489,18 +489,15 @@ class RouteBinding:
     def _create_meters(self, terms: BindingTerms, limits: "RouteLimits | None") -> None:
         """Create the counters of requests, sorted by the time and the subject of each meter's counts."""
         meters, metrics = terms.meters, terms.metrics
-        usage: Sequence[Countable]
+        usage: list[Countable] = []
         if terms.counts_plainly:
             subject = self.subject if self.rare is None and self.subject else self.counted_as.encode()
-            plain = terms.plain_meters
-            if len(plain) == 1:  # Without a list, as most routes have one.
-                usage = (metrics.get_whole_usage_counter(subject, plain[0]),)
-            else:
-                usage = [metrics.get_whole_usage_counter(subject, meter) for meter in plain]
+            for meter in terms.plain_meters:
+                usage.append(metrics.get_whole_usage_counter(subject, meter))
         else:
             assert limits is not None
             usage = [_create_counter(self.counted_as, terms, limits, name) for name in meters.by_request]
-        self._usage = usage[0] if len(usage) == 1 else group_counters(usage)
+        self._usage = group_counters(usage)
         """The counters of the meters that count each request alike."""
         self.latest_status, self.latest_counter = terms.usual_status
         self.latest_usage = self._usage

@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, WithJsonSchema
 
 from edgeproxy.collector.accounts import ids
+from edgeproxy.collector.languages.invisible import is_visible
 from edgeproxy.config import field_codes, units
 from edgeproxy.config.field_types import Scope
 from edgeproxy.config.key_form import PREFIX_REGEX
@@ -36,7 +37,7 @@ def parse_text(value: object) -> str:
     This and the functions below raise a value error.
     """
     text = units.read_text(value, TEXT_HINT)
-    if not (1 <= len(text) <= TEXT_CHARACTERS_MAX and text.isprintable()):
+    if not (1 <= len(text) <= TEXT_CHARACTERS_MAX and is_visible(text)):
         raise value_error("cannot be used", TEXT_HINT, field_codes.NOT_PLAIN, most=TEXT_CHARACTERS_MAX)
     return text
 

@@ -19,6 +19,7 @@ from edgeproxy.collector.api.responses import Result
 from edgeproxy.collector.billing.subscriptions import cancellations, changes, subscriptions
 from edgeproxy.collector.billing.subscriptions.cancellations import CancellationReason, Feedback, ListedCancellation
 from edgeproxy.collector.billing.subscriptions.subscription_response import ChangedSubscription
+from edgeproxy.collector.languages.invisible import is_visible
 from edgeproxy.config.units import read_text, value_error
 
 COMMENT_CHARACTERS_MAX = 500
@@ -34,7 +35,7 @@ COMMENT_SCHEMA = {
 def read_comment(value: object) -> str:
     """Read a comment, which may have several lines."""
     text = read_text(value, A_COMMENT).strip()
-    if not (1 <= len(text) <= COMMENT_CHARACTERS_MAX and text.replace("\n", "").isprintable()):
+    if not (1 <= len(text) <= COMMENT_CHARACTERS_MAX and is_visible(text.replace("\n", ""))):
         raise value_error("cannot be used", A_COMMENT)
     return text
 

@@ -48,15 +48,17 @@ class Reader(NamedTuple):
         return numbers.format_decimal(round(value), locale=self.locale)
 
     def share(self, value: float, digits: int = 2) -> str:
-        """Return a share of 1 in percent, truncated instead of rounded: 99.996 % is not 100 %, and 0.4 % is <1 %."""
-        scale = 10.0 ** (digits + 2)
-        cut = int(value * scale + math.copysign(1e-6, value)) / scale
-        if value and not cut:
+        """Return a share of 1 in percent, rounded: but 99.996 % is 99.99 %, not 100 %, and 0.4 % is <1 %."""
+        scale = 10 ** (digits + 2)
+        steps = math.floor(abs(value) * scale + 0.5 + 1e-6)
+        if value and not steps:
             return f"{'<' if value > 0 else '>'}{self.share(math.copysign(1 / scale, value), digits)}"
+        if abs(value) < 1:
+            steps = min(steps, scale - 1)
         form = self.locale.percent_formats[None].pattern
         if digits:
             form = form.replace("#,##0", f"#,##0.{'0' * digits}")
-        return numbers.format_percent(cut, format=form, locale=self.locale)
+        return numbers.format_percent((-steps if value < 0 else steps) / scale, format=form, locale=self.locale)
 
     def money(self, amount: int, currency: str = USD) -> str:
         """Return an amount given in smallest units, for example cents."""

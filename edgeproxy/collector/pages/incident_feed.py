@@ -1,9 +1,9 @@
 """The Atom feed (RFC 4287) of incidents and planned maintenance. Each of the last updates is an entry, latest first."""
 
 from typing import NamedTuple
-from unicodedata import category
 from xml.etree import ElementTree
 
+from edgeproxy.collector.languages.invisible import replace_invisible
 from edgeproxy.collector.pages.incidents import Incident
 from edgeproxy.collector.pages.maintenance import Maintenance
 
@@ -74,14 +74,7 @@ def _list_updates(incidents: list[Incident], maintenance: list[Maintenance]) -> 
 
 
 def _add(parent: ElementTree.Element, name: str, text: str = "", **attributes: str) -> ElementTree.Element:
-    """Add an Atom element. Control characters and the like become U+FFFD, because XML forbids some of them.
-
-    For Python, U+0020 is the only printable space. Other languages write no-break spaces.
-    """
+    """Add an Atom element. Control characters and the like become U+FFFD, because XML forbids some of them."""
     element = ElementTree.SubElement(parent, f"{{{ATOM}}}{name}", attributes)
-    element.text = "".join(char if _may_show(char) else "\ufffd" for char in text) or None
+    element.text = replace_invisible(text, lambda char: char if char == "\n" else "\ufffd") or None
     return element
-
-
-def _may_show(char: str) -> bool:
-    return char.isprintable() or char == "\n" or category(char) == "Zs"

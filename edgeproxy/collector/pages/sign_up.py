@@ -25,6 +25,7 @@ from edgeproxy.collector.database.database import build_insert_new
 from edgeproxy.collector.database.page_tables import sign_ups
 from edgeproxy.collector.encryption.rows import fetch_rows, match_value, open_rows, seal_rows
 from edgeproxy.collector.languages.catalogs import load_catalog
+from edgeproxy.collector.languages.invisible import replace_invisible
 from edgeproxy.collector.mails import mail
 from edgeproxy.collector.pages.get_started import ROOT as GET_STARTED
 from edgeproxy.collector.pages.outgoing_mails import HourlyMails
@@ -203,7 +204,7 @@ class SignUpPages:
         if known is None:  # A wrong secret, which anyone may send, needs no write transaction.
             self._site.api.deny(visit.request, None, 403, LINK_UNUSABLE)
             raise PageError(page_codes.LINK_UNUSABLE, LINK_UNUSABLE)
-        organisation = "".join(char for char in visit.read_field("organisation").strip() if char.isprintable())
+        organisation = replace_invisible(visit.read_field("organisation").strip(), lambda _: "")
         organisation = organisation[:ORGANISATION_CHARACTERS_MAX]
         who = SignedIn(
             contacts.format_label(known), frozenset({"customer"}), build_name(organisation), contact_role=OWNER

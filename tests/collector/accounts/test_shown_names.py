@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import orjson
+import pytest
 import sqlalchemy as sa
+from pydantic_core import PydanticCustomError
 
-from edgeproxy.collector.accounts.shown_names import fetch_names, find_distinct_names
+from edgeproxy.collector.accounts import fields
+from edgeproxy.collector.accounts.shown_names import fetch_names, find_distinct_names, format_shown_name
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import customers
 from edgeproxy.collector.encryption.data_keys import CIPHERTEXT
@@ -45,6 +48,15 @@ def test_shown_name_is_printable_and_stays_that_of_the_api_if_the_row_is_unreada
         "plain": ("plain", "plain"),
         "nobody": ("nobody", "nobody"),
     }
+
+
+@pytest.mark.parametrize("name", ["می\u200cخواهم", "👨\u200d👩\u200d👧 GmbH", "ad\u200dmin", "a\u202eb"])
+def test_a_key_may_have_each_name_that_is_shown_as_it_was_written(name: str) -> None:
+    if format_shown_name({"name": name}, "") == name:
+        assert fields.parse_text(name) == name
+    else:
+        with pytest.raises(PydanticCustomError, match="cannot be used"):
+            fields.parse_text(name)
 
 
 def test_equal_names_begin_with_the_name_in_the_api(tmp_path: Path) -> None:

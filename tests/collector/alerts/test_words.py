@@ -215,9 +215,9 @@ def test_each_alert_is_raised_with_the_details_of_a_sentence() -> None:
 def test_a_kind_for_operators_has_a_sentence_in_their_language() -> None:
     german = create_reader("de")
     text = words.describe(german, AlertKind.DISPUTE_CLOSED, None, {**DISPUTED, "state": "lost"})
-    assert text == "Angefochtene Zahlung von acme über 12,34 $: verloren"
+    assert text == "Angefochtene Zahlung von acme über 12,34\xa0$: verloren"
     text = words.describe(german, AlertKind.RECONCILIATION_MISMATCH, None, {"books": "B", "part": 0.0123})
-    assert text == "Zwei Bücher weichen um 1,2300 % voneinander ab: Der Postausgang und die Summen von Stripe"
+    assert text == "Zwei Bücher weichen um 1,2300\xa0% voneinander ab: Der Postausgang und die Summen von Stripe"
     text = words.describe(german, AlertKind.EVENTS_REJECTED, None, {"token": "svc", "error": "json", "letter": "l1"})
     assert text == "Ereignisse des Tokens svc wurden abgelehnt: Sie zählen bisher nicht"
     expiring: JsonObject = {"file": "tls.pem", "expires": AT}
@@ -258,8 +258,8 @@ def test_customer_alert_mail_is_translated_and_links_to_the_action(language: str
     assert "the title in English" not in subjects
     expected = {
         "en": "A payment of $1,234.50 was declined, and is not tried again",
-        "de": "Eine Zahlung über 1.234,50 $ wurde abgelehnt und wird nicht noch einmal versucht",
-        "nl": "Een betaling van US$ 1.234,50 is geweigerd en wordt niet opnieuw geprobeerd",
+        "de": "Eine Zahlung über 1.234,50\xa0$ wurde abgelehnt und wird nicht noch einmal versucht",
+        "nl": "Een betaling van US$\xa01.234,50 is geweigerd en wordt niet opnieuw geprobeerd",
     }
     assert expected[language] in subjects
     assert not [subject for subject in subjects if "acme" in subject], "customers are told of themselves as you"

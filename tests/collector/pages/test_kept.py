@@ -152,12 +152,12 @@ def test_status_page_shows_the_cached_status_during_a_database_outage(database: 
         status = StatusPages(opened, settings, "http://127.0.0.1:9100", asked)
         await status.refresh(NOW)
         before = status.answers["page en"].body.decode()
-        assert "66.666%" in before
+        assert "66.667%" in before
         assert " old, of " not in before
         status._database = Away()  # type: ignore[assignment]
         await status.refresh(NOW + 600)
         after = status.answers["page en"]
-        assert "66.666%" in after.body.decode()
+        assert "66.667%" in after.body.decode()
         assert "10 minutes old" in after.body.decode()
         assert gzip.decompress(after.zipped) == after.body
         assert b'"as_of": "2027-01-15T08:00:00Z"' in status.answers["json"].body

@@ -15,7 +15,7 @@ from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.api.code_flow import derive_secret, is_derived
 from edgeproxy.collector.database.schema import DAY
 from edgeproxy.collector.languages.currencies import DisplayCurrency
-from edgeproxy.collector.languages.invisible import escape_invisible
+from edgeproxy.collector.languages.invisible import escape_invisible, format_line, is_visible
 from edgeproxy.collector.languages.meter_display import find_display
 from edgeproxy.collector.languages.reader import choose_reader, create_reader
 from edgeproxy.collector.pages import charts, forms, rendering
@@ -468,7 +468,14 @@ def test_number_rounded_to_nothing_has_no_sign(language: str) -> None:
     assert all(billion.fullmatch(text) for text in (reader.money(10**11), reader.number(10**9), reader.credits(10**12)))
 
 
-def test_percentages_below_100_are_truncated() -> None:
+def test_percentages_are_rounded_but_never_to_all_or_nothing() -> None:
+    assert choose_reader("en", None).share(0.8799999, 1) == "88.0%"
+    assert choose_reader("en", None).share(0.865, 0) == "87%", "a half is rounded up, as readers do"
+    assert choose_reader("en", None).share(0.006, 0) == "1%"
+    assert choose_reader("en", None).share(-0.126, 0) == "-13%"
+    assert choose_reader("en", None).share(-0.0, 0) == "0%"
+    assert choose_reader("en", None).share(0.9997, 0) == "99%"
+    assert choose_reader("en", None).share(1.096, 0) == "110%"
     assert choose_reader("en", None).share(0.99999) == "99.99%"
     assert choose_reader("de", None).share(0.9995, 3) == "99,950\xa0%"
     assert choose_reader("en", None).share(1.0, 0) == "100%"
@@ -514,6 +521,21 @@ def test_an_amount_that_no_invoice_has_is_refused_with_one_that_may_be() -> None
 def test_invisible_characters_are_escaped() -> None:
     assert escape_invisible("a\u202eb\x00c\nd") == "a\\u202eb\\x00c\nd"
     assert escape_invisible("x" * 65536) == "x" * 2000 + "…"
+
+
+PERSIAN, FAMILY, JAPANESE = "می\u200cخواهم", "👨\u200d👩\u200d👧", "山田\u3000太郎"
+
+
+@pytest.mark.parametrize("text", [PERSIAN, FAMILY, JAPANESE, "2,00\xa0€", "12\u202f345"])
+def test_names_and_amounts_of_all_languages_are_visible(text: str) -> None:
+    assert is_visible(text)
+    assert escape_invisible(text) == format_line(text) == text
+
+
+@pytest.mark.parametrize("text", ["ad\u200dmin", "\u200cمی", "می\u200c\u200cخواهم", "ل\u202eا", "a\nb", "\0", "\ud800"])
+def test_characters_that_deceive_readers_are_not_visible(text: str) -> None:
+    assert not is_visible(text)
+    assert format_line(text) != text
 
 
 def test_sign_in_cookie_has_the_host_prefix_over_tls() -> None:

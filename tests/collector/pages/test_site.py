@@ -420,7 +420,7 @@ def test_usage_by_dimension_is_shown_with_its_cost(stage: PagesStage) -> None:
         text = " ".join(metered.get("/account/month").text.split())
         assert "LLM tokens by model" in text
         # Neither model has its own price: the units above the included amount are split in proportion to usage.
-        assert "m-large900,00086.9%$0.30 m-small134,56713.0%$0.05 Total1,034,567$0.35" in text
+        assert "m-large900,00087.0%$0.30 m-small134,56713.0%$0.05 Total1,034,567$0.35" in text
         assert "This period so far1,034,567" in text
         assert "1,934,567" not in text, "usage before the plan is on no invoice and in no sum"
         assert "LLM tokens1,034,567$0.35––" in text

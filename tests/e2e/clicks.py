@@ -246,6 +246,27 @@ def list_tasks(customer: str, key: str, leaked: str, credited: str, number: str,
             "location.search === '?done=plan-later'",
         ),
         Task(
+            "discount a customer",
+            "operator",
+            (
+                Search("zebra"),
+                Click("it.getAttribute('href')?.endsWith('/plan')"),
+                Write("coupon", "LAUNCH20"),
+                Click(sends("/plan/coupon")),
+            ),
+            "location.search === '?done=changed'",
+        ),
+        Task(
+            "end a plan",
+            "operator",
+            (
+                Search("bolt"),
+                Click("it.getAttribute('href')?.endsWith('/plan')"),
+                Click(sends("/plan/end")),
+            ),
+            "location.search === '?done=ending'",
+        ),
+        Task(
             "find an invoice by its number",
             "operator",
             (Search(number),),

@@ -123,7 +123,9 @@ BROKEN_WORDS = r"""
     while (walker.nextNode()) {
         const node = walker.currentNode, parent = node.parentElement;
         if (parent.closest('.vh, code, pre, script, textarea, option, svg') || !parent.checkVisibility()) continue;
-        const words = /(?<![^\s(])(\p{L}{3}\u00a0[\d.,]+|\p{L}{2,24}|[\d.,]{2,24})(?![^\s).,:;])/gu;
+        const address = '[\\w.+-]{1,12}@[\\w.-]{1,12}', name = '\\p{L}{2,24}|\\p{L}[\\p{L}\\d]{1,15}';
+        const amount = '\\p{L}{3}\\u00a0[\\d.,]+|[\\d.,]{2,24}';
+        const words = new RegExp(`(?<![^\\s(])(${address}|${amount}|${name})(?![^\\s).,:;])`, 'gu');
         for (const word of node.data.matchAll(words)) {
             const range = document.createRange();
             range.setStart(node, word.index);
@@ -134,7 +136,8 @@ BROKEN_WORDS = r"""
     }
     return broken;
 """
-"""The texts with a word or an amount that continues on the next line, though no word is longer than 24 characters."""
+"""The texts with a word, an amount or an address that continues on the next line, though it has 25 characters at most.
+"""
 LARGE_AMOUNTS = r"""
     const amounts = /(US\$|[$€¥£]|\b[A-Z]{3}\u00a0)\d[\d.,]*/g;
     const walker = document.createTreeWalker(document.querySelector('main'), NodeFilter.SHOW_TEXT);

@@ -16,6 +16,8 @@ from markupsafe import Markup, escape
 Format = Callable[[float], str]
 LABELS_MAX = 6
 """Approximate number of labels on the x axis."""
+FEW_LABELS = 3
+"""So many labels of the x axis have room on the narrowest page. Every second one of more is hidden there."""
 LONE_WIDTH = 8
 """Half the width of a single value between gaps of a line, in a plot 1000 wide."""
 STEPS = (1, 2, 2.5, 5, 10)
@@ -225,7 +227,8 @@ def _trace(numbers: Sequence[float | None], start: int = 0, *, step: float, top:
         if is_begun or goes_on:
             path += f"{'L' if is_begun else 'M'}{_n(x)} {y}"
         else:
-            path += f"M{_n(max(x - LONE_WIDTH, 0))} {y}L{_n(x + LONE_WIDTH)} {y}"
+            left = min(max(x - LONE_WIDTH, 0), 1000 - 2 * LONE_WIDTH)
+            path += f"M{_n(left)} {y}L{_n(left + 2 * LONE_WIDTH)} {y}"
     return path
 
 
@@ -277,7 +280,7 @@ def _frame(axes: Axes, steps: Sequence[float], inner: str, xs: Sequence[tuple[fl
     # If several steps have equal labels, for example 0 and 0.01 cents, only the first is labelled.
     shown = [name if name not in names[:number] else "" for number, name in enumerate(names)]
     ys = "".join(f"<span>{escape(name)}</span>" for name in reversed(shown))
-    hidden_when_narrow = ' class="alt"'
+    hidden_when_narrow = ' class="alt"' if len(xs) > FEW_LABELS else ""
     along = "".join(
         f'<text{hidden_when_narrow if number % 2 else ""} x="{_n(x)}%" y="1.1em" '
         f'text-anchor="{"start" if x < 4 else "end" if x > 96 else "middle"}">{escape(label)}</text>'

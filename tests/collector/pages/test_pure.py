@@ -389,9 +389,18 @@ def test_job_list_starts_with_failed_and_late_jobs_and_folds_others() -> None:
 
 def test_a_line_is_interrupted_where_nothing_was_measured() -> None:
     drawn = charts.draw_lines(["1", "2", "3", "4"], [("a", "1", [5, None, 10, 10])], unit="u", label="l")
-    assert 'd="M0 50L8 50M666.67 0L1000 0"' in drawn, "a lone value is a dash"
+    assert 'd="M0 50L16 50M666.67 0L1000 0"' in drawn, "a lone value is a dash"
+    last = charts.draw_lines(["1", "2", "3"], [("a", "1", [None, None, 10])], unit="u", label="l")
+    assert 'd="M984 0L1000 0"' in last, "the dash has its whole width at the end of the plot too"
     assert charts.compute_steps(0.04) == pytest.approx([0, 0.01, 0.02, 0.03, 0.04])
     assert charts.compute_steps(1912) == [0, 500, 1000, 1500, 2000]
+
+
+@pytest.mark.parametrize(("count", "hidden"), [(0, 0), (1, 0), (2, 0), (3, 0), (4, 2), (400, 3)])
+def test_a_narrow_chart_hides_labels_of_its_x_axis_only_if_there_are_many(count: int, hidden: int) -> None:
+    labels = [str(number) for number in range(count)]
+    drawn = charts.draw_bars(labels, [("", "1", [1] * count)], unit="u", label="l")
+    assert drawn.count('<text class="alt"') == hidden
 
 
 def test_a_month_has_the_days_that_a_tier_shows_and_the_total_of_all() -> None:
@@ -683,7 +692,7 @@ def test_each_chart_of_a_template_is_one_of_the_tested() -> None:
 
 def test_sparkline_has_a_gap_where_nothing_was_measured() -> None:
     drawn = charts.draw_sparkline([1.0, 3.0, None, 2.0])
-    assert re.findall(r' d="([^"]*)"', drawn) == ["M0 95L333.33 5M992 50L1008 50"]
+    assert re.findall(r' d="([^"]*)"', drawn) == ["M0 95L333.33 5M984 50L1000 50"]
     assert charts.draw_sparkline([None, None]) == ""
 
 

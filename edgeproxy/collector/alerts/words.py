@@ -37,7 +37,7 @@ SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
         N_("%(customer)s has spent %(spent_cents)s since %(period_start)s, and %(amount_cents)s is reached"),
     ),
     AlertKind.TRIAL_WILL_END: (
-        N_("The trial of %(customer)s ends at %(trial_ends_at)s: from then on the plan is paid"),
+        N_("The trial of %(customer)s ends on %(trial_ends_at)s: from then on the plan is paid"),
     ),
     AlertKind.REQUEST_CAP_EXCEEDED: (
         N_("Answers to %(customer)s on %(route)s have cost %(above)s credits more than a request may"),
@@ -75,8 +75,8 @@ SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
         N_("%(customer)s has spent %(spent_cents)s in an hour, where little is usual"),
     ),
     AlertKind.PAYMENT_FAILED: (
-        N_("A payment of %(amount)s of %(customer)s was declined, and is tried again at %(next_retry)s"),
-        N_("A payment of %(amount)s of %(customer)s was declined, and is tried again at %(next_payment_attempt)s"),
+        N_("A payment of %(amount)s of %(customer)s was declined, and is tried again on %(next_retry)s"),
+        N_("A payment of %(amount)s of %(customer)s was declined, and is tried again on %(next_payment_attempt)s"),
         N_("A payment of %(amount)s of %(customer)s was declined, and is not tried again"),
     ),
     AlertKind.INVOICE_UNPAID: (
@@ -239,7 +239,7 @@ OWN_SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
         N_("You have spent %(spent_cents)s since %(period_start)s, and %(amount_cents)s is reached"),
     ),
     AlertKind.TRIAL_WILL_END: (
-        N_("Your trial ends at %(trial_ends_at)s: from then on the plan is paid"),
+        N_("Your trial ends on %(trial_ends_at)s: from then on the plan is paid"),
     ),
     AlertKind.REQUEST_CAP_EXCEEDED: (
         N_("Answers to you on %(route)s have cost %(above)s credits more than a request may"),
@@ -275,8 +275,8 @@ OWN_SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
         N_("You have spent %(spent_cents)s in an hour, where little is usual"),
     ),
     AlertKind.PAYMENT_FAILED: (
-        N_("A payment of %(amount)s was declined, and is tried again at %(next_retry)s"),
-        N_("A payment of %(amount)s was declined, and is tried again at %(next_payment_attempt)s"),
+        N_("A payment of %(amount)s was declined, and is tried again on %(next_retry)s"),
+        N_("A payment of %(amount)s was declined, and is tried again on %(next_payment_attempt)s"),
         N_("A payment of %(amount)s was declined, and is not tried again"),
     ),
     AlertKind.INVOICE_UNPAID: (

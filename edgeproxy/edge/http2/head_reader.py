@@ -27,6 +27,10 @@ HEADS_MAX: Final = 32
 """Heads that are remembered, and bytes of all of them with their blocks."""
 HEADS_BYTES_MAX: Final = 32 << 10
 
+RARE_HEADS_MAX: Final = HEADS_MAX // 2
+RARE_HEADS_BYTES_MAX: Final = HEADS_BYTES_MAX // 2
+"""The same for heads with new values: rare blocks would otherwise push out the frequent ones."""
+
 OPEN_HEADS_MAX: Final = 4
 """Heads without their new values that are remembered of requests with a body, and of others. Each may be tried."""
 
@@ -79,7 +83,7 @@ class HeadReader:
         return rest
 
     def _decode_head(self, block: Block, ended: bool) -> Head:
-        if block is not None and self._open_heads[ended] and len(block) <= OPEN_BLOCK_BYTES_MAX:
+        if self._open_heads[ended] and block is not None and len(block) <= OPEN_BLOCK_BYTES_MAX:
             completed = self._complete_head(block, ended)
             if completed is not None:
                 return completed
@@ -100,9 +104,8 @@ class HeadReader:
             head = complete_head(known, block)
             if head is not None and len(head[0]) - len(BLANK) <= self._limits.head:
                 with_body, without = self._heads
-                size = len(block) + len(head[0])
-                # Rare blocks would otherwise push out the frequent ones.
-                if len(with_body) + len(without) < HEADS_MAX // 2 and self._bytes + size <= HEADS_BYTES_MAX // 2:
+                has_room = len(with_body) + len(without) < RARE_HEADS_MAX
+                if has_room and self._bytes + len(block) + len(head[0]) <= RARE_HEADS_BYTES_MAX:
                     self._remember(block, head, ended)
                 return head
         return None

@@ -3,18 +3,50 @@
 A block is read from left to right, and each field begins at the end of the previous one. So while the table does not
 change, equal bytes at the beginning of two blocks have one meaning. The value of a literal that is inserted into no
 table changes the meaning of no other field. It is read again in each block, and all other bytes are compared.
+
+The meaning of a string depends on its bytes alone. So values are cached by their strings, for all connections.
 """
 
 from typing import Final, NamedTuple, cast
 
+from edgeproxy.base.lru_cache import BytesCache
 from edgeproxy.edge.http2.errors import CompressionError
 from edgeproxy.edge.http2.hpack import Unindexed, read_string
-from edgeproxy.edge.http2.lines import Line, Pseudo, PseudoField, format_line
+from edgeproxy.edge.http2.lines import MALFORMED, Line, Pseudo, PseudoField, format_line
 from edgeproxy.edge.http2.request import CRLF, Head
 
-PATH: Final = b":path"
-CONTENT_LENGTH: Final = b"content-length"
-"""The field whose value means more than its line says."""
+NAMES_WITH_MEANING: Final = frozenset((b"content-length", b"te"))
+"""The fields whose values mean more than their lines say, or are not in them."""
+
+VALUES_MAX: Final = 16_384
+PATHS_MAX: Final = 1024
+ENCODED_BYTES_MAX: Final = 64
+"""Bounds of the caches of values: their number, and bytes of the string of each."""
+
+
+class ValueCache(BytesCache[bytes]):
+    """String of a block -> its value, which may stand in a head as it is."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, capacity: int, name: bytes) -> None:
+        """`name` is that of a field with such values."""
+        super().__init__(capacity, ENCODED_BYTES_MAX)
+        self._name = name
+
+    def read(self, block: bytes, position: int) -> tuple[bytes | None, int]:
+        """Read the string at `position`, and cache its value; return it and its end. The value is None if it may not
+        stand in a head, or has rules of its own. Raises as `read_string` does.
+        """
+        value, end = read_string(block, position)
+        if value == b"*" or format_line(self._name, value) is MALFORMED:
+            return None, end
+        return self.store(block[position:end], value), end
+
+
+VALUES: Final = ValueCache(VALUES_MAX, b"authorization")
+"""The values of field lines. Most of them are keys."""
+PATHS: Final = ValueCache(PATHS_MAX, b":path")
 
 
 class OpenHead(NamedTuple):
@@ -22,9 +54,9 @@ class OpenHead(NamedTuple):
 
     beginning: bytes
     """The bytes of the head before the first missing value."""
-    values: tuple[tuple[bytes, bytes, bytes], ...]
-    """Three things for each value: the bytes of the block between the previous value and this one, the name of the
-    field, and the bytes of the head before the next value.
+    values: tuple[tuple[bytes, ValueCache, bytes], ...]
+    """Three things for each value: the bytes of the block between the previous value and this one, the cache of such
+    values, and the bytes of the head before the next value.
     """
     end: bytes
     """The bytes of the block behind the last value."""
@@ -41,26 +73,27 @@ def open_head(block: bytes, lines: list[Line], unindexed: list[Unindexed], head:
     """
     text, length = head
     pieces: list[bytes] = []
-    fields: list[tuple[bytes, bytes]] = []
+    fields: list[tuple[bytes, ValueCache]] = []
     position = 0
     for start, end, place in unindexed:
         line = lines[place]
         if type(line) is bytes:
-            name = line.partition(b":")[0]
+            name, _, value = line.partition(b": ")
             before, match, behind = text.partition(CRLF + line + CRLF)
             # Crumbs and Host have no line of their own in the head.
-            if name == CONTENT_LENGTH or not match or lines.count(line) > 1:
+            if name in NAMES_WITH_MEANING or not match or lines.count(line) > 1:
                 continue
-            pieces.append(before + CRLF)
+            pieces.append(before + match[: -len(value + CRLF)])
             text = CRLF + behind
+            cache = VALUES
         elif line[0] == Pseudo.PATH:
-            name = PATH
             method, _, behind = text.partition(b" ")
             pieces.append(method + b" ")
             text = behind[len(cast("PseudoField", line)[1]) :]
+            cache = PATHS
         else:
             continue
-        fields.append((block[position:start], name))
+        fields.append((block[position:start], cache))
         position = end
     if not fields:
         return None
@@ -78,18 +111,18 @@ def complete_head(known: OpenHead, block: bytes) -> Head | None:
     parts = [beginning]
     position = 0
     try:
-        for before, name, behind in values:
-            if not block.startswith(before, position):
+        for before, cache, behind in values:
+            start = position + len(before)
+            if block[position:start] != before:
                 return None
-            value, position = read_string(block, position + len(before))
-            line = format_line(name, value)
-            if type(line) is bytes:
-                parts += line, behind
-            # A path of * has rules of its own.
-            elif line[0] == Pseudo.PATH and value[:1] == b"/":
-                parts += value, behind
-            else:
-                return None
+            # The cache has no part of a string, and no string whose length has more than these bits.
+            position = start + 1 + (block[start] & 0x7F)
+            value = cache[block[start:position]]
+            if value is None:
+                value, position = cache.read(block, start)
+                if value is None:
+                    return None
+            parts += value, behind
     except (CompressionError, IndexError):
         return None  # The reader of the whole block says why.
     return (b"".join(parts), length) if block[position:] == end else None

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeproxy.edge.http1.grammar import LIMITS, HeadLimits
-from edgeproxy.edge.http2 import head_reader
+from edgeproxy.edge.http2 import head_reader, open_head
+from edgeproxy.edge.http2.answer import encode_string
 from edgeproxy.edge.http2.errors import CompressionError, Http2StreamError
 from edgeproxy.edge.http2.head_reader import (
     HEADS_BYTES_MAX,
@@ -22,6 +23,7 @@ from edgeproxy.edge.http2.head_reader import (
 )
 from edgeproxy.edge.http2.hpack import UNINDEXED_MAX, HpackDecoder
 from edgeproxy.edge.http2.lines import format_line
+from edgeproxy.edge.http2.open_head import ENCODED_BYTES_MAX, ValueCache
 from edgeproxy.edge.http2.request import format_head
 from tests.edge.http2.fuzz_run import fuzz_for_long
 from tests.edge.http2.odd_encoder import OddEncoder, draw_fields
@@ -137,7 +139,9 @@ def test_heads_of_many_keys_leave_room_and_a_key_is_in_no_shared_head() -> None:
             head = reader.read_head(keyed(b"/%d" % number, b"Bearer k%d" % number), ended=ended)[0]
             assert head.startswith(b"GET /%d HTTP/1.1\r\nHost: a\r\nauthorization: Bearer k%d\r\n" % (number, number))
     assert reader.read_head(frequent, ended=True) is reader.read_head(frequent, ended=True)
-    assert b"Bearer" not in repr(reader._open_heads).encode()
+    for known in reader._open_heads[True] + reader._open_heads[False]:
+        pieces = [piece for before, _, behind in known.values for piece in (before, behind)]
+        assert b"Bearer" not in b"".join([known.beginning, *pieces, known.end])
     assert sum(map(len, reader._heads)) <= HEADS_MAX // 2
 
 
@@ -191,8 +195,45 @@ def test_any_other_difference_is_read_in_full(data: bytes) -> None:
         HeadReader(HeadLimits(head=500), websockets=False),
     )
     reader.read_head(keyed(b"/", b"Bearer one"), ended=True)
+    # Whole strings of others are cached: a part of one must not pass for it.
+    for path, key in ((b"/", b"Bearer two"), (b"/b", b"Bearer"), (b"/", b"")):
+        reader.read_head(keyed(path, key), ended=True)
     assert read(reader, data) == read(other, data)
     assert reader._decoder.size == other._decoder.size
+
+
+def test_cached_values_keep_the_rules_of_their_field() -> None:
+    """A string that is right for one field is wrong for the other; the caches of values are shared by all fields."""
+    fields = [(b"x", b"/a b"), (b"y", b"")]
+    for _ in range(2):
+        reader = HeadReader(LIMITS, websockets=False)
+        for data in (block([*GET, *fields]), block([GET[0], (b":path", b"/a"), *GET[2:], *fields])):
+            assert b"x: /a b\r\ny: \r\n" in reader.read_head(data, ended=True)[0]
+        for path in (b"/a b", b"*", b""):
+            assert isinstance(read(reader, block([GET[0], (b":path", path), *GET[2:], *fields])), str)
+
+
+def test_encoded_string_and_equal_plain_bytes_are_two_values() -> None:
+    encoded = encode_string(b"Bearer one")
+    beginning, plain = keyed(b"/", b"")[:-1], bytes([encoded[0] ^ 0x80]) + encoded[1:]
+    reader = HeadReader(LIMITS, websockets=False)
+    reader.read_head(keyed(b"/", b"two"), ended=True)
+    for data in (beginning + plain, beginning + encoded) * 2:
+        assert read(reader, data) == read(HeadReader(LIMITS, websockets=False), data)
+    assert b"authorization: Bearer one" in reader.read_head(beginning + encoded, ended=True)[0]
+
+
+def test_invented_values_push_out_no_cached_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = ValueCache(10, b"authorization")
+    monkeypatch.setattr(open_head, "VALUES", cache)
+    reader = HeadReader(LIMITS, websockets=False)
+    for number in range(100):
+        for key in (b"Bearer regular", b"Bearer %d" % number, b"k" * ENCODED_BYTES_MAX):
+            reader.read_head(keyed(b"/%d" % number, key), ended=True)
+    assert len(cache) < 10
+    assert cache[b"\x0eBearer regular"] == b"Bearer regular"
+    assert not cache[b"\x09Bearer 99"]
+    assert all(len(string) <= ENCODED_BYTES_MAX for string in cache)
 
 
 @pytest.mark.parametrize(

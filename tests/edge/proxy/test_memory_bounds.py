@@ -20,6 +20,7 @@ from edgeproxy.config.edge.response_usage import ResponseUsage
 from edgeproxy.config.meters import Meter
 from edgeproxy.edge.body_usage.statement import StatedCounts
 from edgeproxy.edge.http2 import answer, hpack, lines
+from edgeproxy.edge.http2.open_head import ENCODED_BYTES_MAX, PATHS, VALUES
 from edgeproxy.edge.proxy.metering.answer_usage import ABSENT
 from edgeproxy.edge.proxy.metering.bodies import BodyMetering
 from edgeproxy.edge.proxy.metering.error_counts import ErrorCounts
@@ -117,6 +118,10 @@ def flood_http2() -> object:
             lines.format_line(b"x" + text, text)
             answer.encode_lines([b"x-a: " + text])
             hpack.read_string(b"\x00", 0)
+    for number in range(80_000):
+        value = b"/%07d%b" % (number // 2, LONG[: ENCODED_BYTES_MAX - 9].encode())
+        for cache in (VALUES, PATHS):
+            cache.read(bytes([len(value)]) + value, 0)
     return None
 
 
@@ -152,7 +157,7 @@ def flood_keys() -> object:
         (flood_names_of_batches, MIB),
         (flood_dimensions_of_events, MIB),
         (flood_denials, 8 * MIB),
-        (flood_http2, 8 * MIB),
+        (flood_http2, 15 * MIB),
         (flood_spans, 2 * MIB),
         (flood_errors, MIB),
         (flood_keys, 8 * MIB),

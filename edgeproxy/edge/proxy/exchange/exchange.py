@@ -60,7 +60,7 @@ from edgeproxy.edge.proxy.transport.network_filter import OF_PLACE, create_addre
 if TYPE_CHECKING:
     from edgeproxy.edge.proxy.exchange.snapshot import HeadMeaning
     from edgeproxy.edge.proxy.routing.basic_credentials import BasicUsers
-    from edgeproxy.edge.proxy.routing.binding import Route, RouteBinding
+    from edgeproxy.edge.proxy.routing.binding import Route
     from edgeproxy.edge.proxy.routing.identity import Identity
     from edgeproxy.edge.proxy.routing.preauth_policy import PreAuthPolicy
 
@@ -92,8 +92,9 @@ class Exchange(Forwarding):
                 return refusing
             if self.length > self.snapshot.max_body_bytes:
                 return RejectedError(413, "The body is larger than this edge accepts")
-            if not self._find_binding():
-                return self.suspend(AWAITS_KEY, data, end)
+            unbound = self._find_binding()
+            if unbound is not None:
+                return self.suspend(AWAITS_KEY, data, end) if unbound is WAITING else unbound
             return self.proceed(data, end)
         except EdgeError as error:
             # The traceback refers to the caller's frame, and the frame to the refusal: only the garbage collector would
@@ -194,10 +195,11 @@ class Exchange(Forwarding):
         self.shown_policy, self.shown_left = guard, left - 1
         return None
 
-    def _find_binding(self) -> bool:
-        """Find the route, and the customer's binding on it. Return False if the key's owner must be looked up.
+    def _find_binding(self) -> UnidentifiedError | Literal[Progress.WAITING] | None:
+        """Find the route, and the customer's binding on it.
 
-        Raises RejectedError if there is no route, or the sender may not use it.
+        Return WAITING if the key's owner must be looked up, or the refusal of a sender who is no customer. Raises
+        RejectedError if there is no route, or the customer may not use it.
         """
         try:
             self.route = route = self.site.match(self.path, self.method, self)
@@ -210,22 +212,26 @@ class Exchange(Forwarding):
             refreshed = self._identify(identity, route)
             if refreshed is None:
                 self._await_identity(route)
-                return False
+                return WAITING
             identity = refreshed
-        try:
-            self.binding = identity.binding if identity.route is route else identity.bind(route, self.now)
-        except UnidentifiedError as error:
-            self.binding = self._bind_preflight(route, error)
-        return True
+        if identity.route is not route:
+            return self._bind(identity, route)
+        self.binding = identity.binding
+        return None
 
-    def _bind_preflight(self, route: "Route", error: UnidentifiedError) -> "RouteBinding":
-        """Return the binding of a preflight for a service with its own CORS rules: browsers send preflights without a
-        key. Raises the error for other requests.
-        """
-        if error.reason == "missing" and route.cors is None and self._is_own_preflight():
-            return self.snapshot.directory.browsers.bind(route)
-        self.runtime.metrics.count_auth_failure(error.reason)
-        raise error
+    def _bind(self, identity: "Identity", route: "Route") -> UnidentifiedError | None:
+        """Bind the sender to another route than its latest one. Return the refusal of a sender who is no customer."""
+        # A short function: the traceback of an error costs more in a long one.
+        try:
+            self.binding = identity.bind(route, self.now)
+        except UnidentifiedError as error:
+            # Browsers send preflights without a key. The service has its own CORS rules here.
+            if error.reason == "missing" and route.cors is None and self._is_own_preflight():
+                self.binding = self.snapshot.directory.browsers.bind(route)
+                return None
+            self.runtime.metrics.count_auth_failure(error.reason)
+            return error.with_traceback(None)  # As `begin` does.
+        return None
 
     def admit(self) -> LimitSet | Literal[Progress.WAITING, Unread.UNREAD] | None:
         """Charge all limits of the route binding, or none. Return None if the request goes on.
@@ -508,6 +514,7 @@ class Exchange(Forwarding):
             # The old snapshot has released its customers. Only the guard has been charged for the request so far.
             self.snapshot = serving
             self.read_request(data, end)
-        if not self._find_binding():
-            return self.suspend(AWAITS_KEY, data, end)
+        unbound = self._find_binding()
+        if unbound is not None:
+            return self.suspend(AWAITS_KEY, data, end) if unbound is WAITING else unbound
         return self.proceed(data, end)

@@ -476,7 +476,7 @@ class Snapshot:
         known = self.shared[others]
         if known is None or known[0] != changing:
             whole = self._read_rest(rest, changing)
-            if whole is not None:
+            if whole is not None and self._is_known(whole[1][0]):
                 self._learn_shared(parts, changing)
             return whole
         line = rest[at + 2 : start + len(key) + 2]
@@ -495,7 +495,9 @@ class Snapshot:
     def _read_rest(self, rest: bytes, changing: Changing) -> RestMeaning | None:
         """Read the rest of a block without its changing lines. Return None if these lines could change its meaning."""
         known = self._read_part(rest, changing, self.head_limits.fields)
-        return None if known is None or not self._is_known(known[1][0]) else self.rests.store(rest, known)
+        if known is not None and self._is_known(known[1][0]):
+            self.rests.store(rest, known)
+        return known
 
     def _learn_shared(self, parts: tuple[bytes, bytes, int, int], changing: Changing) -> None:
         """Cache the meaning of a block without its changing lines and its key, once it has come twice.

@@ -22,7 +22,7 @@ from edgeproxy.config.directory import KeyOwner, find_raise_end, format_customer
 from edgeproxy.config.edge.customer_store import HeldKey
 from edgeproxy.config.key_form import is_miswritten
 from edgeproxy.edge import problem_codes
-from edgeproxy.edge.errors import RejectedError
+from edgeproxy.edge.errors import RejectedError, UnidentifiedError
 from edgeproxy.edge.proxy.routing.access import RouteAccess, list_accepted_credentials
 from edgeproxy.edge.proxy.routing.binding import Route, RouteBinding
 from edgeproxy.edge.proxy.routing.identity_memory import IdentityMemory, RouteBindings
@@ -63,6 +63,27 @@ class Identity(RouteBindings):
         """`make` is that of RouteBindings."""
         RouteBindings.__init__(self, make)  # Cheaper than `super`.
         self.valid_until = valid_until
+
+
+class KeylessIdentity(Identity):
+    """The identity of all senders without a known customer. A flood of invented keys gets one refusal each time."""
+
+    __slots__ = ("_refusals",)
+
+    def __init__(self, make: Callable[[Route, RouteBindings], RouteBinding], valid_until: float = FOREVER) -> None:
+        super().__init__(make, valid_until)
+        self._refusals: dict[Route, UnidentifiedError] = {}
+
+    def bind(self, route: Route, now: float | None = None) -> RouteBinding:
+        """Return the binding on this route, as RouteBindings does. Raises UnidentifiedError if it needs a key."""
+        refusal = self._refusals.get(route)
+        if refusal is not None:
+            raise refusal
+        try:
+            return RouteBindings.bind(self, route, now)
+        except UnidentifiedError as error:
+            self._refusals[route] = error
+            raise
 
 
 class KeyHolder(Identity):
@@ -238,7 +259,7 @@ class Directory:
         certifying = any("certificate" in route.auth for route in settings.routes)
         until = UNRESOLVED if certifying or settings.auth.query is not None else FOREVER
         missing = f"An API key is needed here. {settings.auth.key_instructions}"
-        self.anonymous = Identity(
+        self.anonymous = KeylessIdentity(
             lambda route, who: self._access.bind_without_key(
                 route, "missing", missing if list_accepted_credentials(route) != ("certificate",) else UNCERTIFIED
             ),
@@ -253,9 +274,9 @@ class Directory:
         self.unverified = Identity(_raise_unresolved, UNRESOLVED)
         """The identity of senders on a route with users, until their password is verified."""
 
-    def _create_keyless(self, reason: problem_codes.KeyFault, why: str) -> Identity:
+    def _create_keyless(self, reason: problem_codes.KeyFault, why: str) -> KeylessIdentity:
         """Create the identity of senders who are refused wherever a key is needed. `reason` is the metric's label."""
-        return Identity(lambda route, who: self._access.bind_without_key(route, reason, why))
+        return KeylessIdentity(lambda route, who: self._access.bind_without_key(route, reason, why))
 
     def resolve(self, secret: bytes | None) -> Identity:
         """Return the identity behind a key, or the anonymous identity for None.
@@ -311,7 +332,7 @@ class Directory:
             else:
                 self._access.bind(held, self._customers.get_customer_of(held.subject), route)
         except RejectedError as error:
-            return error
+            return error.with_traceback(None)
         return None
 
     def resolve_certificate(self, certificate: "ClientCertificate", now: float) -> Identity:

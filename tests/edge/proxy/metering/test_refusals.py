@@ -96,12 +96,17 @@ async def test_a_chunked_body_that_grows_too_long_is_413_and_never_complete(edge
 
 
 async def test_unauthorized_answer_has_a_www_authenticate_challenge(edge: Edge) -> None:
-    """RFC 9110 section 11.6.1, RFC 6750 section 3."""
-    none = await edge.refuses(get("/v1/x"))
-    assert none["WWW-Authenticate"] == 'Bearer realm="edgeproxy"'
-    for key in ("nobody", EXPIRED):
-        bad = await edge.refuses(get("/v1/x", f"Authorization: Bearer {key}"))
-        assert bad["WWW-Authenticate"] == 'Bearer realm="edgeproxy", error="invalid_token"'
+    """RFC 9110 section 11.6.1, RFC 6750 section 3. Routes that are asked in turn keep their own challenges."""
+    edge.config["auth"] = {"basic": True}
+    edge.config["routes"].append({"name": "page", "path": "/page", "upstream": "api", "challenge": "basic"})
+    for _ in range(2):
+        none = await edge.refuses(get("/v1/x"))
+        assert none["WWW-Authenticate"] == 'Bearer realm="edgeproxy"'
+        for key in ("nobody", EXPIRED):
+            bad = await edge.refuses(get("/v1/x", f"Authorization: Bearer {key}"))
+            assert bad["WWW-Authenticate"] == 'Bearer realm="edgeproxy", error="invalid_token"'
+            page = await edge.refuses(get("/page", f"Authorization: Bearer {key}"))
+            assert page["WWW-Authenticate"] == 'Basic realm="edgeproxy", charset="UTF-8"'
 
 
 async def test_method_not_allowed_answer_lists_the_allowed_methods(edge: Edge) -> None:

@@ -110,6 +110,14 @@ async def test_refusals_are_not_cached(edge: Edge) -> None:
     assert edge.count("edge_auth_failures_total", "scope") == 2
 
 
+async def test_a_cached_refusal_refers_to_no_request(edge: Edge) -> None:
+    """All invented keys get one error on a route. With its traceback it would keep the frames of a request."""
+    for key in ("invented-1", "invented-2"):
+        assert (await edge.refuses(get("/v1/x", f"X-API-Key: {key}"))).status == 401
+    (cached,) = edge.runtime.snapshot.directory.unknown._refusals.values()
+    assert (cached.__traceback__, cached.__context__) == (None, None)
+
+
 async def test_a_route_requires_all_of_its_scopes(edge: Edge) -> None:
     edge.config["routes"][3]["scopes"] = ["read", "write"]
     edge.config["keys"].append({"sha256": digest("both"), "customer": "free", "scopes": ["write", "read", "more"]})

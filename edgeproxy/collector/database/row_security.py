@@ -43,6 +43,16 @@ ID = f"(SELECT c.id FROM customers c WHERE c.name = {SERVED_NAME})"
 """The id of the served customer. A statement evaluates it once."""
 
 
+OWN_SERIES = "edgeproxy_own_series"
+"""The function that returns the ids of the served customer's series, with the rights of its caller."""
+_OWN_SERIES = (
+    f"CREATE OR REPLACE FUNCTION {OWN_SERIES}() RETURNS bigint[] STABLE PARALLEL SAFE COST 1 "
+    f"RETURN ARRAY(SELECT s.id FROM series s WHERE s.customer = {SERVED_NAME}); "
+    f"GRANT EXECUTE ON FUNCTION {OWN_SERIES}() TO {CUSTOMER_ROLE};"
+)
+_IS_OWN_SERIES = f"IN (SELECT unnest((SELECT {OWN_SERIES}())))"
+
+
 class CustomerRows(NamedTuple):
     """A table with rows of customers."""
 
@@ -55,10 +65,16 @@ class CustomerRows(NamedTuple):
 def _build_condition(table: str, owner: Owner, prefix: str = "") -> str:
     """Build the condition that a row belongs to the served customer.
 
-    EXISTS lets the planner choose between an index lookup in the parent and a hash of all rows of the customer.
+    EXISTS lets the planner choose between an index lookup in the parent and a hash of all rows of the customer. Of the
+    sums of a series it expects one and reads a month of them, so that it would look the series up for each. A hash of
+    the customer's series is made once a statement. It is made of a function's result: the planner would add the cost
+    of a query to each look-up, and would not hash very many series. The inner SELECT keeps it from planning by the
+    result.
     """
     if owner.by in ("name", "id"):
         return f"{prefix}{owner.column} = {SERVED_NAME if owner.by == 'name' else ID}"
+    if owner.by == "series":
+        return f"{prefix}{owner.column} {_IS_OWN_SERIES}"
     parent = TABLES[owner.by].owner
     assert parent is not None  # Rows of the table have an owner by this table.
     of_parent = _build_condition(owner.by, parent, "p.")
@@ -330,6 +346,8 @@ def _table_sql(table: str) -> str:
         f"REVOKE ALL ON {table} FROM {CUSTOMER_ROLE};",
     ]
     if rows is not None:
+        if _IS_OWN_SERIES in rows.own:
+            lines.append(_OWN_SERIES)
         lines += [
             f"CREATE POLICY collector_rows ON {table} TO {COLLECTOR_ROLE} USING (true);",
             f"COMMENT ON POLICY collector_rows ON {table} IS '{_digest('true')}';",

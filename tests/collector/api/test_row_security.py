@@ -22,7 +22,7 @@ from edgeproxy import cli
 from edgeproxy.collector.database import row_security
 from edgeproxy.collector.database.book_text import BookText
 from edgeproxy.collector.database.database import Database
-from edgeproxy.collector.database.row_security import CLOSED, CUSTOMER_ROLE, ID, PROTECTED, SHARED, serving
+from edgeproxy.collector.database.row_security import CLOSED, CUSTOMER_ROLE, ID, OWN_SERIES, PROTECTED, SHARED, serving
 from edgeproxy.collector.database.schema import HOUR, LargeBinary, metadata
 from loadtest.testbed.batch_chains import Chain
 from loadtest.testbed.collector import ADMIN, OWN, SERVICE, Collector, checked
@@ -209,6 +209,8 @@ class Filler:
             parent = PARENTS.get(column.name)
             if column.name == "customer":
                 row["customer"] = self._customers[name] if ID in PROTECTED[table].own else name
+            elif parent == "series" and OWN_SERIES in PROTECTED[table].own:
+                row[column.name] = (await visible(self._connection, parent, name, "id"))[0]
             elif parent is not None and f" FROM {parent} p" in PROTECTED[table].own:
                 key = re.search(r"p\.(\w+) = ", PROTECTED[table].own)
                 assert key is not None
@@ -311,6 +313,23 @@ async def test_sql_for_one_customer_sees_and_changes_only_its_own_rows(
                     await filler.fill(table, one)
         for table in PROTECTED:
             await hold(connection, table)
+        await connection.rollback()
+    await database.close()
+
+
+async def test_a_statement_lists_the_series_of_its_customer_once(
+    stage: PagesStage, both: tuple[Customer, Customer]
+) -> None:
+    """To look the series up for each of its days takes several times as long."""
+    database = await Database.connect(url_of(stage), as_it_is=True)
+    async with database.writing() as connection:
+        listed = [set((await visible(connection, "series", name, f"{OWN_SERIES}()"))[0]) for name in (A, B)]
+        assert listed == [set(await visible(connection, "series", name, "id")) for name in (A, B)]
+        assert not listed[0] & listed[1]
+        for table in ("days", "hours", "ledger", "series_dimensions"):
+            await row_security.serve(connection, A)
+            plan = "\n".join(await connection.scalars(sa.text(f"EXPLAIN SELECT 1 FROM {table} WHERE series = 1")))
+            assert "hashed SubPlan" in plan, plan
         await connection.rollback()
     await database.close()
 

@@ -474,7 +474,8 @@ def _select_series(question: LedgerQuery, conditions: Sequence[sa.ColumnElement[
     They are materialized before anything is counted: once per series, not once per minute.
     """
     names = [name for name in question.by if name not in FIELDS]
-    if not names and not conditions:
+    is_filtered = question.where is not None and question.where[0] not in NAMES
+    if not names and not conditions and not is_filtered:
         return series
     whole: sa.FromClause = series
     values: list[AnyColumn] = []

@@ -240,13 +240,13 @@ async def _fetch_keys(
     is_selected = sa.and_(sa.true(), *of_selection)
     # A window and no IN: the planner expects few keys, and would compare all of a customer with all.
     is_budget_selected = sa.func.max(sa.case((is_selected, 1), else_=0)).over(partition_by=BUDGET_ID)
+    # No join: the planner would look the customer up for each key.
+    owners = await connection.execute(sa.select(customers.c.id, customers.c.name).where(customers.c.name.in_(names)))
+    names_by_id = dict(owners.all())
     budgets = (
-        sa.select(
-            keys.c.id, customers.c.name.label("customer"), keys.c.sha256, keys.c.start, keys.c.name, keys.c.budget
-        )
+        sa.select(keys.c.id, keys.c.customer, keys.c.sha256, keys.c.start, keys.c.name, keys.c.budget)
         .add_columns(has_ended.label("has_ended"), is_budget_selected.label("is_selected"))
-        .join_from(keys, customers, customers.c.id == keys.c.customer)
-        .where(customers.c.name.in_(names), keys.c.budget.is_not(None))
+        .where(keys.c.customer.in_(names_by_id), keys.c.budget.is_not(None))
         .subquery()
     )
     columns = (column for column in budgets.c if column is not budgets.c.is_selected)
@@ -255,7 +255,7 @@ async def _fetch_keys(
     for id_, customer, sha256, start, name, stored, ended in rows:
         budget = parse_budget(stored)
         if budget is not None:
-            budgeted.append(BudgetedKey(id_, customer, sha256, start, name, budget, bool(ended)))
+            budgeted.append(BudgetedKey(id_, names_by_id[customer], sha256, start, name, budget, bool(ended)))
     return budgeted
 
 

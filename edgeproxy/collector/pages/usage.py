@@ -22,8 +22,8 @@ DIMENSIONS_MAX = 4
 """Dimensions shown."""
 VALUES_MAX = 20
 """Values shown per dimension."""
-ROWS_MAX = 1000
-"""Rows fetched per dimension."""
+ROWS_MAX = 4000
+"""Rows fetched by dimensions. A customer may use a thousand keys."""
 DAY_ROWS_MAX = 4000
 """Rows fetched by meter and day."""
 DAY_SECONDS = 86400

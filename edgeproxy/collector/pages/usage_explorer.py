@@ -24,6 +24,8 @@ from edgeproxy.config.meters import KEY, MEASURES, Meter
 
 ROWS_MAX = 20_000
 """Most rows of steps and groups to read. If there are more, the chart has no groups."""
+SPLIT_GROUPS_MAX = 500
+"""Most groups to read by step. If there are more, the chart has no groups either: their rows take too long."""
 SERIES_MAX = 3
 """Groups with their own series in the chart, the most used ones. One more series sums up the others."""
 GROUPS_MAX = 100
@@ -220,12 +222,17 @@ async def send_csv(visit: Visit, query: Query) -> web.Response:
 
 async def fetch_counts(visit: Visit, query: Query, by: str, starts: Sequence[int]) -> UsageCounts:
     """Fetch the usage of a query by step and, if `by` is set, by group. The steps begin at `starts`."""
-    answer = await _fetch(visit, query)
-    if "next" not in answer:
-        return compute_counts(answer["rows"], by, starts)
-    by_step = await _fetch(visit, query | {"by": query["by"].partition(",")[0]})
-    by_group = await _fetch(visit, query | {"by": by})
+    meter = visit.site.settings_now().meters.get(query.get("meter", ""))
+    dimension, by_group = None if meter is None else meter.dimensions.get(by), None
+    if dimension is not None and dimension.values > SPLIT_GROUPS_MAX:
+        by_group = await _fetch(visit, query | {"by": by})
+    if by_group is None or len(by_group["rows"]) <= SPLIT_GROUPS_MAX:
+        answer = await _fetch(visit, query)
+        if "next" not in answer:
+            return compute_counts(answer["rows"], by, starts)
+    by_group = by_group or await _fetch(visit, query | {"by": by})
     groups = compute_counts(by_group["rows"], by, [0]).groups
+    by_step = await _fetch(visit, query | {"by": query["by"].partition(",")[0]})
     return UsageCounts(compute_counts(by_step["rows"], "", starts).steps, groups, None)
 
 

@@ -1,6 +1,8 @@
 """The times of the usage explorer."""
 
 from calendar import timegm
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -9,6 +11,7 @@ from edgeproxy.collector.pages.usage_explorer import (
     compute_counts,
     compute_groups,
     compute_series,
+    fetch_counts,
     find_split_field,
     list_meters,
 )
@@ -80,6 +83,23 @@ def test_usage_series_merge_small_groups_and_list_deleted_groups_last() -> None:
     assert [(one.value, one.steps[0]) for one in compute_series(counts)] == [("b", 9), ("d", 7), ("a", 5), (None, 4)]
     before = compute_counts([{"day": "2027-03-09", "model": "z", "value": 4}], "model", [TODAY - DAY])
     assert [(group.value, group.used, group.before) for group in compute_groups(counts, before)][-1] == ("z", 0, 4)
+
+
+@pytest.mark.parametrize(("used_keys", "is_split"), [(500, True), (501, False)])
+async def test_usage_of_very_many_keys_is_not_read_by_step(used_keys: int, is_split: bool) -> None:
+    meters = {"calls": Meter.model_validate({"count": "requests", "dimensions": {"key": 1000}})}
+    asked: list[str] = []
+
+    async def fetch(_method: str, _path: str, *, query: dict[str, str]) -> dict[str, Any]:
+        asked.append(query["by"])
+        by_day = {"day": "2027-03-10"} if query["by"].startswith("day") else {}
+        keys: list[dict[str, str]] = [{"key": str(n)} for n in range(used_keys)] if "key" in query["by"] else [{}]
+        return {"rows": [by_day | key | {"value": 2 if key else 2 * used_keys} for key in keys]}
+
+    visit: Any = SimpleNamespace(fetch=fetch, site=SimpleNamespace(settings_now=lambda: SimpleNamespace(meters=meters)))
+    counts = await fetch_counts(visit, {"meter": "calls", "by": "day,key"}, "key", [TODAY])
+    assert (counts.steps, len(counts.groups), counts.split is not None) == ([2 * used_keys], used_keys, is_split)
+    assert ("day,key" in asked) == is_split
 
 
 def test_usage_page_starts_with_the_most_used_priced_meter_and_chosen_split() -> None:

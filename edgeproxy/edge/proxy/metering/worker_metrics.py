@@ -1,6 +1,7 @@
 """The counters of a worker, under the names that metrics and invoices know."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 from edgeproxy.base import log
 from edgeproxy.edge.counters.counted_ids import CountedIds
@@ -12,6 +13,8 @@ from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.proxy.metering.error_counts import ErrorCounts
 from edgeproxy.edge.proxy.metering.labels import format_status_label
 from edgeproxy.edge.proxy.metering.split import DimensionValues
+
+T = TypeVar("T")
 
 LOG_SECONDS = 60.0
 """Seconds between two log lines about one full table."""
@@ -165,10 +168,7 @@ class WorkerMetrics:
 
     def observe_limit_wait(self, seconds: float) -> None:
         """Observe the seconds that such a request waited."""
-        try:
-            self._metrics.histogram("edge_limit_wait_seconds").observe(seconds)
-        except RowUnavailableError:
-            self._log.error("a table is full", "metrics", then=FULL["metrics"])
+        self._observe(seconds, "edge_limit_wait_seconds")
 
     def count_shed(self, priority: int) -> None:
         """Count a request that was refused because of overload."""
@@ -218,11 +218,11 @@ class WorkerMetrics:
 
     def observe_first_token(self, route: str, seconds: float) -> None:
         """Observe the seconds from a request to the beginning of a model's stream."""
-        self._metrics.histogram("edge_time_to_first_token_seconds", route).observe(seconds)
+        self._observe(seconds, "edge_time_to_first_token_seconds", route)
 
     def observe_output_token(self, route: str, seconds: float) -> None:
         """Observe the seconds of a model's stream for each output token after the first."""
-        self._metrics.histogram("edge_time_per_output_token_seconds", route).observe(seconds)
+        self._observe(seconds, "edge_time_per_output_token_seconds", route)
 
     def count_upstream_error(self, upstream: str, error: str) -> None:
         """Count a request that a service failed; `error` is a type of RFC 9209."""
@@ -273,15 +273,15 @@ class WorkerMetrics:
 
     def set_upstream_connections(self, n: int) -> None:
         """Set the gauge of connections to upstreams."""
-        self._metrics.gauge("edge_connections", "upstream").set(n)
+        self._set(n, "edge_connections", "upstream")
 
     def set_http2_connections(self, n: int) -> None:
         """Set the gauge of connections of clients that speak HTTP/2."""
-        self._metrics.gauge("edge_http2_connections").set(n)
+        self._set(n, "edge_http2_connections")
 
     def set_held_bytes(self, n: int) -> None:
         """Set the gauge of the bytes that are held for clients."""
-        self._metrics.gauge("edge_held_bytes").set(n)
+        self._set(n, "edge_held_bytes")
 
     def count_identities(self, recalled: int, looked_up: int, evicted: int) -> None:
         """Count cached keys, keys that had to be looked up, and keys that were evicted."""
@@ -319,15 +319,28 @@ class WorkerMetrics:
         self._counter("edge_tls_handshake_failures_total").add(1)
 
     def _counter(self, name: str, *labels: str) -> Counter:
-        """Return the counter of a metric.
+        """Return the counter of a metric, or one that discards if the table has no row."""
+        return self._find(self._metrics.counter, name, *labels) or DISCARDING
 
-        If the table has no row, return one that discards: no request may fail for it.
-        """
+    def _observe(self, seconds: float, name: str, *labels: str) -> None:
+        """Observe a duration in a histogram, if the table has a row for it."""
+        histogram = self._find(self._metrics.histogram, name, *labels)
+        if histogram is not None:
+            histogram.observe(seconds)
+
+    def _set(self, n: int, name: str, *labels: str) -> None:
+        """Set a gauge, if the table has a row for it."""
+        gauge = self._find(self._metrics.gauge, name, *labels)
+        if gauge is not None:
+            gauge.set(n)
+
+    def _find(self, find: Callable[..., T], name: str, *labels: str) -> T | None:
+        """Find the number of a metric. Return None if the table has no row: no request or sweep may fail for it."""
         try:
-            return self._metrics.counter(name, *labels)
+            return find(name, *labels)
         except RowUnavailableError:
             self._log.error("a table is full", "metrics", then=FULL["metrics"])
-            return DISCARDING
+            return None
 
 
 def create_busy_error() -> RejectedError:

@@ -32,6 +32,8 @@ class Table:
             raise self.failure
         return "/".join(key)
 
+    histogram = gauge = counter
+
 
 class Store:
     """The parts of a store that WorkerMetrics takes."""
@@ -51,6 +53,11 @@ def test_a_metric_without_a_row_is_counted_nowhere_and_asked_for_again() -> None
         counted.get_request_counter("v1", "basic", 200).add(1)
         counted.count_auth_failure("missing")
         counted.count_upstream_error("api", "dns_error")
+        for observe in (counted.observe_first_token, counted.observe_output_token):
+            observe("v1", 0.1)
+        counted.observe_limit_wait(0.1)
+        for set_number in (counted.set_upstream_connections, counted.set_http2_connections, counted.set_held_bytes):
+            set_number(1)
         assert DISCARDING in counted.get_refusal_counters("v1", "basic", ("basic",))
     store.meters.failure = None
     assert counted.get_request_counter("v1", "basic", 200) == "edge_requests_total/v1/basic/200"

@@ -18,6 +18,7 @@ from edgeproxy.collector.pages.incidents import Incident
 from edgeproxy.collector.pages.invoice_status import DAY_SECONDS
 from edgeproxy.collector.pages.navigation import REVENUE_READERS
 from edgeproxy.collector.pages.site import Page, Visit
+from edgeproxy.config.collector.catalog import get_default_currency
 
 COUNTED_MAX = 25
 """Held invoices and rejected events that are counted. If there are more, the page says so."""
@@ -52,11 +53,12 @@ class Receivables(NamedTuple):
 
 
 class Revenue(NamedTuple):
-    """Revenue of the month so far, of the last complete day and of the day before; in millicredits."""
+    """Revenue of the month so far, of the last complete day and of the day before; in millicredits of a currency."""
 
     month: int
     day: int | None
     before: int | None
+    currency: str
 
 
 def list_pages() -> list[Page]:
@@ -116,6 +118,7 @@ async def fetch_alerts(visit: Visit) -> dict[str, object]:
 async def fetch_money(visit: Visit) -> dict[str, object]:
     """Return the state of billing, overdue amounts and revenue. A value is None if this operator may not see it."""
     values: dict[str, object] = dict.fromkeys(("charging", "held", "unpaid", "revenue"))
+    values["currency"] = get_default_currency(visit.site.settings_now().plans)
     if not may_see_money(visit):
         return values
     charged, held, owed, revenue = await asyncio.gather(
@@ -162,4 +165,5 @@ def compute_revenue(report: JsonDocument) -> Revenue:
         sum(day["revenue"] for day in report["days"]),
         whole[-1] if whole else None,
         whole[-2] if len(whole) > 1 else None,
+        report["currency"],
     )

@@ -278,6 +278,7 @@ class Visit:
             find_fee_share=partial(find_fee_share, settings.plans),
             currencies=[CHARGED, *rates] if rates else [],
             beside=currencies.choose_currency(rates, self.currency, self.reader.locale),
+            approximations=[],  # Those that are on the page.
             **values,
         )
 

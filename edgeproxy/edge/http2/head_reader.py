@@ -4,8 +4,8 @@ The meaning of a block depends on its bytes and on the dynamic table alone. So t
 bytes until the table changes, even by one entry. A repeated request costs one look-up, and its head is one bytes object
 each time, so the meaning of the head is found by identity (`whole_heads` of edge/proxy/exchange/snapshot.py).
 
-Other requests differ only in their path or key: many customers may share a connection. Most clients insert these values
-into no table. So a head is remembered without such values, too (open_head.py).
+Other requests differ only in their path, key or Content-Length: many customers may share a connection. Most clients
+insert these values into no table. So a head is remembered without such values, too (open_head.py).
 """
 
 from typing import Final

@@ -1,4 +1,4 @@
-"""A head without its new values, for example without path and key, and a block that completes it.
+"""A head without its new values, for example without path, key and Content-Length, and a block that completes it.
 
 A block is read from left to right, and each field begins at the end of the previous one. So while the table does not
 change, equal bytes at the beginning of two blocks have one meaning. The value of a literal that is inserted into no
@@ -7,19 +7,20 @@ table changes the meaning of no other field. It is read again in each block, and
 The meaning of a string depends on its bytes alone. So values are cached by their strings, for all connections.
 """
 
+from collections.abc import Callable
 from typing import Final, NamedTuple, cast
 
 from edgeproxy.base.lru_cache import BytesCache
+from edgeproxy.edge.http1.grammar import CONTENT_LENGTH
 from edgeproxy.edge.http2.errors import CompressionError
 from edgeproxy.edge.http2.hpack import Unindexed, read_string
-from edgeproxy.edge.http2.lines import MALFORMED, Line, Pseudo, PseudoField, format_line
+from edgeproxy.edge.http2.lines import MALFORMED, TE, Line, Pseudo, PseudoField, format_line
 from edgeproxy.edge.http2.request import CRLF, Head
 
-NAMES_WITH_MEANING: Final = frozenset((b"content-length", b"te"))
-"""The fields whose values mean more than their lines say, or are not in them."""
+LENGTH: Final = b"content-length"
 
 VALUES_MAX: Final = 16_384
-PATHS_MAX: Final = 1024
+PATHS_MAX, LENGTHS_MAX = 1024, 1024
 ENCODED_BYTES_MAX: Final = 64
 """Bounds of the caches of values: their number, and bytes of the string of each."""
 
@@ -27,26 +28,26 @@ ENCODED_BYTES_MAX: Final = 64
 class ValueCache(BytesCache[bytes]):
     """String of a block -> its value, which may stand in a head as it is."""
 
-    __slots__ = ("_name",)
+    __slots__ = ("_is_valid",)
 
-    def __init__(self, capacity: int, name: bytes) -> None:
-        """`name` is that of a field with such values."""
+    def __init__(self, capacity: int, is_valid: Callable[[bytes], object]) -> None:
+        """`is_valid` returns whether a value may stand in a head."""
         super().__init__(capacity, ENCODED_BYTES_MAX)
-        self._name = name
+        self._is_valid = is_valid
 
     def read(self, block: bytes, position: int) -> tuple[bytes | None, int]:
         """Read the string at `position`, and cache its value; return it and its end. The value is None if it may not
-        stand in a head, or has rules of its own. Raises as `read_string` does.
+        stand in a head. Raises as `read_string` does.
         """
         value, end = read_string(block, position)
-        if value == b"*" or format_line(self._name, value) is MALFORMED:
-            return None, end
-        return self.store(block[position:end], value), end
+        return self.store(block[position:end], value) if self._is_valid(value) else None, end
 
 
-VALUES: Final = ValueCache(VALUES_MAX, b"authorization")
+VALUES: Final = ValueCache(VALUES_MAX, lambda value: format_line(b"authorization", value) is not MALFORMED)
 """The values of field lines. Most of them are keys."""
-PATHS: Final = ValueCache(PATHS_MAX, b":path")
+PATHS: Final = ValueCache(PATHS_MAX, lambda value: value != b"*" and format_line(b":path", value) is not MALFORMED)
+"""A path of * has rules of its own."""
+LENGTHS: Final = ValueCache(LENGTHS_MAX, CONTENT_LENGTH.fullmatch)
 
 
 class OpenHead(NamedTuple):
@@ -62,6 +63,8 @@ class OpenHead(NamedTuple):
     """The bytes of the block behind the last value."""
     length: int
     """The length of the body, as in a Head."""
+    length_at: int
+    """The place of the value with that length among all pieces of the head; 0 if no missing value has it."""
     size: int
     """An upper bound of all these bytes."""
 
@@ -74,18 +77,20 @@ def open_head(block: bytes, lines: list[Line], unindexed: list[Unindexed], head:
     text, length = head
     pieces: list[bytes] = []
     fields: list[tuple[bytes, ValueCache]] = []
-    position = 0
+    position = length_at = 0
     for start, end, place in unindexed:
         line = lines[place]
         if type(line) is bytes:
             name, _, value = line.partition(b": ")
             before, match, behind = text.partition(CRLF + line + CRLF)
-            # Crumbs and Host have no line of their own in the head.
-            if name in NAMES_WITH_MEANING or not match or lines.count(line) > 1:
+            # Crumbs and Host have no line of their own in the head. A request without a body has no other length.
+            if line is TE or (name == LENGTH and not length) or not match or lines.count(line) > 1:
                 continue
             pieces.append(before + match[: -len(value + CRLF)])
             text = CRLF + behind
             cache = VALUES
+            if name == LENGTH:
+                cache, length_at = LENGTHS, 2 * len(pieces) - 1
         elif line[0] == Pseudo.PATH:
             method, _, behind = text.partition(b" ")
             pieces.append(method + b" ")
@@ -99,7 +104,7 @@ def open_head(block: bytes, lines: list[Line], unindexed: list[Unindexed], head:
         return None
     beginning, *others = pieces
     values = tuple([(*field, piece) for field, piece in zip(fields, [*others, text], strict=True)])
-    return OpenHead(beginning, values, block[position:], length, len(block) + len(head[0]))
+    return OpenHead(beginning, values, block[position:], length, length_at, len(block) + len(head[0]))
 
 
 def complete_head(known: OpenHead, block: bytes) -> Head | None:
@@ -107,7 +112,7 @@ def complete_head(known: OpenHead, block: bytes) -> Head | None:
 
     The table must not have changed since `known` was read. The caller checks the size of the head.
     """
-    beginning, values, end, length, _ = known
+    beginning, values, end, length, length_at, _ = known
     parts = [beginning]
     position = 0
     try:
@@ -125,4 +130,6 @@ def complete_head(known: OpenHead, block: bytes) -> Head | None:
             parts += value, behind
     except (CompressionError, IndexError):
         return None  # The reader of the whole block says why.
-    return (b"".join(parts), length) if block[position:] == end else None
+    if block[position:] != end:
+        return None
+    return b"".join(parts), int(parts[length_at]) if length_at else length

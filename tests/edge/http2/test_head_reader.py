@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.edge.http1.grammar import LIMITS, HeadLimits
+from edgeproxy.edge.http1.grammar import LIMITS, HeadLimits, is_field_value
 from edgeproxy.edge.http2 import head_reader, open_head
 from edgeproxy.edge.http2.answer import encode_string
 from edgeproxy.edge.http2.errors import CompressionError, Http2StreamError
@@ -30,9 +30,9 @@ from tests.edge.http2.odd_encoder import OddEncoder, draw_fields
 from tests.edge.http2.peer import GET, GET_HEAD, Fields, block, literal
 
 
-def read(reader: HeadReader, data: bytes) -> tuple[bytes, int] | str:
+def read(reader: HeadReader, data: bytes, *, ended: bool = True) -> tuple[bytes, int] | str:
     try:
-        return reader.read_head(data, ended=True)
+        return reader.read_head(data, ended=ended)
     except (Http2StreamError, CompressionError) as error:
         return error.detail
 
@@ -42,8 +42,9 @@ def compare_readers(draw: random.Random) -> int:
     # Half of the runs use short heads that differ in one field: after each insertion, one byte names another field.
     usual = [draw_fields(draw) for _ in range(4)]
     if draw.random() < 0.5:
+        name = draw.choice((b"x-a", b"content-length"))
         usual = [
-            [*[(b":method", b"GET"), (b":path", b"/"), (b":scheme", b"https")], (b"x-a", b"%d" % i)] for i in range(6)
+            [*[(b":method", b"GET"), (b":path", b"/"), (b":scheme", b"https")], (name, b"%d" % i)] for i in range(6)
         ]
     # Where little is inserted, heads are remembered without their new values.
     reader, encoder, other = (
@@ -52,6 +53,7 @@ def compare_readers(draw: random.Random) -> int:
         hpack.Decoder(),
     )
     encoder_blocks: list[bytes] = []
+    ended = draw.random() < 0.7
     for count in range(40):
         repeats = encoder_blocks and draw.random() < 0.2
         data = encoder_blocks[-1] if repeats else encoder.encode(draw.choice(usual))
@@ -64,10 +66,10 @@ def compare_readers(draw: random.Random) -> int:
         encoder.limit = other.header_table.maxsize
         expected: tuple[bytes, int] | str
         try:
-            expected = format_head([format_line(*field) for field in fields], ended=True)
+            expected = format_head([format_line(*field) for field in fields], ended=ended)
         except Http2StreamError as error:
             expected = error.detail
-        assert read(reader, data) == expected
+        assert read(reader, data, ended=ended) == expected
     return 40
 
 
@@ -224,7 +226,7 @@ def test_encoded_string_and_equal_plain_bytes_are_two_values() -> None:
 
 
 def test_invented_values_push_out_no_cached_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = ValueCache(10, b"authorization")
+    cache = ValueCache(10, is_field_value)
     monkeypatch.setattr(open_head, "VALUES", cache)
     reader = HeadReader(LIMITS, websockets=False)
     for number in range(100):
@@ -261,6 +263,32 @@ def test_fields_whose_meaning_depends_on_others_are_never_left_out(fields: Field
                 changed[at] = fields[at][0], values
             data = block([*GET, *changed])
             assert read(reader, data) == read(HeadReader(LIMITS, websockets=False), data)
+
+
+def test_only_path_key_and_length_of_another_upload_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = HeadReader(LIMITS, websockets=False)
+    reader.read_head(keyed(b"/", b"Bearer one", behind=literal(b"content-length", b"10")), ended=False)
+    monkeypatch.setattr(HpackDecoder, "_read_block", lambda *_: pytest.fail("The whole block is read"))
+    for number in (b"2", b"0", b"007", b"10", b"2"):
+        head = b"GET /a HTTP/1.1\r\nHost: a\r\nauthorization: Bearer two\r\ncontent-length: %b\r\n\r\n" % number
+        data = keyed(b"/a", b"Bearer two", behind=literal(b"content-length", number))
+        assert reader.read_head(data, ended=False) == (head, int(number))
+
+
+@pytest.mark.parametrize("first", [b"0", b"10"])
+@pytest.mark.parametrize("length", [b"0", b"1", b"", b" 1", b"+1", b"1,1", b"0x1", b"9" * 19, b"/"])
+def test_length_is_checked_wherever_it_is_left_out(first: bytes, length: bytes) -> None:
+    for first_ended in (first == b"0", False):
+        reader = HeadReader(LIMITS, websockets=False)
+        reader.read_head(keyed(b"/", b"k", behind=literal(b"content-length", first)), ended=first_ended)
+        reader.read_head(keyed(b"/", b"k", behind=literal(b"x", b"/")), ended=first_ended)
+        for ended in (True, False):
+            for data in (
+                keyed(b"/", b"k", behind=literal(b"content-length", length)),
+                keyed(b"/", b"k", behind=literal(b"content-length", length) + literal(b"content-length", first)),
+                keyed(b"/", length, behind=literal(b"content-length", length)),
+            ):
+                assert read(reader, data, ended=ended) == read(HeadReader(LIMITS, websockets=False), data, ended=ended)
 
 
 def test_value_that_is_left_out_keeps_its_place_behind_an_equal_line() -> None:

@@ -359,24 +359,33 @@ def _build_statement_of_spans(
 ) -> AnySelect:
     """Build the statement of `fetch_usage_of_spans` for any customer, meter and spans. They are its parameters."""
     of = _select_series(question)
+    is_timed = any(name in SECONDS for name in question.by)
     parts: list[AnySelect] = []
     for place, (table, unrolled) in enumerate(sources):
         piece = _select_pieces(f"pieces_{place}", is_sqlite=is_sqlite)
         source = Source(table, 0, 0, unrolled)
         within = (table.c.series == of.c.id) & source.condition_between(piece.c.since, piece.c.until, rolled)
+        time: AnyColumn = source.time
+        halves = _label_halves(_split_value(table.c.value))
         if is_sqlite:
-            keys = _list_keys(source.time, question, of)
-            statement = sa.select(piece.c.span, *keys, table.c.value).select_from(piece, of, table).where(within)
+            joined: Sequence[sa.FromClause] = (piece, of, table)
         else:
-            # PostgreSQL's planner takes a part of a series for much of it, and reads all of the series. OFFSET makes it
-            # look the parts up one by one.
-            of_piece = sa.select(source.time.label("time"), table.c.value).where(within).offset(0).lateral()
-            keys = _list_keys(of_piece.c.time, question, of)
-            statement = sa.select(piece.c.span, *keys, of_piece.c.value).select_from(piece, of, of_piece)
+            # PostgreSQL's planner takes a part of a series for much of it, and reads all of the series. A sum makes it
+            # look the parts up one by one, as OFFSET does. Sums also leave few rows to sort.
+            if is_timed:
+                of_piece = sa.select(time.label("time"), *halves).where(within).offset(0).lateral()
+                time = of_piece.c.time
+            else:
+                sums = _label_halves(_sum_halves(table.c.value))
+                of_piece = sa.select(*sums).where(within).having(sa.func.count() > 0).lateral()
+            joined, halves = (piece, of, of_piece), [of_piece.c[half.name] for half in halves]
+        statement = sa.select(piece.c.span, *_list_keys(time, question, of), *halves).select_from(*joined)
+        if is_sqlite:
+            statement = statement.where(within)
         parts.append(statement if of is not series else statement.where(*_build_conditions(question)))
     part = sa.union_all(*parts).subquery() if len(parts) > 1 else parts[0].subquery()
     fields = [part.c.span, *(part.c[name] for name in question.by)]
-    return sa.select(*fields, *_sum_halves(part.c.value)).group_by(*fields).order_by(*fields)
+    return sa.select(*fields, _sum(part.c.high), _sum(part.c.low)).group_by(*fields).order_by(*fields)
 
 
 async def find_unstored(
@@ -427,9 +436,23 @@ def _format_pieces(name: str, pieces: Sequence[tuple[int, int, int]], *, is_sqli
 
 def _sum_halves(value: AnyColumn) -> list[AnyColumn]:
     """Return the sums of both halves of values."""
-    halves = (value.op(">>")(HALF), value.op("&")((1 << 32) - 1))
+    return [_sum(half) for half in _split_value(value)]
+
+
+def _sum(half: AnyColumn) -> AnyColumn:
+    """Return the sum of halves of values."""
     # PostgreSQL's type for sums is ten times as expensive to read. The sums of halves fit into 64 bits.
-    return [sa.cast(sa.func.sum(half), sa.BigInteger) for half in halves]
+    return sa.cast(sa.func.sum(half), sa.BigInteger)
+
+
+def _split_value(value: AnyColumn) -> list[AnyColumn]:
+    """Return the upper and the lower half of a value."""
+    return [value.op(">>")(HALF), value.op("&")((1 << 32) - 1)]
+
+
+def _label_halves(halves: Sequence[AnyColumn]) -> list[AnyColumn]:
+    """Name the upper and the lower half."""
+    return [half.label(name) for half, name in zip(halves, ("high", "low"), strict=True)]
 
 
 def _list_keys(time: AnyColumn, question: LedgerQuery, of: sa.FromClause) -> list[AnyColumn]:

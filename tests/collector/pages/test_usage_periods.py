@@ -88,10 +88,10 @@ def test_usage_series_merge_small_groups_and_list_deleted_groups_last() -> None:
 @pytest.mark.parametrize(("used_keys", "is_split"), [(500, True), (501, False)])
 async def test_usage_of_very_many_keys_is_not_read_by_step(used_keys: int, is_split: bool) -> None:
     meters = {"calls": Meter.model_validate({"count": "requests", "dimensions": {"key": 1000}})}
-    asked: list[str] = []
+    groupings: list[str] = []
 
     async def fetch(_method: str, _path: str, *, query: dict[str, str]) -> dict[str, Any]:
-        asked.append(query["by"])
+        groupings.append(query["by"])
         by_day = {"day": "2027-03-10"} if query["by"].startswith("day") else {}
         keys: list[dict[str, str]] = [{"key": str(n)} for n in range(used_keys)] if "key" in query["by"] else [{}]
         return {"rows": [by_day | key | {"value": 2 if key else 2 * used_keys} for key in keys]}
@@ -99,7 +99,7 @@ async def test_usage_of_very_many_keys_is_not_read_by_step(used_keys: int, is_sp
     visit: Any = SimpleNamespace(fetch=fetch, site=SimpleNamespace(settings_now=lambda: SimpleNamespace(meters=meters)))
     counts = await fetch_counts(visit, {"meter": "calls", "by": "day,key"}, "key", [TODAY])
     assert (counts.steps, len(counts.groups), counts.split is not None) == ([2 * used_keys], used_keys, is_split)
-    assert ("day,key" in asked) == is_split
+    assert ("day,key" in groupings) == is_split
 
 
 def test_usage_page_starts_with_the_most_used_priced_meter_and_chosen_split() -> None:

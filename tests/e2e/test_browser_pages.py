@@ -346,6 +346,10 @@ async def walk_large_amounts(browser: Chromium, site: str, visitor: Visitor, pat
                 where = f"{path} of {width} px"
                 faults += await overflowing(page, where)
                 faults += [f"{where} breaks a word of: {text}" for text in await page.run(BROKEN_WORDS)]
+            await page.look(360, "light")
+            await page.call("Page.setFontSizes", fontSizes={"standard": 32, "fixed": 26})
+            faults += await overflowing(page, f"{path}, letters of twice the size")
+            await page.call("Page.setFontSizes", fontSizes={"standard": 16, "fixed": 13})
     return count, faults
 
 

@@ -180,7 +180,7 @@ def format_mail(
     letter = _build_letter(message, title, reader, site, facts, paragraphs)._replace(
         links=[link] if link else [],
         button=say(words.ALL_ALERTS),
-        foot=[f"{say(N_('Alert'))} {message.id}, {format_line(message.key)}"],
+        foot=[f"{say(words.ALERT)} {message.id}, {format_line(message.key)}"],
     )
     return _format_mail(message, sender, recipients, letter, reader, SUBJECTS[message.severity])
 
@@ -201,7 +201,7 @@ def format_customer_mail(
     title = words.describe_own(reader, message.kind, message.details)
     action = words.describe_action(reader, message.kind, message.details)
     letter = _build_letter(message, title, reader, site, facts, [] if action is None else [action])._replace(
-        links=[link] if link else [], button=say(text), foot=[f"{say(N_('Alert'))} {message.id}"]
+        links=[link] if link else [], button=say(text), foot=[f"{say(words.ALERT)} {message.id}"]
     )
     return _format_mail(message, sender, (recipient,), letter, reader, "")
 

@@ -236,7 +236,7 @@ OWN_SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
         N_("You have used %(threshold)s of what is included of %(quota)s"),
     ),
     AlertKind.SPEND_REACHED: (
-        N_("You have spent %(spent_cents)s since %(period_start)s, and %(amount_cents)s is reached"),
+        N_("You have spent %(spent_cents)s since %(period_start)s, and have reached your alert of %(amount_cents)s"),
     ),
     AlertKind.TRIAL_WILL_END: (
         N_("Your trial ends on %(trial_ends_at)s: from then on the plan is paid"),
@@ -391,6 +391,7 @@ class Button(NamedTuple):
 
 
 ALL_ALERTS = N_("See all alerts")
+ALERT = N_("Alert")
 BUTTONS: Final[Mapping[AlertKind, Button]] = {
     **dict.fromkeys(
         (AlertKind.PAYMENT_FAILED, AlertKind.INVOICE_ISSUED, AlertKind.INVOICE_UNPAID),

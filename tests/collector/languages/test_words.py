@@ -1,5 +1,6 @@
 """Each text of the pages exists in each language, with equal figures."""
 
+import ast
 import re
 
 import pytest
@@ -11,7 +12,7 @@ from edgeproxy.collector.languages.billing_words import INVOICE_KINDS
 from edgeproxy.collector.languages.catalogs import DEFAULT, LANGUAGES, load_catalog
 from edgeproxy.collector.pages import words
 from edgeproxy.collector.pages.audit_words import AUDIT_ACTIONS
-from tests.collector.languages.catalogues import texts, translations
+from tests.collector.languages.catalogues import COLLECTOR, ROOMS, texts, translations
 
 HOLE = re.compile(r"%\((\w+)\)s")
 OTHER_WORDS = {
@@ -36,6 +37,20 @@ def test_a_language_has_every_text(language: str) -> None:
             assert catalog.gettext(text[0]) == forms[0], text
         else:
             assert {catalog.ngettext(*text, n) for n in range(120)} == set(forms), text
+
+
+def test_each_marked_text_is_found_by_the_extraction() -> None:
+    """It does not read the calls within f-strings, for example, so that a text there has no translation."""
+    marked = {
+        (call.args[0].value,)
+        for room in ROOMS
+        for module in (COLLECTOR / room).rglob("*.py")
+        for call in ast.walk(ast.parse(module.read_text()))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "N_"
+        if isinstance(call.args[0], ast.Constant)
+    }
+    assert len(marked) > 100
+    assert marked - texts() == set()
 
 
 @pytest.mark.parametrize("language", sorted(OTHER_WORDS))

@@ -2,14 +2,18 @@
 
 import base64
 import hashlib
+import re
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from edgeproxy.collector.api.reference import Operation, Reference, Schema, Section
 
 TEMPLATES = Environment(
     loader=PackageLoader("edgeproxy.collector.api"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
 )
+TEMPLATES.filters["prose"] = lambda text: Markup(re.sub("`([^`]+)`", r"<code>\1</code>", escape(text)))
+"""Texts mark names by backticks, as in the description."""
 STYLE = (
     ":root{color-scheme:light dark;background:light-dark(#fff,#16181d);color:light-dark(#1a1c20,#e7eaf0)}"
     "a{color:light-dark(#0645ad,#9ec1ff)}body{background:inherit;margin:0 auto;max-width:60rem;padding:1rem}"
@@ -45,7 +49,7 @@ for (const form of document.querySelectorAll("form[data-path]")) {
     if (token) headers.Authorization = `Bearer ${token}`;
     output.hidden = false;
     output.textContent = "…";
-    const search = query.size ? `?${query}` : "";
+    const search = String(query) && `?${query}`;
     try {
       const options = { method: form.dataset.method, headers, body, credentials: "omit", redirect: "error" };
       const answer = await fetch(path + search, options);

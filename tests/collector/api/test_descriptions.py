@@ -146,6 +146,7 @@ def test_reference_pages_are_small_load_nothing_and_have_each_operation(sqlite_c
     for link, text in pages.items():
         targets = set(re.findall(r'href="#(\w+)"', text)) - set(re.findall(r'\bid="(\w+)"', text))
         assert not targets, f"{link} refers to types that it does not show"
+        assert "`" not in re.sub("<(pre|script).*?</\\1>", "", text, flags=re.DOTALL), f"{link} has a mark of code"
     assert "edgeproxy.client import EventClient" in pages["/docs/events"]
     assert pages["/docs/keys"].count("const response = await fetch(") == len(
         re.findall("<h2 id=.*<code>", pages["/docs/keys"])

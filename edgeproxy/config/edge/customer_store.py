@@ -290,6 +290,11 @@ class Customers:
 
     def find_key(self, digest: bytes) -> HeldKey | None:
         """Return the key with this SHA-256, or None."""
+        owner = self.find_owner(digest)
+        return None if owner is None else HeldKey(digest, *owner)
+
+    def find_owner(self, digest: bytes) -> tuple[bytes, Key] | None:
+        """Return the `subject` and `terms` of the key with this SHA-256, or None."""
         number = self._keys.find_number(digest)
         if number is None:
             return None
@@ -297,7 +302,7 @@ class Customers:
         if self._shares_names:
             self._latest = customer, number
         text = self._key_texts[number] if self._key_texts else 0
-        return HeldKey(digest, customer, read_terms(self._texts[text]))
+        return customer, read_terms(self._texts[text])
 
     def has_customer(self, name: str) -> bool:
         """Return whether a customer of this name exists."""

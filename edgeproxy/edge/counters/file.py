@@ -1,10 +1,10 @@
 """A table's file: created whole or not at all, validated when opened, never resized."""
 
-import fcntl
 import mmap
 import os
 import secrets
 from collections.abc import Iterable, Sequence
+from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 from pathlib import Path
 
 from edgeproxy.edge.counters import layout as at
@@ -19,7 +19,7 @@ the fourth one their rings lie apart, in the fifth one the rests of long keys to
 on with them.
 """
 
-EXCLUSIVE = fcntl.LOCK_EX | fcntl.LOCK_NB
+EXCLUSIVE = LOCK_EX | LOCK_NB
 QUOTAS = "quotas"
 KINDS = ("customers", "addresses", "usage", "metrics", "connections", QUOTAS, "end_users")
 
@@ -132,7 +132,7 @@ class TableFile:
     def lock(self) -> bool:
         """Acquire the file's flock without waiting, and return whether it is held. Its holder assigns rows to keys."""
         try:
-            fcntl.flock(self.fd, EXCLUSIVE)
+            flock(self.fd, EXCLUSIVE)
         except BlockingIOError:
             return False
         if self.words[at.PENDING]:
@@ -180,7 +180,7 @@ class TableFile:
 
     def unlock(self) -> None:
         """Release the flock."""
-        fcntl.flock(self.fd, fcntl.LOCK_UN)
+        flock(self.fd, LOCK_UN)
 
     def flush(self) -> None:
         """Wait until the disk has everything that was stored here until now."""

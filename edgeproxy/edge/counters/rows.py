@@ -22,6 +22,8 @@ from edgeproxy.edge.counters.heads import Heads, Spans, read_heads
 from edgeproxy.edge.counters.hub_column import HubColumn
 from edgeproxy.edge.counters.index import (
     EMPTY,
+    HASH_PART,
+    ROW_OFFSET,
     Index,
     RowUnavailableError,
     TableBusyError,
@@ -77,19 +79,16 @@ whose space is allocated at a time.
 
 def create_row_packers(layout: at.Layout) -> tuple[Callable[..., None], Callable[..., None]]:
     """Return two functions that write words of a row: state, width, moment of birth and the key's words in the row,
-    from the word ROW_STATE on; and generation, sync version and these, from ROW_GENERATION on. Both write zeros into
+    from the word ROW_STATE on; and generation, sync version and these, from the row's begin on. Both write zeros into
     all other words of the row's first part from there on.
     """
     rest = (layout.row_words - at.ROW_KEY - layout.key_words) * at.WORD
     content = f"QQ{2 * at.WORD}xQ{layout.key_words * at.WORD}s{rest}x"
-    return Struct(f"@{content}").pack_into, Struct(f"@QQ{content}").pack_into
+    return Struct(f"@{content}").pack_into, Struct(f"@{at.WORD}xQQ{content}").pack_into
 
 
-read_assignment = Struct("@QQQQQQ").unpack_from
-"""Reads the words IN_USE to CHANGES of the header, for the price of reading three of them one by one."""
-
-Claim = tuple[int, int, int, int, bytes]
-"""A new key: its slot in the index, its hash, the state of its row, the width of its cells, and the key as stored."""
+Claim = tuple[int, int, int, bytes]
+"""A new key: its hash, the state of its row, the width of its cells, and the key as stored."""
 RowLookup = tuple[int, int, bool]
 """The first word of a row, its generation, and whether it was claimed just now."""
 
@@ -235,7 +234,7 @@ class LimitTable:
                 slot = self.index.find_vacancy(key.hash)
                 if slot is None:
                     raise TableFullError(self.name)
-                return self._claim([(slot, key.hash, key.state | flags, width, key.stored)], now)[0]
+                return self._claim({slot: (key.hash, key.state | flags, width, key.stored)}, now)[0]
             if words[row + ROW_GENERATION] & 1:
                 # Closing, and needed again: both ways out of that are taken under this lock only.
                 words[row + ROW_GENERATION] += 1
@@ -252,22 +251,21 @@ class LimitTable:
         """
         words, index = self.words, self.index
         changes, slots = words[CHANGES], index.slots
-        claims: list[Claim] = []
-        taken: list[int] = []
+        claims: dict[int, Claim] = {}
         for begin, width, flags in keys:
             key = begin + end
-            if len(key) > KEY_BYTES:
+            length = len(key)
+            if length > KEY_BYTES:
                 break
             key_hash = index.hash(key)
             slot = HEADER_WORDS + key_hash % slots
             if words[slot] != EMPTY:
                 slot = index.find_slot_of_new(key_hash) or 0
-            if not slot or slot in taken:
+            if not slot or slot in claims:
                 break
-            taken.append(slot)
-            claims.append((slot, key_hash, len(key) | flags, width, key))
+            claims[slot] = key_hash, length | flags, width, key
         else:
-            if claims and words[IN_USE] + len(claims) <= self._rows and self.file.lock():
+            if claims and self.file.lock():
                 try:
                     if words[CHANGES] == changes:
                         return self._claim(claims, now)
@@ -287,57 +285,61 @@ class LimitTable:
         self._waits_from = began + FLOCK_RETRY_SECONDS
         return False
 
-    def _claim(self, claims: Sequence[Claim], now: float) -> list[RowLookup]:
-        """Claim a row for each of these keys. For the flock's holder."""
+    def _claim(self, claims: dict[int, Claim], now: float) -> list[RowLookup]:
+        """Claim a row for each of these keys, by its slot in the index. For the flock's holder."""
         words, first, stride = self.words, self._first, self._stride
-        in_use, _, _, _, _, changes = read_assignment(self._bytes, IN_USE * WORD)
-        most, born = self._rows, milliseconds(now)
+        born = milliseconds(now)
         claimed: list[RowLookup] = []
         words[PENDING] = 1
-        for slot, key_hash, state, width, key in claims:
-            freed, number = self._choose_row(state) if in_use < most else (FREE, -1)
+        for slot, (key_hash, state, width, key) in claims.items():
+            freed = FREE_GAUGES if state & HAS_GAUGES else FREE
+            number = words[freed] - 1
             if number < 0:
-                break
-            in_use += 1
-            row, generation, high = first + number * stride, 2, words[HIGH]
+                freed, number = self._choose_row(state)
+                if number < 0:
+                    break
+            row, generation = first + number * stride, 2
             # Zeros are written into the words of the last key, too: its cells had another width, and could pass for
             # some of this one's. After a power cut a row above HIGH may have content as well; tables that outlive it
             # have empty rings. No key leads here yet.
-            if number < high and words[row + ROW_GENERATION]:
+            if freed and words[row + ROW_GENERATION]:
                 generation = self._fill_freed(freed, row, state, width, born, key)
             else:
-                if number < high:
+                if freed:
                     words[freed] = words[row + ROW_BORN]
                 else:
                     words[HIGH] = number + 1
                 # No process remembers a row that was never used.
-                self._pack_new_row(self._bytes, (row + ROW_GENERATION) * WORD, 2, 1, state, width, born, key)
+                self._pack_new_row(self._bytes, row * WORD, 2, 1, state, width, born, key)
                 if len(key) > self._near_bytes:
                     self._write_rest(row, key)
             if IS_WEAK:
                 fence()
             words[row + ROW_HASH] = key_hash
-            self.index.publish(slot, key_hash, number)
+            if IS_WEAK:
+                fence()
+            words[slot] = key_hash & HASH_PART | number + ROW_OFFSET
             claimed.append((row, generation, True))
-        words[IN_USE] = in_use
-        words[CHANGES] = changes + 1  # As `record_change`.
+        words[IN_USE] += len(claimed)
+        words[CHANGES] += 1  # As `record_change`.
         words[PENDING] = 0
-        if len(claimed) < len(claims):
+        if number < 0:
             raise TableFullError(self.name)  # The first keys have their rows, and are found from now on.
         return claimed
 
     def _choose_row(self, state: int) -> tuple[int, int]:
-        """Return the word of the header with the list that a new row of this state comes from, and the row's number; -1
-        if none is left. A row that was never handed out is on no list, and its number is HIGH. Within a change.
+        """Return the word of the header with the list that a new row of this state comes from, and the row's number, if
+        the list of its kind is empty. The word is 0 if the row was never handed out, and the number -1 if none is left.
+        Within a change.
         """
-        words = self.words
-        if state & HAS_GAUGES and self._separates_rings and (words[FREE_GAUGES] or self._set_block_aside()):
-            return FREE_GAUGES, words[FREE_GAUGES] - 1
-        if words[FREE]:
-            return FREE, words[FREE] - 1
-        high = words[HIGH]
+        words, high = self.words, self.words[HIGH]
+        if state & HAS_GAUGES:
+            if self._separates_rings and self._set_block_aside():
+                return FREE_GAUGES, words[FREE_GAUGES] - 1
+            if words[FREE]:
+                return FREE, words[FREE] - 1
         if high < self._rows and (high < words[ALLOCATED] or self.file.allocate(high + 1)):
-            return FREE, high
+            return 0, high
         return FREE_GAUGES, words[FREE_GAUGES] - 1  # The last rows are for either kind.
 
     def _set_block_aside(self) -> bool:

@@ -12,7 +12,7 @@ from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.columns import is_counting
 from edgeproxy.edge.counters.file import TableFile
 from edgeproxy.edge.counters.index import EMPTY, Index, TableBusyError, TableFullError
-from edgeproxy.edge.counters.layout import HEADER_WORDS, HIGH, TALLY_HASH, WORD
+from edgeproxy.edge.counters.layout import HEADER_WORDS, HIGH, TALLY_HASH, TALLY_KEY_BYTES, WORD
 from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
 
 COUNTER, GAUGE, HISTOGRAM = 1, 2, 3
@@ -80,11 +80,12 @@ class TallyTable:
         if self.column is None:
             raise ValueError("a process without a column reads, and adds to nothing")
         key_hash = self.index.hash(key)
+        slot = HEADER_WORDS + key_hash % self.index.slots
         number = None
-        if self.words[HEADER_WORDS + key_hash % self.index.slots] != EMPTY:  # A new key mostly finds that.
+        if self.words[slot] != EMPTY:  # A new key mostly finds that.
             number = self._find(key_hash, key)
         if number is None:
-            number = self._claim(key_hash, key, kind)
+            number = self._claim(slot, key_hash, key, kind)
         return self._first + number * self._stride + self._own_at
 
     def columns_of(self, own: int) -> slice:
@@ -135,17 +136,20 @@ class TallyTable:
     def _find(self, key_hash: int, key: bytes) -> int | None:
         return self.index.find_row(key_hash, lambda number: self._has(number, key))
 
-    def _claim(self, key_hash: int, key: bytes, kind: int) -> int:
+    def _claim(self, first: int, key_hash: int, key: bytes, kind: int) -> int:
+        """Claim a row for this key, whose `first` slot in the index is this, unless another process has just done so.
+        Return its number.
+        """
         words, index = self.words, self.index
-        if len(key) > at.TALLY_KEY_BYTES:
-            raise ValueError(f"the key is {len(key)} bytes long, and {at.TALLY_KEY_BYTES} is the most")
+        length, near = len(key), self._near_bytes
+        if length > TALLY_KEY_BYTES:
+            raise ValueError(f"the key is {length} bytes long, and {TALLY_KEY_BYTES} is the most")
         if words[HIGH] >= self._rows:
             raise TableFullError(self.name)
         if not self.file.lock():
             self._wait_for_lock()
         try:
-            first = HEADER_WORDS + key_hash % index.slots
-            slot = first if words[first] == EMPTY else index.find_slot_of_new(key_hash)
+            slot: int | None = first if words[first] == EMPTY else index.find_slot_of_new(key_hash)
             if slot is None:
                 claimed = self._find(key_hash, key)
                 if claimed is not None:
@@ -159,10 +163,9 @@ class TallyTable:
             row = self._first + number * self._stride
             # This writes zeros into all other words: after a power cut a row may have content though it was not handed
             # out, as far as the disk knew.
-            near = self._near_bytes
-            self._pack_row(self._bytes, row * WORD, kind << 8 | len(key), key[:near])
-            if len(key) > near:
-                self._rest_of_key(number, len(key) - near)[:] = key[near:]
+            self._pack_row(self._bytes, row * WORD, kind << 8 | length, key)  # As much of the key as has room.
+            if length > near:
+                self._rest_of_key(number, length - near)[:] = key[near:]
             if IS_WEAK:
                 fence()
             words[row + TALLY_HASH] = key_hash

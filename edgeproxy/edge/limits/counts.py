@@ -10,6 +10,7 @@ from functools import lru_cache
 
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import CELLS_AHEAD, MASK, SHIFT, per_second, width_us
+from edgeproxy.edge.counters.layout import ROW_SYNC
 from edgeproxy.edge.counters.local_row import LocalRow
 from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
 from edgeproxy.edge.counters.row_key import HAS_FOREIGN
@@ -389,7 +390,7 @@ class Counts:
             if not window.since <= now < window.until:
                 window.advance(now)
             self.version = window.versions[number]  # Another object that finds the row makes this one read again.
-            self.sync = self.window.words[row + at.ROW_SYNC]
+            self.sync = window.words[row + ROW_SYNC]
             self.turn = window.turn
 
     def _resolve_row(self, now: float) -> bool:

@@ -156,8 +156,11 @@ class LimitTerms:
         """Return the limits of a customer whose name alone decides them (`plain_makers`)."""
         makers, make_slots = self.plain_makers, self.plain_slots_maker
         assert makers is not None
-        policies = (makers[0](customer),) if len(makers) == 1 else tuple([make(customer) for make in makers])
-        return LimitSet(policies, self.plain_traits, () if make_slots is None else (make_slots(customer),))
+        slot = None if make_slots is None else make_slots(customer)
+        if len(makers) == 1:
+            return LimitSet.create_lone(makers[0](customer), slot, self.plain_traits)
+        policies = tuple([make(customer) for make in makers])
+        return LimitSet(policies, self.plain_traits, () if slot is None else (slot,))
 
     def find_rows(self, limit_set: LimitSet, customer: bytes, now: float) -> None:
         """Find or claim the rows of a customer's new limits at once, at edge time `now`, if all of them are in one

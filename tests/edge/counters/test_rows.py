@@ -1,6 +1,7 @@
 import random
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -112,7 +113,7 @@ def test_a_full_table_has_no_row_for_another_key(table: LimitTable) -> None:
 
 def test_a_table_that_fills_between_two_looks_is_full(table: LimitTable, monkeypatch: pytest.MonkeyPatch) -> None:
     def lock() -> bool:
-        table.words[at.IN_USE] = CUSTOMERS.rows
+        table.words[at.IN_USE] = table.words[at.HIGH] = CUSTOMERS.rows
         return True
 
     monkeypatch.setattr(table.file, "lock", lock)
@@ -183,14 +184,14 @@ def test_a_row_that_another_is_just_claiming_is_not_claimed_twice(
 ) -> None:
     other = limits(path, 1)
     under_way, go_on = threading.Event(), threading.Event()
-    publish, peek = other.index.publish, table.peek
+    pack, peek = other._pack_new_row, table.peek
 
-    def slow(slot: int, key_hash: int, number: int) -> None:
+    def slow(*arguments: Any) -> None:
         under_way.set()
         assert go_on.wait(10)
-        publish(slot, key_hash, number)
+        pack(*arguments)
 
-    monkeypatch.setattr(other.index, "publish", slow)
+    monkeypatch.setattr(other, "_pack_new_row", slow)
     claimer = threading.Thread(target=lambda: claim(other, b"acme"))
     claimer.start()
     assert under_way.wait(10)

@@ -141,7 +141,7 @@ class RouteAccess:
         own = key.terms
         place = (route, id(customer), id(own))
         granted = self._granted[place]
-        if granted is not None and granted[1] is own and granted[0].customer is customer:
+        if granted is not None:  # As long as it is cached, no other objects have these ids.
             return self._bind_terms(granted[0], key, latest=latest)
         binding = self.bind(key, customer, route, latest=latest)
         # A flag may depend on the customer's name.

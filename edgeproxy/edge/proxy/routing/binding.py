@@ -230,8 +230,8 @@ class BindingTerms:
 
     __slots__ = (
         "_by_status", "counts_plainly", "creates_plain_sets", "customer", "end_user_sets", "fallback", "forwards_key",
-        "has_own_limit_sets", "has_rare_parts", "has_special_meters", "has_unusual_head", "limits", "message",
-        "meters", "metrics", "networks", "plain_meters", "prefer", "priority", "prompts", "route", "shape",
+        "has_own_limit_sets", "has_rare_parts", "has_special_meters", "has_unusual_head", "limits", "lone_meter",
+        "message", "meters", "metrics", "networks", "plain_meters", "prefer", "priority", "prompts", "route", "shape",
         "stamps", "tier", "usual_status",
     )  # fmt: skip
 
@@ -280,6 +280,8 @@ class BindingTerms:
         """True if each meter of requests has one counter for all keys of a customer."""
         label = route.label
         self.plain_meters = [UsageMeter(name, label, usage_key(("", name, label, ""))) for name in meters.by_request]
+        self.lone_meter = self.plain_meters[0] if self.counts_plainly and len(self.plain_meters) == 1 else None
+        """The only meter of requests, if it has one counter for all keys of a customer."""
         self.has_special_meters = bool(meters.refusing or usage is not None or meters.others)
         """True if anything but requests and their costs is counted."""
         self.has_rare_parts = self.has_special_meters or fallback is not None or "admitted" in meters.when
@@ -488,25 +490,27 @@ class RouteBinding:
 
     def _create_meters(self, terms: BindingTerms, limits: "RouteLimits | None") -> None:
         """Create the counters of requests, sorted by the time and the subject of each meter's counts."""
-        meters, metrics = terms.meters, terms.metrics
+        meters, metrics, rare, lone = terms.meters, terms.metrics, self.rare, terms.lone_meter
+        self.latest_status, self.latest_counter = terms.usual_status
+        self.latest_refusal: Refused | None = None
+        """The latest 429 of this binding. The next refusal is mostly equal to it."""
+        if lone is not None and rare is None and self.subject:  # As for most customers.
+            counter: Countable = metrics.get_whole_usage_counter(self.subject, lone)
+            self._usage = self.latest_usage = counter
+            return
         usage: list[Countable] = []
         if terms.counts_plainly:
-            subject = self.subject if self.rare is None and self.subject else self.counted_as.encode()
-            for meter in terms.plain_meters:
-                usage.append(metrics.get_whole_usage_counter(subject, meter))
+            subject = self.counted_as.encode()
+            usage = [metrics.get_whole_usage_counter(subject, meter) for meter in terms.plain_meters]
         else:
             assert limits is not None
             usage = [_create_counter(self.counted_as, terms, limits, name) for name in meters.by_request]
         self._usage = group_counters(usage)
         """The counters of the meters that count each request alike."""
-        self.latest_status, self.latest_counter = terms.usual_status
         self.latest_usage = self._usage
         """The counters of the latest status: of requests, and of meters and errors. A new binding expects the usual
         one.
         """
-        self.latest_refusal: Refused | None = None
-        """The latest 429 of this binding. The next refusal is mostly equal to it."""
-        rare = self.rare
         if rare is None:
             return
         if "admitted" in meters.when:

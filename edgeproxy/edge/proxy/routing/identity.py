@@ -91,11 +91,12 @@ class KeyHolder(Identity):
 
     __slots__ = ("_secret", "subject", "terms")
 
-    def __init__(self, make: Callable[..., RouteBinding], valid_until: float, secret: bytes, key: HeldKey) -> None:
+    def __init__(self, make: Callable[..., RouteBinding], secret: bytes, subject: bytes, terms: Key) -> None:
         """`secret` is the key itself."""
         RouteBindings.__init__(self, make)
-        self.valid_until = valid_until
-        self._secret, self.subject, self.terms = secret, key.subject, key.terms
+        expires = terms.expires
+        self.valid_until = FOREVER if expires is None else expires - EPOCH
+        self._secret, self.subject, self.terms = secret, subject, terms
 
     @property
     def customer(self) -> str:
@@ -302,13 +303,12 @@ class Directory:
                 return TokenHolder(secret, remembered)
             holder.is_recent = True
             return holder
-        key = self._customers.find_key(digest)
-        if key is None:
+        owner = self._customers.find_owner(digest)
+        if owner is None:
             # A mistyped key is refused here, so that the supervisor need not look for it.
             unknown = self._key_lookup is None or is_miswritten(secret)
             return self.unknown if unknown else UnresolvedIdentity(secret, digest)
-        expires = key.terms.expires
-        identity = KeyHolder(self._bind_key, FOREVER if expires is None else expires - EPOCH, secret, key)
+        identity = KeyHolder(self._bind_key, secret, *owner)
         known.remember(secret, identity)
         return identity
 

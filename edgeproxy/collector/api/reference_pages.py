@@ -1,4 +1,4 @@
-"""The API reference in a browser: an index with a search, and a page for each tag, on which requests can be tried."""
+"""The API reference in a browser: an index with a search, and for each tag a page with forms to try its requests."""
 
 import base64
 import hashlib

@@ -39,7 +39,7 @@ def test_a_language_has_every_text(language: str) -> None:
             assert {catalog.ngettext(*text, n) for n in range(120)} == set(forms), text
 
 
-def test_each_marked_text_is_found_by_the_extraction() -> None:
+def test_the_extraction_reads_each_marked_text() -> None:
     """It does not read the calls within f-strings, for example, so that a text there has no translation."""
     marked = {
         (call.args[0].value,)

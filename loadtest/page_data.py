@@ -6,7 +6,8 @@ invoice, and every hundredth is refused now and then. Every customer has two ent
 edges have shipped 300,000 batches, and Stripe has sent a million events. Texts that no page reads (hashes, secrets) are
 short.
 
-Three more customers have very much of something (`EXTREMES`), as an attacker would.
+Three more customers have very much of something (`EXTREMES`), as an attacker would. They have usage of the running
+month alone: their pages are slowest at its end.
 """
 
 import asyncio

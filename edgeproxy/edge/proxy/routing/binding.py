@@ -260,8 +260,7 @@ class BindingTerms:
         self.route, self.customer, self.tier, self.limits, self.meters = route, customer, tier, limits, meters
         self.stamps, self.metrics, self.fallback = stamps, metrics, fallback
         self.forwards_key, self.end_user_sets = forwards_key, end_user_sets
-        self.priority = 0 if allowance is None else allowance.priority
-        self.message = None if allowance is None else allowance.message
+        self.priority, self.message = (0, None) if allowance is None else (allowance.priority, allowance.message)
         regions, networks = (None, None) if customer is None else (customer.regions, customer.networks)
         self.prefer = None if regions is None else regions.prefer
         self.networks = None if networks is None else NetworkFilter(networks)

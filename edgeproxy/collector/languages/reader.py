@@ -47,14 +47,18 @@ class Reader(NamedTuple):
         """Return a number rounded to an integer."""
         return numbers.format_decimal(round(value), locale=self.locale)
 
-    def share(self, value: float, digits: int = 2) -> str:
-        """Return a share of 1 in percent, rounded: but 99.996 % is 99.99 %, not 100 %, and 0.4 % is <1 %."""
+    def share(self, value: float, digits: int = 2, promised: float = 1) -> str:
+        """Return a share of 1 in percent, rounded: but 99.996 % is 99.99 %, not 100 %, and 0.4 % is <1 %.
+
+        A share below the `promised` one never reads as that one: 99.946 % of 99.95 % is 99.94 %.
+        """
         scale = 10 ** (digits + 2)
         steps = math.floor(abs(value) * scale + 0.5 + 1e-6)
         if value and not steps:
             return f"{'<' if value > 0 else '>'}{self.share(math.copysign(1 / scale, value), digits)}"
-        if abs(value) < 1:
-            steps = min(steps, scale - 1)
+        bound = promised if abs(value) < promised else 1
+        if abs(value) < bound:
+            steps = min(steps, math.ceil(bound * scale - 1e-6) - 1)
         form = self.locale.percent_formats[None].pattern
         if digits:
             form = form.replace("#,##0", f"#,##0.{'0' * digits}")

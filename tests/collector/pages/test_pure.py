@@ -492,6 +492,8 @@ def test_percentages_are_rounded_but_never_to_all_or_nothing() -> None:
     assert choose_reader("de", None).share(0.0004, 1) == "<0,1\xa0%"
     assert choose_reader("en", None).share(0.0, 1) == "0.0%"
     assert choose_reader("en", None).share(-0.004, 0) == ">-1%"
+    for value, shown in ((0.99946, "99.94%"), (0.9995, "99.95%"), (0.99951, "99.95%"), (0.99996, "99.99%")):
+        assert choose_reader("en", None).share(value, promised=0.9995) == shown, "a missed promise never reads as kept"
 
 
 def test_a_form_counts_only_from_a_page_of_this_site() -> None:

@@ -1,5 +1,6 @@
 """The times of the usage explorer: a range, the preceding range, and their steps. Pure."""
 
+import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -87,7 +88,7 @@ def _find_range(name: str, query: Mapping[str, str], now: float) -> tuple[int, i
 
     A custom range has whole days. If `to` has a time of day, as in links of charts, the range has exact times.
     """
-    current = -(-int(now) // MINUTE) * MINUTE
+    current = math.ceil(now / MINUTE) * MINUTE  # The running minute counts from its first moment.
     today = int(now) // DAY * DAY
     if name == "1h":
         return current - HOUR, current, HOUR

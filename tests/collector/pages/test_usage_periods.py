@@ -31,6 +31,13 @@ def test_a_part_of_a_day_is_held_against_as_much_of_one() -> None:
     assert choose_period({"range": "1h"}, NOW).until - choose_period({"range": "1h"}, NOW).since == HOUR
 
 
+@pytest.mark.parametrize("name", ["1h", "today", "7", "own"])
+@pytest.mark.parametrize("second", [0.01, 0.99, 1.0, 59.99])
+def test_a_range_until_now_has_the_running_minute_from_its_first_second(name: str, second: float) -> None:
+    query = {"range": name, "from": "2027-03-09", "to": "2027-03-10"}
+    assert choose_period(query, TODAY + HOUR + second).until == TODAY + HOUR + 60
+
+
 @pytest.mark.parametrize(
     ("query", "expected"),
     [

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.database.marks import SETTING as CUSTOMER_SETTING
-from edgeproxy.collector.database.row_security import quote_name
+from edgeproxy.collector.database.row_security import lock_rights, quote_name
 from edgeproxy.collector.database.schema import minutes_floor
 
 CREATE_PARTITION = "edgeproxy_create_partition"
@@ -177,6 +177,7 @@ async def grant_rights(connection: AsyncConnection, login: str) -> None:
 
     The owner of the tables calls it in a transaction.
     """
+    await lock_rights(connection)  # PostgreSQL refuses one of two simultaneous changes of an object's rights.
     tables = (await connection.exec_driver_sql(_TABLES)).scalars().all()
     schema = (await connection.exec_driver_sql("SELECT quote_ident(current_schema())")).scalar_one()
     for statement in _list_grants(schema, quote_name(login), tables):

@@ -35,7 +35,7 @@ CUSTOMER_ROLE = "edgeproxy_customer"
 COLLECTOR_ROLE = "edgeproxy_collector"
 """The role whose members see the rows of all customers. The role itself has no rights to tables."""
 LOCK = 7305_0004
-"""PostgreSQL's advisory lock for changing policies."""
+"""PostgreSQL's advisory lock for changing policies and rights."""
 LOCK_TIMEOUT = "5s"
 """Longest wait for a table that is in use; later users of the table wait as well."""
 
@@ -286,7 +286,7 @@ async def enforce(begin: Begin) -> str | None:
     HiddenRowsError.
     """
     async with begin() as connection:
-        await _lock(connection)
+        await lock_rights(connection)
         if not (login := await fetch_login(connection)).is_complete:
             await _try_statement(connection, roles_sql(login.name))
         if await must_see_rows(connection) is None:
@@ -296,7 +296,7 @@ async def enforce(begin: Begin) -> str | None:
     for table, state in states.items():
         if is_complete and state != expected_state(table):
             async with begin() as connection:
-                await _lock(connection)
+                await lock_rights(connection)
                 await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
                 if not await _try_statement(connection, _table_sql(table)):
                     break  # The other tables would take as long, and batches would wait meanwhile.
@@ -304,8 +304,8 @@ async def enforce(begin: Begin) -> str | None:
         return await find_gap(connection)
 
 
-async def _lock(connection: AsyncConnection) -> None:
-    """Lock policies against changes by other sessions until the transaction ends."""
+async def lock_rights(connection: AsyncConnection) -> None:
+    """Lock policies and rights against changes by other sessions until the transaction ends."""
     await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
 
 
@@ -374,8 +374,12 @@ _SEQUENCES = (
 
 
 def _digest(condition: str) -> str:
-    """Return the digest that a policy's comment holds, to recognize the condition of an existing policy."""
-    return hashlib.sha256(condition.encode()).hexdigest()[:16]
+    """Return the digest that a policy's comment holds, to recognize the condition of an existing policy.
+
+    It covers the text of a function in the condition, so that a change of that reaches existing databases.
+    """
+    text = condition + _OWN_SERIES if _IS_OWN_SERIES in condition else condition
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def quote_name(name: str) -> str:

@@ -772,6 +772,19 @@ async def test_row_security_of_a_locked_table_is_put_in_force_later(
     await database.close()
 
 
+async def test_a_change_of_the_function_of_policies_reaches_existing_databases(
+    postgresql: Postgresql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = postgresql.database()
+    monkeypatch.setattr(row_security, "_OWN_SERIES", row_security._OWN_SERIES.replace("COST 1 ", "COST 2 "))
+    database = await Database.connect(url)
+    assert database.row_security_gap is None
+    async with database.reading() as connection:
+        cost = await connection.scalar(sa.text(f"SELECT procost FROM pg_proc WHERE proname = '{OWN_SERIES}'"))
+    await database.close()
+    assert cost == 2
+
+
 def test_a_dump_by_the_owner_has_every_row_or_fails(postgresql: Postgresql) -> None:
     """pg_dump without --enable-row-security fails. It must not write a backup without rows."""
     url = postgresql.database()

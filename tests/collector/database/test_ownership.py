@@ -9,9 +9,12 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from edgeproxy import cli
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.ownership import grant_rights
 from edgeproxy.collector.database.schema import DAY, REVISION
 from loadtest.testbed.batch_chains import NOON, Chain
 from loadtest.testbed.collector import Collector
@@ -294,6 +297,24 @@ def test_collector_starts_only_after_the_owner_migrates(
     assert separate.run_command("migrate")[0] == 0
     assert separate.run_sql("SELECT version_num FROM alembic_version") == later
     assert f"is of revision {later}, not {REVISION}: have the owner run" in separate.fail_start()
+
+
+async def test_two_migrations_at_once_grant_rights_one_after_the_other(postgresql: Postgresql) -> None:
+    _, url = postgresql.empty_database_of_owner()
+    first, second = await Database.connect(url), await Database.connect(url)
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+    async def is_waiting() -> bool:
+        async with first.reading() as connection:
+            return bool(await connection.scalar(sa.text(waiting)))
+
+    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks, first.writing() as connection:
+        await grant_rights(connection, "edgeproxy_login")
+        tasks.create_task(second.grant_rights("edgeproxy_login"))
+        while not await is_waiting():
+            pass
+    await first.close()
+    await second.close()
 
 
 @pytest.mark.parametrize(

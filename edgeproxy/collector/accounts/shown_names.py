@@ -3,6 +3,7 @@
 Sign-up and the form of a new customer store it in the metadata. Other customers are shown by their name in the API.
 """
 
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from edgeproxy.collector.accounts import customer_rows
 from edgeproxy.collector.accounts.pseudonyms import LOOKED_UP_MAX, fetch_display_names
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import customers
-from edgeproxy.collector.languages.invisible import format_line
+from edgeproxy.collector.languages.invisible import JOINERS, format_line
 
 NAME_FIELD = "name"
 """The metadata field with a customer's name as a person wrote it."""
@@ -80,12 +81,18 @@ async def find_shown_name(database: Database, name: str) -> str:
 async def find_distinct_names(database: Database, names: Sequence[str]) -> list[str]:
     """Return the shown names of customers by their names in the ledger, for a choice.
 
-    Two customers may have equal names. These begin with the name in the API, which only one has.
+    Two customers may have names that read alike. These begin with the name in the API, which only one has.
     """
     async with database.reading() as connection:
         known = await fetch_all_names(connection, names)
-    counts = Counter(known[name].shown[:READ_CHARACTERS] for name in names)
+    read = [_normalize(known[name].shown)[:READ_CHARACTERS] for name in names]
+    counts = Counter(read)
     return [
-        shown if counts[shown[:READ_CHARACTERS]] == 1 else f"{in_api} ({shown})"
-        for in_api, shown in (known[name] for name in names)
+        shown if counts[text] == 1 else f"{in_api} ({shown})"
+        for text, (in_api, shown) in zip(read, (known[name] for name in names), strict=True)
     ]
+
+
+def _normalize(name: str) -> str:
+    """Return a name without differences that are hard to see: composed letters, wide ones, and joiners."""
+    return unicodedata.normalize("NFKC", JOINERS.sub("", name))

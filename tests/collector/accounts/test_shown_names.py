@@ -61,6 +61,12 @@ def test_a_key_may_have_each_name_that_is_shown_as_it_was_written(name: str) -> 
 
 def test_equal_names_begin_with_the_name_in_the_api(tmp_path: Path) -> None:
     rows = {"zephyr": "Zephyr", "zephyr-2": "Zephyr", "one": "W" * 80 + "1", "two": "W" * 80 + "2", "plain": ""}
+    rows |= {
+        "zoe": "Zo\u00eb",
+        "zoe-2": "Zoe\u0308",
+        "raad": "\u0631\u0627\u062f",
+        "raad-2": "\u0631\u0627\u200c\u062f",
+    }
     distinct: list[str] = []
 
     async def work(database: Database) -> None:
@@ -71,6 +77,7 @@ def test_equal_names_begin_with_the_name_in_the_api(tmp_path: Path) -> None:
         distinct.extend(await find_distinct_names(database, list(rows)))
 
     run(f"sqlite:///{tmp_path}/names.db", work, *rows)
-    first, second, one, two, plain = distinct
+    first, second, one, two, plain, *alike = distinct
+    assert [name.partition(" ")[0] for name in alike] == ["zoe", "zoe-2", "raad", "raad-2"]
     assert (first, second, plain) == ("zephyr (Zephyr)", "zephyr-2 (Zephyr)", "plain")
     assert (one[:8], two[:8]) == ("one (WWW", "two (WWW")

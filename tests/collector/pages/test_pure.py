@@ -535,15 +535,32 @@ def test_invisible_characters_are_escaped() -> None:
 
 
 PERSIAN, FAMILY, JAPANESE = "می\u200cخواهم", "👨\u200d👩\u200d👧", "山田\u3000太郎"
+HINDI, MALAYALAM, HEART = "क्\u200dष", "രാജന്\u200d", "\u2764\ufe0f\u200d🔥"
+LATIN, CHINESE, ENDS, FILLER = "Việ\u200dt", "山\u200c田", "می\u200c", "\u3164"
 
 
-@pytest.mark.parametrize("text", [PERSIAN, FAMILY, JAPANESE, "2,00\xa0€", "12\u202f345"])
+@pytest.mark.parametrize("text", [PERSIAN, FAMILY, JAPANESE, HINDI, MALAYALAM, HEART, "2,00\xa0€", "12\u202f345"])
 def test_names_and_amounts_of_all_languages_are_visible(text: str) -> None:
     assert is_visible(text)
     assert escape_invisible(text) == format_line(text) == text
 
 
-@pytest.mark.parametrize("text", ["ad\u200dmin", "\u200cمی", "می\u200c\u200cخواهم", "ل\u202eا", "a\nb", "\0", "\ud800"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ad\u200dmin",
+        "\u200cمی",
+        "می\u200c\u200cخواهم",
+        LATIN,
+        CHINESE,
+        ENDS,
+        FILLER,
+        "ل\u202eا",
+        "a\nb",
+        "\0",
+        "\ud800",
+    ],
+)
 def test_characters_that_deceive_readers_are_not_visible(text: str) -> None:
     assert not is_visible(text)
     assert format_line(text) != text

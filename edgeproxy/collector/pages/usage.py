@@ -10,6 +10,7 @@ from typing import NamedTuple, NotRequired, Required
 from typing_extensions import TypedDict
 
 from edgeproxy.collector.languages.reader import parse_time
+from edgeproxy.collector.ledger import queries
 from edgeproxy.collector.ledger.detail import find_detail_start
 from edgeproxy.collector.ledger.queries import format_time
 from edgeproxy.collector.pages.month import UsageTime
@@ -23,7 +24,7 @@ DIMENSIONS_MAX = 4
 VALUES_MAX = 20
 """Values shown per dimension."""
 ROWS_MAX = 4000
-"""Rows fetched by dimensions. A customer may use a thousand keys."""
+"""Rows fetched by all dimensions at once. A customer may use a thousand keys."""
 DAY_ROWS_MAX = 4000
 """Rows fetched by meter and day."""
 DAY_SECONDS = 86400
@@ -176,10 +177,10 @@ async def fetch_splits(visit: Visit, customer: str, since: int, only: Collection
     if not names:
         return []
     # One query has all dimensions. It returns few more rows, because most meters have at most one dimension.
-    whole = await _fetch_usage(visit, customer, since, names)
+    whole = await _fetch_usage(visit, customer, since, names, ROWS_MAX)
     splits = []
     for name in names:
-        page = await _fetch_usage(visit, customer, since, [name]) if "next" in whole and len(names) > 1 else whole
+        page = await _fetch_usage(visit, customer, since, [name], queries.ROWS_MAX) if "next" in whole else whole
         splits += compute_splits(page["rows"], name, {key for key, meter in meters.items() if name in meter.dimensions})
     return splits
 
@@ -196,10 +197,9 @@ async def fetch_split_costs(visit: Visit, customer: str, since: int, split: Spli
     return split._replace(currency=response.body["currency"], costs=costs, cost=response.body["amount"])
 
 
-async def _fetch_usage(visit: Visit, customer: str, since: int, names: Sequence[str]) -> UsagePageView:
+async def _fetch_usage(visit: Visit, customer: str, since: int, names: Sequence[str], limit: int) -> UsagePageView:
     """Fetch the first page of a customer's usage since a Unix second by meter and these dimensions."""
-    by, limit = ",".join(("meter", *names)), str(ROWS_MAX)
-    query = {"customer": customer, "by": by, "from": format_time(since), "limit": limit}
+    query = {"customer": customer, "by": ",".join(("meter", *names)), "from": format_time(since), "limit": str(limit)}
     page: UsagePageView = await visit.fetch("GET", "/v1/usage", query=query)
     return page
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from edgeproxy.collector.database.schema import DAY, HOUR
+from edgeproxy.collector.pages.usage import fetch_splits
 from edgeproxy.collector.pages.usage_explorer import (
     compute_counts,
     compute_groups,
@@ -107,6 +108,22 @@ async def test_usage_of_very_many_keys_is_not_read_by_step(used_keys: int, is_sp
     counts = await fetch_counts(visit, {"meter": "calls", "by": "day,key"}, "key", [TODAY])
     assert (counts.steps, len(counts.groups), counts.split is not None) == ([2 * used_keys], used_keys, is_split)
     assert ("day,key" in groupings) == is_split
+
+
+@pytest.mark.parametrize("dimensions", [{"key": 1000}, {"key": 1000, "model": 50}])
+async def test_splits_of_the_month_have_the_usage_of_very_many_keys(dimensions: dict[str, int]) -> None:
+    meters = {f"calls{n}": Meter.model_validate({"count": "requests", "dimensions": dimensions}) for n in range(5)}
+
+    async def fetch(_method: str, _path: str, *, query: dict[str, str]) -> dict[str, Any]:
+        fields = [(name, 1000 if name == "key" else 1) for name in query["by"].split(",")[1:]]
+        (many, count), *_ = sorted(fields, key=lambda field: -field[1])
+        rows = [{"meter": name, many: str(n), "value": 2000 // count} for name in meters for n in range(count)]
+        limit = int(query["limit"])
+        return {"rows": rows[:limit]} | ({"next": "more"} if len(rows) > limit else {})
+
+    visit: Any = SimpleNamespace(fetch=fetch, site=SimpleNamespace(settings_now=lambda: SimpleNamespace(meters=meters)))
+    splits = await fetch_splits(visit, "acme", TODAY)
+    assert [(split.meter, split.total) for split in splits] == [(name, 2000) for name in meters] * len(dimensions)
 
 
 def test_usage_page_starts_with_the_most_used_priced_meter_and_chosen_split() -> None:

@@ -102,9 +102,12 @@ def _measure(stage: Stage, results: Results) -> None:
         slices, failures = rounds.run_crowds(stage, peers, say)
         results.slices += slices
         results.left_out.update(failures)
-    if "flood" in parts and Edge.name in stage.options.only:
-        results.floods, results.flood_instructions, failures = flood.run(stage, say)
+    if "flood" in parts:
+        results.floods, failures = flood.run(stage, rounds.list_crowd_peers(peers), say)
         results.left_out.update(failures)
+        if Edge.name in stage.options.only:
+            results.flood_instructions, failures = flood.count_instructions(stage, say)
+            results.left_out.update(failures)
     if "workers" in parts:
         say("instructions by number of workers")
         results.workers, failures = instructions.run_workers(stage)

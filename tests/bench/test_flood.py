@@ -49,7 +49,7 @@ def test_a_slice_beside_a_flood_counts_the_rest_for_regular_requests(
     monkeypatch.setattr(flood, "pace", lambda *_: SimpleNamespace(p50=0.001, p95=0.002, p99=0.003))
     stage: Any = SimpleNamespace(options=SimpleNamespace(load_core=0, seconds=1))
     running: Any = SimpleNamespace(port=1, workers=lambda: [1])
-    cost: FloodCost = flood._measure(stage, 1, running, Crowd(flood.CUSTOMERS))
+    cost: FloodCost = flood._measure(stage, "edgeproxy", 1, running, Crowd(flood.CUSTOMERS))
     assert (cost.alone, cost.flood, cost.beside) == (10, {"invented": 20, "wrong": 20}, {"invented": 14, "wrong": 14})
     assert (cost.to_alone, cost.to_wrong) == (1.4, 1)
     assert cost.latencies["wrong"] == {"p50": 1, "p95": 2, "p99": 3}

@@ -5,15 +5,14 @@ requests take. They take more beside any other kind of request, as these share t
 wrong key is measured too, which empties no cache of the edge.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from loadtest.bench.load import crowd_client
 from loadtest.bench.measure import cpu
 from loadtest.bench.measure.crowd import FLOOD, Crowd, format_request
 from loadtest.bench.measure.latency import pace
-from loadtest.bench.peers.edge import Edge
-from loadtest.bench.peers.peer import Running
+from loadtest.bench.peers.peer import Peer, Running
 from loadtest.bench.stage import Stage
 from loadtest.instructions import count_per_exchange
 
@@ -33,6 +32,7 @@ LOADS = ("alone", *FLOODS)
 class FloodCost:
     """The cost in one round: µs of CPU a request, and latencies in ms by load and quantile."""
 
+    peer: str
     round: int
     alone: float
     """A regular request without a flood."""
@@ -55,27 +55,33 @@ class FloodCost:
         return self.beside[INVENTED] / self.beside[WRONG]
 
 
-def run(stage: Stage, say: Callable[[str], None]) -> tuple[list[FloodCost], dict[str, int], dict[str, str]]:
-    """Return the costs, the instructions of an exchange by scenario, and why either could not be measured."""
+def run(stage: Stage, peers: Sequence[Peer], say: Callable[[str], None]) -> tuple[list[FloodCost], dict[str, str]]:
+    """Return the costs of peers that serve many customers, and why some could not be measured."""
     costs: list[FloodCost] = []
     failures: dict[str, str] = {}
     crowd = Crowd(CUSTOMERS)
     for number in range(1, stage.options.rounds + 1):
         say(f"a flood of invented keys, round {number} of {stage.options.rounds}")
-        try:
-            with stage.serving(Edge(), crowd=crowd) as running:
-                costs.append(_measure(stage, number, running, crowd))
-        except (OSError, RuntimeError, ValueError) as error:
-            failures["flood"] = f"round {number}: {error}"
-            break
+        for peer in peers:
+            if peer.name not in failures:
+                try:
+                    with stage.serving(peer, crowd=crowd) as running:
+                        costs.append(_measure(stage, peer.name, number, running, crowd))
+                except (OSError, RuntimeError, ValueError) as error:
+                    failures[peer.name] = f"round {number}: {error}"
+    return costs, {f"flood, {name}": why for name, why in failures.items()}
+
+
+def count_instructions(stage: Stage, say: Callable[[str], None]) -> tuple[dict[str, int], dict[str, str]]:
+    """Return the instructions of an exchange of edgeproxy by scenario, and why they could not be counted."""
     say("instructions beside a flood of invented keys")
     counts: dict[str, int] = {}
     try:
         for kind in _SCENARIOS:
             counts[kind.name] = count_per_exchange(str(stage.options.python), kind.name)
     except FileNotFoundError:
-        failures["instructions beside a flood"] = "not here: install valgrind"
-    return costs, counts, failures
+        return counts, {"instructions beside a flood": "not here: install valgrind"}
+    return counts, {}
 
 
 _SCENARIOS = (Crowd(CUSTOMERS), Crowd(CUSTOMERS, is_flood=True), Crowd(CUSTOMERS, is_beside_flood=True))
@@ -89,7 +95,7 @@ def compute_instructions_ratio(counts: Mapping[str, int]) -> float | None:
     return (2 * both - flood) / alone  # An exchange beside the flood is a regular one or one of the flood.
 
 
-def _measure(stage: Stage, number: int, running: Running, crowd: Crowd) -> FloodCost:
+def _measure(stage: Stage, peer: str, number: int, running: Running, crowd: Crowd) -> FloodCost:
     core = stage.options.load_core
     path = f"/{crowd.list_route_names()[0]}/{crowd.kind}"
     crowd_client.run(running.port, path, customers=CUSTOMERS, connections=8, seconds=1, core=core, in_turn=True)
@@ -123,6 +129,7 @@ def _measure(stage: Stage, number: int, running: Running, crowd: Crowd) -> Flood
         beside[kind] = (spent - floods[kind] * count) / own
     rate = requests / stage.options.seconds * RATE_FRACTION
     return FloodCost(
+        peer=peer,
         round=number,
         alone=microseconds / requests,
         flood=floods,

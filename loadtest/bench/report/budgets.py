@@ -142,9 +142,10 @@ def _http2(results: Results) -> Iterator[Verdict]:
 
 def _floods(results: Results) -> Iterator[Verdict]:
     what = "a request beside a flood of invented keys"
-    if results.floods:
-        yield Verdict(f"CPU, {what}, × without", _BESIDE_FLOOD, median(each.to_alone for each in results.floods))
-        to_wrong = median(each.to_wrong for each in results.floods)
+    floods = [each for each in results.floods if each.peer == Edge.name]
+    if floods:
+        yield Verdict(f"CPU, {what}, × without", _BESIDE_FLOOD, median(each.to_alone for each in floods))
+        to_wrong = median(each.to_wrong for each in floods)
         yield Verdict(f"CPU, {what}, × beside one of a wrong key", _BESIDE_FLOOD, to_wrong)
     counted = compute_instructions_ratio(results.flood_instructions)
     if counted is not None:

@@ -140,12 +140,12 @@ def _floods(results: Results) -> str:
     if not results.floods:
         return ""
     kinds = (f"{kind}: flood, beside" for kind in FLOODS)
-    rows = [["round", "alone", *kinds, "to alone", "to wrong", *(f"{load}, ms" for load in LOADS)]]
+    rows = [["peer", "round", "alone", *kinds, "to alone", "to wrong", *(f"{load}, ms" for load in LOADS)]]
     for each in results.floods:
         figures = [f"{each.flood[kind]:.1f}, {each.beside[kind]:.1f}" for kind in FLOODS]
         quantiles = [", ".join(f"{each.latencies[load][quantile]:.2f}" for quantile in QUANTILES) for load in LOADS]
         ratios = (f"{ratio:.3f}" for ratio in (each.to_alone, each.to_wrong))
-        rows.append([str(each.round), f"{each.alone:.1f}", *figures, *ratios, *quantiles])
+        rows.append([each.peer, str(each.round), f"{each.alone:.1f}", *figures, *ratios, *quantiles])
     lines = [
         f"{CUSTOMERS:,} customers beside floods of invented keys and of one wrong key: µs of CPU a request, and",
         f"{', '.join(QUANTILES)} of regular requests beside as many of a flood",

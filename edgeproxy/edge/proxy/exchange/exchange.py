@@ -225,12 +225,13 @@ class Exchange(Forwarding):
         try:
             self.binding = identity.bind(route, self.now)
         except UnidentifiedError as error:
+            error.with_traceback(None)  # As `begin` does. Senders share the error, so each would add its frames.
             # Browsers send preflights without a key. The service has its own CORS rules here.
             if error.reason == "missing" and route.cors is None and self._is_own_preflight():
                 self.binding = self.snapshot.directory.browsers.bind(route)
                 return None
             self.runtime.metrics.count_auth_failure(error.reason)
-            return error.with_traceback(None)  # As `begin` does.
+            return error
         return None
 
     def admit(self) -> LimitSet | Literal[Progress.WAITING, Unread.UNREAD] | None:

@@ -122,6 +122,7 @@ class _Recheck:
             else:
                 identity.bind(exchange.route)
         except RejectedError as error:
+            error.with_traceback(None)  # Senders may share the error.
             if error.status in ENDING:
                 end_exchange(exchange, error)
 

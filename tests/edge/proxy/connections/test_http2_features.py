@@ -159,6 +159,9 @@ async def test_revoked_key_ends_its_streams_and_keeps_the_connection(edge: Edge)
     await edge.until(lambda: edge.inquiries, "the key is asked for again")
     lookup.on_answer(KeysLookedUp({}, [key], []))
     assert (await client.answer_of(waiting)).status == 401
+    # Later senders share the errors, which must not keep the ended requests in memory.
+    shared = edge.runtime.snapshot.directory.unknown._refusals.values()
+    assert [error.__traceback__ for error in shared] == [None, None]
     with pytest.raises(Cut):
         await client.rest_of(begun, Message(b"HTTP/1.1 200 OK"))
     assert (await client.next_event(socket, DataReceived)).data == b"\x88\x02\x03\xf0"  # 1008

@@ -72,6 +72,14 @@ async def test_preflight_reaches_a_service_that_answers_it_itself(edge: Edge) ->
     assert (await edge.refuses(with_key, "OPTIONS")).status == 401
 
 
+async def test_preflights_to_a_service_add_no_frames_to_the_refusal_of_others(edge: Edge) -> None:
+    """All requests without a key get one error on a route. Each preflight raises it, and is forwarded."""
+    for _ in range(2):
+        await edge.passes(preflight("/own/x"), head("HTTP/1.1 204 Fine"), "OPTIONS")
+    (cached,) = edge.runtime.snapshot.directory.anonymous._refusals.values()
+    assert (cached.__traceback__, cached.__context__) == (None, None)
+
+
 ANSWERS = {
     "whole": ok(b"hello", f"{ALLOWED}: *", "access-control-allow-credentials: true", "X-Own: yes"),
     "in chunks": head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked", f"{ALLOWED}: null") + chunks(b"hello"),

@@ -362,6 +362,9 @@ def test_bought_credits_have_a_receipt_and_a_statement(stage: PagesStage) -> Non
             bolt.post(form.action, {**form.fields, "amount": wrong})
             assert bolt.status == 422, wrong
         purchase = stage.buy(bolt, "12,50")
+        in_yen = bolt.get("/account/credits?currency=JPY").text
+        assert ("≈ ¥1,881" in in_yen, "Amounts in JPY are approximate" in in_yen) == (True, True)
+        assert "are approximate" not in bolt.get("/account/credits?currency=USD").text
         text = bolt.get("/account/credits?done=bought").text
         assert all(said in text for said in ("12,500 credits", "$12.50", "Thank you."))
         (receipt,) = [link for link in bolt.read.links if link.endswith(f"{purchase}/receipt")]

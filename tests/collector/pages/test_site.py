@@ -364,7 +364,7 @@ def test_bought_credits_have_a_receipt_and_a_statement(stage: PagesStage) -> Non
         purchase = stage.buy(bolt, "12,50")
         in_yen = bolt.get("/account/credits?currency=JPY").text
         assert in_yen.count("Amounts in JPY are approximate") == 1
-        assert 0 < in_yen.rfind("≈ ¥1,881") < in_yen.find("Amounts in JPY"), "the balance or a purchase alone is explained"
+        assert 0 < in_yen.rfind("≈ ¥1,881") < in_yen.find("Amounts in JPY"), "each amount is explained"
         assert "are approximate" not in bolt.get("/account/credits?currency=USD").text
         text = bolt.get("/account/credits?done=bought").text
         assert all(said in text for said in ("12,500 credits", "$12.50", "Thank you."))

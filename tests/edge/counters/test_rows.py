@@ -122,6 +122,26 @@ def test_a_table_that_fills_between_two_looks_is_full(table: LimitTable, monkeyp
     assert not table.words[at.PENDING]
 
 
+def test_keys_claimed_at_once_get_the_last_rows_in_turn(table: LimitTable) -> None:
+    for number in range(CUSTOMERS.rows - 1):
+        claim(table, b"%d" % number)
+    with pytest.raises(TableFullError):
+        table.find_all([(b"acme", WIDTH, 0), (b"globex", WIDTH, 0), (b"initech", WIDTH, 0)], 1000.0)
+    assert table.peek(table.make_key(b"acme")) is not None
+    assert table.rows_in_use == len(taken(table)) == CUSTOMERS.rows
+
+
+def test_row_that_a_power_cut_left_above_the_last_one_is_new(table: LimitTable) -> None:
+    """The header is older than the row: no list of free rows leads to it, whatever its words say."""
+    row = table.row(0)
+    for word in (at.ROW_GENERATION, at.ROW_STATE, at.ROW_BORN):
+        table.words[row + word] = 4
+    header = table.words[: at.IN_USE].tolist()
+    assert table.find(table.make_key(b"acme"), WIDTH, 1000.0) == (row, 2, True)
+    assert table.words[: at.IN_USE].tolist() == header
+    assert (table.high, table.words[at.FREE], table.words[at.FREE_GAUGES]) == (1, 0, 0)
+
+
 def test_a_key_without_a_free_slot_near_it_has_no_row(table: LimitTable) -> None:
     table.words[at.HEADER_WORDS : table.layout.first_row] = memoryview(
         b"\xff" * 8 * (table.layout.first_row - at.HEADER_WORDS)

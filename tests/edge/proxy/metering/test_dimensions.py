@@ -95,6 +95,13 @@ async def test_named_dimension_value_is_counted_after_the_maximum_is_reached(edg
     assert split(edge) == {("runs", f'{{"model":"{value}"}}'): count for value, count in counts.items()}
 
 
+async def test_only_meter_is_counted_by_key(edge: Edge) -> None:
+    edge.config["meters"] = {"runs": {"count": "requests", "dimensions": {"key": 9}}}
+    for _ in range(2):
+        await edge.passes(with_key(), ok())
+    assert split(edge) == {("runs", f'{{"key":"{digest(KEY)[:16]}"}}'): 2}
+
+
 async def test_usage_is_counted_by_key_without_a_field(edge: Edge) -> None:
     other = "another-key-of-acme"
     edge.config["keys"].append({"sha256": digest(other), "customer": "acme"})

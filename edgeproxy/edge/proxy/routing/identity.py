@@ -78,7 +78,7 @@ class KeylessIdentity(Identity):
         """Return the binding on this route, as RouteBindings does. Raises UnidentifiedError if it needs a key."""
         refusal = self._refusals.get(route)
         if refusal is not None:
-            raise refusal
+            raise refusal.with_traceback(None)  # Else each sender would add frames to those of the previous one.
         try:
             return RouteBindings.bind(self, route, now)
         except UnidentifiedError as error:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+import traceback
 from datetime import UTC, datetime, timedelta
 
 import jwt
@@ -114,8 +115,12 @@ async def test_a_cached_refusal_refers_to_no_request(edge: Edge) -> None:
     """All invented keys get one error on a route. With its traceback it would keep the frames of a request."""
     for key in ("invented-1", "invented-2"):
         assert (await edge.refuses(get("/v1/x", f"X-API-Key: {key}"))).status == 401
-    (cached,) = edge.runtime.snapshot.directory.unknown._refusals.values()
+    people = edge.runtime.snapshot.directory
+    (cached,) = people.unknown._refusals.values()
     assert (cached.__traceback__, cached.__context__) == (None, None)
+    raised = [refusal(people, "invented-3", route(edge, "/v1/x")) for _ in range(2)]
+    assert raised == [cached, cached]
+    assert len(traceback.extract_tb(cached.__traceback__)) == 2, "frames of one caller, whose `bind` raised it"
 
 
 async def test_a_route_requires_all_of_its_scopes(edge: Edge) -> None:

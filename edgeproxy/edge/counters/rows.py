@@ -318,7 +318,7 @@ class LimitTable:
             words[row + ROW_HASH] = key_hash
             if IS_WEAK:
                 fence()
-            words[slot] = key_hash & HASH_PART | number + ROW_OFFSET
+            words[slot] = key_hash & HASH_PART | number + ROW_OFFSET  # As `Index.publish`, without its call.
             claimed.append((row, generation, True))
         words[IN_USE] += len(claimed)
         words[CHANGES] += 1  # As `record_change`.

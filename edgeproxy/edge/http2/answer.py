@@ -30,6 +30,10 @@ BEGINNINGS_MAX: Final = 1024
 BEGINNING_BYTES_MAX: Final = 4096
 """Parts of heads that are remembered as a whole, and bytes of each."""
 
+CRLF: Final = b"\r\n"
+RATE_LIMIT: Final = b"\r\nRateLimit: "
+"""The beginning of the RateLimit line, which follows that of its policy."""
+
 _lines: dict[bytes, bytes] = {}
 """The encoded fields, by line."""
 _prefixes: dict[bytes, bytes] = {}
@@ -38,6 +42,8 @@ _beginnings: BytesCache[bytes] = BytesCache(BEGINNINGS_MAX, BEGINNING_BYTES_MAX)
 """Encoded status lines with lines behind them: a server sends equal ones again and again, except for its Date."""
 _openings: BytesCache[bytes] = BytesCache(LINES_MAX, BEGINNING_BYTES_MAX)
 """Groups of encoded lines; the last line of each has no value yet."""
+_policies: BytesCache[bytes] = BytesCache(LINES_MAX, LINE_BYTES_MAX)
+"""The same for RateLimit, by the lines before it."""
 
 
 def encode_head(head: bytes) -> bytes:
@@ -54,21 +60,18 @@ def encode_pieces(keep: bytes, changing: bytes, opening: bytes, value: bytes) ->
     `keep` is its status line and most of its lines. `changing` is lines that are new in each answer. `opening` is lines
     that end behind the colon of the last one. `value` is the value of that last line, also new in each answer.
     """
-    recall = _lines.get
-    lines = changing.split(b"\r\n")
-    lines.pop()
-    fields = b"".join([recall(line) or encode_line(line) for line in lines])
+    beginning = _beginnings[keep] or _beginnings.store(keep, encode_head(keep))
+    own = _openings[opening] or _openings.store(opening, _encode_opening(opening))
     size = len(value)
-    length = b"%c" % size if size < 0x7F else encode_integer(size, 0x7F)
-    return b"".join(
-        (
-            _beginnings[keep] or _beginnings.store(keep, encode_head(keep)),
-            fields,
-            _openings[opening] or _openings.store(opening, _encode_opening(opening)),
-            length,
-            value,
-        )
-    )
+    length = LENGTHS[size] if size < 0x7F else encode_integer(size, 0x7F)
+    policy, separator, rest = changing.rpartition(RATE_LIMIT)
+    rest = rest.strip()
+    rest_size = len(rest)
+    if separator and rest_size < 0x7F and CRLF not in rest:
+        # Most answers: one policy, and only its rest is new.
+        lines = _policies[policy] or _policies.store(policy, _encode_opening(policy + RATE_LIMIT))
+        return b"".join((beginning, lines, LENGTHS[rest_size], rest, own, length, value))
+    return b"".join((beginning, encode_lines(changing.split(CRLF)[:-1]), own, length, value))
 
 
 def _encode_opening(opening: bytes) -> bytes:
@@ -121,7 +124,7 @@ def _encode_changing(name: bytes, value: bytes) -> bytes:
     if prefix is None:
         prefix = _prefixes[name] = _encode_name(name)
     size = len(value)
-    return b"%b%c%b" % (prefix, size, value) if size < 0x7F else prefix + encode_integer(size, 0x7F) + value
+    return prefix + (LENGTHS[size] if size < 0x7F else encode_integer(size, 0x7F)) + value
 
 
 def _encode_name(name: bytes) -> bytes:
@@ -149,3 +152,7 @@ def encode_integer(value: int, mask: int, high: int = 0) -> bytes:
         value >>= 7
     encoded.append(value)
     return bytes(encoded)
+
+
+LENGTHS: Final = tuple(encode_integer(size, 0x7F) for size in range(0x7F))
+"""The encoded lengths of short strings without the Huffman code."""

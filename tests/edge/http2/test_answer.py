@@ -67,7 +67,14 @@ def test_lines_are_remembered_up_to_a_bound() -> None:
     assert not any(len(line) > answer.LINE_BYTES_MAX or line.startswith(b"Date") for line in answer._lines)
 
 
-LINES = st.lists(st.sampled_from([b"Date: today", b"X-A: b", b"Connection: close", b"RateLimit: r=1", b"Vary: \t*"]))
+LINES = st.lists(
+    st.sampled_from(
+        [
+            *(b"Date: today", b"X-A: b", b"Connection: close", b"Vary: \t*", b"X-RateLimit: 5"),
+            *(b"RateLimit: r=1", b"RateLimit: \tr=2 ", b"RateLimit: ", b"RateLimit: " + 200 * b"r"),
+        ]
+    )
+)
 
 
 @given(LINES, LINES, LINES, st.binary(max_size=200).map(bytes.hex).map(str.encode))

@@ -97,8 +97,13 @@ class Sender:
         """Send a whole answer: its head as a field block, and its body."""
         size = len(body)
         # The quick way takes one write for head and body. Anything else waits for a window, or takes several frames.
-        fits = size <= self.send_window and size <= stream.send_window and size <= FRAME_BYTES_MAX
-        if not fits or self.write_paused or len(block) >= FRAME_BYTES_MAX:
+        if (
+            size > self.send_window
+            or size > stream.send_window
+            or size > FRAME_BYTES_MAX
+            or self.write_paused
+            or len(block) >= FRAME_BYTES_MAX
+        ):
             self.hold_head(stream, block)
             self.send_data(stream, body, ended=True)
             return

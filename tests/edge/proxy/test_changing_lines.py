@@ -130,7 +130,9 @@ def read_as_a_whole(snapshot: Snapshot, block: bytes) -> tuple[object, ...]:
 def read(snapshot: Snapshot, client: Client, block: bytes, path: bytes) -> tuple[object, ...]:
     """Read a request as a client's connection does, with its caches. Return the meaning of its header block."""
     data = b"GET %b HTTP/1.1\r\n%b\r\n" % (path, block)
-    seen = None if client.expects_new_head else snapshot.recall_head(client, data)
+    seen = None if client.expects_new_head else snapshot.whole_heads[client.trusted].get(data)
+    if seen is None and client.key_place is not None and not client.expects_new_head:
+        seen = snapshot.recall_keyed_head(data, client.key_place)
     request = Exchange(client, client.runtime)
     try:
         request.read_request(data, len(data) - 4, seen)

@@ -11,4 +11,5 @@ cdef class ClientInput(ClientTransport):
     cdef public tuple changing, key_place
     cdef public int heads_read
     cdef public bint expects_new_head, is_outdated, secure, trusted
+    cpdef begin_stream(self, ClientInput connection)
     cpdef serve_next(self)

@@ -6,12 +6,12 @@ configured number of pipelined requests.
 
 import asyncio
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from edgeproxy.edge.body_usage.collected_request import CollectedRequest
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.http1.chunked import decode_chunk
-from edgeproxy.edge.proxy.connections.client_states import CLOSED, LAST
+from edgeproxy.edge.proxy.connections.client_states import CLOSED, LAST, SERVING
 from edgeproxy.edge.proxy.connections.client_transport import ClientTransport
 from edgeproxy.edge.proxy.observation.exchange_states import AWAITS_BODY, GATHERING, OVER
 from edgeproxy.edge.proxy.transport.body import ChunkedBody, RequestBody, SizedBody
@@ -20,6 +20,7 @@ from edgeproxy.edge.proxy.transport.held_budget import UNCOUNTED_BYTES
 from edgeproxy.edge.proxy.transport.turns import SMALL_BYTES, InputBacklog
 
 if TYPE_CHECKING:
+    from edgeproxy.edge.http1.changing_lines import Changing, KeyPlace
     from edgeproxy.edge.proxy.exchange.forwarding import Forwarding
     from edgeproxy.edge.proxy.exchange.runtime import Runtime
     from edgeproxy.edge.proxy.transport.address import Address
@@ -40,10 +41,37 @@ HOLDERS: Final = {
 """The beginning of a refusal, by the bound of the memory budget that is exhausted."""
 
 
+class StreamsParent(Protocol):
+    """The state that an HTTP/2 connection passes to its streams."""
+
+    runtime: "Runtime"
+    transport: asyncio.Transport
+    trusted: bool
+    secure: bool
+    address: "Address"
+    forwarded_lines: bytes
+
+
 class ClientInput(ClientTransport):
     """The bytes after a request's head, and flow control between the client and its upstream."""
 
-    __slots__ = ("_body_size_due", "backlog", "body", "buffer", "exchange", "holding")
+    __slots__ = (
+        "_body_size_due",
+        "address",
+        "backlog",
+        "body",
+        "buffer",
+        "changing",
+        "exchange",
+        "expects_new_head",
+        "forwarded_lines",
+        "heads_read",
+        "holding",
+        "is_outdated",
+        "key_place",
+        "secure",
+        "trusted",
+    )
 
     is_http2 = False
     """True if this is an HTTP/2 stream. Such a stream marks the end of a body itself."""
@@ -52,6 +80,24 @@ class ClientInput(ClientTransport):
     """The limits of the client's address."""
     backlog: InputBacklog | None
     """Input after `buffer` that waits for slices. Always None for an HTTP/2 stream."""
+    forwarded_lines: bytes
+    """The X-Forwarded lines for the upstream, and the field name of X-Request-Id."""
+    trusted: bool
+    """True if the peer is a trusted proxy."""
+    secure: bool
+    """True if the client uses TLS."""
+    is_outdated: bool
+    """True if `update_configuration` must wait for the end of the current exchange. Always False for a stream."""
+    expects_new_head: bool
+    """True if the last head is not expected to come again, because it has a trace or another line that changes with
+    each request.
+    """
+    changing: "Changing | None"
+    """The lines that change with each request, once they are known."""
+    key_place: "KeyPlace | None"
+    """The place of the key in the last head that had one and shared its other lines with other customers."""
+    heads_read: int
+    """The number of heads that had to be parsed as a whole."""
     _body_size_due: int
     """The size that the body must reach before its deadline is put off."""
 
@@ -65,6 +111,23 @@ class ClientInput(ClientTransport):
         """Bytes that were read and belong to no request yet."""
         self.holding: Holding | None = None
         """Its entry in the worker's memory budget, while anything is held for it (held_budget.py)."""
+
+    def begin_stream(self, connection: StreamsParent) -> None:
+        """Set the initial state of a stream of this connection. This replaces `__init__`.
+
+        Every request over HTTP/2 runs it, so it sets everything without further calls.
+        """
+        self.runtime, self.transport = connection.runtime, connection.transport
+        self.trusted, self.secure = connection.trusted, connection.secure
+        self.address, self.forwarded_lines = connection.address, connection.forwarded_lines
+        self.is_outdated = self.half_closed = self.write_paused = False
+        self.reading = True
+        self.state = SERVING
+        self.copied_bytes_max = -1
+        self._unsent_bytes = 0
+        self.deadline = NEVER
+        self.exchange = self.body = self.holding = None
+        self.buffer = b""
 
     def serve_next(self) -> None:
         """Continue with the next request: the exchange is over."""
@@ -82,9 +145,9 @@ class ClientInput(ClientTransport):
         else:
             exchange.time_out(is_overdue=is_overdue)
 
-    def write_whole(self, keep: bytes, changing: bytes, opening: bytes, rid: bytes, body: memoryview) -> None:
+    def write_whole(self, keep: bytes, changing: bytes, opening: bytes, rid: bytes, data: bytes, start: int) -> None:
         """Write a whole answer whose head is in pieces (edge/http2/answer.py), for a protocol whose heads are not
-        text.
+        text. Its body begins at `start` in `data`.
         """
 
     def write_trailers(self, lines: list[bytes]) -> None:

@@ -5,6 +5,7 @@ the connection.
 """
 
 import asyncio
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
@@ -101,15 +102,16 @@ class Http2Client(Client):
     def connection_made(self, transport: asyncio.Transport) -> None:
         writer = self._writer = FrameWriter(transport)
         http2 = self.http2 = ClientHttp2Connection(
-            writer.write, writer.write_many, self._create_stream, self.runtime.snapshot.head_limits, websockets=True
+            writer.write,
+            writer.write_many,
+            partial(Http2Stream, self),
+            self.runtime.snapshot.head_limits,
+            websockets=True,
         )
         http2.client = self
         writer.streams = http2.streams
         self.runtime.connections.http2_clients.add(self)
         super().connection_made(transport)
-
-    def _create_stream(self, number: int, send_window: int, receive_window: int) -> Stream:
-        return Http2Stream(self, number, send_window, receive_window)
 
     def _apply_configuration(self) -> None:
         super()._apply_configuration()
@@ -227,7 +229,10 @@ class Http2Client(Client):
                 asyncio.get_running_loop().call_soon(self._close_when_empty)
 
     def sweep(self) -> None:
-        """Restore patience, and count new streams; called twice a second."""
+        """End streams whose deadline has passed, restore patience, and count new streams; called twice a second."""
+        now = monotonic()
+        for late in [stream for stream in self._list_streams() if stream.deadline < now]:
+            late.on_timeout()
         self.http2.sweep()
         # Services that take longer do not answer all requests at once.
         self._last_swept = self.http2.last_stream

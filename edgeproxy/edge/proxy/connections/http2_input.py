@@ -1,6 +1,5 @@
 """The request over an HTTP/2 stream: its body, and its windows, which replace pausing of the socket."""
 
-import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from edgeproxy.edge.errors import RejectedError
@@ -15,30 +14,22 @@ from edgeproxy.edge.http1.chunked import (
 from edgeproxy.edge.http1.fields import FieldKind
 from edgeproxy.edge.http2.connection import Http2Connection
 from edgeproxy.edge.http2.stream import Stream
-from edgeproxy.edge.proxy.connections.client_input import ClientInput
+from edgeproxy.edge.proxy.connections.client_input import ClientInput, StreamsParent
 from edgeproxy.edge.proxy.transport.body import StreamBody
-from edgeproxy.edge.proxy.transport.deadlines import NEVER
 
 if TYPE_CHECKING:
     from edgeproxy.edge.http1.changing_lines import Changing, KeyPlace
     from edgeproxy.edge.http1.request import RequestHead
     from edgeproxy.edge.proxy.exchange.forwarding import Forwarding
-    from edgeproxy.edge.proxy.exchange.runtime import Runtime
     from edgeproxy.edge.proxy.transport.address import Address
     from edgeproxy.edge.proxy.transport.client_certificate import ClientCertificate
     from edgeproxy.edge.proxy.transport.held_budget import Account
 
 
-class StreamsConnection(Protocol):
+class StreamsConnection(StreamsParent, Protocol):
     """The interface of the connection to its streams; see http2_client.py."""
 
-    runtime: "Runtime"
-    transport: asyncio.Transport
     peer: str
-    secure: bool
-    trusted: bool
-    address: "Address"
-    forwarded_lines: bytes
     changing: "Changing | None"
     expects_new_head: bool
     key_place: "KeyPlace | None"
@@ -89,20 +80,7 @@ class Http2Input(Stream, ClientInput):
     _websocket_key = b""
     backlog = None
 
-    address: "Address"
-    forwarded_lines: bytes
-
-    def __init__(self, client: StreamsConnection, number: int, send_window: int, receive_window: int) -> None:
-        Stream.__init__(self, number, send_window, receive_window)
-        ClientInput.__init__(self, client.runtime)
-        self.connection = client
-        # Copied instead of inherited, because an exchange reads them from a ClientInput, compiled or not.
-        self.transport = client.transport
-        self.deadline = NEVER
-        self.trusted, self.secure = client.trusted, client.secure
-        self.address, self.forwarded_lines = client.address, client.forwarded_lines
-        self.expects_new_head, self.is_outdated = client.expects_new_head, False
-        self.changing, self.heads_read, self.key_place = client.changing, client.heads_read, client.key_place
+    connection: StreamsConnection
 
     # ---- the client
 

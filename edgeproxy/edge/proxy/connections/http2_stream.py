@@ -20,7 +20,7 @@ from edgeproxy.edge.http2.errors import ErrorCode
 from edgeproxy.edge.http2.request import UPGRADE
 from edgeproxy.edge.proxy.connections.client_input import BLANK
 from edgeproxy.edge.proxy.connections.client_states import CLOSED
-from edgeproxy.edge.proxy.connections.client_transport import LINGER_SECONDS, LINGER_SECONDS_MAX
+from edgeproxy.edge.proxy.connections.client_transport import COPIED_BYTES_MAX, LINGER_SECONDS, LINGER_SECONDS_MAX
 from edgeproxy.edge.proxy.connections.http2_input import Http2Input, StreamsConnection
 from edgeproxy.edge.proxy.exchange.exchange import Exchange
 from edgeproxy.edge.proxy.observation.exchange_states import FORWARDED, WAITING
@@ -28,6 +28,7 @@ from edgeproxy.edge.proxy.transport import grpc_status
 from edgeproxy.edge.proxy.transport.deadlines import NEVER
 
 if TYPE_CHECKING:
+    from edgeproxy.edge.proxy.exchange.exchange import Outcome
     from edgeproxy.edge.proxy.exchange.forwarding import Forwarding, Refusal
     from edgeproxy.edge.proxy.exchange.snapshot import HeadMeaning
 
@@ -56,7 +57,11 @@ class Http2Exchange(Exchange):
 
         The cached meaning of a block says HTTP/1.1, which may send an equal block.
         """
-        super().read_request(data, end, seen)
+        if seen is None:
+            Exchange.read_request(self, data, end)
+        else:  # As there, without the call.
+            self.method, self.path, self.request_line, fields = seen
+            self.identity, self.site, self.credentials, self.keep, self.length, self.trace, self.head = fields
         self.keep = self.keep.removesuffix(VIA_HTTP1) + VIA_HTTP2
 
 
@@ -78,9 +83,13 @@ class Http2Stream(Http2Input):
     _linger_window = 0
 
     def __init__(self, client: StreamsConnection, number: int, send_window: int, receive_window: int) -> None:
-        super().__init__(client, number, send_window, receive_window)
+        # Every request runs this, so it sets everything of the bases itself. These defaults are set, too, because
+        # reading an attribute of the class takes 200 instructions.
+        self.number, self.send_window, self.receive_window = number, send_window, receive_window
+        self.waiting, self.reads_on = (), False
+        self.connection = client
+        self.begin_stream(client)
         self.write, self.writelines = self._write_answer, self._write_pieces
-        self.copied_bytes_max = -1
 
     # ---- the request
 
@@ -92,7 +101,6 @@ class Http2Stream(Http2Input):
     def on_request(self, head: bytes) -> None:
         client, runtime = self.connection, self.runtime
         client.on_stream(self)
-        runtime.deadlines.timed.add(self)
         exchange = self.exchange = Http2Exchange(self, runtime)
         if head.endswith(UPGRADE):
             if b"\r\nsec-websocket-key:" in head:
@@ -102,20 +110,28 @@ class Http2Stream(Http2Input):
             self._websocket_key = b64encode(urandom(16))
             head = b"%bsec-websocket-key: %b\r\n\r\n" % (head[:-2], self._websocket_key)
         end = len(head) - len(BLANK)
-        seen = None if self.expects_new_head else runtime.snapshot.recall_head(self, head)
-        outcome = exchange.begin(head, end, seen)
-        client.expects_new_head, client.changing, client.heads_read, client.key_place = (
-            self.expects_new_head,
-            self.changing,
-            self.heads_read,
-            self.key_place,
-        )
+        seen = None
+        if not client.expects_new_head:
+            snapshot = runtime.snapshot
+            seen = snapshot.whole_heads[self.trusted].get(head)
+            if seen is None and client.key_place is not None:
+                seen = snapshot.recall_keyed_head(head, client.key_place)
+        outcome = self._begin_new(exchange, head, end) if seen is None else exchange.begin(head, end, seen)
         if outcome is not FORWARDED and outcome is not WAITING:
             self.reject(exchange, outcome, head, end)
 
+    def _begin_new(self, exchange: Exchange, head: bytes, end: int) -> "Outcome":
+        """Begin a request whose head is not cached, with the state of the connection's earlier requests."""
+        client = self.connection
+        self.expects_new_head, self.changing = client.expects_new_head, client.changing
+        self.heads_read, self.key_place = client.heads_read, client.key_place
+        outcome = exchange.begin(head, end)
+        client.expects_new_head, client.changing = self.expects_new_head, self.changing
+        client.heads_read, client.key_place = self.heads_read, self.key_place
+        return outcome
+
     def on_oversized_request(self, head: bytes) -> None:
         self.connection.on_stream(self)
-        self.runtime.deadlines.timed.add(self)
         exchange = self.exchange = Http2Exchange(self, self.runtime)
         is_target = head.find(b"\r\n") > self.runtime.snapshot.head_limits.head
         status, what = (414, "request line is") if is_target else (431, "header fields are")
@@ -152,10 +168,11 @@ class Http2Stream(Http2Input):
         else:
             self._write_head(bytes(first) + BLANK[:2], memoryview(second)[4:])
 
-    def write_whole(self, keep: bytes, changing: bytes, opening: bytes, rid: bytes, body: memoryview) -> None:
-        """Write an answer that came whole."""
-        if not self.closed:
-            self._send_whole(encode_pieces(keep, changing, opening, rid), body)
+    def write_whole(self, keep: bytes, changing: bytes, opening: bytes, rid: bytes, data: bytes, start: int) -> None:
+        """Write an answer that came whole. The stream is open."""
+        # A slice is cheaper than a view, but it copies.
+        body = data[start:] if len(data) <= COPIED_BYTES_MAX else memoryview(data)[start:]
+        self._send_whole(encode_pieces(keep, changing, opening, rid), body)
 
     def _write_head(self, head: bytes, body: Data) -> None:
         exchange = self.exchange
@@ -353,7 +370,6 @@ class Http2Stream(Http2Input):
 
     def on_closed(self) -> None:
         self.state = CLOSED
-        self.runtime.deadlines.timed.discard(self)
         if self.holding is not None:
             self.runtime.held.hold(self, 0)
         # The stream refers to itself through these methods, so only the garbage collector would free it.

@@ -90,7 +90,7 @@ class ResponseRelay(ExchangeRecord):
         if len(data) - end <= client.copied_bytes_max:
             client.write(b"".join((keep, rate, endpoint.answer_lines, self.rid, data[end:])))
         elif client.is_http2:
-            client.write_whole(keep, rate, endpoint.answer_lines, self.rid, memoryview(data)[end + 4 :])
+            client.write_whole(keep, rate, endpoint.answer_lines, self.rid, data, end + 4)
         else:
             lines = b"".join((keep, rate, endpoint.answer_lines, self.rid))
             client.writelines((lines, memoryview(data)[end:]))

@@ -138,8 +138,10 @@ class ClientSide(TunnelClient, Protocol[E]):
     def copied_bytes_max(self) -> int:
         """The largest body of an answer, in bytes, that is written in one piece."""
 
-    def write_whole(self, keep: bytes, changing: bytes, opening: bytes, rid: bytes, body: memoryview) -> None:
-        """Send a whole answer whose head is in pieces. An HTTP/2 stream has most of them encoded already."""
+    def write_whole(self, keep: bytes, changing: bytes, opening: bytes, rid: bytes, data: bytes, start: int) -> None:
+        """Send a whole answer whose head is in pieces. Its body begins at `start` in `data`. An HTTP/2 stream has most
+        of the pieces encoded already.
+        """
 
     @property
     def writelines(self) -> Callable[[Iterable[bytes | memoryview]], None]:

@@ -13,7 +13,6 @@ cdef class Snapshot:
     cdef public double body_idle, header_timeout, keepalive_idle
     @cython.locals(parts=tuple, known=tuple, meaning=tuple)
     cpdef read_new_block(self, client, bytes block)
-    cpdef recall_head(self, client, bytes head)
     @cython.locals(before=Py_ssize_t, behind=Py_ssize_t, named=Py_ssize_t, known=tuple, fields=tuple)
     cpdef recall_keyed_head(self, bytes head, tuple place)
     @cython.locals(before=Py_ssize_t, behind=Py_ssize_t, named=Py_ssize_t, start=Py_ssize_t, stop=Py_ssize_t, known=tuple)

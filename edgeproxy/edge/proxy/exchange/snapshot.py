@@ -359,13 +359,6 @@ class Snapshot:
             self._learn_shared(parts, KEY_ALONE)
         return meaning
 
-    def recall_head(self, client: "ClientSide[Any]", head: bytes) -> HeadMeaning | None:
-        """Return the meaning of a whole head from the caches, with its identity; None if it must be read."""
-        seen = self.whole_heads[client.trusted].get(head)
-        if seen is None and client.key_place is not None:
-            return self.recall_keyed_head(head, client.key_place)
-        return seen
-
     def recall_keyed_head(self, head: bytes, place: KeyPlace) -> HeadMeaning | None:
         """Return the meaning of an ordinary peer's head whose key is at `place`, from the cached meaning of all else.
 

@@ -45,18 +45,18 @@ many clients, and one client must not end the streams of the others."""
 class Patience:
     """The rest of a connection's budget for frames without content and for resets."""
 
-    __slots__ = ("_most", "_scale", "frames", "resets")
+    __slots__ = ("_scale", "frames", "maximum", "resets")
 
     def __init__(self) -> None:
         self._scale = 1
-        self.frames = self.resets = self._most = PATIENCE_MAX
+        self.frames = self.resets = self.maximum = PATIENCE_MAX
         """The rest of each part, and the maximum."""
 
     def set_scale(self, scale: int) -> None:
         """Multiply the maximum by this factor from now on. A new factor also refills the budget."""
         if scale != self._scale:
             self._scale = scale
-            self.frames = self.resets = self._most = scale * PATIENCE_MAX
+            self.frames = self.resets = self.maximum = scale * PATIENCE_MAX
 
     def spend(self) -> None:
         """Spend the cost of a frame without content. Raises Http2ConnectionError if the budget is exhausted."""
@@ -72,7 +72,7 @@ class Patience:
 
     def regain(self, frames: int, resets: int = 0) -> None:
         """Restore these amounts, up to the maximum."""
-        most = self._most
+        most = self.maximum
         if self.frames < most:
             self.frames = min(most, self.frames + frames)
         if self.resets < most:

@@ -96,14 +96,8 @@ class Sender:
     def respond(self, stream: Stream, block: bytes, body: bytes | memoryview) -> None:
         """Send a whole answer: its head as a field block, and its body."""
         size = len(body)
-        # The quick way takes one write for head and body. Anything else waits for a window, or takes several frames.
-        if (
-            size > self.send_window
-            or size > stream.send_window
-            or size > FRAME_BYTES_MAX
-            or self.write_paused
-            or len(block) >= FRAME_BYTES_MAX
-        ):
+        # The quick way takes one write for head and body. Other answers wait for a window, or have a long head.
+        if size > self.send_window or size > stream.send_window or self.write_paused or len(block) >= FRAME_BYTES_MAX:
             self.hold_head(stream, block)
             self.send_data(stream, body, ended=True)
             return
@@ -113,11 +107,25 @@ class Sender:
         if size:
             self.send_window -= size
             stream.send_window -= size
-            head, data = pack(0, len(block), HEADERS, END_HEADERS, number), pack(0, size, DATA, END_STREAM, number)
-            self.write(b"".join((head, block, data, body)))
+            head = pack(0, len(block), HEADERS, END_HEADERS, number)
+            if size > FRAME_BYTES_MAX:
+                self._write_frames(number, head + block, memoryview(body))
+            else:
+                self.write(b"".join((head, block, pack(0, size, DATA, END_STREAM, number), body)))
         else:
             self.write(pack(0, len(block), HEADERS, END_HEADERS | END_STREAM, number) + block)
         self._end_response(stream)
+
+    def _write_frames(self, number: int, head: bytes, body: memoryview) -> None:
+        """Write an answer's head and its long body, for which the windows have room."""
+        last = (len(body) - 1) // FRAME_BYTES_MAX * FRAME_BYTES_MAX
+        header = HEADER.pack(0, FRAME_BYTES_MAX, DATA, 0, number)
+        frames: list[bytes | memoryview] = [head]
+        for start in range(0, last, FRAME_BYTES_MAX):
+            frames += header, body[start : start + FRAME_BYTES_MAX]
+        frames += HEADER.pack(0, len(body) - last, DATA, END_STREAM, number), body[last:]
+        self.patience.regain(DATA_FRAME * (len(frames) // 2))
+        self.write_many(frames)
 
     def send_head(self, stream: Stream, block: bytes, *, ended: bool = False) -> None:
         """Send an answer's head, final or interim."""
@@ -258,7 +266,9 @@ class Sender:
     def _end_response(self, stream: Stream) -> None:
         """Take note that an answer has gone out whole. The rest of the request is dropped when it comes."""
         stream.response_ended = True
-        self.patience.regain(ANSWER, ANSWER_RESETS)
+        patience = self.patience
+        if patience.frames < patience.maximum or patience.resets < patience.maximum:
+            patience.regain(ANSWER, ANSWER_RESETS)
         if stream.request_ended:
             self._close_stream(stream)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from edgeproxy.edge.http2.errors import ErrorCode
-from edgeproxy.edge.http2.patience import PATIENCE_MAX
+from edgeproxy.edge.http2.patience import ANSWER, DATA_FRAME, PATIENCE_MAX
 from tests.edge.http2.peer import (
     CONTINUATION,
     DATA,
@@ -83,6 +83,21 @@ def test_a_head_may_be_all_of_an_answer_or_wait_for_its_body() -> None:
         Frame(DATA, 0, 3, b"body"),
         Frame(DATA, END_STREAM, 3, b""),
     ]
+    assert not peer.connection.streams
+
+
+@pytest.mark.parametrize("frames", [[16384, 1], [16384, 16384], [16384, 16384, 7232]])
+def test_a_long_answer_fills_its_frames_and_pays_for_updates_of_windows(frames: list[int]) -> None:
+    peer = begun()
+    body = b"".join([b"%08d" % number for number in range(5000)])[: sum(frames)]
+    peer.connection.patience.frames = 100
+    peer.connection.respond(peer.stream(), OK, body)
+    assert peer.connection.send_window == 65535 - len(body)
+    assert peer.connection.patience.frames == 100 + ANSWER + DATA_FRAME * len(frames)
+    head, *pieces = peer.frames()
+    assert head == Frame(HEADERS, END_HEADERS, 1, b"\x20\x88")
+    assert sizes(pieces) == [*[(1, size, 0) for size in frames[:-1]], (1, frames[-1], END_STREAM)]
+    assert b"".join(piece.payload for piece in pieces) == body
     assert not peer.connection.streams
 
 

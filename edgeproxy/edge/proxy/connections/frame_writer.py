@@ -17,7 +17,7 @@ COPIED_BYTES_MAX: Final = 16 << 10
 class FrameWriter:
     """Frames between a connection and its transport, in order."""
 
-    __slots__ = ("_call_soon", "_is_held", "_is_scheduled", "_parts", "_size", "_transport", "streams")
+    __slots__ = ("_call_soon", "_is_scheduled", "_parts", "_size", "_transport", "is_held", "streams")
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
@@ -25,17 +25,15 @@ class FrameWriter:
         self._parts: list[bytes | memoryview] = []
         self._size = 0
         """Bytes of the answers among them."""
-        self._is_held = self._is_scheduled = False
+        self._is_scheduled = False
+        self.is_held = False
+        """Everything is kept until `flush`: a read may lead to many writes."""
         self.streams: Sized = ()
         """The open streams. If there are several, more may be written in this turn of the loop."""
 
-    def hold(self) -> None:
-        """Keep everything until `flush`: a read may lead to many writes."""
-        self._is_held = True
-
     def write(self, data: bytes) -> None:
         """Write a lone frame at once, and others at the end of the turn."""
-        if self._is_held or self._is_scheduled or len(self.streams) > 1:
+        if self.is_held or self._is_scheduled or len(self.streams) > 1:
             self._parts.append(data)
             self._schedule()
         else:
@@ -43,7 +41,7 @@ class FrameWriter:
 
     def write_many(self, parts: list[bytes | memoryview]) -> None:
         """Write these together."""
-        if self._is_held or self._is_scheduled or len(self.streams) > 1:
+        if self.is_held or self._is_scheduled or len(self.streams) > 1:
             self._parts += parts
             self._size += sum(map(len, parts))
             if self._size > HELD_BYTES_MAX:
@@ -54,7 +52,7 @@ class FrameWriter:
 
     def flush(self) -> None:
         """Write all kept frames."""
-        self._is_held = self._is_scheduled = False
+        self.is_held = self._is_scheduled = False
         if self._parts:
             self._write_out()
 
@@ -67,7 +65,7 @@ class FrameWriter:
         self._send(parts)
 
     def _schedule(self) -> None:
-        if not (self._is_held or self._is_scheduled):
+        if not (self.is_held or self._is_scheduled):
             self._is_scheduled = True
             self._call_soon(self.flush)
 

@@ -142,7 +142,7 @@ class Http2Client(Client):
             return
         if (self.backlog is not None or len(data) > SMALL_BYTES) and self.take_in_slices(data):
             return
-        self._writer.hold()
+        self._writer.is_held = True
         rest = self.http2.receive_slice(data)
         if rest:
             rest = self.runtime.turns.repeat(self.http2.receive_slice, rest)
@@ -180,7 +180,7 @@ class Http2Client(Client):
     def resume_writing(self) -> None:
         self.write_paused = self.http2.write_paused = False
         self.update_held()
-        self._writer.hold()
+        self._writer.is_held = True
         self.http2.send_blocked()
         self._writer.flush()
         self.resume_reading()

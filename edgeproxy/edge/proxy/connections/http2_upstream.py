@@ -56,7 +56,7 @@ class Http2Upstream(asyncio.Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.transport = transport
         self._writer = FrameWriter(transport)
-        self._writer.hold()
+        self._writer.is_held = True
         limits = create_answer_limits(self._endpoint.service.max_head_bytes)
         self.http2 = Requester(self._writer.write, self._writer.write_many, limits)
         self._writer.streams = self.http2.streams
@@ -88,7 +88,7 @@ class Http2Upstream(asyncio.Protocol):
         self._received_at = monotonic()
         if (len(self._backlog) or len(data) > SMALL_BYTES) and self._backlog.receive(data):
             return
-        self._writer.hold()
+        self._writer.is_held = True
         rest = self.http2.receive_slice(data)
         if rest and (rest := self._runtime.turns.repeat(self.http2.receive_slice, rest)):
             self._backlog.put_back(rest)
@@ -157,7 +157,7 @@ class Http2Upstream(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.http2.write_paused = False
-        self._writer.hold()
+        self._writer.is_held = True
         self.http2.send_blocked()
         self._writer.flush()
 

@@ -456,6 +456,31 @@ def test_the_api_reference_is_searched_and_a_request_is_tried(
     asyncio.run(asyncio.wait_for(visit(), SECONDS))
 
 
+def test_the_api_reference_has_its_own_address_and_tells_that_an_answer_is_cut(
+    stage: PagesStage, browser: Chromium
+) -> None:
+    async def visit() -> None:
+        async with tab(browser) as page:
+            await page.goto(f"{stage.site}/docs?q=openapi.json")
+            await enter(page, text("GET /v1/openapi.json"))
+            snippets = await page.run(
+                "return [...document.querySelectorAll('summary + pre')].map(it => it.textContent)"
+            )
+            assert any(f"'{stage.site}/v1/openapi.json'" in snippet for snippet in snippets)
+            assert "collector.example" not in "".join(snippets)
+            form = "form[data-method=GET][data-path='/v1/openapi.json']"
+            await page.run(f'document.querySelector("{form}").closest("details").open = true')
+            await page.run(f'document.querySelector("{form}").requestSubmit()')
+            answer = f'document.querySelector("{form} pre").textContent'
+            await page.until(f"{answer}.length > 1")
+            assert re.search(
+                r"\n\nThe answer has [\d,]{7,} characters\. The first 50,000 are shown\.$",
+                await page.run(f"return {answer}"),
+            )
+
+    asyncio.run(asyncio.wait_for(visit(), SECONDS))
+
+
 @needs_axe
 def test_residency_page_is_accessible(residencies: Visitor, browser: Chromium) -> None:
     walked = walk(browser, residencies.site, residencies, ["/console/residencies"], [JUDGED])

@@ -7,7 +7,7 @@ import re
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from edgeproxy.collector.api.reference import Operation, Reference, Schema, Section
+from edgeproxy.collector.api.reference import HOST, Operation, Reference, Schema, Section
 
 TEMPLATES = Environment(
     loader=PackageLoader("edgeproxy.collector.api"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -27,7 +27,14 @@ STYLE = (
     "@media (max-width:40rem){thead{display:none}table,tbody,tr,td{display:block}td{border:0;padding:0}"
     "tr{border-bottom:1px solid #8886;padding:.5rem 0}}"
 )
-SCRIPT = """
+SHOWN_MAX = 50_000
+"""The characters of an answer that are displayed, at most. A list may have megabytes."""
+SCRIPT = (
+    f'const host = "{HOST}", shownMax = {SHOWN_MAX};'
+    """
+for (const code of document.querySelectorAll("summary + pre")) {
+  code.textContent = code.textContent.replaceAll(host, location.origin);
+}
 const tokens = document.querySelectorAll("[data-token]");
 for (const token of tokens) {
   token.addEventListener("input", () => tokens.forEach((one) => { one.value = token.value; }));
@@ -56,12 +63,21 @@ for (const form of document.querySelectorAll("form[data-path]")) {
       const text = await answer.text();
       let shown = text;
       try { shown = JSON.stringify(JSON.parse(text), null, 2); } catch { }
-      output.textContent = `${answer.status} ${answer.statusText}\\n\\n${shown.slice(0, 50000)}`;
+      output.textContent = `${answer.status} ${answer.statusText}\\n\\n${shown.slice(0, shownMax)}`;
+      if (shown.length > shownMax) {
+        const [most, all] = [shownMax, shown.length].map((count) => count.toLocaleString("en"));
+        output.textContent += `\\n\\nThe answer has ${all} characters. The first ${most} are shown.`;
+      }
     } catch (error) { output.textContent = String(error); }
   });
 }
 """
-"""Sends the requests to try. The token stays in its fields, which are equal. The answer is displayed as text."""
+)
+"""Puts the address of this collector into the snippets, and sends the requests to try.
+
+The browser knows the address better than the collector, which may stand behind a proxy. The token stays in its fields,
+which are equal. The answer is displayed as text.
+"""
 
 
 def _hash(text: str) -> str:

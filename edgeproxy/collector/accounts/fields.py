@@ -22,6 +22,8 @@ PREFIX_HINT = "2 to 12 small letters and digits"
 SHA256_HINT = "64 hex digits"
 KEY_HINT = "the key as it was found, without spaces around it"
 TEXT_HINT = f"1 to {TEXT_CHARACTERS_MAX} printable characters"
+NOT_BLANK = r"^\s*[^\s\x00][^\x00]*$"
+"""The pattern of a text on any number of lines."""
 MOMENT_SECONDS_MAX = 4_102_444_800
 """The year 2100. A later end means never."""
 KEY_CHARACTERS_MAX = 1000
@@ -31,13 +33,20 @@ LEAKED_KEYS_MAX = 100
 """The most keys in one report of leaked keys."""
 
 
-def parse_text(value: object) -> str:
-    """Return a text of 1 to TEXT_CHARACTERS_MAX printable characters.
+def refuse_blank(value: object) -> object:
+    """Return a value that is no empty text and has more than spaces.
 
     This and the functions below raise a value error.
     """
-    text = units.read_text(value, TEXT_HINT)
-    if not (1 <= len(text) <= TEXT_CHARACTERS_MAX and is_visible(text)):
+    if isinstance(value, str) and not value.strip():
+        raise value_error("is empty", "write a text", field_codes.EMPTY)
+    return value
+
+
+def parse_text(value: object) -> str:
+    """Return a text of 1 to TEXT_CHARACTERS_MAX printable characters, not all spaces."""
+    text = units.read_text(refuse_blank(value), TEXT_HINT)
+    if not (len(text) <= TEXT_CHARACTERS_MAX and is_visible(text)):
         raise value_error("cannot be used", TEXT_HINT, field_codes.NOT_PLAIN, most=TEXT_CHARACTERS_MAX)
     return text
 
@@ -124,7 +133,7 @@ def parse_customer_name(value: object) -> str:
     return str(value)
 
 
-TEXT_SCHEMA = {"type": "string", "minLength": 1, "maxLength": TEXT_CHARACTERS_MAX, "pattern": "^[ -~]+$"}
+TEXT_SCHEMA = {"type": "string", "minLength": 1, "maxLength": TEXT_CHARACTERS_MAX, "pattern": "^ *[!-~][ -~]*$"}
 SPAN_SCHEMA = {"type": "string", "pattern": r"^[0-9]{1,4} ?(s|min|h|d|day)$", "examples": ["7d", "0s"]}
 END_SCHEMA = {"type": "string", "format": "date-time", "examples": ["2027-01-01T00:00:00Z"]}
 METADATA_SCHEMA = {

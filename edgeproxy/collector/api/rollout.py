@@ -3,10 +3,11 @@
 import time
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.accounts.fields import NOT_BLANK, refuse_blank
 from edgeproxy.collector.api.cached_reports import CachedReport, ReportCache, ReportNotReadyError
 from edgeproxy.collector.api.customer_billing import get_billing
 from edgeproxy.collector.api.endpoint import BILLING, Call, Nothing, Query, get, put
@@ -21,8 +22,8 @@ from edgeproxy.collector.billing.rollout.gates import Gate, Mode, RolloutGate, S
 from edgeproxy.collector.problems import billing_codes
 from edgeproxy.config.collector.catalog import get_default_currency
 
-Why = Annotated[str, Field(min_length=1, max_length=500)]
-Message = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[\x20-\x7e]+$")]
+Why = Annotated[str, Field(min_length=1, max_length=500, pattern=NOT_BLANK), BeforeValidator(refuse_blank)]
+Message = Annotated[str, Field(min_length=1, max_length=200, pattern="^ *[!-~][ -~]*$"), BeforeValidator(refuse_blank)]
 
 
 class UpdateRolloutRequest(BaseModel):

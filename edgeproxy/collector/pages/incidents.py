@@ -6,7 +6,7 @@ from typing import Annotated, Literal, NamedTuple, get_args
 
 import orjson
 import sqlalchemy as sa
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 from typing_extensions import TypedDict
 
@@ -14,7 +14,7 @@ from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import audit
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.accounts.change import ChangeRejectedError
-from edgeproxy.collector.accounts.fields import Text
+from edgeproxy.collector.accounts.fields import NOT_BLANK, Text, refuse_blank
 from edgeproxy.collector.accounts.ids import generate_id, is_id, now_ms
 from edgeproxy.collector.accounts.models import Body
 from edgeproxy.collector.database.page_tables import incident_updates, incidents
@@ -34,7 +34,7 @@ MAINTENANCE = "maintenance"
 NOT_FOUND = "there is no such incident"
 Severity = Literal["P0", "P1", "P2", "P3"]
 State = Literal["investigating", "identified", "monitoring", "resolved"]
-Message = Annotated[str, Field(min_length=1, max_length=2000, pattern=r"^[^\x00]*$")]
+Message = Annotated[str, Field(min_length=1, max_length=2000, pattern=NOT_BLANK), BeforeValidator(refuse_blank)]
 
 
 class CreateIncidentRequest(Body):

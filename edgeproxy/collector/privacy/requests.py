@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal, NamedTuple
 
 import orjson
 import sqlalchemy as sa
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 from typing_extensions import TypedDict
 
@@ -18,7 +18,7 @@ from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import audit, customers
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.accounts.change import ChangeRejectedError
-from edgeproxy.collector.accounts.fields import Text
+from edgeproxy.collector.accounts.fields import NOT_BLANK, Text, refuse_blank
 from edgeproxy.collector.accounts.ids import generate_id, is_id, now_ms
 from edgeproxy.collector.accounts.models import Body
 from edgeproxy.collector.accounts.states import DAY_MS
@@ -30,7 +30,7 @@ from edgeproxy.collector.problems import account_codes
 Kind = Literal["access", "erasure", "rectification", "restriction", "objection"]
 Law = Literal["gdpr", "ccpa"]
 State = Literal["received", "identified", "done", "refused", "withdrawn"]
-Note = Annotated[str, Field(min_length=1, max_length=2000, pattern=r"^[^\x00]*$")]
+Note = Annotated[str, Field(min_length=1, max_length=2000, pattern=NOT_BLANK), BeforeValidator(refuse_blank)]
 
 DUE_DAYS: Final[Mapping[Law, int]] = {"gdpr": 30, "ccpa": 45}
 """Days allowed for an answer: GDPR article 12 (3), CCPA § 1798.130 (a) (2)."""

@@ -23,6 +23,8 @@ from loadtest.testbed.http_client import ask
 
 NOUN = re.compile(r"(A|An|The|What|Who|Where|Whether|How|All|Its) ")
 """The first words of a summary that is not an imperative."""
+TEXTS = re.compile("name|title|message|note|why|force|comment|description|line1|line2|city")
+"""The names of fields that people read."""
 PAGE_BYTES_MAX = 90_000
 """The most bytes of a page of the reference, as sent."""
 
@@ -119,6 +121,34 @@ def test_each_json_request_body_has_a_valid_example(document: dict[str, Any]) ->
             if media is not None and path != "/billing/webhooks/stripe":  # Its form is Stripe's.
                 validator = build_validator(media["schema"], document)
                 assert validator.is_valid(media["example"]), f"{method} {path}"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/v1/customers/acme/keys", {"name": "{}"}, "name"),
+        ("/v1/incidents", {"severity": "P1", "title": "{}", "message": "slow"}, "title"),
+        ("/v1/incidents", {"severity": "P1", "title": "slow", "message": "{}"}, "message"),
+    ],
+)
+@pytest.mark.parametrize("blank", ["", "  ", "\u00a0\u3000"])
+def test_a_text_for_people_is_not_blank(
+    sqlite_collector: Collector, path: str, body: dict[str, str], field: str, blank: str
+) -> None:
+    refused = sqlite_collector.send("POST", path, {name: text.format(blank) for name, text in body.items()})
+    assert refused.status == 422, refused
+    (fault,) = refused.json()["errors"]
+    assert (fault["field"], fault["code"]) == (field, "empty")
+
+
+def test_the_schema_of_each_text_for_people_refuses_spaces(document: dict[str, Any]) -> None:
+    count = 0
+    for name, schema in document["components"]["schemas"].items():
+        for field, shape in schema.get("properties", {}).items():
+            if TEXTS.fullmatch(field) and name.endswith(("Request", "Update", "Step")):
+                count += 1
+                assert not build_validator(shape, document).is_valid("  "), f"{name}.{field}"
+    assert count > 20
 
 
 def test_reference_pages_are_small_load_nothing_and_have_each_operation(sqlite_collector: Collector) -> None:

@@ -40,13 +40,14 @@ def format_head(lines: list[Line], *, ended: bool, websockets: bool = False) -> 
     if path == b"*" and method != b"OPTIONS":
         raise create_malformed_error(":path is * and the method not OPTIONS", "8.3.1")
     host = b""
-    if b"\r\nhost: " in fields:
+    # `find`, as `in` takes bytes for a number first, and raises an error within.
+    if fields.find(b"\r\nhost: ") >= 0:
         authority, fields = _unite_hosts(authority, fields)
     if authority is not None:
         host = b"\r\nHost: " + authority
     if fields.count(b"\r\ncookie: ") > 1:
         fields = _unite_cookies(fields)
-    length = _find_length(fields, ended=ended) if b"\r\ncontent-length: " in fields else -1
+    length = _find_length(fields, ended=ended) if fields.find(b"\r\ncontent-length: ") >= 0 else -1
     ending = b"\r\n\r\n"
     if protocol is not None:
         if not websockets or ended or protocol != WEBSOCKET or length >= 0:

@@ -31,7 +31,8 @@ from edgeproxy.collector.pages.refusal_words import explain_error, explain_fault
 from edgeproxy.collector.pages.sessions import Link, Session, SignedIn
 from edgeproxy.collector.problems.coded_error import CodedError, FieldFault, Params
 from edgeproxy.collector.problems.table import CODES
-from edgeproxy.config.collector.currencies import CHARGED
+from edgeproxy.config.collector.currencies import CHARGED, ExchangeRate
+from edgeproxy.config.collector.currency_units import USD
 from edgeproxy.config.collector.listeners import PAGE_GROUPS
 from edgeproxy.config.collector.operators import is_factor_recent
 from edgeproxy.config.collector.pages import Pages
@@ -61,6 +62,14 @@ STATED_NAME = re.compile(rb'"(?:%s)":"([^"\\]{1,255})"' % "|".join(OF_CUSTOMERS)
 def list_customers(response: ApiResponse) -> set[str]:
     """Return the names of the customers in a document of the API."""
     return set() if response.body is None else {name.decode() for name in STATED_NAME.findall(response.content)}
+
+
+def find_rates(settings: CollectorSettings) -> Mapping[str, ExchangeRate]:
+    """Return the rates for amounts beside US dollars; none if nothing is charged in US dollars."""
+    billing, plans = settings.billing, settings.plans.values()
+    if billing is None or (billing.credits is None and not any(USD in (plan.currency, *plan.others) for plan in plans)):
+        return {}
+    return billing.currencies
 
 
 def shown_name(customer: JsonDocument) -> str:
@@ -248,7 +257,7 @@ class Visit:
         who = None if self.session is None else self.session.who
         settings, say = self.site.settings_now(), load_catalog(self.reader.language).gettext
         services, billing = navigation.find_services(settings, self.site.groups), settings.billing
-        rates = {} if billing is None or who is None or who.customer is None else billing.currencies
+        rates = {} if who is None or who.customer is None else find_rates(settings)
         return rendering.render_template(
             template,
             self.reader,

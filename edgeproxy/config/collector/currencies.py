@@ -11,7 +11,7 @@ from edgeproxy.config.part import Part
 from edgeproxy.config.units import format_value, read_moment, read_text, value_error
 
 CHARGED = "USD"
-"""The currency of all prices."""
+"""The currency of prices with approximate amounts beside them."""
 CODE = re.compile(r"[A-Z]{3}")
 RATE = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,12})?")
 A_CODE = "the code of a currency other than USD in capitals, such as EUR (ISO 4217)"

@@ -53,14 +53,15 @@ class Axes:
     """A note on the last bar if its time is not over; else empty."""
 
 
-def compute_steps(most: float, count: int = 4) -> list[float]:
-    """Return even steps from 0 to at least `most`. The step is 1, 2, 2.5 or 5 times a power of ten."""
-    if most <= 0:
+def compute_steps(most: float, least: float = 0, count: int = 4) -> list[float]:
+    """Return even steps around 0, `least` and `most`. The step is 1, 2, 2.5 or 5 times a power of ten."""
+    low, top = min(least, 0), max(most, 0)
+    if low == top:
         return [0, 1]
-    least = most / count
-    power = 10 ** floor(log10(least))
-    step = next(step * power for step in STEPS if step * power >= least * 0.999)
-    return [number * step for number in range(ceil(most / step - 1e-9) + 1)]
+    narrow = (top - low) / count
+    power = 10 ** floor(log10(narrow))
+    step = next(step * power for step in STEPS if step * power >= narrow * 0.999)
+    return [number * step for number in range(floor(low / step + 1e-9), ceil(top / step - 1e-9) + 1)]
 
 
 def draw_bars(
@@ -71,36 +72,39 @@ def draw_bars(
     before: Sequence[float] = (),
     **axes: object,
 ) -> Markup:
-    """Return a bar chart. Several series are stacked.
+    """Return a bar chart. Several series are stacked. Negative values are below the axis.
 
     `places` is the number of bars that have room. `expected` are future values, drawn hatched. `before` is the
     preceding period, drawn as a dashed line.
     """
     frame = Axes(**axes)  # type: ignore[arg-type]
     stacked = [Series(*one) for one in series]
-    sums = [sum(value or 0 for value in column) for column in zip(*(series.values for series in stacked), strict=True)]
-    steps = compute_steps(max([0, *sums, *expected, *before, *_list_mark(frame)]))
+    columns = [[value or 0 for value in column] for column in zip(*(series.values for series in stacked), strict=True)]
+    others = [*expected, *before, *_list_mark(frame)]
+    tops = [sum(value for value in column if value > 0) for column in columns]
+    lows = [sum(value for value in column if value < 0) for column in columns]
+    steps = compute_steps(max([0, *tops, *others]), min([0, *lows, *others]))
     step = 100 / max(places, len(labels) + len(expected), 1)
     pieces = []
     for number, label in enumerate(labels):
-        bars = _draw_stack(stacked, number, step, steps[-1])
+        bars = _draw_stack(stacked, number, step, steps)
         earlier = f" · {frame.format_value(before[number])} ◂" if number < len(before) else ""
         is_open = frame.so_far and number == len(labels) - 1
         tip = f"{label}{f', {frame.so_far}' if is_open else ''} · {_write(stacked, number, frame)}{earlier}"
         css = "pt open" if is_open else "pt"
         pieces.append(_draw_point(number * step, step, bars, tip, _find_link(frame, number), css))
     for place, value in enumerate(expected):
-        number, tall = len(labels) + place, 100 * value / steps[-1]
-        bar = _draw_bar(number, step, 100 - tall, tall, 'fill="url(#px)"')
+        number = len(labels) + place
+        bar = _draw_bar(number, step, (_place(value, steps), _place(0, steps)), 'fill="url(#px)"')
         pieces.append(_draw_point(number * step, step, bar, frame.format_value(value)))
     if before:
         # The line begins in the middle of the first bar, and continues in steps of a bar.
-        line = _trace(before, step=10 * step, top=steps[-1])
+        line = _trace(before, step=10 * step, steps=steps)
         x, head = _n(step / 2), 'height="100%" viewBox="0 0 1000 100" preserveAspectRatio="none" overflow="visible"'
         pieces.append(f'<svg class="before" x="{x}%" width="100%" {head}><path class="l l0" d="{line}"/></svg>')
     if labels:
         so_far = f", {frame.so_far}" if frame.so_far else ""
-        pieces.append(_draw_tip(f"{labels[-1]}{so_far} · {frame.format_value(sums[-1])}", "last"))
+        pieces.append(_draw_tip(f"{labels[-1]}{so_far} · {frame.format_value(sum(columns[-1]))}", "last"))
     xs = [((number + 0.5) * step, labels[number]) for number in _choose_labels(len(labels), places)]
     return _frame(frame, steps, "".join(pieces), xs)
 
@@ -122,12 +126,13 @@ def draw_lines(
     frame = Axes(**axes)  # type: ignore[arg-type]
     drawn = [Series(*one) for one in series]
     values = [value for series in drawn for value in series.values if value is not None]
-    steps = compute_steps(max([0, *values, *before, *(band[1] if band else ()), *_list_mark(frame)]))
+    values += [*before, *(value for edge in band or () for value in edge), *_list_mark(frame)]
+    steps = compute_steps(max([0, *values]), min([0, *values]))
     count = max(len(labels), places)
     step = 1000 / max(count - 1, 1)
 
-    trace = partial(_trace, step=step, top=steps[-1])
-    paths = _draw_area(trace(drawn[0].values)) if area and labels else ""
+    trace = partial(_trace, step=step, steps=steps)
+    paths = _draw_area(trace(drawn[0].values), _n(_place(0, steps))) if area and labels else ""
     paths += _draw_band(trace, len(labels) - 1, *band) if band else ""
     paths += f'<path class="l l0" d="{trace(before)}"/>' if before else ""
     paths += "".join(f'<path class="l l{series.css}" d="{trace(series.values)}"/>' for series in drawn)
@@ -156,7 +161,7 @@ def draw_sparkline(values: Sequence[float | None], css: str = "1") -> Markup:
     least, span = min(known), (max(known) - min(known)) or 1
     # From 5 to 95 % of the height, as the line is thick.
     shares = [None if value is None else 5 + 90 * (value - least) / span for value in values]
-    line = _trace(shares, step=1000 / max(len(values) - 1, 1), top=100)
+    line = _trace(shares, step=1000 / max(len(values) - 1, 1), steps=(0, 100))
     head = '<svg class="spark" aria-hidden="true" viewBox="0 0 1000 100" preserveAspectRatio="none">'
     return Markup(f'{head}<path class="l l{escape(css)}" d="{line}"/></svg>')
 
@@ -182,6 +187,11 @@ def _n(value: float) -> str:
     return f"{value:.2f}".rstrip("0").rstrip(".")
 
 
+def _place(value: float, steps: Sequence[float]) -> float:
+    """Return the place of a value on the y axis, in per cent from the top."""
+    return 100 * (steps[-1] - value) / (steps[-1] - steps[0])
+
+
 def _list_mark(axes: Axes) -> list[float]:
     return [axes.mark[0]] if axes.mark else []
 
@@ -200,12 +210,12 @@ def _write(series: Sequence[Series], number: int, axes: Axes) -> str:
     return " · ".join(f"{name} {value}" if len(series) > 1 else value for name, value in written) or "–"
 
 
-def _draw_area(line: str) -> str:
-    """Return the area below a line. A gap of the line is also a gap of the area."""
+def _draw_area(line: str, zero: str) -> str:
+    """Return the area between a line and the axis. A gap of the line is also a gap of the area."""
     path = ""
     for part in line.split("M")[1:]:
         ends = part.split("L")
-        path += f"M{ends[0].split()[0]} 100L{part}L{ends[-1].split()[0]} 100Z"
+        path += f"M{ends[0].split()[0]} {zero}L{part}L{ends[-1].split()[0]} {zero}Z"
     return f'<path class="area" d="{path}"/>'
 
 
@@ -215,7 +225,7 @@ def _draw_band(trace: Callable[..., str], start: int, low: Sequence[float], high
     return f'<path class="range" d="{trace(high, start)}L{back}Z"/><path class="l l0" d="{trace(middle, start)}"/>'
 
 
-def _trace(numbers: Sequence[float | None], start: int = 0, *, step: float, top: float) -> str:
+def _trace(numbers: Sequence[float | None], start: int = 0, *, step: float, steps: Sequence[float]) -> str:
     """Return the SVG path of values, with gaps for None. A single value between gaps becomes a dash."""
     path = ""
     for number, value in enumerate(numbers):
@@ -223,7 +233,7 @@ def _trace(numbers: Sequence[float | None], start: int = 0, *, step: float, top:
             continue
         is_begun = number > 0 and numbers[number - 1] is not None
         goes_on = number + 1 < len(numbers) and numbers[number + 1] is not None
-        x, y = (start + number) * step, _n(100 - 100 * value / top)
+        x, y = (start + number) * step, _n(_place(value, steps))
         if is_begun or goes_on:
             path += f"{'L' if is_begun else 'M'}{_n(x)} {y}"
         else:
@@ -232,18 +242,23 @@ def _trace(numbers: Sequence[float | None], start: int = 0, *, step: float, top:
     return path
 
 
-def _draw_stack(series: Sequence[Series], number: int, step: float, top: float) -> str:
-    bars, y = "", 100.0
+def _draw_stack(series: Sequence[Series], number: int, step: float, steps: Sequence[float]) -> str:
+    bars, above, below = "", 0.0, 0.0
     for one in series:
-        tall = 100 * max(one.values[number] or 0, 0) / top
-        y -= tall
-        bars += _draw_bar(number, step, y, tall, _fill(one.css)) if tall else ""
+        value = one.values[number] or 0
+        if value > 0:
+            bars += _draw_bar(number, step, (_place(above + value, steps), _place(above, steps)), _fill(one.css))
+            above += value
+        elif value < 0:
+            bars += _draw_bar(number, step, (_place(below, steps), _place(below + value, steps)), _fill(one.css))
+            below += value
     return bars
 
 
-def _draw_bar(number: int, step: float, y: float, tall: float, fill: str) -> str:
-    x, wide = number * step + step * 0.16, step * 0.68
-    return f'<rect {fill} x="{_n(x)}%" y="{_n(y)}%" width="{_n(wide)}%" height="{_n(tall)}%"/>'
+def _draw_bar(number: int, step: float, ends: tuple[float, float], fill: str) -> str:
+    """Return a bar from its upper to its lower end, in per cent from the top."""
+    x, wide, (y, bottom) = number * step + step * 0.16, step * 0.68, ends
+    return f'<rect {fill} x="{_n(x)}%" y="{_n(y)}%" width="{_n(wide)}%" height="{_n(bottom - y)}%"/>'
 
 
 def _draw_tip(text: str, css: str = "tip") -> str:
@@ -265,13 +280,13 @@ def _draw_point(x: float, wide: float, inner: str, tip: str, link: str = "", css
 
 def _draw_grid(axes: Axes, steps: Sequence[float]) -> Iterator[str]:
     for step in steps:
-        y = _n(100 - 100 * step / steps[-1])
+        y = _n(_place(step, steps))
         yield f'<line class="grid{"" if step else " zero"}" x1="0" x2="100%" y1="{y}%" y2="{y}%"/>'
     if axes.mark:
-        y = _n(100 - 100 * axes.mark[0] / steps[-1])
+        y = _n(_place(axes.mark[0], steps))
         yield f'<line class="mark" x1="0" x2="100%" y1="{y}%" y2="{y}%"/>'
         # At the top the label would overlap the unit.
-        below = axes.mark[0] > 0.85 * steps[-1]
+        below = _place(axes.mark[0], steps) < 15
         yield f'<text x="0" dy="{14 if below else -5}" y="{y}%">{escape(axes.mark[1])}</text>'
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, cast
 from xml.etree import ElementTree
 
+import hypothesis.strategies as st
 import pytest
 from aiohttp.test_utils import make_mocked_request
+from hypothesis import given
 
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.api.code_flow import derive_secret, is_derived
@@ -348,6 +350,23 @@ def test_bars_are_drawn_from_zero_to_an_even_step_and_stacked() -> None:
         True,
     )
     assert charts.draw_bars([], [], unit="u", label="l").count("<rect") == 0
+
+
+def test_negative_values_are_below_the_axis() -> None:
+    bars = charts.draw_bars(["1", "2"], [("a", "1", [60, -20]), ("b", "2", [-20, -20])], unit="", label="")
+    drawn = re.findall(r'<rect (?:class="f1"|fill="[^"]*") [^>]* y="([\d.]+)%" width="34%" height="([\d.]+)%"', bars)
+    assert drawn == [("12", "48"), ("60", "16"), ("60", "16"), ("76", "16")], "the axis is at 60 %"
+    assert charts.compute_steps(60, -40) == [-50, -25, 0, 25, 50, 75]
+    line = charts.draw_lines(["1", "2"], [("", "1", [-4, 0])], area=True, unit="", label="")
+    assert re.findall(r'class="area" d="([^"]*)"', line) == ["M0 0L0 100L1000 0L1000 0Z"]
+
+
+@given(numbers=st.lists(st.floats(-1e9, 1e9) | st.sampled_from([-0.004, 0, 1e9]), min_size=1))
+def test_each_bar_of_any_values_is_inside_its_chart(numbers: list[float]) -> None:
+    labels = [""] * len(numbers)
+    drawn = charts.draw_bars(labels, [("", "1", numbers), ("", "2", numbers[::-1])], expected=[5], unit="", label="")
+    for y, tall in re.findall(r'<rect (?:class="f1"|fill="[^"]*") [^>]* y="([^"]*)%" [^>]* height="([^"]*)%"', drawn):
+        assert 0 <= float(y) <= float(y) + float(tall) <= 100.02
 
 
 def test_values_with_links_can_be_followed_and_a_chart_without_is_a_picture() -> None:

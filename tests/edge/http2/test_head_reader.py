@@ -167,6 +167,7 @@ def shared(monkeypatch: pytest.MonkeyPatch) -> HeadReader:
     return reader
 
 
+@pytest.mark.patches_methods
 def test_only_path_and_key_of_another_customer_are_read(shared: HeadReader) -> None:
     for path, key in ((b"/", b"Bearer two"), (b"/b?c=d", b"Bearer one"), (b"/b", b"")):
         head = b"GET %b HTTP/1.1\r\nHost: a\r\nauthorization: %b\r\n\r\n" % (path, key)
@@ -265,6 +266,7 @@ def test_fields_whose_meaning_depends_on_others_are_never_left_out(fields: Field
             assert read(reader, data) == read(HeadReader(LIMITS, websockets=False), data)
 
 
+@pytest.mark.patches_methods
 def test_only_path_key_and_length_of_another_upload_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     reader = HeadReader(LIMITS, websockets=False)
     reader.read_head(keyed(b"/", b"Bearer one", behind=literal(b"content-length", b"10")), ended=False)

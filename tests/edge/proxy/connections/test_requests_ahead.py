@@ -9,6 +9,8 @@ from edgeproxy.edge.proxy.transport.turns import CROWDED_SECONDS, FULL_TURN_SECO
 from tests.support.http2_wire import Http2Wire, http2
 from tests.support.transcript import Edge, ok
 
+pytestmark = pytest.mark.patches_methods
+
 SWEEP = Http2Client.sweep
 
 

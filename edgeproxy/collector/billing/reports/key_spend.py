@@ -4,9 +4,8 @@ If a customer has too many keys, the ledger counts the further keys together as 
 key, so each budget of the customer includes it: creating keys evades no budget.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
-from functools import partial
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -147,53 +146,31 @@ async def fetch_uses(
     buyers = {key.customer for key in latest if key.budget.meter is None}
     # Each plan is read once, however many keys its customer has.
     plans = {name: await _find_plan(connection, name) for name in buyers}
-    usage = _UsageByKey(connection, now, meters)
+    used_by_terms: dict[_BudgetTerms, tuple[Period, Mapping[str, int] | None]] = {}
     uses = []
     for of_budget in keys_by_budget.values():
         key = of_budget[-1]
+        terms = _BudgetTerms(key.customer, key.budget.meter, key.budget.currency, key.budget.per)
+        if terms not in used_by_terms:  # Thousands of budgets have few terms.
+            period = period_of(now, terms.per, UTC)
+            by_key = await _fetch_used(connection, terms, period, plans.get(key.customer), meters)
+            used_by_terms[terms] = period, by_key
+        period, by_key = used_by_terms[terms]
         # The usage of replaced keys stays in the budget.
-        usage_keys = {one.usage_key for one in of_budget}
-        used = await _compute_used(usage, key, usage_keys, plans.get(key.customer), meters)
+        used = None if by_key is None else sum_usage(by_key, {one.usage_key for one in of_budget})
         has_ended = all(one.has_ended for one in of_budget)
-        uses.append(BudgetUse(key, used, period_of(now, key.budget.per, UTC), has_ended))
+        uses.append(BudgetUse(key, used, period, has_ended))
     return uses
 
 
-class _UsageByKey:
-    """Units and amounts of meters by key at one moment. Each is queried once."""
+class _BudgetTerms(NamedTuple):
+    """The terms of a budget. Budgets with equal terms are read together."""
 
-    def __init__(self, connection: AsyncConnection, now: float, meters: Mapping[str, Meter]) -> None:
-        self._connection, self._now, self._meters = connection, now, meters
-        self._units: dict[LedgerQuery, dict[str, int]] = {}
-        self._amounts: dict[LedgerQuery, dict[str, int]] = {}
-
-    async def fetch_units(self, customer: str, meter: str, per: str) -> Mapping[str, int]:
-        """Return the units of each key in the current period."""
-        query = self._build_query(customer, meter, per)
-        if query not in self._units:
-            rows = (await queries.fetch_usage(self._connection, query))["rows"]
-            self._units[query] = {row[KEY]: row["value"] for row in rows}
-        return self._units[query]
-
-    async def fetch_amounts(self, customer: str, meter: str, per: str) -> Mapping[str, int]:
-        """Return the share of each key in the cost of the current period."""
-        query = self._build_query(customer, meter, per)
-        if query not in self._amounts:
-            # Two calls of a page ask for the budgets of a customer.
-            self._amounts[query] = await fetch_once(
-                ("amounts by key", query), partial(self._fetch_amounts, customer, meter, query)
-            )
-        return self._amounts[query]
-
-    async def _fetch_amounts(self, customer: str, meter: str, query: LedgerQuery) -> dict[str, int]:
-        span = Span(query.since, query.until)
-        rated = await usage_amounts.rate_usage(self._connection, customer, meter, span, self._meters)
-        shares = await usage_amounts.share_by_group(self._connection, customer, meter, rated, (KEY,))
-        return {key: amount for (key,), amount in shares.items()}
-
-    def _build_query(self, customer: str, meter: str, per: str) -> LedgerQuery:
-        period = period_of(self._now, per, UTC)
-        return LedgerQuery(customer, meter, round(period.since + EPOCH), round(period.until + EPOCH), (KEY,))
+    customer: str
+    """The customer, by name."""
+    meter: str | None
+    currency: str | None
+    per: str
 
 
 def sum_usage(by_key: Mapping[str, int], of_keys: Collection[str]) -> int:
@@ -201,24 +178,39 @@ def sum_usage(by_key: Mapping[str, int], of_keys: Collection[str]) -> int:
     return sum(by_key.get(key, 0) for key in (OTHER, *of_keys))  # The customer may have thousands of other keys.
 
 
-async def _compute_used(
-    usage: _UsageByKey, key: BudgetedKey, of_keys: Collection[str], plan: Plan | None, meters: Mapping[str, Meter]
-) -> int | None:
-    """Return the use of a budget by its keys, or None if it can no longer be computed."""
-    budget = key.budget
-    if budget.meter is not None:
-        if not is_counted_by_key(budget.meter, meters):
+async def _fetch_used(
+    connection: AsyncConnection, terms: _BudgetTerms, period: Period, plan: Plan | None, meters: Mapping[str, Meter]
+) -> Mapping[str, int] | None:
+    """Return the use of budgets with these terms by each key, or None if it can no longer be computed."""
+    since, until = round(period.since + EPOCH), round(period.until + EPOCH)
+    if terms.meter is not None:
+        if not is_counted_by_key(terms.meter, meters):
             return None
-        return sum_usage(await usage.fetch_units(key.customer, budget.meter, budget.per), of_keys)
-    if plan is None or plan.currency != budget.currency:
+        query = LedgerQuery(terms.customer, terms.meter, since, until, (KEY,))
+        return {row[KEY]: row["value"] for row in (await queries.fetch_usage(connection, query))["rows"]}
+    if plan is None or plan.currency != terms.currency:
         return None
-    spent = 0
+    spent = Counter[str]()
     try:
         for meter in list_priced_meters(plan, meters):
-            spent += sum_usage(await usage.fetch_amounts(key.customer, meter, budget.per), of_keys)
+            spent.update(await _fetch_amounts(connection, terms.customer, meter, Span(since, until), meters))
     except (QuantityTooLargeError, UsageNotStoredError):
         return None
     return spent
+
+
+async def _fetch_amounts(
+    connection: AsyncConnection, customer: str, meter: str, span: Span, meters: Mapping[str, Meter]
+) -> dict[str, int]:
+    """Return the share of each key in the cost of a meter's usage."""
+
+    async def fetch() -> dict[str, int]:
+        rated = await usage_amounts.rate_usage(connection, customer, meter, span, meters)
+        shares = await usage_amounts.share_by_group(connection, customer, meter, rated, (KEY,))
+        return {key: amount for (key,), amount in shares.items()}
+
+    # Two calls of a page ask for the budgets of a customer.
+    return await fetch_once(("amounts by key", customer, meter, span), fetch)
 
 
 async def _fetch_keys(

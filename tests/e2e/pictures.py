@@ -1,6 +1,7 @@
 """Take the pictures of all pages for the docs: `python -m tests.e2e.pictures`.
 
 It fills docs/pages/: each page wide and light, and narrow and dark, and README.md, which shows them. Look at each.
+On the first days of a month its charts have few bars: then use a later clock, `faketime -f +18d python -m …`.
 """
 
 import asyncio

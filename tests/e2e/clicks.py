@@ -262,7 +262,7 @@ def list_tasks(customer: str, key: str, leaked: str, credited: str, number: str,
             (
                 Search("bolt"),
                 Click("it.getAttribute('href')?.endsWith('/plan')"),
-                Click(sends("/plan/end")),
+                Click(sends("/plan/end/preview")),
             ),
             "location.search === '?done=ending'",
         ),

@@ -101,7 +101,7 @@ def _open_states(stage: PagesStage) -> str:
         (f"{page}/raised", "/limits/raise", {"why": "a test"}),
         (f"{page}/raised", f"/keys/{leaked}/revoke", {}),
         (f"{page}/ending/plan", "/plan/coupon", {"coupon": "launch20"}),
-        (f"{page}/ending/plan", "/plan/end", {}),
+        (f"{page}/ending/plan", "/plan/end/preview", {}),
         (f"{page}/ending/credits", "/top-up/preview", {}),
         ("", "/credits/top-up", {}),
         ("/console/tokens", "/tokens", {"name": "robot", "role": "read"}),

@@ -23,6 +23,7 @@ def list_pages() -> list[Page]:
         ("POST", PLAN, change_plan),
         ("POST", f"{PLAN}/coupon", put_coupon),
         ("POST", f"{PLAN}/coupon/remove", remove_coupon),
+        ("POST", f"{PLAN}/end/preview", preview_end),
         ("POST", f"{PLAN}/end", end_plan),
         ("POST", f"{PLAN}/keep", keep_plan),
     )
@@ -64,6 +65,14 @@ async def remove_coupon(visit: Visit) -> web.Response:
     return _redirect(visit, "changed")
 
 
+async def preview_end(visit: Visit) -> web.Response:
+    """Show the last invoice of a plan that would end now. An end with the paid period needs no preview."""
+    if visit.form.get("when") != "now":
+        return await end_plan(visit)
+    query = _get_query(visit) | {"ended": "true"}
+    return await _render(visit, ending=await visit.fetch("GET", "/billing/invoices/upcoming", query=query))
+
+
 async def end_plan(visit: Visit) -> web.Response:
     """End the plan, now or at the end of the paid period."""
     when = visit.form.get("when", "period_end")
@@ -93,7 +102,7 @@ async def _render(visit: Visit, **values: object) -> web.Response:
         coupon=coupon.body if coupon.is_success else None,
         plan_label=partial(find_plan_label, sold),
         may_change=bool(visit.signed_in.who.roles & {"billing", "admin"}),
-        **{"preview": None, "body": None, **values},
+        **{"preview": None, "ending": None, "body": None, **values},
     )
 
 

@@ -284,6 +284,13 @@ def test_month_of_a_large_plan_is_exact_to_the_cent(charging: Collector) -> None
     coming = call(charging, "GET", "/billing/invoices/upcoming", token=token).json()
     assert coming["total"] == 51099
     assert [line["amount"] for line in coming["lines"] if line["amount"]] == [49900, 1173, 1, 25]
+    ended = call(charging, "GET", "/billing/invoices/upcoming?ended=true", token=token).json()
+    assert [line["amount"] for line in ended["lines"] if line["amount"]] == [1173, 1, 25], "no fee of a next month"
+    assert (ended["closes_at"] < coming["closes_at"], ended["period"]) == (True, coming["period"])
+    call(charging, "DELETE", "/billing/subscription?when=now", token=token)
+    (draft,) = call(charging, "GET", "/billing/invoices?state=draft", token=token).json()["invoices"]
+    closes = [datetime.fromisoformat(one["closes_at"]).timestamp() for one in (ended, draft)]
+    assert (draft["period"], abs(closes[1] - closes[0]) <= 60) == (ended["period"], True), closes
 
 
 def test_cancellation_reason_is_removed_if_the_plan_continues(charging: Collector) -> None:

@@ -37,11 +37,14 @@ def test_a_plan_is_given_changed_kept_and_ended_in_the_console(stage: PagesStage
     operator.send(page)
     assert ("After that" in operator.read.text, find_plan()) == (False, "enterprise@1")
     operator.get(page)
-    operator.send(f"{page}/end", when="period_end")
+    operator.send(f"{page}/end/preview", when="period_end")
     assert "The plan ends at the end of the paid period." in operator.read.text
     operator.send(f"{page}/keep")
     assert "The plan goes on." in operator.read.text
-    operator.send(f"{page}/end", when="now")
+    operator.send(f"{page}/end/preview", when="now")
+    shown = operator.read.text
+    assert ("Paid fees are not refunded." in shown, find_plan()) == (True, "enterprise@1"), shown
+    operator.send(f"{page}/end")
     assert ("The plan has ended." in operator.read.text, find_plan()) == (True, None)
 
 

@@ -65,7 +65,7 @@ from edgeproxy.collector.billing.period_close.explanation import LineExplanation
 from edgeproxy.collector.billing.period_close.quantities import QuantityTooLargeError, UsageNotStoredError
 from edgeproxy.collector.billing.rating import periods
 from edgeproxy.collector.billing.rating.rater import RatedLine, Span, sum_amounts
-from edgeproxy.collector.billing.subscriptions import subscription_rows
+from edgeproxy.collector.billing.subscriptions import changes, subscription_rows
 from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription
 from edgeproxy.collector.database.page_order import parse_sort
 from edgeproxy.collector.problems import billing_codes, request_codes
@@ -145,12 +145,17 @@ class InvoiceHandlers(CustomerBillingHandlers):
         errors=NO_USAGE | {404: "Billing is not configured, or the customer or its subscription does not exist."},
     )
     async def preview_invoice(self, call: Call[UpcomingQuery, Nothing]) -> UpcomingInvoiceResponse:
-        """Preview the next invoice as of now and, if the query asks, projected from the last seven days."""
+        """Preview the next invoice as of now and, if the query asks, projected from the last seven days.
+
+        The query `ended` previews the last invoice of a plan that would end now. Nothing is changed.
+        """
         billing, customer = get_billing(self._settings), self._get_customer(call)
         async with self._turns.take(call.holder.customer), self._database.reading(whole=True) as connection:
             loaded = await subscription_rows.get_by_customer(connection, customer)
             try:
-                now = time.time() if call.query.projected else None
+                if call.query.ended:
+                    loaded = loaded._replace(current=changes.end_now(loaded.current, time.time()))
+                now = time.time() if call.query.projected and not call.query.ended else None
                 upcoming = await invoice_lines.compute_upcoming(connection, loaded, self._settings.meters, now)
             except (QuantityTooLargeError, UsageNotStoredError) as error:
                 raise ProblemError(billing_codes.USAGE_NOT_PRICEABLE, str(error)) from None
@@ -478,7 +483,7 @@ def upcoming_to_response(
         "period_end": format_timestamp(period.end * 1000),
         "usage_start": format_timestamp(loaded.current.usage_start * 1000),
         "currency": currency,
-        "closes_at": format_timestamp(int((period.end + billing.freeze) * 1000)),
+        "closes_at": format_timestamp(int((min(period.end, loaded.current.last.span.end) + billing.freeze) * 1000)),
         "subtotal": amounts["subtotal"],
         "total": amounts["total"],
         "lines": amounts["lines"],

@@ -23,10 +23,12 @@ Cents = Annotated[
 
 
 class UpcomingQuery(CustomerQuery):
-    """The customer of an upcoming invoice, and whether amounts are projected."""
+    """The customer of an upcoming invoice, whether amounts are projected, and whether the plan ends before."""
 
     projected: Truth = False
     """True adds the projected amounts at the end of the period, low and high, from the last seven days."""
+    ended: Truth = False
+    """True shows the invoice that would follow if the plan ended now, without a projection."""
 
 
 class ClosingQuery(Query):

@@ -260,6 +260,12 @@ def end_segments(segments: Sequence[Segment], at: int) -> list[Segment]:
     return [*before, last._replace(span=Span(last.span.start, at))]
 
 
+def end_now(current: SubscriptionState, now: float) -> SubscriptionState:
+    """Return a subscription that ends at once: `cancel_at` is the minute, and nothing is planned after it."""
+    at = min(periods.compute_boundary(now, current.last.span.start), current.period.end)
+    return SubscriptionState(end_segments(current.segments, at), current.period, current.anchor, cancel_at=at)
+
+
 def compute_fees(segments: Sequence[Segment], invoiced: Sequence[RatedLine]) -> list[RatedLine]:
     """Return the fees of all segments that are not invoiced yet."""
     return rate_segments(segments, {}, [line for line in invoiced if line.kind in FEES])

@@ -273,9 +273,9 @@ async def cancel_subscription(
     """
     loaded = await subscription_rows.get_by_customer(connection, ref, lock=True)
     require_version(loaded.row.version, match)
-    last, period, at, state = loaded.current.last, loaded.current.period, loaded.current.last.paid.end, None
+    last, at, state = loaded.current.last, loaded.current.last.paid.end, None
     if when == "now":
-        at, state = min(periods.compute_boundary(now, last.span.start), period.end), CANCELED
+        at, state = changes.end_now(loaded.current, now).last.span.end, CANCELED
         await subscription_rows.end_segment(connection, loaded.row.id, last, at)
         await _end_subscription(connection, caller, loaded, at, settings)
     if feedback is not None:

@@ -68,6 +68,14 @@ def test_choosing_the_current_plan_cancels_a_pending_change() -> None:
     assert changes.change_plan(waiting, ENTERPRISE, PLANS[ENTERPRISE], None, NOON, ()).next_version is None
 
 
+def test_plan_that_ends_now_has_no_next_period_and_never_outlasts_its_own() -> None:
+    current = held(STANDARD)
+    start, over = current.last.span.start, current.period.end
+    for now, end in ((NOON + 59.9, NOON), (start + 1, start + 60), (over + 3600, over)):
+        ended = changes.end_now(current, now)
+        assert (ended.cancel_at, ended.last.span.end, changes.next_segment(ended, PLANS)) == (end, end, None)
+
+
 def test_canceled_subscription_has_no_next_period() -> None:
     assert changes.next_segment(held(STANDARD)._replace(cancel_at=JANUARY.end), PLANS) is None
     year = held(STANDARD, is_yearly=True)

@@ -67,6 +67,7 @@ def list_places(stage: PagesStage, invoice: str, change: str) -> Places:
     more += [f"/console/invoices/{one}" for one in (theirs, draft)]
     previews = [
         Place(f"{customers}/acme/plan", "/plan/preview", {"plan": "enterprise"}),
+        Place(f"{customers}/acme/plan", "/plan/end/preview", {"when": "now"}),
         Place(f"{customers}/acme/credits", "/top-up/preview"),
         Place(
             "/console/price-changes",

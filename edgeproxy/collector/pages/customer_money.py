@@ -2,21 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from edgeproxy.collector.pages import keys, usage
 from edgeproxy.collector.pages.api import ApiResponse, JsonDocument
-from edgeproxy.collector.pages.home import sum_owed
-from edgeproxy.collector.pages.invoice_status import find_owed
+from edgeproxy.collector.pages.invoice_status import Receivables, sum_receivables
 from edgeproxy.collector.pages.navigation import INVOICE_READERS
 from edgeproxy.collector.pages.site import Visit
 from edgeproxy.collector.pages.usage import Split
 from edgeproxy.collector.pages.usage_explorer import list_priced_meters
 from edgeproxy.config.meters import KEY, MEASURES, MODEL
 
-INVOICES_MAX = 100
-"""Open invoices that are summed up, earliest due date first. If there are more, the page says so."""
 DIMENSIONS = (KEY, MODEL)
 VALUES_MAX = 5
 """Values in a table of usage by key or model. The page has many other parts, and must stay below 90 KB."""
@@ -31,18 +27,6 @@ class MoneyFact(NamedTuple):
     """True if the API could not tell. Otherwise a missing document means that the customer has no such thing."""
 
 
-class OpenInvoices(NamedTuple):
-    """The open invoices of a customer. Sums are by currency, in its smallest units."""
-
-    number: int
-    due: Mapping[str, int]
-    overdue: Mapping[str, int]
-    days: int
-    """The whole days since the oldest due date; 0 if none is overdue."""
-    is_cut: bool
-    """True if there are more, so that the sums are too low."""
-
-
 class CustomerMoney(NamedTuple):
     """The facts of the card."""
 
@@ -52,21 +36,13 @@ class CustomerMoney(NamedTuple):
     """The cost of the period, and the customer's spending alerts."""
     balance: MoneyFact | None
     """None if no credits are sold."""
-    invoices: OpenInvoices | None
+    invoices: Receivables | None
     """None if they are not known."""
 
 
 def to_fact(response: ApiResponse) -> MoneyFact:
     """Return the fact in a response. With 404 the customer has none, with another error it is not known."""
     return MoneyFact(response.body if response.is_success else None, response.status >= 400 and response.status != 404)
-
-
-def sum_open_invoices(body: JsonDocument, now: float, stripe: str) -> OpenInvoices:
-    """Sum up the open invoices in the API's list at the Unix second `now`."""
-    owed = find_owed(body["invoices"], now, stripe)
-    overdue = [owed_invoice for owed_invoice in owed if owed_invoice.days]
-    days = max((owed_invoice.days for owed_invoice in overdue), default=0)
-    return OpenInvoices(len(owed), sum_owed(owed), sum_owed(overdue), days, "next" in body)
 
 
 def may_see_money(visit: Visit) -> bool:
@@ -84,7 +60,7 @@ async def fetch_money(visit: Visit, customer: str) -> dict[str, object]:
         "cancellations": ("/billing/cancellations", {}),
         "upcoming": ("/billing/invoices/upcoming", {"projected": "true"}),
         "spend": ("/billing/spend-alerts", {}),
-        "invoices": ("/billing/invoices", {"state": "open", "sort": "due_at", "limit": str(INVOICES_MAX)}),
+        "invoices": ("/billing/receivables", {}),
     }
     if billing.credits is not None:
         calls["balance"] = ("/billing/balance", {})
@@ -94,14 +70,14 @@ async def fetch_money(visit: Visit, customer: str) -> dict[str, object]:
     )
     by_name = dict(zip(calls, responses, strict=True))
     facts = {name: to_fact(response) for name, response in by_name.items()}
-    listed = facts["invoices"].body
+    owed = facts["invoices"].body
     ended = facts["cancellations"].body
     money = CustomerMoney(
         facts["subscription"],
         facts["upcoming"],
         facts["spend"],
         facts.get("balance"),
-        None if listed is None else sum_open_invoices(listed, time.time(), billing.stripe.base),
+        None if owed is None else sum_receivables(owed["receivables"], time.time()),
     )
     return {
         "money": money,

@@ -13,7 +13,8 @@ from edgeproxy.collector.languages.reader import parse_time
 from edgeproxy.collector.pages import keys, usage
 from edgeproxy.collector.pages.alert_groups import group_alerts
 from edgeproxy.collector.pages.api import JsonDocument
-from edgeproxy.collector.pages.invoice_status import OwedInvoice, find_owed
+from edgeproxy.collector.pages.invoice_status import find_owed, sum_receivables
+from edgeproxy.collector.pages.invoices import fetch_open
 from edgeproxy.collector.pages.month import find_month
 from edgeproxy.collector.pages.plans import find_held_label, find_subscription
 from edgeproxy.collector.pages.site import Visit
@@ -23,7 +24,6 @@ from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.refusal_terms import QuotaKind
 
 UTC = "UTC"
-INVOICES_MAX = "24"
 ALERTS_SHOWN = "5"
 BARS_MAX = 6
 """Meters with a bar, the fullest ones first."""
@@ -268,8 +268,8 @@ async def _fetch_money(visit: Visit) -> dict[str, JsonDocument]:
         **nothing,
         "costs": [],
         "owed": [],
-        "due": {},
-        "later": {},
+        "sums": sum_receivables([], 0),
+        "has_held": False,
         "sells": bool(settings.plans),
     }
     if settings.billing is None or not settings.plans:
@@ -304,23 +304,16 @@ async def _fetch_money(visit: Visit) -> dict[str, JsonDocument]:
 
 
 async def _fetch_owed(visit: Visit, stripe: str) -> dict[str, JsonDocument]:
-    """Return the open invoices, and their sums that are due now and later. Nothing if they are unavailable."""
-    invoices = await visit.call("GET", "/billing/invoices", query={"limit": INVOICES_MAX, "state": "open"})
-    if not invoices.is_success:
+    """Return the first open invoices, the sums of all, and whether one is held. Nothing if they are unavailable."""
+    opened, held, summed = await asyncio.gather(
+        fetch_open(visit),
+        visit.call("GET", "/billing/invoices", query={"limit": "1", "state": "held"}),
+        visit.call("GET", "/billing/receivables"),
+    )
+    if not (opened.is_success and held.is_success and summed.is_success):
         return {}
-    owed = find_owed(invoices.body["invoices"], time.time(), stripe)
     return {
-        "owed": owed,
-        "due": sum_owed([owed_invoice for owed_invoice in owed if owed_invoice.is_due]),
-        "later": sum_owed([owed_invoice for owed_invoice in owed if not owed_invoice.is_due]),
+        "owed": find_owed(opened.body["invoices"], time.time(), stripe),
+        "sums": sum_receivables(summed.body["receivables"], time.time()),
+        "has_held": bool(held.body["invoices"]),
     }
-
-
-def sum_owed(owed: Sequence[OwedInvoice]) -> dict[str, int]:
-    """Sum up the amounts to pay by currency."""
-    sums: dict[str, int] = {}
-    for owed_invoice in owed:
-        sums[owed_invoice.invoice["currency"]] = (
-            sums.get(owed_invoice.invoice["currency"], 0) + owed_invoice.invoice["amount_due"]
-        )
-    return sums

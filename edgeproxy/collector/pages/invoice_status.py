@@ -1,6 +1,6 @@
-"""The payment status of an invoice: whether it is due, the days overdue, and the page for payment. Pure."""
+"""The payment status of invoices: whether they are due, the days overdue, the page for payment, and sums. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from typing_extensions import TypedDict
@@ -31,6 +31,54 @@ class OwedInvoice(NamedTuple):
     """True if the due date has passed."""
     pay_url: str | None
     """Stripe's page for payment, or None if there is none."""
+
+
+class OwedAmounts(TypedDict):
+    """The open invoices of a currency, from the API, in its smallest units."""
+
+    currency: str
+    invoices: int
+    amount_due: int
+    due: int
+    next_due_at: str | None
+    overdue_invoices: int
+    overdue: int
+    oldest_due_at: str | None
+
+
+class Receivables(NamedTuple):
+    """The open invoices of a customer or of all. Sums are by currency, in its smallest units."""
+
+    number: int
+    due: Mapping[str, int]
+    """Amounts to pay, whether or not their due date has passed."""
+    passed: Mapping[str, int]
+    """Amounts whose due date has passed, or that have none."""
+    later: Mapping[str, int]
+    """The other amounts."""
+    next_due_at: str | None
+    """The earliest due date of the other amounts."""
+    overdue: int
+    """The number of invoices that were due a day ago or earlier."""
+    sums: Mapping[str, int]
+    """The amounts of these invoices."""
+    days: int
+    """The days since the oldest due date; 0 if none is overdue."""
+
+
+def sum_receivables(receivables: Sequence[OwedAmounts], now: float) -> Receivables:
+    """Return the API's sums by currency as sums of all currencies at the Unix second `now`."""
+    oldest = [parse_time(one["oldest_due_at"]).timestamp() for one in receivables if one["oldest_due_at"]]
+    return Receivables(
+        sum(one["invoices"] for one in receivables),
+        {one["currency"]: one["amount_due"] for one in receivables},
+        {one["currency"]: one["due"] for one in receivables if one["due"]},
+        {one["currency"]: one["amount_due"] - one["due"] for one in receivables if one["amount_due"] > one["due"]},
+        min((one["next_due_at"] for one in receivables if one["next_due_at"]), default=None),
+        sum(one["overdue_invoices"] for one in receivables),
+        {one["currency"]: one["overdue"] for one in receivables if one["overdue_invoices"]},
+        int((now - min(oldest)) // DAY_SECONDS) if oldest else 0,
+    )
 
 
 def find_owed(invoices: Sequence[InvoiceView], now: float, stripe: str) -> list[OwedInvoice]:

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from edgeproxy.base.spreadsheet import render_csv
 from edgeproxy.collector.pages import billing_details, rendering
-from edgeproxy.collector.pages.api import JsonDocument
+from edgeproxy.collector.pages.api import ApiResponse, JsonDocument
 from edgeproxy.collector.pages.forms import is_whole_number
 from edgeproxy.collector.pages.invoice_status import compute_overdue_days, find_owed, find_pay_url, is_due
 from edgeproxy.collector.pages.list_pages import fetch_from, send_list
@@ -52,6 +52,12 @@ def find_stripe_base(visit: Visit) -> str:
     return STRIPE if billing is None else billing.stripe.base
 
 
+async def fetch_open(visit: Visit) -> ApiResponse:
+    """Fetch the customer's open invoices that are due first."""
+    query = {"limit": str(INVOICES_MAX), "state": "open", "sort": "due_at"}
+    return await visit.call("GET", "/billing/invoices", query=query)
+
+
 async def show_invoices(visit: Visit) -> web.StreamResponse:
     """Show the customer's invoices, newest first, and the upcoming one. With `format=csv` send a file of all."""
     if visit.request.query.get("format") == "csv":
@@ -60,7 +66,7 @@ async def show_invoices(visit: Visit) -> web.StreamResponse:
     if cursor := visit.request.query.get("cursor"):
         query["cursor"] = cursor
     body = await visit.fetch("GET", "/billing/invoices", query=query)
-    opened = await visit.fetch("GET", "/billing/invoices", query={"limit": str(INVOICES_MAX), "state": "open"})
+    opened = await fetch_open(visit)
     upcoming = None
     if await find_subscription(visit) is not None:
         response = await visit.call("GET", "/billing/invoices/upcoming", query={"projected": "true"})
@@ -74,7 +80,7 @@ async def show_invoices(visit: Visit) -> web.StreamResponse:
         overdue={invoice["id"]: compute_overdue_days(invoice, now) for invoice in body["invoices"]},
         pay_urls={invoice["id"]: find_pay_url(invoice, base) for invoice in body["invoices"]},
         with_pdf=WITH_PDF,
-        owed=find_owed(opened["invoices"], now, base),
+        owed=find_owed(opened.body["invoices"], now, base) if opened.is_success else [],
         more=body.get("next"),
         upcoming=upcoming,
     )
@@ -116,8 +122,8 @@ async def open_customer_portal(visit: Visit) -> web.Response:
     """Open a session at Stripe for entering cards. The page links to it."""
     body = {"return_url": f"{visit.site.url}{INVOICES}"}
     session = await visit.fetch("POST", "/billing/portal", body=body)
-    opened = await visit.fetch("GET", "/billing/invoices", query={"limit": str(INVOICES_MAX), "state": "open"})
-    owed = find_owed(opened["invoices"], time.time(), find_stripe_base(visit))
+    opened = await fetch_open(visit)
+    owed = find_owed(opened.body["invoices"], time.time(), find_stripe_base(visit)) if opened.is_success else []
     return visit.render("payment_details.html", url=session["url"], owed=owed)
 
 

@@ -2,20 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from aiohttp import web
-from typing_extensions import TypedDict
 
-from edgeproxy.collector.languages.reader import parse_time
 from edgeproxy.collector.pages import alert_handling, traffic
 from edgeproxy.collector.pages.alert_groups import group_alerts
 from edgeproxy.collector.pages.api import JsonDocument
 from edgeproxy.collector.pages.customer_money import may_see_money
 from edgeproxy.collector.pages.edges import LATE_SECONDS, EdgeView, is_late
 from edgeproxy.collector.pages.incidents import Incident
-from edgeproxy.collector.pages.invoice_status import DAY_SECONDS
+from edgeproxy.collector.pages.invoice_status import sum_receivables
 from edgeproxy.collector.pages.navigation import REVENUE_READERS
 from edgeproxy.collector.pages.site import Page, Visit
 from edgeproxy.config.collector.catalog import get_default_currency
@@ -26,30 +23,6 @@ ALERTS_MAX = 5
 """Unacknowledged alerts shown per severity."""
 LATE_MAX = 50
 """Late edges that are named."""
-
-
-class OwedAmounts(TypedDict):
-    """The open invoices of a currency, from the API, in its smallest units."""
-
-    currency: str
-    invoices: int
-    amount_due: int
-    overdue_invoices: int
-    overdue: int
-    oldest_due_at: str | None
-
-
-class Receivables(NamedTuple):
-    """The unpaid invoices."""
-
-    number: int
-    due: Mapping[str, int]
-    """Amounts to pay by currency, in its smallest units, whether or not overdue."""
-    overdue: int
-    sums: Mapping[str, int]
-    """Overdue amounts by currency, in its smallest units."""
-    days: int
-    """The days since the oldest due date."""
 
 
 class Revenue(NamedTuple):
@@ -141,20 +114,6 @@ async def fetch_revenue(visit: Visit) -> Revenue | None:
         return None
     report = await visit.call("GET", "/billing/executive")
     return compute_revenue(report.body) if report.is_success else None
-
-
-def sum_receivables(receivables: Sequence[OwedAmounts], now: float) -> Receivables:
-    """Sum up the amounts to pay and the overdue amounts at the Unix second `now`."""
-    oldest = [
-        parse_time(receivable["oldest_due_at"]).timestamp() for receivable in receivables if receivable["oldest_due_at"]
-    ]
-    return Receivables(
-        sum(receivable["invoices"] for receivable in receivables),
-        {receivable["currency"]: receivable["amount_due"] for receivable in receivables},
-        sum(receivable["overdue_invoices"] for receivable in receivables),
-        {receivable["currency"]: receivable["overdue"] for receivable in receivables if receivable["overdue_invoices"]},
-        int((now - min(oldest)) // DAY_SECONDS) if oldest else 0,
-    )
 
 
 def compute_revenue(report: JsonDocument) -> Revenue:

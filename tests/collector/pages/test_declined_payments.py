@@ -1,4 +1,4 @@
-"""A declined payment on a customer's pages: its reason and the remedy, in the language of the reader."""
+"""Amounts due on pages: the sums of all invoices, and why a payment was declined."""
 
 import sqlite3
 import time
@@ -7,8 +7,10 @@ from contextlib import closing
 import orjson
 import pytest
 
+from edgeproxy.collector.pages.invoices import INVOICES_MAX
 from loadtest.testbed.collector import ADMIN
 from loadtest.testbed.waiting import until
+from tests.support.copied_invoices import copy_invoice
 from tests.support.site import PagesStage
 
 FUNDS = {
@@ -78,3 +80,27 @@ def test_reason_stands_beside_the_automatic_top_up(
         assert FUNDS[language] in " ".join(acme.get(f"/account/credits?lang={language}").text.split())
     page = stage.operator.get(f"/console/customers/acme/credits?lang={language}")
     assert FUNDS[language] in " ".join(page.text.split())
+
+
+def test_amounts_due_are_those_of_all_invoices_and_a_held_one_is_no_paid_one(stage: PagesStage) -> None:
+    stage.join("owing")
+    assert stage.collector.send("POST", "/billing/subscription?customer=owing", {"plan": "standard"}).status == 201
+    (invoice,) = stage.collector.get("/billing/invoices", token=ADMIN, customer="owing").json()["invoices"]
+    count = INVOICES_MAX + 6
+    passed = {"stripe_id": None, "state": "open", "booked": "open", "amount_due": 12_300, "due_at": int(time.time())}
+    copy_invoice(stage, invoice["id"], count, passed)
+    with stage.customer("owing") as owing:
+        home = " ".join(owing.get("/account?lang=en").text.split())
+        summed = stage.collector.get("/billing/receivables", token=ADMIN, customer="owing").json()
+        (owed,) = summed["receivables"]
+        assert (owed["invoices"], owed["due"]) in ((count, 12_300 * count), (count + 1, 12_300 * count + 9_900))
+        assert f"Due now ${owed['due'] / 100:,.2f}" in home
+        assert f"{owed['invoices']} open invoices" in home
+        console = " ".join(stage.operator.get("/console/customers/owing?lang=en").text.split())
+        assert f"Open invoices${owed['amount_due'] / 100:,.2f} ({owed['invoices']})" in console
+        with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
+            own = "WHERE customer = (SELECT customer FROM invoices WHERE id = ?)"
+            database.execute(f"UPDATE invoices SET state = 'held' {own} AND id <> ?", [invoice["id"], invoice["id"]])
+            database.execute("UPDATE invoices SET state = 'void' WHERE id = ?", [invoice["id"]])
+        home = " ".join(owing.get("/account?lang=en").text.split())
+        assert ("an invoice is held" in home, "all paid" in home) == (True, False)

@@ -6,9 +6,7 @@ import json
 import re
 import secrets
 import signal
-import sqlite3
 import time
-from contextlib import closing
 
 import httpx
 import pytest
@@ -29,6 +27,7 @@ from loadtest.testbed.batch_chains import Chain
 from loadtest.testbed.collector import ADMIN, SERVICE
 from loadtest.testbed.http_client import Answer, ask
 from loadtest.testbed.waiting import until
+from tests.support.copied_invoices import copy_invoice
 from tests.support.filled_site import key_of, pages_of
 from tests.support.receivers import Receiver
 from tests.support.site import PLACES, SCRAPE, PagesStage
@@ -304,17 +303,8 @@ def test_file_of_invoices_has_those_of_all_pages(stage: PagesStage) -> None:
     stage.join("invoiced")
     assert stage.collector.send("POST", "/billing/subscription?customer=invoiced", {"plan": "standard"}).status == 201
     (invoice,) = stage.collector.get("/billing/invoices", token=ADMIN, customer="invoiced").json()["invoices"]
-    with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
-        database.row_factory = sqlite3.Row
-        row = dict(database.execute("SELECT * FROM invoices WHERE id = ?", [invoice["id"]]).fetchone())
-        for number in range(INVOICES_MAX):
-            # Void and booked: no job of the running collector changes it.
-            ended = {"stripe_id": None, "state": "void", "booked": "void"}
-            copied = row | ended | {"id": f"{invoice['id'][:-2]}x{number}", "period": f"{number}"}
-            names = ", ".join(copied)
-            database.execute(
-                f"INSERT INTO invoices ({names}) VALUES ({', '.join('?' * len(copied))})", [*copied.values()]
-            )
+    # Void and booked: no job of the running collector changes it.
+    copy_invoice(stage, invoice["id"], INVOICES_MAX, {"stripe_id": None, "state": "void", "booked": "void"})
     with stage.customer("invoiced") as visitor:
         (file,) = [link for link in visitor.get("/account/invoices").links if "format=csv" in link]
         rows = list(csv.DictReader(visitor.client.get(f"{stage.site}/account/invoices{file}").text.splitlines()))
@@ -428,6 +418,7 @@ def test_usage_by_dimension_is_shown_with_its_cost(stage: PagesStage) -> None:
         assert "This period so far1,034,567" in text
         assert "1,934,567" not in text, "usage before the plan is on no invoice and in no sum"
         assert "LLM tokens1,034,567$0.35––" in text
+        assert "–$99.00–$99.00" in text, "the amount of a fee is known"
         assert "Whole days so far: 0. A projection needs three." in text
         stage.collector.execute("UPDATE customers SET created_at = created_at - 5 * 86400000 WHERE name = 'metered'")
         home = " ".join(metered.get("/account").text.split())

@@ -13,7 +13,13 @@ from edgeproxy.collector.accounts.audit import AuditEntry
 from edgeproxy.collector.accounts.change import INVALID_FIELDS, ChangeRejectedError, reject_field
 from edgeproxy.collector.api import auth
 from edgeproxy.collector.api.auth import Holder
-from edgeproxy.collector.api.customer_billing import NO_USAGE, CustomerBillingHandlers, CustomerQuery, get_billing
+from edgeproxy.collector.api.customer_billing import (
+    NO_USAGE,
+    AnyCustomerQuery,
+    CustomerBillingHandlers,
+    CustomerQuery,
+    get_billing,
+)
 from edgeproxy.collector.api.endpoint import BILLING, CREATE, MONEY_READERS, OWN, Call, Nothing, Query, get, post
 from edgeproxy.collector.api.field_types import ChangeQuery
 from edgeproxy.collector.api.group import Group, PathParameter, Resources
@@ -108,12 +114,18 @@ class InvoiceHandlers(CustomerBillingHandlers):
             rows = await invoices.list_invoices(connection, query.cursor, query.limit, sort=query.sort, **filters)
         return {"invoices": [hide_staff_reasons(call.holder, invoice) for invoice in rows], **next_page(rows.next)}
 
-    @get("/billing/receivables", roles=MONEY_READERS, errors={404: "Billing is not configured."})
-    async def sum_receivables(self, call: Call[Query, Nothing]) -> ReceivableList:
-        """Sum up the open and overdue invoices of all customers by currency."""
+    @get(
+        "/billing/receivables",
+        roles=MONEY_READERS | OWN,
+        errors={404: "Billing is not configured, or the customer does not exist."},
+    )
+    async def sum_receivables(self, call: Call[AnyCustomerQuery, Nothing]) -> ReceivableList:
+        """Sum up the open and overdue invoices of all customers, or of one, by currency."""
         get_billing(self._settings)
+        name = auth.customer_of(call.holder, call.query.customer)
         async with self._database.reading() as connection:
-            return {"receivables": await receivables.sum_receivables(connection, time.time())}
+            customer = None if name is None else (await customers.get_row(connection, name)).id
+            return {"receivables": await receivables.sum_receivables(connection, time.time(), customer)}
 
     @get(
         "/billing/disputes",

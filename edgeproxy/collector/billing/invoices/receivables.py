@@ -11,7 +11,7 @@ from edgeproxy.collector.database.schema import DAY, customers
 
 
 class Receivable(TypedDict):
-    """The open invoices in a currency. Amounts are in its smallest unit."""
+    """The open invoices in a currency with an unpaid amount. Amounts are in its smallest unit."""
 
     currency: str
     """The currency (ISO 4217), in lower case."""
@@ -19,6 +19,10 @@ class Receivable(TypedDict):
     """The number of open invoices."""
     amount_due: int
     """The sum still to be paid on them."""
+    due: int
+    """The part of it whose due date has passed, or that has none."""
+    next_due_at: str | None
+    """The earliest due date of the rest."""
     overdue_invoices: int
     """The number of invoices that were due a day ago or earlier."""
     overdue: int
@@ -28,26 +32,29 @@ class Receivable(TypedDict):
 
 
 class ReceivableList(TypedDict):
-    """The sums that customers owe, by currency."""
+    """The sums that customers owe, or one of them, by currency."""
 
     receivables: list[Receivable]
     """The sums for each currency that has open invoices."""
 
 
-async def sum_receivables(connection: AsyncConnection, now: float) -> list[Receivable]:
-    """Sum the open invoices as of the Unix second `now`."""
+async def sum_receivables(connection: AsyncConnection, now: float, customer: str | None = None) -> list[Receivable]:
+    """Sum the open invoices of all customers, or of the one with this id, as of the Unix second `now`."""
     columns = invoices.c
-    is_overdue = columns.due_at <= int(now) - DAY
+    is_overdue, is_later = columns.due_at <= int(now) - DAY, sa.func.coalesce(columns.due_at, 0) > int(now)
+    conditions = [] if customer is None else [columns.customer == customer]
     statement = (
         sa.select(
             columns.currency,
             sa.func.count(),
             sa.cast(sa.func.sum(columns.amount_due), sa.BigInteger),
+            sa.cast(sa.func.coalesce(sa.func.sum(columns.amount_due).filter(~is_later), 0), sa.BigInteger),
+            sa.func.min(columns.due_at).filter(is_later),
             sa.func.count().filter(is_overdue),
             sa.cast(sa.func.coalesce(sa.func.sum(columns.amount_due).filter(is_overdue), 0), sa.BigInteger),
             sa.func.min(columns.due_at).filter(is_overdue),
         )
-        .where(columns.state == OPEN, HAS_CURRENCY)
+        .where(columns.state == OPEN, columns.amount_due > 0, HAS_CURRENCY, *conditions)
         .group_by(columns.currency)
         .order_by(columns.currency)
     )
@@ -55,12 +62,16 @@ async def sum_receivables(connection: AsyncConnection, now: float) -> list[Recei
         {
             "currency": currency,
             "invoices": count,
-            "amount_due": due,
+            "amount_due": amount_due,
+            "due": due,
+            "next_due_at": None if next_due is None else format_timestamp(next_due * 1000),
             "overdue_invoices": overdue_count,
             "overdue": overdue,
             "oldest_due_at": None if oldest is None else format_timestamp(oldest * 1000),
         }
-        for currency, count, due, overdue_count, overdue, oldest in await connection.execute(statement)
+        for currency, count, amount_due, due, next_due, overdue_count, overdue, oldest in (
+            await connection.execute(statement)
+        )
     ]
 
 

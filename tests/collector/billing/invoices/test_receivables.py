@@ -6,7 +6,7 @@ from edgeproxy.collector.billing.invoices.receivables import sum_receivables
 from edgeproxy.collector.database.billing_tables import invoices
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY, customers
-from edgeproxy.collector.pages import overview
+from edgeproxy.collector.pages import invoice_status
 from tests.support.credited import run
 
 NOW = 1_795_000_000
@@ -22,6 +22,7 @@ def test_open_invoices_are_summed_by_currency(database: str) -> None:
             ("open", "usd", 20, NOW - DAY + 1),
             ("open", "usd", 1, None),
             ("paid", "usd", 9000, NOW - 9 * DAY),
+            ("open", "usd", 0, NOW - DAY),
             ("open", "eur", BIG, NOW + DAY),
         ]
         zeros = dict.fromkeys(
@@ -51,11 +52,15 @@ def test_open_invoices_are_summed_by_currency(database: str) -> None:
                 await connection.execute(sa.insert(invoices), [{**zeros, **own, **values}])
         async with opened.reading() as connection:
             summed = await sum_receivables(connection, NOW)
+            assert await sum_receivables(connection, NOW, customer) == summed
+            assert await sum_receivables(connection, NOW, "another") == []
         assert summed == [
             {
                 "currency": "eur",
                 "invoices": 1,
                 "amount_due": BIG,
+                "due": 0,
+                "next_due_at": "2026-11-19T11:06:40.000Z",
                 "overdue_invoices": 0,
                 "overdue": 0,
                 "oldest_due_at": None,
@@ -64,12 +69,23 @@ def test_open_invoices_are_summed_by_currency(database: str) -> None:
                 "currency": "usd",
                 "invoices": 4,
                 "amount_due": 1221,
+                "due": 1221,
+                "next_due_at": None,
                 "overdue_invoices": 2,
                 "overdue": 1200,
                 "oldest_due_at": "2026-11-15T11:06:40.000Z",
             },
         ]
-        shown = overview.sum_receivables([overview.OwedAmounts(**one) for one in summed], NOW)
-        assert shown == overview.Receivables(5, {"eur": BIG, "usd": 1221}, 2, {"usd": 1200}, 3)
+        shown = invoice_status.sum_receivables([invoice_status.OwedAmounts(**one) for one in summed], NOW)
+        assert shown == invoice_status.Receivables(
+            number=5,
+            due={"eur": BIG, "usd": 1221},
+            passed={"usd": 1221},
+            later={"eur": BIG},
+            next_due_at="2026-11-19T11:06:40.000Z",
+            overdue=2,
+            sums={"usd": 1200},
+            days=3,
+        )
 
     run(database, work, "acme")

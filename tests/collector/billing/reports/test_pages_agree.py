@@ -445,14 +445,14 @@ def check_times(pages: Pages, operator: Visitor, visitor: Visitor, now: float) -
     console = read(operator, "/console/customers/kiwi")
     for text in (f"renews on {until} ", f"expected on {until} ", f"fees and usage since {since} "):
         require(home, text)
-    require(read(visitor, "/account/plan"), f"Paid until {until} ")
+    require(read(visitor, "/account/plan"), f"Runs until {until} ")
     require(
         read(visitor, "/account/month"), f"Usage since {READER.brief(start, now)}, which is on the invoice of {until}."
     )
     require(
         read(visitor, "/account/alerts"), f"Fees and usage since {since}: {READER.money(costs['days'][-1]['amount'])} "
     )
-    for text in (f"Paid until {until} ", f"since {since} ", f"expected on {until} "):
+    for text in (f"Runs until {until} ", f"since {since} ", f"expected on {until} "):
         require(console, text)
     for quota in pages.fetch("/v1/customers/kiwi/quotas")["quotas"]:
         assert quota["timezone"] == AUCKLAND

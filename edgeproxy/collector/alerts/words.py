@@ -48,10 +48,10 @@ SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
         N_("%(customer)s has more than %(values)s values of %(dimension)s in %(month)s: others count as ~other"),
     ),
     AlertKind.USAGE_ANOMALY: (
-        N_("%(customer)s has used an unusual amount of %(meter)s: %(value)s in place of %(expected)s"),
+        N_("%(customer)s has unusually many %(meter)s: %(value)s instead of %(expected)s"),
     ),
     AlertKind.CUSTOMER_PAUSED: (
-        N_("%(customer)s has used an unusual amount of %(meter)s (%(value)s in place of %(expected)s), and is paused"),
+        N_("%(customer)s has unusually many %(meter)s (%(value)s instead of %(expected)s), and is paused"),
         N_("%(customer)s has spent %(spent_cents)s in an hour, at %(times)s times the usual usage, and is paused"),
         N_("%(customer)s has used units worth %(spent_cents)s in an hour (%(usual_cents)s is usual), and is paused"),
         N_("%(customer)s has spent %(spent_cents)s in an hour, where little is usual, and is paused"),
@@ -90,8 +90,8 @@ SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
         N_("The webhook of %(customer)s to %(host)s is disabled"),
     ),
     AlertKind.INVOICE_ISSUED: (
-        N_("The invoice %(number)s of %(customer)s over %(amount)s is due on %(due_at)s"),
-        N_("The invoice %(number)s of %(customer)s over %(amount)s"),
+        N_("The invoice %(number)s of %(customer)s for %(amount)s is due on %(due_at)s"),
+        N_("The invoice %(number)s of %(customer)s for %(amount)s"),
     ),
     AlertKind.PAYMENT_RECEIVED: (
         N_("%(customer)s has paid %(amount)s for the invoice %(number)s"),
@@ -195,7 +195,7 @@ SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
         N_("A payment of %(amount)s of %(of)s is disputed"),
     ),
     AlertKind.DISPUTE_CLOSED: (
-        N_("The dispute with %(of)s over %(amount)s: %(state)s"),
+        N_("The dispute with %(of)s about %(amount)s: %(state)s"),
     ),
     AlertKind.CHARGING_STOPPED: (
         N_("Nobody is charged any more: %(why)s"),
@@ -248,10 +248,10 @@ OWN_SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
         N_("You have more than %(values)s values of %(dimension)s in %(month)s: others count as ~other"),
     ),
     AlertKind.USAGE_ANOMALY: (
-        N_("You have used an unusual amount of %(meter)s: %(value)s in place of %(expected)s"),
+        N_("You have unusually many %(meter)s: %(value)s instead of %(expected)s"),
     ),
     AlertKind.CUSTOMER_PAUSED: (
-        N_("You have used an unusual amount of %(meter)s (%(value)s in place of %(expected)s), and are paused"),
+        N_("You have unusually many %(meter)s (%(value)s instead of %(expected)s), and are paused"),
         N_("You have spent %(spent_cents)s in an hour, at %(times)s times the usual usage, and are paused"),
         N_("You have used units worth %(spent_cents)s in an hour (%(usual_cents)s is usual), and are paused"),
         N_("You have spent %(spent_cents)s in an hour, where little is usual, and are paused"),
@@ -287,8 +287,8 @@ OWN_SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
         N_("Your webhook to %(host)s is disabled"),
     ),
     AlertKind.INVOICE_ISSUED: (
-        N_("Your invoice %(number)s over %(amount)s is due on %(due_at)s"),
-        N_("Your invoice %(number)s over %(amount)s"),
+        N_("Your invoice %(number)s for %(amount)s is due on %(due_at)s"),
+        N_("Your invoice %(number)s for %(amount)s"),
     ),
     AlertKind.PAYMENT_RECEIVED: (
         N_("We have received your payment of %(amount)s for the invoice %(number)s"),

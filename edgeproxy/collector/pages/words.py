@@ -75,7 +75,7 @@ MESSAGES = {
 CANCELLATION_REASONS = {
     "too_expensive": N_("It is too expensive"),
     "missing_features": N_("Something that we need is missing"),
-    "switched_service": N_("We go to another provider"),
+    "switched_service": N_("We are switching to another provider"),
     "unused": N_("We do not use it enough"),
     "customer_service": N_("Support was not good enough"),
     "too_complex": N_("It is too hard to use"),

@@ -276,7 +276,7 @@ class Connections:
             client.send_probe(now)
         for client in [client for client in self.clients if not client.reading]:
             client.check_reset()
-        for http2_client in self.http2_clients:
+        for http2_client in tuple(self.http2_clients):  # A timeout may end a connection.
             http2_client.sweep()
         for side, (exchange, until) in tuple(self.request_deadlines.items()):
             if side.exchange is not exchange:

@@ -14,13 +14,14 @@ from edgeproxy.config.units import DAY_SECONDS
 
 MONTHS, YEARS = range(28, 32), range(365, 367)
 """Possible lengths of a paid month or year, in days."""
+PLACES_MAX = 3
 
 
 class FeeShare(NamedTuple):
     """Some of the days that a fee covers, or all of them."""
 
     days: float
-    """Rounded to a tenth. A part is neither rounded to nothing nor to the whole."""
+    """Rounded to the fewest places that give the amount, or to PLACES_MAX. A part is neither nothing nor the whole."""
     of: int
     fee: int
     """Smallest units of the currency, for one of a quantity."""
@@ -35,7 +36,7 @@ def find_fee_share(plans: Mapping[str, Plan], line: JsonDocument, currency: str)
     quantity = abs(line["quantity"])
     seconds = round((parse_time(line["end"]) - parse_time(line["start"])).total_seconds())
     shares = [
-        FeeShare(days if seconds == days * DAY_SECONDS else _round_part(seconds / DAY_SECONDS, days), days, fee)
+        FeeShare(_round_part(seconds / DAY_SECONDS, days, fee * quantity, abs(line["amount"])), days, fee)
         for fee, lengths in ((plan.fee, MONTHS), (plan.year_fee or 0, YEARS))
         for days in lengths
         if 0 < seconds <= days * DAY_SECONDS
@@ -59,5 +60,11 @@ def _list_paid_days(end: datetime) -> Collection[float]:
     return [(second - months_after(second, -months)) // DAY_SECONDS for months in (1, YEAR_MONTHS)]
 
 
-def _round_part(days: float, of: int) -> float:
-    return min(max(round(days, 1), 0.1), of - 0.1)
+def _round_part(days: float, of: int, fee: int, amount: int) -> float:
+    if days == of:
+        return days
+    for places in range(1, PLACES_MAX + 1):
+        part, least = round(days, places), 0.1**places
+        if 0 < part < of and round(fee * part / of) == amount:
+            return part
+    return min(max(part, least), of - least)

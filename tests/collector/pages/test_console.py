@@ -241,7 +241,10 @@ def test_customer_page_lists_current_refusals_by_limit_region_and_time(stage: Pa
         ]
         usage = {"region": "us-east", "usage": [{"customer": "night", "limits": limits}]}
         assert stage.collector.send("POST", "/v1/limit-usage", usage, token=EDGE, Edge_Id=edge).status == 200
-    seen = ("Requests at once 4 / 4 at the limit us-east 4.", "pro 80 / 100 in 10 seconds 80% us-east 80. Highest since")
+    seen = (
+        "Requests at once 4 / 4 at the limit us-east 4.",
+        "pro 80 / 100 in 10 seconds 80% us-east 80. Highest since",
+    )
     text = " ".join(stage.operator.get("/console/customers/night").text.split())
     assert [one for one in seen if one not in text] == []
     with stage.customer("night") as night:

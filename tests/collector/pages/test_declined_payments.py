@@ -1,5 +1,6 @@
 """Amounts due on pages: the sums of all invoices, and why a payment was declined."""
 
+import re
 import sqlite3
 import time
 from contextlib import closing
@@ -50,6 +51,13 @@ def test_reason_stands_on_the_invoice_and_beside_the_alert(stage: PagesStage, in
             text = " ".join(acme.get(f"{path}?lang={language}").text.split())
             assert FUNDS[language] in text, (path, text)
             assert "Stripe's sentence." not in text, path
+
+
+def test_console_shows_lines_of_an_invoice_in_the_language_of_the_reader(stage: PagesStage, invoice: str) -> None:
+    text = stage.operator.get(f"/console/invoices/{invoice}?lang=de").text
+    assert "Tarif Standard" in text
+    assert re.findall(r".*\d{4}-\d\d-\d\d.*", text) == []
+    stage.operator.get("/console?lang=en")
 
 
 @pytest.mark.parametrize("language", sorted(ANY))

@@ -203,11 +203,11 @@ def test_a_line_of_a_part_of_a_fee_says_of_how_many_days_it_is() -> None:
         share = partial(find_fee_share, plans)
         return render_macros("m.lines_of([line], 'usd')", {}, line=line | span, find_fee_share=share)
 
-    assert "4.8 of 30 days of $99.00" in shown("proration", 9900)
+    assert "4.79 of 30 days of $99.00" in shown("proration", 9900)
     assert "share of the fee for 5 days" in shown("proration", 5000), "another fee than the one that was shared"
-    assert re.findall("prorated|4.8 of 30 days of [$]99.00", shown("fee", 9900)) == [
+    assert re.findall("prorated|4.79 of 30 days of [$]99.00", shown("fee", 9900)) == [
         "prorated",
-        "4.8 of 30 days of $99.00",
+        "4.79 of 30 days of $99.00",
     ]
     assert (shown("fee").count("$15.81"), "prorated" in shown("fee")) == (2, False)
 
@@ -216,10 +216,10 @@ def test_a_line_of_a_part_of_a_fee_says_of_how_many_days_it_is() -> None:
     ("fee", "start", "end", "amount", "unit_price"),
     [
         ("20", "2026-12-01T00:00", "2027-01-01T00:00", 6000, "$20.00"),
-        ("20", "2026-12-01T00:22", "2027-01-01T00:00", 5997, "30.9 of 31 days of $20.00"),
-        ("9999", "2026-11-30T23:30", "2026-12-01T00:00", 2083, "0.1 of 30 days of $9,999.00"),
-        ("20", "2026-11-30T23:00", "2026-12-01T00:00", 9, "0.1 of 30 days of $20.00"),
-        ("20", "2027-02-28T22:00", "2027-03-01T00:00", 18, "0.1 of 28 days of $20.00"),
+        ("20", "2026-12-01T00:22", "2027-01-01T00:00", 5997, "30.985 of 31 days of $20.00"),
+        ("9999", "2026-11-30T23:30", "2026-12-01T00:00", 2083, "0.021 of 30 days of $9,999.00"),
+        ("20", "2026-11-30T23:00", "2026-12-01T00:00", 9, "0.042 of 30 days of $20.00"),
+        ("20", "2027-02-28T22:00", "2027-03-01T00:00", 18, "0.083 of 28 days of $20.00"),
         ("1", "2026-12-14T12:00", "2026-12-15T12:00", 10, "1 of 30 days of $1.00"),
         ("1", "2027-04-29T12:00", "2027-04-30T12:00", 10, "share of the fee for 1 day"),
     ],

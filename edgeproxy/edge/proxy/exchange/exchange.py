@@ -462,7 +462,12 @@ class Exchange(Forwarding):
         seconds = runtime.key_lookup.compute_wait_seconds(self.started)
         address = self.client.address
         if not runtime.key_lookup.look_up(
-            identity.digest, self, seconds, subject=address.subject, address=address.text
+            identity.digest,
+            self,
+            seconds,
+            subject=address.subject,
+            address=address.text,
+            is_known=identity.owner is not None,
         ):
             runtime.metrics.count_auth_failure("untold")
             why = "This edge cannot tell at the moment whose this API key is"

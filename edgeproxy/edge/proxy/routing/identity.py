@@ -417,7 +417,7 @@ class Directory:
             return self.expired
         left = at + self._ttl - monotonic()
         if left <= 0:
-            key_lookup.look_up(identity.digest)
+            key_lookup.look_up(identity.digest, is_known=True)
             left = STALE_SECONDS
         identity.valid_until = min(now + left, identity.expires, identity.raised_until, valid_until)
         return identity

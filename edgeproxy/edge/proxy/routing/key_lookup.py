@@ -172,17 +172,19 @@ class KeyLookup:
         *,
         subject: bytes = b"",
         address: str = "",
+        is_known: bool = False,
     ) -> bool:
         """Request a key's owner, and let the request `who` wait for it for at most `seconds`.
 
-        The look-up of a new key uses the share of `subject`, which stands for `address`. Return False if the look-up is
-        useless: no answer can come, or too many look-ups are pending.
+        The look-up of a new key uses the share of `subject`, which stands for `address`. With `is_known` the caller had
+        an answer: there may be more identities than cached owners, and none competes with invented keys. Return False
+        if the look-up is useless: no answer can come, or too many look-ups are pending.
         """
         if self._outbox.closed or seconds <= 0 or monotonic() < self._mute_until:
             return False
         waiting = self._waiting.get(digest)
         if waiting is None:
-            if digest in self._owners:
+            if is_known or digest in self._owners:
                 if len(self._waiting) >= 2 * PENDING_KEYS_MAX:
                     return False
             elif not self._take_place(digest, subject, address):

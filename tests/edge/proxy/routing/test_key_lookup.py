@@ -536,6 +536,28 @@ async def test_guessed_keys_use_bounded_memory_and_block_no_known_key(
     assert not there._waiting
 
 
+async def test_a_known_key_whose_owner_is_not_cached_is_looked_up_beside_guesses(
+    edge: Edge, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(key_lookup, "KEYS_MAX", 1)
+    supervisor.knows()
+    supervisor.knows("another")
+    client = await edge.client()
+    there = edge.runtime.key_lookup
+    there._places.amount = 15  # An address gets 3 of them.
+    assert await supervisor.meets(client) == 200
+    assert await supervisor.meets(client, "another") == 200
+    assert len(there._owners) == 1, "the owner of the first key is dropped, and its identity is not"
+    for n in range(3):
+        guessing = await edge.client()
+        await guessing.sends(request(key=f"guess-{n}"))
+    await supervisor.is_asked("guess-0", "guess-1", "guess-2")
+    for one in edge.runtime.snapshot.directory._identities.values():
+        one.valid_until = -1.0
+    assert (await asks(await edge.client(), key="one too many")).status == 503
+    assert await supervisor.meets(client) == 200
+
+
 async def test_lookups_are_batched_and_repeated_until_they_are_sent(edge: Edge) -> None:
     taken: list[LookUpKeys] = []
     offers: list[int] = []

@@ -356,9 +356,14 @@ class VersionWriter:
         closed = seal.close(f"{document.name}\n{document.tier}\n{document.customer}".encode(), name)
         row = (name, compute_text_index(seal, document.tier), closed, seal.close(joined, name))
         db.execute("INSERT OR REPLACE INTO customers VALUES (?, ?, ?, ?)", row)
+        # Reading a key takes less than writing it, and most keys stay as they are.
         rows = [
             (index, name, seal.close(key.encode(), index))
-            for index, key in ((seal.index(digest), key) for digest, key in document.keys.items())
+            for index, key in (
+                (seal.index(digest), key)
+                for digest, key in document.keys.items()
+                if before is None or self._find_key(digest) != (name, key)
+            )
         ]
         db.executemany("INSERT OR REPLACE INTO keys VALUES (?, ?, ?)", rows)
 

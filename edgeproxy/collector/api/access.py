@@ -26,6 +26,7 @@ from edgeproxy.collector.quotas.access import AccessLimit
 from edgeproxy.collector.traffic import limit_usage
 from edgeproxy.collector.traffic.limit_usage import EdgeUsage
 from edgeproxy.config.allowance import Allowance, get_selection
+from edgeproxy.wire.limit_usage import LimitUsage
 
 
 class Access(TypedDict):
@@ -49,14 +50,22 @@ def _may_read(holder: Holder, limit: AccessLimit) -> bool:
 def _describe_rates(
     allowance: Allowance, minutes: Mapping[int, int] | None, edges: Iterable[EdgeUsage], now: int
 ) -> list[AccessLimit]:
-    """Describe the rates, the session cap and the limit of concurrent requests.
+    """Describe the rates, the session cap, the limit of concurrent requests, and the limits of routes.
 
-    The use is what edges report of a watched customer, else what the ledger has in `minutes`.
+    The use is what edges report of a watched customer, else what the ledger has in `minutes`. Limits of routes are
+    known from reports alone, because they are in the files of edges.
     """
     live: dict[str, int] = {}  # Edges that share a limit each report the total of all of them.
+    of_routes: dict[tuple[str, str], LimitUsage] = {}
+    known = {limit.name for limit in allowance.limits} | {"session", "concurrency"}
     for edge in edges:
         for one in edge.limits:
-            live[one.limit] = max(live.get(one.limit, 0), one.used)
+            if one.route and one.limit not in known and one.mode == "enforce":
+                before = of_routes.get((one.limit, one.route))
+                if before is None or one.used > before.used:
+                    of_routes[one.limit, one.route] = one
+            else:
+                live[one.limit] = max(live.get(one.limit, 0), one.used)
     described = []
     for limit in allowance.limits:
         if limit.mode == "enforce":
@@ -67,7 +76,7 @@ def _describe_rates(
     if allowance.concurrency is not None:
         used = live.get("concurrency")
         described.append(access.describe_concurrency(allowance.concurrency.max, allowance.concurrency.routes, used))
-    return described
+    return described + [access.describe_route_limit(use) for use in of_routes.values()]
 
 
 class AccessHandlers(Handlers):

@@ -17,6 +17,7 @@ from edgeproxy.config.limits import Limit
 from edgeproxy.config.refusal_terms import TERMS, RefusalKind, Remedy, get_quota_kind
 from edgeproxy.config.selection import Selecting
 from edgeproxy.config.units import Rate
+from edgeproxy.wire.limit_usage import LimitUsage
 
 NEAR: Final = 0.8
 """A limit counts as nearly reached from this share on."""
@@ -108,6 +109,15 @@ def describe_rate(limit: Limit, used: int | None) -> AccessLimit:
     described = _describe(limit.name, "rate", _find_state(used, limit.count, True), used=used, allowed=limit.count)
     described["window_s"], described["routes"] = limit.window, list(limit.routes)
     return described
+
+
+def describe_route_limit(use: LimitUsage) -> AccessLimit:
+    """Describe a route's own rate or limit of concurrent requests, as an edge reports it."""
+    if not use.window_s:
+        return describe_concurrency(use.count, [use.route], use.used)
+    limit = _describe(use.limit, "rate", _find_state(use.used, use.count, True), used=use.used, allowed=use.count)
+    limit["window_s"], limit["routes"] = use.window_s, [use.route]
+    return limit
 
 
 def describe_session(session: Rate, used: int | None) -> AccessLimit:

@@ -56,6 +56,21 @@ def test_limit_usage_is_reported_while_watched_and_shown_to_its_customer(collect
     assert live(collector, "bound") == {}
 
 
+def test_access_has_the_limits_of_routes_that_edges_report(collector: Collector) -> None:
+    chain, other = known(collector), known(collector)
+    path = "/v1/customers/mole/access"
+    assert collector.send("POST", "/v1/customers", {"name": "mole", "tier": "basic"}).status == 201
+    assert collector.get(path).json()["may_call"] == "yes"
+    of_route = {"scope": "route", "route": "stream"}
+    full, trial = row(100, limit="stream", **of_route), row(100, limit="trial", **of_route, mode="shadow")
+    assert report(collector, chain, mole=[full, trial]).status == 200
+    assert report(collector, other, mole=[full | {"used": 3}]).status == 200
+    answer = collector.get(path).json()
+    (limit,) = [one for one in answer["limits"] if one["routes"] == ["stream"]]
+    assert (limit["name"], limit["kind"], limit["state"], limit["used"]) == ("stream", "rate", "reached", 100)
+    assert answer["may_call"] == "partly"
+
+
 def test_limit_report_counts_only_from_its_own_edge_and_for_watched_customers(collector: Collector) -> None:
     chain, fresh = known(collector), Chain()
     for token, status in ((READ, 403), (ADMIN, 403), (OWN, 403), (ONE, 403), ("no-token", 401)):

@@ -498,6 +498,7 @@ def test_every_endpoint_for_customers_works_under_row_security(
         ("GET", "/billing/usage/llm_tokens", None, 200),
         ("GET", "/billing/quotas", None, 200),
         ("GET", "/billing/invoices", None, 200),
+        ("GET", "/billing/receivables", None, 200),
         ("GET", "/billing/invoices/upcoming?projected=true", None, 200),
         ("GET", "/billing/costs", None, 200),
         ("PUT", "/billing/spend-alerts", {"amounts": [100]}, 200),
@@ -604,7 +605,7 @@ def test_faulty_handler_neither_shows_nor_changes_another_customer(
         f"/v1/keys/{other.key}",
         *(
             f"/billing/{part}{whose}"
-            for part in ("subscription", "usage", "invoices", "balance", "purchases", "consumptions")
+            for part in ("subscription", "usage", "invoices", "receivables", "balance", "purchases", "consumptions")
         ),
         f"/billing/invoices/{other.invoice}",
         f"/billing/invoices/{other.invoice}/lines/0",

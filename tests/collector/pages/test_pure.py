@@ -212,6 +212,15 @@ def test_a_line_of_a_part_of_a_fee_says_of_how_many_days_it_is() -> None:
     assert (shown("fee").count("$15.81"), "prorated" in shown("fee")) == (2, False)
 
 
+def test_included_units_have_no_unit_price() -> None:
+    usage = {"kind": "usage", "meter": "tokens", "value": None, "quantity": 5, "package": 1, "plan": "crew@2"}
+    span = {"start": "2026-12-01T00:00:00.000Z", "end": "2027-01-01T00:00:00.000Z"}
+    for price, amount, shown in (("0", 0, "included"), ("0.5", 3, "$5.00 per 1,000")):
+        line = usage | span | {"unit_price": price, "amount": amount, "text": ""}
+        lines = render_macros("m.lines_of([line], 'usd')", {}, line=line, find_fee_share=lambda *_: None)
+        assert re.findall('data-label="Unit price">([^<]*)', lines) == [shown]
+
+
 @pytest.mark.parametrize(
     ("fee", "start", "end", "amount", "unit_price"),
     [

@@ -119,11 +119,12 @@ class Limits(Part):
     )
     remembered: Annotated[int, BeforeValidator(units.Size(1 << 20, 1 << 40))] = Field(
         default=units.REMEMBERED_BYTES,
-        description="Bytes that each worker holds in memory for recent customers: "
-        f"{units.CUSTOMER_BYTES / 1024:.1f} KiB for each customer, with one rate and concurrency, and "
-        f"{units.FURTHER_ROUTE_BYTES / 1024:.1f} KiB for each further route of it. The default has room for 100,000 "
-        "customers on one route. The oldest customer without a recent request is dropped, and looked up again at its "
-        "next request.",
+        description="Bytes that each worker holds in memory for recent customers. Each customer counts as "
+        f"{units.CUSTOMER_BYTES / 1024:.1f} KiB, its size in files with one rate and concurrency, and each further "
+        f"route of it as {units.FURTHER_ROUTE_BYTES / 1024:.1f} KiB. Customers of a directory, with several limits or "
+        "with limits of their own take 3 to 8 times as much, so choose a smaller size for them. The default has room "
+        "for 100,000 customers on one route. The oldest customer without a recent request is dropped, and looked up "
+        "again at its next request.",
     )
     header_timeout: Duration = Field(default=10.0, description="Time for the whole head to arrive; then 408.")
     body_idle: Duration = Field(default=60.0, description="Time between two pieces of a request's body; then 408.")
